@@ -1,0 +1,292 @@
+"""``run.json``: what a run was, what it was run on, and what came out: the source of truth of every report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuro_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from neuro_lightning.data.recording import Recording
+
+FILE_NAME = "run.json"
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "neuro_lightning", "nlb_tools")
+
+
+class RunRecord:
+    """Writes ``run.json`` into the folder of a run, whole at every change, from the first process only.
+
+    Args:
+        folder: the run's folder; made if it is not there.
+        resumed: go on with the record that is there: its start, its id and the time it has taken are kept.
+    """
+
+    def __init__(self, folder: str | Path, *, resumed: bool = False) -> None:
+        self.path = Path(folder) / FILE_NAME
+        before = read_record(self.path) if resumed and self.path.is_file() else {}
+        self.values: dict[str, Any] = before
+        self.run_id: str = self.values.get("run_id") or stable_id(folder)
+        self._spent = float(self.values.get("wall_s") or 0.0)
+        self._begin = time.perf_counter()
+        self._peak = PeakMemory()
+
+    def start(
+        self, *, config: Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
+    ) -> None:
+        """Note what is run and with what.
+
+        Args:
+            config: the resolved config as plain dictionaries.
+            overrides: as typed, ``["model=gru", "seed=1"]``.
+            seed: the run's seed.
+        """
+        self._begin, self._peak = time.perf_counter(), PeakMemory()
+        started = self.values.get("started") or _now()
+        self.values |= {
+            "run_id": self.run_id,
+            "status": "running",
+            "error": None,
+            "started": started,
+            "ended": None,
+        }
+        self.values |= {"overrides": list(overrides), "seed": seed, "config": dict(config)}
+        self.values |= {"versions": versions(), "git": git_state(), "host": socket.gethostname()}
+        self._write()
+
+    def update(self, **values: Any) -> None:
+        """Add or replace values; a dictionary is merged into the one that is there."""
+        for name, value in values.items():
+            old = self.values.get(name)
+            merge = isinstance(old, dict) and isinstance(value, Mapping)
+            self.values[name] = {**old, **value} if merge else value
+        self._write()
+
+    def finish(self, **values: Any) -> None:
+        """The run is done; ``values`` as in :meth:`update`."""
+        self._close("finished", None, values)
+
+    def fail(self, error: BaseException) -> None:
+        """The run ended with ``error``."""
+        text = str(error) or type(error).__name__
+        self._close("failed", f"{type(error).__name__}: {text}", {})
+
+    def _close(self, status: str, error: str | None, values: dict[str, Any]) -> None:
+        wall = self._spent + time.perf_counter() - self._begin
+        self.update(
+            status=status,
+            error=error,
+            ended=_now(),
+            wall_s=round(wall, 3),
+            peak_memory=self._peak.read(),
+            **values,
+        )
+
+    def _write(self) -> None:
+        from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+        if rank_zero_only.rank == 0:
+            write_json(self.path, self.values)
+
+
+class PeakMemory:
+    """The largest memory that this process has held since the object was made."""
+
+    def __init__(self) -> None:
+        self.since_start = not _reset_resident_peak()
+        if cuda := _cuda():
+            cuda.reset_peak_memory_stats()
+
+    def read(self) -> dict[str, Any]:
+        """``rss_mb``, resident memory in MB, and ``cuda_mb``, tensors on the GPU in MB (null without one).
+
+        ``of_process`` is true where the system cannot forget an earlier peak: it may be that of an earlier run.
+        """
+        cuda = _cuda()
+        return {
+            "rss_mb": round(_resident_peak() / 1e6, 1),
+            "of_process": self.since_start,
+            "cuda_mb": round(cuda.max_memory_allocated() / 1e6, 1) if cuda else None,
+        }
+
+
+def _cuda() -> Any:
+    torch = sys.modules.get("torch")
+    # is_initialized: asking a GPU that this run does not use would start it
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _reset_resident_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark
+    except OSError:
+        return False
+    return True
+
+
+def _resident_peak() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if platform.system() == "Darwin" else peak * 1024
+
+
+# ---- files
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The record of a run, from its ``run.json`` or its folder.
+
+    Raises:
+        DataError: there is none, or it is not JSON.
+    """
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; give the folder of a run, which holds {FILE_NAME}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, or restore it from a copy") from None
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write strict JSON in one piece: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON holds it: arrays become lists, numbers that are not finite null, anything strange its text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):  # numpy and torch, scalars too
+        return plain(value.tolist())
+    return str(value)
+
+
+# ---- identities
+
+
+def stable_id(folder: str | Path) -> str:
+    """A run's id: the same for the same folder, so that a run that goes on is recognized."""
+    return hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:12]
+
+
+def data_identity(recording: Recording, **params: Any) -> dict[str, Any]:
+    """Which data these are: name, simulated or real, parameters, and the files with size and SHA-256."""
+    return {
+        "name": recording.name,
+        "simulated": recording.simulated,
+        "bin_ms": recording.bin_ms,
+        "trials": {split: len(trials) for split, trials in recording.splits.items()},
+        "params": params,
+        "sources": [_with_checksum(source) for source in recording.sources],
+    }
+
+
+def _with_checksum(source: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(source["path"])
+    if source.get("sha256") or not path.is_file():
+        return dict(source)
+    with open(path, "rb") as file:
+        return {
+            **source,
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def versions() -> dict[str, str | None]:
+    """The installed versions of Python and of the packages that decide a result."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package.replace("-", "_")] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package.replace("-", "_")] = None
+    if found["neuro_lightning"] is None:  # run from a checkout that is not installed
+        from neuro_lightning import __version__
+
+        found["neuro_lightning"] = __version__
+    return found
+
+
+def git_state(folder: str | Path | None = None) -> dict[str, Any] | None:
+    """Commit of this code and whether tracked files differ from it; None where it is not under git.
+
+    Args:
+        folder: where the code lies; by default this package.
+    """
+    folder = Path(folder) if folder is not None else Path(__file__).parent
+    # an installed copy inside somebody's checkout is not that checkout's code: ask for a tracked file
+    if not _git(folder, "ls-files", "--", "."):
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    return (
+        {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "-uno"))} if commit else None
+    )
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def flat_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """``["+model.hidden=8", "seed=1"]`` as ``{"model.hidden": 8, "seed": 1}``.
+
+    Deletions and Hydra's own keys are left out.
+    """
+    values = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.lstrip("+")
+        if equals and not key.startswith(("~", "hydra.", "hydra/")):
+            values[key] = _scalar(text)
+    return values
+
+
+def _scalar(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False, "null": None}.get(text.lower(), text.strip("'\""))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
