@@ -1,0 +1,1 @@
+"""The Hydra config groups; a package so that a wheel can carry them."""

@@ -1,0 +1,41 @@
+"""How long a training step takes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class StepClock(pl.Callback):
+    """Keeps the time of each training step, from the batch in hand to the weights updated.
+
+    Attributes:
+        ms_per_step: median over the steps of the last epoch with more than one, ms; None before.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start afresh once there is enough to replace."""
+        if len(self._times) > 100:
+            self._times.clear()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the watch."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop the watch."""
+        self._times.append(time.perf_counter() - self._start)
+
+    @property
+    def ms_per_step(self) -> float | None:
+        """Median time of a step, ms."""
+        return 1000 * statistics.median(self._times) if self._times else None

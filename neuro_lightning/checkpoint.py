@@ -1,0 +1,93 @@
+"""A checkpoint rebuilds its model by itself: tensors and plain values, nothing that has to be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from neuro_lightning.config import instantiate
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import CheckpointError
+from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds besides weights.
+
+    Attributes:
+        path: the file.
+        model: the trained model, in evaluation mode.
+        spec: the data it was trained on.
+        data: the config of its data.
+        info: the recording's own notes (which neurons were held out, which trials trained).
+    """
+
+    path: Path
+    model: PopulationModule
+    spec: DataSpec
+    data: dict[str, Any]
+    info: dict[str, Any]
+
+
+def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
+    """The checkpoint file meant by a path: the file itself, or a run's folder.
+
+    Raises:
+        CheckpointError: nothing there.
+    """
+    path = Path(path)
+    for candidate in (path, path / name, path / "checkpoints" / name):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder that holds checkpoints/{name}")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's content, read without executing anything it carries.
+
+    Raises:
+        CheckpointError: not a checkpoint, damaged, or not of this package.
+    """
+    import torch
+
+    path = find_checkpoint(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})") from None
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
+    return content
+
+
+def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = ()) -> Saved:
+    """Rebuild a trained model from its file alone.
+
+    Args:
+        path: a checkpoint or a run's folder.
+        trusted: packages of your own that the checkpoint may build from.
+
+    Raises:
+        CheckpointError: missing, damaged, or its weights do not fit its own description.
+    """
+    path = find_checkpoint(path)
+    content = read_checkpoint(path)
+    recipe = content[CHECKPOINT_KEY]
+    spec = DataSpec.from_dict(recipe["spec"])
+    model = instantiate(OmegaConf.create(recipe["model"]), trusted=trusted, spec=spec)
+    weights = {k: v for k, v in content["state_dict"].items() if k.startswith("net.")}
+    try:
+        model.load_state_dict(weights, strict=False)
+        missing = set(model.net.state_dict()) - {k.removeprefix("net.") for k in weights}
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model they are said to be of: {error}") from None
+    if missing:
+        raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
+    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}))

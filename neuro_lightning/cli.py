@@ -1,0 +1,71 @@
+"""The two commands. Nothing heavy is imported before the config is composed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from neuro_lightning.errors import NeuroError
+
+_CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
+CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
+
+
+def train() -> None:
+    """``python train.py`` and ``neuro-train``."""
+    from neuro_lightning.resume import resume_arguments
+
+    try:
+        sys.argv[1:] = resume_arguments(sys.argv[1:])
+    except NeuroError as error:
+        sys.exit(f"error: {error}")
+    _train_app()
+
+
+def predict() -> None:
+    """``python predict.py`` and ``neuro-predict``."""
+    _predict_app()
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+def _train_app(cfg: DictConfig) -> float:
+    from neuro_lightning import run
+
+    overrides = list(HydraConfig.get().overrides.task)
+    return _reported(lambda: run.train(cfg, overrides), sweep=_in_sweep())
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="predict")
+def _predict_app(cfg: DictConfig) -> None:
+    from neuro_lightning import run
+
+    _reported(lambda: run.predict(cfg), sweep=False)
+
+
+def _in_sweep() -> bool:
+    return str(HydraConfig.get().mode).endswith("MULTIRUN")
+
+
+def _reported(job: Callable[[], Any], *, sweep: bool) -> Any:
+    """Show an error that the user can mend as one message; a failed job does not end a sweep."""
+    try:
+        return job()
+    except Exception as error:
+        if not sweep and not isinstance(error, NeuroError):
+            raise
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if not isinstance(error, NeuroError):
+            logging.getLogger(__name__).exception("the job failed")
+        if not sweep:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return float("nan")

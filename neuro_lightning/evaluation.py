@@ -1,0 +1,51 @@
+"""Scores of anything that predicts rates: a trained model, the smoothing baseline, the true rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from neuro_lightning.contracts import Batch, Output
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.metrics.collection import build_metrics
+
+Predictor = Callable[[Batch], Output]
+
+
+@torch.no_grad()
+def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict[str, float]:
+    """The metrics of a predictor on one labelled split, computed in this process alone.
+
+    Args:
+        predict: a batch -> log-rates (B, L, N) on the CPU.
+        data: where the trials come from.
+        split: ``val`` or ``test``.
+
+    Returns:
+        Scores by name, without the split's prefix.
+    """
+    metrics = build_metrics(data.spec, **data.references()[split])
+    for batch in data.eval_dataloader(split):
+        metrics.update(predict(batch), batch)
+    if metrics.needs_train:
+        for batch in data.eval_dataloader("train", evaluate=False):
+            metrics.update_train(predict(batch), batch)
+    return metrics.compute()
+
+
+def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") -> Predictor:
+    """Rates of a network, in evaluation mode, on a device; the results come back to the CPU."""
+    net = net.to(device).eval()
+
+    def predict(batch: Batch) -> Output:
+        output = net(batch["inputs"].to(device).float())
+        return {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
+
+    return predict
+
+
+def true_rates(batch: Batch) -> Output:
+    """The oracle: the rates that drew the spikes. Simulated data only."""
+    return {"log_rates": batch["rates"].clamp_min(1e-9).log()}

@@ -1,0 +1,146 @@
+"""Gaussian smoothing and a Poisson regression: the line that every model must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.data.dataset import TrialDataset
+from neuro_lightning.functional.likelihood import poisson_nll
+from neuro_lightning.functional.poisson_regression import poisson_regression
+from neuro_lightning.functional.smoothing import gaussian_smooth
+from neuro_lightning.models.base import PopulationModule
+
+FLOOR = 1e-4  # spikes per bin added before the logarithm, as in the benchmark's baseline
+
+
+class SmoothingNet(nn.Module):
+    """Held-in rates are the smoothed counts; held-out and forward rates a Poisson regression on their logarithms.
+
+    The benchmark's own baseline (repository neurallatents/nlb_tools, example "basic smoothing"), with Poisson
+    regression from the last observed bin for the forward bins, which the original leaves out.
+
+    Args:
+        n_in: held-in neurons.
+        n_neurons: all neurons N.
+        n_forward: forward bins F.
+        causal: smooth with past bins only.
+    """
+
+    def __init__(self, n_in: int, n_neurons: int, n_forward: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.n_in, self.n_forward, self.causal = n_in, n_forward, causal
+        self.register_buffer("sd_bins", torch.tensor(10.0))
+        self.register_buffer("weight", torch.zeros(n_in, n_neurons - n_in))
+        self.register_buffer("bias", torch.zeros(n_neurons - n_in))
+        self.register_buffer("forward_weight", torch.zeros(n_in, n_neurons))
+        self.register_buffer("forward_bias", torch.zeros(n_neurons))
+
+    def features(self, inputs: Tensor, sd_bins: float) -> Tensor:
+        """Log of the smoothed counts, (B, T, N_in)."""
+        return (gaussian_smooth(inputs.float(), sd_bins, causal=self.causal) + FLOOR).log()
+
+    def forward(self, inputs: Tensor) -> Output:
+        """(B, T, N_in) counts -> log-rates (B, L, N)."""
+        features = self.features(inputs, float(self.sd_bins))
+        observed = torch.cat([features, features @ self.weight + self.bias], dim=2)
+        ahead = features[:, -1:] @ self.forward_weight + self.forward_bias
+        return {"log_rates": torch.cat([observed, ahead.expand(-1, self.n_forward, -1)], dim=1), "latents": features}
+
+    @torch.no_grad()
+    def fit(self, data: TrialDataset, *, sd_bins: Sequence[float], alpha: Sequence[float]) -> None:
+        """Choose the kernel and the penalty on the last fifth of the training trials, then fit on all of them.
+
+        Args:
+            data: the training trials.
+            sd_bins: standard deviations of the kernel to try, in bins.
+            alpha: ridge penalties to try.
+        """
+        batch = data[list(range(len(data)))]
+        sd, penalty = sd_bins[0], alpha[0]
+        if len(data) >= 10:
+            middle = alpha[len(alpha) // 2]
+            if len(sd_bins) > 1:
+                sd = max(sd_bins, key=lambda sd: self._inner_score(batch, sd, middle))
+            if len(alpha) > 1:
+                penalty = max(alpha, key=lambda penalty: self._inner_score(batch, sd, penalty))
+        self.sd_bins.fill_(sd)
+        self.weight, self.bias = self._heldout(batch, sd, penalty)
+        if self.n_forward:
+            self.forward_weight, self.forward_bias = self._ahead(batch, sd, penalty)
+
+    def _heldout(self, batch: Batch, sd: float, alpha: float) -> tuple[Tensor, Tensor]:
+        if self.weight.shape[1] == 0:
+            return self.weight, self.bias
+        features = self.features(batch["inputs"], sd).flatten(0, 1)
+        bins = batch["inputs"].shape[1]
+        return _regress(features, *_part(batch, slice(0, bins), slice(self.n_in, None)), alpha)
+
+    def _ahead(self, batch: Batch, sd: float, alpha: float) -> tuple[Tensor, Tensor]:
+        last = self.features(batch["inputs"], sd)[:, -1]
+        bins = batch["inputs"].shape[1]
+        counts, seen = _part(batch, slice(bins, None), slice(None))
+        return _regress(last.repeat_interleave(self.n_forward, 0), counts, seen, alpha)
+
+    def _inner_score(self, batch: Batch, sd: float, alpha: float) -> float:
+        cut = len(batch["index"]) * 4 // 5
+        inner, outer = ({k: v[s] for k, v in batch.items()} for s in (slice(0, cut), slice(cut, None)))
+        bins = batch["inputs"].shape[1]
+        rows, neurons = slice(0, bins), slice(self.n_in, None)
+        weight, bias = self._heldout(inner, sd, alpha)
+        log_rates = self.features(outer["inputs"], sd).flatten(0, 1) @ weight + bias
+        counts, seen = _part(outer, rows, neurons)
+        return -float(poisson_nll(log_rates[seen].exp(), counts[seen]).sum())
+
+
+def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:
+    """Counts and mask of some bins and neurons, (trials x bins, neurons)."""
+    return batch["targets"][:, bins, neurons].flatten(0, 1), batch["mask"][:, bins, neurons].flatten(0, 1)
+
+
+def _regress(features: Tensor, counts: Tensor, seen: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    rows = seen.all(1)
+    return poisson_regression(features[rows], counts[rows].float(), alpha)
+
+
+class Smoothing(PopulationModule):
+    """The smoothing baseline as a model: fitted in closed form before the first validation.
+
+    Args:
+        spec: what to know of the data.
+        kernel_sd_ms: standard deviations of the kernel to choose from, ms.
+        alpha: ridge penalties to choose from.
+        causal: smooth with past bins only.
+    """
+
+    def __init__(
+        self, spec: DataSpec, *, kernel_sd_ms: Sequence[float], alpha: Sequence[float], causal: bool = False
+    ) -> None:
+        super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal), spec)
+        self.kernel_sd_ms, self.alpha = _listed(kernel_sd_ms), _listed(alpha)
+
+    def fit_net(self, data: TrialDataset) -> None:
+        """Fit the network on the training trials."""
+        self.net.fit(data, sd_bins=[sd / self.spec.bin_ms for sd in self.kernel_sd_ms], alpha=self.alpha)
+
+    def on_fit_start(self) -> None:
+        """Everything there is to learn is learnt here."""
+        self.automatic_optimization = False
+        self.cpu().fit_net(self.trainer.datamodule.dataset("train", evaluate=False))
+        self.to(self.trainer.strategy.root_device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing is left to learn: the run ends after one epoch."""
+        self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> Callable[..., Any] | None:
+        """No gradient, no optimizer."""
+        return None
+
+
+def _listed(values: float | Sequence[float]) -> list[float]:
+    return list(values) if isinstance(values, Sequence) else [values]
