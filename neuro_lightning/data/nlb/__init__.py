@@ -1,0 +1,1 @@
+"""The Neural Latents Benchmark: from its NWB files to tensors, targets and PSTHs."""
