@@ -1,4 +1,4 @@
-"""``run.json``: what a run was, what it was run on, and what came out: the source of truth of every report."""
+"""``run.json``: what a run was, what it ran on and what came out; the source of truth of every report."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class RunRecord:
         self._begin = time.perf_counter()
         self._peak = PeakMemory()
 
-    def start(
-        self, *, config: Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
-    ) -> None:
+    def start(self, *, config: Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None) -> None:
         """Note what is run and with what.
 
         Args:
@@ -112,7 +110,7 @@ class PeakMemory:
     def read(self) -> dict[str, Any]:
         """``rss_mb``, resident memory in MB, and ``cuda_mb``, tensors on the GPU in MB (null without one).
 
-        ``of_process`` is true where the system cannot forget an earlier peak: it may be that of an earlier run.
+        ``of_process`` is true where the system cannot forget an earlier peak: that of an earlier run, maybe.
         """
         cuda = _cuda()
         return {
@@ -178,7 +176,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON holds it: arrays become lists, numbers that are not finite null, anything strange its text."""
+    """``value`` as JSON holds it: arrays become lists, numbers that are not finite null, others their text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -250,16 +248,12 @@ def git_state(folder: str | Path | None = None) -> dict[str, Any] | None:
     if not _git(folder, "ls-files", "--", "."):
         return None
     commit = _git(folder, "rev-parse", "HEAD")
-    return (
-        {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "-uno"))} if commit else None
-    )
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "-uno"))} if commit else None
 
 
 def _git(folder: Path, *command: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10
-        )
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
