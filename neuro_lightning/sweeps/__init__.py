@@ -1,0 +1,1 @@
+"""Many runs as one: the table of a sweep."""

@@ -1,0 +1,160 @@
+"""Tables in the terminal: what a run is before it starts, and how it scored against the baseline and the oracle."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from neuro_lightning.data.recording import Recording
+
+LABELS = {
+    "co_bps": "co-bps",
+    "fp_bps": "fp-bps",
+    "vel_r2": "vel R2",
+    "psth_r2": "psth R2",
+    "tp_corr": "tp corr",
+    "rates_r2": "rates R2",
+}
+NAMES = {"model": "model", "baseline": "smoothing baseline", "oracle": "true rates (oracle)"}
+Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
+
+
+def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path) -> None:
+    """Say what is about to run: the model and its size, the data, the device and the folder."""
+    train, parameters = recording.splits["train"], sum(p.numel() for p in model.parameters())
+    n_out = 0 if train.heldout is None else train.heldout.shape[2]
+    trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
+    place = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
+    lines = {
+        "model": f"{type(model).__name__} with {parameters:,} parameters",
+        "data": f"{recording.name} ({kind_of(recording)}): {recording.n_in} + {n_out} neurons, "
+        f"{train.heldin.shape[1]} bins of {recording.bin_ms} ms; trials: {trials}",
+        "device": place,
+        "folder": relative(folder),
+    }
+    print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
+
+
+def print_results(
+    scores: Scores,
+    recording: Recording,
+    checkpoint: str | Path | None,
+    folder: str | Path,
+    *,
+    names: Mapping[str, str] = NAMES,
+) -> None:
+    """The closing table: model, smoothing baseline and true rates on each labelled split.
+
+    Args:
+        scores: by who (``model``, ``baseline``, ``oracle``), split and metric.
+        recording: what was scored on.
+        checkpoint: the checkpoint that scored so.
+        folder: the run's folder.
+        names: how each who is called.
+    """
+    columns, rows = result_rows(scores, names=names)
+    print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
+    print(f"checkpoint  {relative(checkpoint) if checkpoint else 'none was kept'}\nfolder      {relative(folder)}")
+
+
+def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the closing table, as text.
+
+    The share of the oracle is that of its co-bps, the first metric where there is no co-bps.
+    """
+    by_who = {who: splits for who, splits in scores.items() if splits}
+    splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
+    logged = {metric for who in by_who.values() for values in who.values() for metric in values} - {"loss"}
+    metrics = [metric for metric in LABELS if metric in logged] + sorted(logged - set(LABELS))
+    columns = ["split", "", *(LABELS.get(metric, metric) for metric in metrics)]
+    share = bool(by_who.get("oracle")) and bool(metrics)
+    rows = []
+    for split in splits:
+        best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0]) if share else None
+        for who, values in ((who, by_who[who].get(split)) for who in by_who):
+            if values is None:
+                continue
+            row = [split, names.get(who, who), *(number(values.get(metric)) for metric in metrics)]
+            rows.append(row + ([percent(values.get(metrics[0]), best)] if share else []))
+    return columns + (["of oracle"] if share else []), rows
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, strong: set[str] = frozenset()
+) -> None:
+    """Print a table: with rules and bold rows in a terminal, in plain aligned columns elsewhere.
+
+    Args:
+        title: above the table.
+        columns: their names.
+        rows: cells as text.
+        strong: a row that holds one of these is bold.
+    """
+    text = plain_table(title, columns, rows)
+    width = max(map(len, text.splitlines()))
+    if not sys.stdout.isatty() or width > shutil.get_terminal_size().columns:
+        print(f"\n{text}\n", flush=True)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", header_style="dim", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for i, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if _is_number(rows, i) else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row), style="bold" if strong.intersection(row) else None)
+    console = Console()
+    console.print()
+    console.print(table)
+
+
+def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table as lines of text, numbers flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    right = [_is_number(rows, i) for i in range(len(columns))]
+    lines = [
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
+        for row in (columns, *rows)
+    ]
+    return "\n".join(line.rstrip() for line in (title, lines[0], "-" * len(lines[0]), *lines[1:]))
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A score as text; ``-`` for one that is unknown."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, whole: float | None) -> str:
+    """``value`` as a share of ``whole``; ``-`` where that says nothing."""
+    if value is None or whole is None or not math.isfinite(value) or not whole > 0:
+        return "-"
+    return f"{100 * value / whole:.1f} %"
+
+
+def kind_of(recording: Recording) -> str:
+    """Whether a score is of simulated or recorded spikes: said wherever one is shown."""
+    return "simulated data" if recording.simulated else "recorded data"
+
+
+def relative(path: str | Path) -> str:
+    """A path as it can be typed here: relative below the working directory, else absolute."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _is_number(rows: Sequence[Sequence[Any]], column: int) -> bool:
+    cells = [str(row[column]) for row in rows]
+    return bool(cells) and all(
+        cell == "-" or cell[:1].isdigit() or cell[:2].lstrip("-")[:1].isdigit() for cell in cells
+    )
