@@ -1,0 +1,198 @@
+"""Prepared recordings on disk, so that a file is read and binned once.
+
+One uncompressed zip a recording: ``header.json`` and an ``.npy`` member for each array, each with the CRC-32 that the
+zip format keeps. The file's name is a hash of the parameters and of the source files' identity, so that a changed
+file or option is another recording. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.data.recording import TRIAL_ARRAYS, Recording, Trials
+from neuro_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raise it whenever a reader's results or this file's layout change: older caches are then left aside."""
+
+SAMPLE = 1 << 16
+"""Bytes at a source's head and tail that count for its identity."""
+
+STALE = 24 * 3600
+"""Seconds after which a temporary file can only be what a killed process left."""
+
+
+def cached(
+    folder: str | Path, params: dict[str, Any], sources: Sequence[str | Path], build: Callable[[], Recording]
+) -> Recording:
+    """The recording that ``build`` makes, from the cache if it is there.
+
+    A damaged cache is made anew. A cache that cannot be written (no space, no permission) costs one warning, not
+    the run. Processes that build the same recording at once do not disturb each other.
+
+    Args:
+        folder: where caches lie (``paths.cache``); made if need be.
+        params: everything, apart from the files, that decides the result; plain values.
+        sources: the files that ``build`` reads.
+        build: reads and bins them.
+
+    Raises:
+        DataError: a source does not exist, or ``build`` raises it.
+    """
+    key = cache_key(params, sources)
+    path = Path(folder).expanduser() / f"recording-{key[:32]}.npz"
+    recording = _load_or_none(path, key)
+    if recording is None:
+        recording = build()
+        # as after a round trip, so that the first run sees what the second one will
+        recording.sources, recording.info = _plain(recording.sources), _plain(recording.info)
+        try:
+            save_recording(path, recording, {"key": key, "params": params})
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning(
+                f"the prepared data cannot be cached in {path.parent} ({reason}): the run goes on without; "
+                "set paths.cache=DIR to a folder with space that you may write to"
+            )
+    return recording
+
+
+def cache_key(params: dict[str, Any], sources: Sequence[str | Path]) -> str:
+    """A hash of the format, the parameters and the sources' identity: path, size, time of change, head and tail.
+
+    Raises:
+        DataError: a source does not exist or cannot be read.
+    """
+    content = {"format": FORMAT, "params": params, "sources": [_identity(Path(source)) for source in sources]}
+    return hashlib.sha256(_to_json(content).encode()).hexdigest()
+
+
+def save_recording(path: Path, recording: Recording, extra: dict[str, Any]) -> None:
+    """Write a recording; under its name it is there whole or not at all.
+
+    Args:
+        path: the file to write.
+        recording: what to write.
+        extra: plain values that the header shall hold too.
+
+    Raises:
+        OSError: there is no space or no permission. Nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob("recording-*.tmp"):
+        if time.time() - stale.stat().st_mtime > STALE:
+            stale.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("header.json", _to_json({**extra, **_header(recording)}))
+            for member, array in _arrays(recording):
+                with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+        os.chmod(name, 0o644)  # mkstemp's 0600 would keep colleagues from a shared cache
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
+    """Read what :func:`save_recording` wrote, every byte checked against its CRC-32.
+
+    Returns:
+        The recording and the whole header.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("header.json"))
+            arrays = {name: _read_array(archive, name) for name in header["arrays"]}
+    except OSError:
+        raise
+    except Exception as error:  # a flipped bit may hit any field of the zip's own structure
+        raise ValueError(f"damaged: {error or type(error).__name__}") from error
+    splits = {
+        split: Trials(**{name: arrays.get(f"splits/{split}/{name}") for name in TRIAL_ARRAYS})
+        for split in header["splits"]
+    }
+    single = {name: arrays[name] for name in arrays if "/" not in name}
+    return Recording(splits=splits, **single, **header["values"]), header
+
+
+def _load_or_none(path: Path, key: str) -> Recording | None:
+    if not path.exists():
+        return None
+    try:
+        recording, header = load_recording(path)
+    except (OSError, ValueError) as error:
+        log.warning(f"the cached data {path} cannot be used ({error}): they are prepared anew")
+        return None
+    return recording if header["key"] == key else None
+
+
+def _header(recording: Recording) -> dict[str, Any]:
+    names = [name for name, _ in _arrays(recording)]
+    values = {f.name: getattr(recording, f.name) for f in fields(recording) if f.name not in ("splits", *names)}
+    return {"arrays": names, "splits": list(recording.splits), "values": values}
+
+
+def _arrays(recording: Recording) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of a recording with its name in the archive."""
+    for field in fields(recording):
+        if isinstance(value := getattr(recording, field.name), np.ndarray):
+            yield field.name, value
+    for split, trials in recording.splits.items():
+        for name in TRIAL_ARRAYS:
+            if (value := getattr(trials, name)) is not None:
+                yield f"splits/{split}/{name}", np.asarray(value)
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    # the whole member first: only at its end does zipfile compare the CRC
+    return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    try:
+        path = source.expanduser().resolve()
+        stat = path.stat()
+        with path.open("rb") as file:
+            digest = hashlib.sha256(file.read(SAMPLE))
+            file.seek(max(0, stat.st_size - SAMPLE))
+            digest.update(file.read(SAMPLE))
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror or error}): check data.path or data.root") from None
+    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ends": digest.hexdigest()}
+
+
+def _to_json(value: Any) -> str:
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic | np.ndarray):
+            return item.tolist()
+        if isinstance(item, Path):
+            return str(item)
+        raise TypeError(f"{type(item).__name__} is not a plain value")
+
+    return json.dumps(value, default=plain, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(_to_json(value))
