@@ -1,0 +1,55 @@
+"""Write the benchmark's tensors to one HDF5 file, for people with other tools."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.errors import DataError
+
+
+def write_h5(path: str | Path, tensors: dict[str, Any]) -> Path:
+    """Write tensors in the benchmark's layout: gzip, counts and values as float32, integers as int32.
+
+    The file appears under its name only when it is complete; an existing one is replaced.
+
+    Args:
+        path: the file to write; missing folders are made.
+        tensors: arrays by name; a dictionary becomes a group, a list of index arrays a vlen dataset.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    import h5py
+
+    path = Path(path).expanduser()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            _write_group(file, tensors)
+        os.replace(partial, path)
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} cannot be written ({reason}): check the folder and the space left on it") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _write_group(group: Any, tensors: dict[str, Any]) -> None:
+    import h5py
+
+    for name, value in tensors.items():
+        if isinstance(value, dict):
+            _write_group(group.create_group(name), value)
+        elif isinstance(value, list):
+            data = group.create_dataset(name, (len(value),), dtype=h5py.vlen_dtype(np.int32))
+            for i, index in enumerate(value):
+                data[i] = index.astype(np.int32)
+        else:
+            dtype = {"f": np.float32, "u": np.float32, "b": bool}.get(value.dtype.kind, np.int32)
+            group.create_dataset(name, data=value.astype(dtype), compression="gzip")
