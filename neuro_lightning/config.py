@@ -16,11 +16,20 @@ TARGETS = ("neuro_lightning.*", "torch.optim.*", "torch.nn.*", "torchmetrics.*",
 GIVEN = {"model": {"spec"}}  # arguments that the code adds to what the config says
 
 
-def to_plain(cfg: Any) -> Any:
-    """A config as plain dictionaries and lists, every interpolation resolved."""
-    if isinstance(cfg, DictConfig | ListConfig):
+def to_plain(cfg: DictConfig | ListConfig) -> Any:
+    """A config as plain dictionaries and lists, every interpolation resolved.
+
+    Raises:
+        ConfigError: a key that must be given is not, or refers to one that does not exist.
+    """
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    return cfg
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} must be given, as in `{error.full_key}=...`") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {str(error).splitlines()[0]} ({error.full_key})") from None
 
 
 def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given: Any) -> Any:
@@ -39,12 +48,17 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
 
     allowed = [*TARGETS, *(f"{package}.*" for package in trusted)]
     try:
-        return hydra.utils.instantiate(cfg, _convert_="all", _execution_whitelist_=allowed, **given)
+        # what the code adds is given to the finished partial: Hydra would try to merge it into the config
+        built = hydra.utils.instantiate(
+            cfg, _convert_="all", _execution_whitelist_=allowed, **({"_partial_": True} if given else {})
+        )
+        return built(**given) if given else built
     except InstantiationException as error:
         cause = error.__cause__
         if cause is not None and not isinstance(cause, ImportError | TypeError):
             raise cause from None  # the object's own complaint, not Hydra's wrapping of it
-        raise ConfigError(f"{str(error).splitlines()[0]}\n(to use a package of your own, add trusted=[package])") from None
+        hint = "(to build from a package of your own, add trusted=[package])"
+        raise ConfigError(f"{str(error).splitlines()[0]}\n{hint}") from None
 
 
 def check_config(cfg: DictConfig, *, known: set[str]) -> None:

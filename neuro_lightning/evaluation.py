@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.module import PopulationDataModule
@@ -27,6 +28,9 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
         Scores by name, without the split's prefix.
     """
     metrics = build_metrics(data.spec, **data.references()[split])
+    for metric in metrics.modules():
+        if isinstance(metric, Metric):
+            metric.sync_on_compute = False  # the other processes of a job have gone home
     for batch in data.eval_dataloader(split):
         metrics.update(predict(batch), batch)
     if metrics.needs_train:

@@ -31,6 +31,7 @@ class PopulationDataModule(pl.LightningDataModule):
             raise DataError("data.batch_size and data.eval_batch_size must be at least 1")
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self._recording: Recording | None = None
+        self._spec: DataSpec | None = None
         self._datasets: dict[tuple[str, bool], TrialDataset] = {}
         self._resume_at = (-1, 0)
 
@@ -49,12 +50,28 @@ class PopulationDataModule(pl.LightningDataModule):
         """The recording, read at the first use."""
         if self._recording is None:
             self._recording = self.load()
-            check_splits(self._recording)
         return self._recording
+
+    def adopt(self, spec: DataSpec, info: dict[str, Any]) -> None:
+        """Serve another file's trials as a trained model expects them; for families that can.
+
+        Args:
+            spec: of the data the model was trained on.
+            info: what the recording it was trained on noted (which neurons were held out, ...).
+
+        Raises:
+            DataError: the family has one file only.
+        """
+        raise DataError(f"data.path: {spec.dataset} cannot be predicted from another file; leave data.path out")
 
     @property
     def spec(self) -> DataSpec:
         """What a model must know of these data."""
+        if self._spec is None:
+            self._spec = self._describe()
+        return self._spec
+
+    def _describe(self) -> DataSpec:
         recording = self.recording
         train = recording.splits["train"]
         behavior = train.behavior
@@ -96,8 +113,8 @@ class PopulationDataModule(pl.LightningDataModule):
     # ---- Lightning
 
     def prepare_data(self) -> None:
-        """Fill the cache on one process, so that the others find it."""
-        _ = self.recording
+        """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
+        check_splits(self.recording)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches."""

@@ -85,8 +85,10 @@ class PopulationModule(pl.LightningModule):
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise ValueError("a schedule needs trainer.max_epochs or trainer.max_steps; with neither, "
-                             "choose scheduler@model.scheduler=none")
+            raise ValueError(
+                "a schedule needs trainer.max_epochs or trainer.max_steps; with neither, "
+                "choose scheduler@model.scheduler=none"
+            )
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, int(steps))}
 
     # ---- evaluation
@@ -145,8 +147,11 @@ class PopulationModule(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Rates in spikes per bin (B, L, N), with the trials' numbers."""
         output = self(batch["inputs"])
-        return {"index": batch["index"], "rates": output["log_rates"].exp(),
-                **({"latents": output["latents"]} if "latents" in output else {})}
+        return {
+            "index": batch["index"],
+            "rates": output["log_rates"].exp(),
+            **({"latents": output["latents"]} if "latents" in output else {}),
+        }
 
     # ---- checkpoints
 

@@ -94,7 +94,7 @@ class SmoothingNet(nn.Module):
         weight, bias = self._heldout(inner, sd, alpha)
         log_rates = self.features(outer["inputs"], sd).flatten(0, 1) @ weight + bias
         counts, seen = _part(outer, rows, neurons)
-        return -float(poisson_nll(log_rates[seen].exp(), counts[seen]).sum())
+        return -float(poisson_nll(log_rates.exp(), counts, seen))
 
 
 def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,8 @@ class Smoothing(PopulationModule):
         self.net.fit(data, sd_bins=[sd / self.spec.bin_ms for sd in self.kernel_sd_ms], alpha=self.alpha)
 
     def on_fit_start(self) -> None:
-        """Everything there is to learn is learnt here."""
+        """Everything there is to learn is learnt here; one epoch, whatever the trainer says."""
+        self.trainer.check_val_every_n_epoch = 1
         self.automatic_optimization = False
         self.cpu().fit_net(self.trainer.datamodule.dataset("train", evaluate=False))
         self.to(self.trainer.strategy.root_device)

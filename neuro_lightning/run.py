@@ -1,0 +1,279 @@
+"""The story of a run, read from top to bottom: what ``train.py`` and ``predict.py`` do."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from neuro_lightning.callbacks.clock import StepClock
+from neuro_lightning.checkpoint import read_checkpoint
+from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.distributed import is_main_process, job_environment, write_job
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
+from neuro_lightning.loggers import build_loggers, close_loggers
+from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.records import RunRecord, data_identity, flat_overrides
+from neuro_lightning.report.table import print_header, print_results
+
+TRAIN_KEYS = {
+    "data", "model", "baseline", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "resume",
+    "name", "tags", "trusted",
+}  # fmt: skip
+
+
+def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:
+    """Train one model on one dataset and leave everything in the run's folder.
+
+    Args:
+        cfg: the composed config of ``conf/train.yaml``.
+        overrides: what was typed, for the records.
+        group: the sweep that the run belongs to.
+
+    Returns:
+        The monitored score of the checkpoint that was saved, the objective of sweeps.
+
+    Raises:
+        NeuroError: with one message that says what to mend.
+    """
+    config = to_plain(cfg)
+    output = Path(config["paths"]["output_dir"])
+    with job_environment(), recorded(output, config, overrides) as record:
+        check_config(cfg, known=TRAIN_KEYS)
+        quiet_libraries()
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        data = instantiate(cfg.data, trusted=cfg.trusted)
+        data.prepare_data()
+        model = build_model(cfg, config, data)
+        check_monitors(cfg, model)
+        write_job(output, config, list(overrides))
+        with loggers_of(cfg, config, overrides, group, record) as loggers:
+            trainer = build_trainer(cfg, loggers, output)
+            print_header(data.recording, model, trainer, output)
+            trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+            if not is_main_process():
+                return math.nan
+            scores = score_best(cfg, trainer, model, data)
+            record.finish(**outcome(cfg, trainer, model, data, scores))
+            print_results(scores, data.recording, best_checkpoint(trainer), output)
+    return objective(cfg, trainer, scores)
+
+
+@contextmanager
+def recorded(output: Path, config: dict[str, Any], overrides: Sequence[str]) -> Iterator[RunRecord]:
+    """``run.json`` from the first moment; an error is noted in it and passed on."""
+    output.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(output, resumed=config["resume"] is not None)
+    record.start(config=config, overrides=overrides, seed=config["seed"])
+    try:
+        yield record
+    except BaseException as error:
+        record.fail(error)
+        raise
+
+
+def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
+    """The model of the config, for these data, with the recipe that its checkpoints carry."""
+    model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
+    model.recipe = {"model": config["model"], "data": config["data"], "info": data.recording.info}
+    return model
+
+
+def check_monitors(cfg: DictConfig, model: PopulationModule) -> None:
+    """A monitored metric that nobody logs is an error before the training, not after it.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    callbacks = {
+        f"callbacks.{name}.monitor": node.get("monitor") for name, node in (cfg.callbacks or {}).items() if node
+    }
+    for key, metric in {"monitor": cfg.monitor, **callbacks}.items():
+        if metric is not None and metric not in model.metric_names and not metric.startswith("train/"):
+            raise ConfigError(
+                f"{key}={metric}: nobody logs it; with these data there are {', '.join(model.metric_names)}"
+            )
+
+
+@contextmanager
+def loggers_of(
+    cfg: DictConfig, config: dict[str, Any], overrides: Sequence[str], group: str | None, record: RunRecord
+) -> Iterator[list[Any]]:
+    """The run's loggers, closed whatever happens: a sweep's next job would write into this one's W&B run."""
+    if not is_main_process():
+        yield []
+        return
+    loggers = build_loggers(
+        config["logger"] or {},
+        output_dir=config["paths"]["output_dir"],
+        config=config,
+        name=config["name"] or Path(config["paths"]["output_dir"]).name,
+        run_id=record.run_id,
+        group=group,
+        tags=config["tags"],
+        swept=flat_overrides(overrides) if group else None,
+        resumed_step=read_checkpoint(cfg.resume)["global_step"] if cfg.resume else None,
+    )
+    exit_code = 1
+    try:
+        yield loggers
+        exit_code = 0
+    finally:
+        close_loggers(loggers, exit_code=exit_code)
+
+
+def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Trainer:
+    """Lightning's trainer with the config's callbacks."""
+    callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
+    return instantiate(
+        cfg.trainer, trusted=cfg.trusted, callbacks=callbacks, logger=loggers or False, default_root_dir=str(output)
+    )
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """The best checkpoint of a run, if it keeps any."""
+    callback = trainer.checkpoint_callback
+    path = callback.best_model_path if callback is not None else ""
+    return Path(path) if path else None
+
+
+def score_best(
+    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of the saved checkpoint, the baseline and the true rates, by who and split."""
+    if (path := best_checkpoint(trainer)) is not None:
+        model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
+    predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
+    if cfg.baseline is not None:
+        baseline = instantiate(cfg.baseline, trusted=cfg.trusted, spec=data.spec)
+        baseline.fit_net(data.dataset("train", evaluate=False))
+        predictors["baseline"] = network_predictor(baseline.net)
+    if data.spec.true_rates:
+        predictors["oracle"] = true_rates
+    return {
+        who: {split: evaluate(predict, data, split) for split in data.references()}
+        for who, predict in predictors.items()
+    }
+
+
+def outcome(
+    cfg: DictConfig,
+    trainer: pl.Trainer,
+    model: PopulationModule,
+    data: PopulationDataModule,
+    scores: dict[str, dict[str, dict[str, float]]],
+) -> dict[str, Any]:
+    """What ``run.json`` says of a finished run."""
+    clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
+    best = best_checkpoint(trainer)
+    return {
+        "objective": {"name": cfg.monitor, "value": objective(cfg, trainer, scores), "mode": cfg.mode},
+        "metrics": {f"{split}/{k}": v for split, values in scores["model"].items() for k, v in values.items()},
+        "baseline": scores.get("baseline"),
+        "oracle": scores.get("oracle"),
+        "data": data_identity(data.recording),
+        "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
+        "parameters": sum(p.numel() for p in model.net.parameters()),
+        "steps": trainer.global_step,
+        "ms_per_step": clock.ms_per_step if clock else None,
+        "device": str(trainer.strategy.root_device),
+        "processes": trainer.world_size,
+    }
+
+
+def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
+    """The monitored score of the saved checkpoint; a run that diverged is worse than any other."""
+    split, name = cfg.monitor.split("/", 1)
+    value = scores["model"].get(split, {}).get(name)
+    if value is None and trainer.checkpoint_callback is not None:
+        best = trainer.checkpoint_callback.best_model_score
+        value = math.nan if best is None else float(best)
+    if value is None or not math.isfinite(value):
+        return -math.inf if cfg.mode == "max" else math.inf
+    return float(value)
+
+
+def quiet_libraries() -> None:
+    """Lightning's remarks on hardware and its tips are not what a user came for."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*number of training batches.*", ".*isinstance.treespec.*",
+                    ".*exists and is not empty.*", ".*Checkpoint directory.*", ".*configure_optimizers.*returned.*None.*",
+                    ".*training_step.*returned.*None.*", ".*LeafSpec.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message)
+
+
+PREDICT_KEYS = {"ckpt", "output", "merge_into", "device", "score", "trusted", "data"}
+
+
+def predict(cfg: DictConfig) -> Path:
+    """Write the rates that one or several checkpoints predict, in the benchmark's submission layout.
+
+    Args:
+        cfg: the composed config of ``conf/predict.yaml``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        NeuroError: with one message that says what to mend.
+    """
+    config = to_plain(cfg)
+    check_config(cfg, known=PREDICT_KEYS)
+    quiet_libraries()
+    wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
+    checkpoints = [find_checkpoint(path) for path in wanted]
+    data = data_of(load_checkpoint(checkpoints[0], trusted=cfg.trusted), config["data"], cfg.trusted)
+    target = evaluation_split(data.recording)
+    device = pick_device(config["device"])
+    rates = mean_rates(checkpoints, data, data.recording.splits, device, trusted=cfg.trusted)
+    arrays = submission_arrays(data.recording, rates, target)
+    output = write_submission(
+        config["output"],
+        data.recording,
+        arrays,
+        merge_into=config["merge_into"],
+    )
+    print_written(output, data.recording, arrays, checkpoints)
+    if config["score"]:
+        print_scores(score_rates(data, rates, target), data.recording)
+    return output
+
+
+def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
+    """The data that a checkpoint was trained on, or another file of the same neurons.
+
+    Args:
+        saved: the checkpoint.
+        changes: keys of the data's config that differ from training; None keeps what the checkpoint says.
+        trusted: packages of your own that may be built from.
+
+    Raises:
+        ConfigError: a change that this dataset has no key for.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if unknown := set(given) - set(saved.data):
+        raise ConfigError(
+            f"data.{min(unknown)}: the checkpoint's data ({saved.spec.dataset}) have no such key; "
+            f"they have {', '.join(sorted(k for k in saved.data if not k.startswith('_')))}"
+        )
+    data = instantiate(OmegaConf.create({**saved.data, **given}), trusted=trusted)
+    if "path" in given and Path(given["path"]).resolve() != Path(saved.data["path"]).resolve():
+        data.adopt(saved.spec, saved.info)
+    return data
+
+
+def pick_device(name: str) -> str:
+    """``auto`` takes a GPU where there is one."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -1,0 +1,77 @@
+"""The smoothing baseline against scikit-learn and against itself."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import PoissonRegressor
+
+from neuro_lightning.data.dataset import TrialDataset
+from neuro_lightning.data.recording import Trials
+from neuro_lightning.functional.poisson_regression import poisson_regression
+from neuro_lightning.functional.smoothing import gaussian_smooth
+from neuro_lightning.models.smoothing import FLOOR, SmoothingNet
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.1, 1.0])
+def test_poisson_regression_equals_scikit_learn(alpha):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 12)) @ rng.normal(size=(12, 12)) * 0.3
+    y = rng.poisson(np.exp(x @ rng.normal(size=(12, 3)) * 0.2 - 2))
+    weight, bias = poisson_regression(torch.from_numpy(x), torch.from_numpy(y).double(), alpha)
+    for q in range(3):
+        reference = PoissonRegressor(alpha=alpha, tol=1e-10, max_iter=10_000).fit(x, y[:, q])
+        np.testing.assert_allclose(weight[:, q], reference.coef_, atol=2e-4)
+        np.testing.assert_allclose(bias[q], reference.intercept_, atol=2e-4)
+
+
+def test_a_silent_neuron_and_a_constant_feature_are_survived():
+    x = torch.cat([torch.randn(200, 2), torch.ones(200, 1)], 1)
+    y = torch.cat([torch.zeros(200, 1), torch.poisson(torch.ones(200, 1))], 1)
+    weight, bias = poisson_regression(x, y, 0.1)
+    assert torch.isfinite(weight).all() and torch.isfinite(bias).all() and bias[0] < -8
+
+
+def planted(n_trials=60, bins=40, forward=4, seed=0):
+    """Two latents drive all neurons: held-out rates can be predicted from held-in counts."""
+    rng = np.random.default_rng(seed)
+    phase = rng.uniform(0, 2 * np.pi, (n_trials, 1, 1))
+    time = np.arange(bins + forward)[None, :, None] / 12
+    latents = np.concatenate([np.sin(time + phase), np.cos(time + phase)], 2)
+    rates = np.exp(latents @ np.random.default_rng(1).normal(size=(2, 24)) * 0.7 - 1)
+    counts = rng.poisson(rates).astype(np.uint8)
+    return Trials(counts[:, :bins, :18], counts[:, :bins, 18:], counts[:, bins:, :18], counts[:, bins:, 18:])
+
+
+def bits(net, trials):
+    from neuro_lightning.functional.likelihood import bits_per_spike
+
+    rates = net(torch.from_numpy(trials.heldin).float())["log_rates"].exp()
+    bins = trials.heldin.shape[1]
+    return float(bits_per_spike(rates[:, :bins, 18:], torch.from_numpy(trials.heldout)))
+
+
+def fitted(sd_bins, alpha):
+    net = SmoothingNet(18, 24, 4)
+    net.fit(TrialDataset(planted(), n_out=6, n_forward=4, evaluate=False), sd_bins=sd_bins, alpha=alpha)
+    return net
+
+
+def test_it_predicts_what_can_be_predicted():
+    net, unseen = fitted([4.0], [0.01]), planted(seed=5)
+    assert bits(net, unseen) > 0.05
+    shifted = planted(seed=5)
+    shifted.heldout = np.roll(shifted.heldout, 20, axis=0)
+    assert bits(net, shifted) < 0, "of other trials it knows nothing"
+
+
+def test_held_in_rates_are_the_smoothed_counts():
+    net, trials = fitted([3.0], [0.01]), planted()
+    inputs = torch.from_numpy(trials.heldin).float()
+    expected = (gaussian_smooth(inputs, 3.0) + FLOOR).log()
+    torch.testing.assert_close(net(inputs)["log_rates"][:, :40, :18], expected)
+
+
+def test_the_kernel_is_chosen_on_training_trials():
+    chosen = fitted([0.5, 4.0, 60.0], [0.001, 0.01, 0.1])
+    assert float(chosen.sd_bins) == 4.0
+    assert bits(chosen, planted(seed=5)) >= max(bits(fitted([sd], [0.01]), planted(seed=5)) for sd in (0.5, 60.0))
