@@ -164,7 +164,7 @@ def on_samples(series: Series, n_samples: int) -> np.ndarray:
     grid = np.full((n_samples, series.data.shape[1]), np.nan, dtype)
     if len(series.times) == 0:
         return grid
-    position = series.times * 1000.0
+    position = np.round(series.times * 1000.0, 6)
     nearest = np.rint(position).astype(np.int64)
     step = np.median(np.diff(position)) if len(position) > 1 else 1.0
     if abs(step - 1.0) < 0.01 and (np.diff(nearest) > 0).all():
@@ -173,7 +173,7 @@ def on_samples(series: Series, n_samples: int) -> np.ndarray:
         return grid
     sample = np.arange(max(int(np.ceil(position[0])), 0), min(int(position[-1]) + 1, n_samples))
     after = np.clip(np.searchsorted(position, sample), 1, len(position) - 1)
-    near = position[after] - position[after - 1] <= max(2.0 * step, 1.0)
+    near = (position[after] - position[after - 1] <= max(2.0 * step, 1.0)) | (position[after] == sample)
     for channel in range(grid.shape[1]):
         values = np.interp(sample, position, series.data[:, channel])
         grid[sample, channel] = np.where(near, values, np.nan)

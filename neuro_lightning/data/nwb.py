@@ -229,6 +229,8 @@ def _read_series(series: Any, path: Path, name: str) -> Series:
         times = np.arange(len(data)) / rate + (series.starting_time or 0.0)
     if len(times) != len(data) or not np.isfinite(times).all():
         raise DataError(f"{path}: series {name!r} has {len(data)} samples but {len(times)} usable times")
+    if (np.diff(times) < 0).any():
+        raise DataError(f"{path}: the times of series {name!r} run backwards; the file is damaged")
     return Series(times, data, _column_names(series.comments or "", data.shape[1]), rate)
 
 

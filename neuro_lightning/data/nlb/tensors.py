@@ -121,6 +121,23 @@ def load_nlb(
     return recording
 
 
+def load_test_trials(dataset: str, test_path: str | Path, *, bin_ms: int = 5) -> Trials:
+    """Read the test trials alone: held-in spikes, without jitter.
+
+    Args:
+        dataset: the dataset's name.
+        test_path: the file with the held-in spikes of the test trials.
+        bin_ms: bin width in ms.
+
+    Raises:
+        ConfigError: the dataset is unknown, or the bin width does not divide the windows.
+        DataError: the file is missing, damaged or of another dataset, or a window is not inside its recording.
+    """
+    params = get_params(dataset)
+    _check_request(params, "test", bin_ms, test_path)
+    return _test_trials(_prepare(open_nwb(test_path), params, bin_ms, params.test_columns))
+
+
 def _check_request(params: NLBParams, phase: str, bin_ms: int, test_path: str | Path | None) -> None:
     if phase not in PHASES:
         raise ConfigError(f"data.phase={phase!r} is unknown: choose val or test")
@@ -234,7 +251,6 @@ def _supplied_trials(session: _Session, windows: _Windows) -> tuple[Trials, np.n
 
 
 def _test_trials(session: _Session) -> Trials:
-    """The test trials: held-in spikes only, and no jitter."""
     windows = _windows(session, ("test",), seed=0)
     return Trials(
         heldin=_counts(session, 0, windows, windows.first, session.params.window_ms),
