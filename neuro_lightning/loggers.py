@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.csv"
 STEP = "trainer/global_step"
 KINDS = {"csv": (), "wandb": ("project", "entity", "mode"), "tensorboard": ()}
+LOWER_IS_BETTER = ("loss", "tp_corr")
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -73,20 +74,25 @@ def build_loggers(
     return loggers
 
 
-def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0, summary: Mapping[str, Any] | None = None) -> None:
+def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
     """End every logger; without it the next job of the process would write into the same W&B run.
 
     Args:
         loggers: from :func:`build_loggers`.
         exit_code: not 0 marks the W&B run as failed.
-        summary: the run's final numbers, for W&B's table of runs.
     """
     for logger in loggers:
         logger.finalize("success" if exit_code == 0 else "failed")
         if _is_wandb(logger):
-            if summary:
-                logger.experiment.summary.update({k: v for k, v in summary.items() if v is not None})
             logger.experiment.finish(exit_code=exit_code)
+
+
+@rank_zero_only
+def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
+    """Put a run's final numbers into W&B's table of runs, as they are in ``run.json``; None is left out."""
+    for logger in loggers:
+        if _is_wandb(logger):
+            logger.experiment.summary.update({k: v for k, v in values.items() if v is not None})
 
 
 @rank_zero_only
@@ -320,7 +326,8 @@ def _define_metrics(run: Any) -> None:
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
     run.define_metric("val/*", step_metric=STEP, summary="max")
-    run.define_metric("val/loss", step_metric=STEP, summary="min")
+    for name in LOWER_IS_BETTER:
+        run.define_metric(f"val/{name}", step_metric=STEP, summary="min")
 
 
 def _replay(run: Any, path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.loggers import MetricsCSV, build_loggers, close_loggers, log_figure, read_metrics
+from neuro_lightning.loggers import MetricsCSV, build_loggers, close_loggers, log_figure, log_summary, read_metrics
 
 CONF = Path(__file__).parent.parent / "conf" / "logger"
 
@@ -172,7 +172,8 @@ def test_an_offline_run_holds_everything(tmp_path, capfd):
     for step, score in enumerate([0.1, 0.3, 0.2]):
         for logger in loggers:
             logger.log_metrics({"val/co_bps": score, "val/loss": score, "train/loss": 1.0}, step=step)
-    close_loggers(loggers, summary={"test/co_bps": 0.4, "test/vel_r2": None})
+    log_summary(loggers, {"test/co_bps": 0.4, "test/vel_r2": None})
+    close_loggers(loggers)
     assert capfd.readouterr() == ("", ""), "W&B must not talk in the terminal"
 
     (records,) = read_wandb(tmp_path)
@@ -189,6 +190,7 @@ def test_an_offline_run_holds_everything(tmp_path, capfd):
     assert kinds.index("metric") < kinds.index("history"), "axes are defined before the first value"
     metrics = {r.metric.name or r.metric.glob_name: r.metric for r in records if r.HasField("metric")}
     assert metrics["val/loss"].summary.min and not metrics["val/loss"].summary.max
+    assert metrics["val/tp_corr"].summary.min
     assert metrics["val/*"].summary.max and metrics["val/*"].step_metric == "trainer/global_step"
     summary = {}
     for record in records:

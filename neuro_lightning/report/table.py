@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "co_bps": "co-bps",
+    "bps": "bits/spike",
     "fp_bps": "fp-bps",
     "vel_r2": "vel R2",
     "psth_r2": "psth R2",
@@ -28,7 +29,7 @@ Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path) -> None:
     """Say what is about to run: the model and its size, the data, the device and the folder."""
-    train, parameters = recording.splits["train"], sum(p.numel() for p in model.parameters())
+    train, parameters = recording.splits["train"], sum(p.numel() for p in model.net.parameters())
     n_out = 0 if train.heldout is None else train.heldout.shape[2]
     trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
     place = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
@@ -71,8 +72,9 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
     """
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
-    logged = {metric for who in by_who.values() for values in who.values() for metric in values} - {"loss"}
-    metrics = [metric for metric in LABELS if metric in logged] + sorted(logged - set(LABELS))
+    logged = {metric for who in by_who.values() for values in who.values() for metric in values}
+    shown = {metric for metric in logged if metric != "loss" and not metric.startswith("oracle_")}  # it has a row
+    metrics = [metric for metric in LABELS if metric in shown] + sorted(shown - set(LABELS))
     columns = ["split", "", *(LABELS.get(metric, metric) for metric in metrics)]
     share = bool(by_who.get("oracle")) and bool(metrics)
     rows = []
