@@ -1,0 +1,112 @@
+"""Time and memory to prepare a recording of mc_maze's size: from NWB file to trials, behavior, targets and PSTHs.
+
+    python benchmarks/prepare.py                    # ours, on a simulated file of the full size (700 to 800 MB)
+    python benchmarks/prepare.py --with-nlb-tools   # and both, side by side, on a smaller file
+
+Each preparation runs in a process of its own, so that its peak memory is its own. nlb_tools is not run at the full
+size: it needs more than 24 GB there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DATASET = "mc_maze"
+SMALL_TRIALS = 200
+
+
+def ours(path: str, bin_ms: int) -> None:
+    """Prepare the file with neuro_lightning."""
+    from neuro_lightning.data.nlb.targets import official_tensors
+
+    official_tensors(DATASET, path, bin_ms=bin_ms)
+
+
+def nlb_tools(path: str, bin_ms: int) -> None:
+    """Make the same tensors with nlb_tools; its clock is sorted first, else it counts the wrong rows."""
+    from nlb_tools import make_tensors
+    from nlb_tools.nwb_interface import NWBDataset
+
+    load = NWBDataset.load
+
+    def sorted_load(self, *args, **kwargs):
+        data, *rest = load(self, *args, **kwargs)
+        return data.sort_index(), *rest
+
+    NWBDataset.load = sorted_load
+    dataset = NWBDataset(path)
+    dataset.resample(bin_ms)
+    make_tensors.make_train_input_tensors(
+        dataset, DATASET, "train", save_file=False, include_behavior=True, include_forward_pred=True
+    )
+    make_tensors.make_eval_input_tensors(dataset, DATASET, "val", save_file=False)
+    make_tensors.make_eval_target_tensors(dataset, DATASET, "train", "val", save_file=False, include_psth=True)
+
+
+TOOLS = {"neuro_lightning": ours, "nlb_tools": nlb_tools}
+
+
+def measure(tool: str, path: Path, bin_ms: int) -> dict[str, float]:
+    """Run one preparation in a process of its own: wall time in s, start-up included, and peak memory in GB."""
+    command = [sys.executable, __file__, "--run", tool, "--file", str(path), "--bin-ms", str(bin_ms)]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{tool} failed (exit {done.returncode}):\n{done.stderr[-2000:]}")
+    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def peak_gb() -> float:
+    """The peak memory of this process and of its own children (nlb_tools smooths in a pool), the larger, in GB."""
+    import resource
+
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(peaks) / 1e6
+
+
+def report(tool: str, path: Path, bin_ms: int) -> dict[str, float]:
+    """Measure and print one line."""
+    result = measure(tool, path, bin_ms)
+    size = path.stat().st_size / 1e6
+    print(f"{tool:<16} {size:7.0f} MB file  {result['seconds']:7.1f} s  {result['peak_gb']:6.2f} GB", flush=True)
+    return result
+
+
+def main() -> None:
+    """Write the simulated files, prepare them, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--with-nlb-tools", action="store_true", help="compare on a smaller file")
+    parser.add_argument("--bin-ms", type=int, default=5)
+    parser.add_argument("--small-trials", type=int, default=SMALL_TRIALS, help="trials of the smaller file")
+    parser.add_argument("--file", type=Path, help="prepare this file of mc_maze instead of writing one")
+    parser.add_argument("--run", choices=list(TOOLS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        TOOLS[args.run](str(args.file), args.bin_ms)
+        print(json.dumps({"peak_gb": peak_gb()}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if args.file is None:
+            from neuro_lightning.data.simulate.nwb_twin import write_twin
+
+            start = time.perf_counter()
+            args.file, _ = write_twin(DATASET, Path(folder) / "full")
+            print(f"simulated file written in {time.perf_counter() - start:.0f} s")
+        report("neuro_lightning", args.file, args.bin_ms)
+        if args.with_nlb_tools:
+            from neuro_lightning.data.simulate.nwb_twin import write_twin
+
+            small, _ = write_twin(DATASET, Path(folder) / "small", n_trials=args.small_trials)
+            mine, theirs = (report(tool, small, args.bin_ms) for tool in TOOLS)
+            ratios = theirs["seconds"] / mine["seconds"], theirs["peak_gb"] / mine["peak_gb"]
+            print(f"nlb_tools takes {ratios[0]:.1f} times the time and {ratios[1]:.1f} times the memory")
+
+
+if __name__ == "__main__":
+    main()
