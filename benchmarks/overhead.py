@@ -69,7 +69,7 @@ class Bare:
             scored = torch.ones_like(targets, dtype=torch.bool)
             scored[:, :BINS, :N_IN] = hidden
             log_rates = self.net(inputs)["log_rates"]
-            loss = F.poisson_nll_loss(log_rates[scored], targets[scored], log_input=True)
+            loss = (F.poisson_nll_loss(log_rates, targets, reduction="none") * scored).sum() / scored.sum()
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 200)

@@ -11,12 +11,17 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from neuro_lightning.errors import NeuroError
 
 _CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
 CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
+
+
+# what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
+HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
 
 
 def train() -> None:
@@ -27,15 +32,17 @@ def train() -> None:
         sys.argv[1:] = resume_arguments(sys.argv[1:])
     except NeuroError as error:
         sys.exit(f"error: {error}")
-    _train_app()
+    with execution_whitelist(HYDRA_TARGETS):
+        _train_app()
 
 
 def predict() -> None:
     """``python predict.py`` and ``neuro-predict``."""
-    _predict_app()
+    with execution_whitelist(HYDRA_TARGETS):
+        _predict_app()
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+@hydra.main(config_path=CONF, config_name="train")
 def _train_app(cfg: DictConfig) -> float:
     from neuro_lightning import run
 
@@ -43,7 +50,7 @@ def _train_app(cfg: DictConfig) -> float:
     return _reported(lambda: run.train(cfg, overrides), sweep=_in_sweep())
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="predict")
+@hydra.main(config_path=CONF, config_name="predict")
 def _predict_app(cfg: DictConfig) -> None:
     from neuro_lightning import run
 

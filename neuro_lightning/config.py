@@ -13,7 +13,7 @@ from neuro_lightning.errors import ConfigError
 # What a config may build. A shared config or a checkpoint can name nothing else, unless the user says
 # `trusted=[my_package]`.
 TARGETS = ("neuro_lightning.*", "torch.optim.*", "torch.nn.*", "torchmetrics.*", "pytorch_lightning.*")
-GIVEN = {"model": {"spec"}}  # arguments that the code adds to what the config says
+GIVEN = {"model": {"spec"}, "baseline": {"spec"}}  # arguments that the code adds to what the config says
 
 
 def to_plain(cfg: DictConfig | ListConfig) -> Any:

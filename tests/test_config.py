@@ -1,0 +1,116 @@
+"""Every config composes, names real targets, and no key goes unconsumed."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.run import PREDICT_KEYS, TRAIN_KEYS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    output = tmp_path_factory.mktemp("run")
+
+    def make(*overrides, name="train"):
+        needed = ["data.path=some.nwb"] if {"data=nwb", "data=lfads_h5"} & set(overrides) else []
+        where = [f"paths.output_dir={output}"] if name == "train" else ["ckpt=x"]
+        return compose(name, overrides=[*overrides, *needed, *where])
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        yield make
+
+
+def test_every_dataset_meets_every_model(composed):
+    pairs = list(itertools.product(names("data"), names("model")))
+    assert len(pairs) >= 22
+    for data, model in pairs:
+        cfg = composed(f"data={data}", f"model={model}")
+        check_config(cfg, known=TRAIN_KEYS)
+        to_plain(cfg)
+
+
+@pytest.mark.parametrize("group", ["trainer", "callbacks", "logger", "debug", "experiment"])
+def test_every_choice_of_every_other_group(composed, group):
+    for name in names(group):
+        cfg = composed(f"{group}={name}")
+        check_config(cfg, known=TRAIN_KEYS)
+        to_plain(cfg)
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler"])
+def test_every_optimizer_and_schedule(composed, group):
+    for name in names(group):
+        check_config(composed(f"{group}@model.{group}={name}"), known=TRAIN_KEYS)
+
+
+def test_predict_composes(composed):
+    check_config(composed(name="predict"), known=PREDICT_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+model.hiden=3", "model.hiden: GRU takes no such argument; it takes .*hidden"),
+        ("+model.optimizer.lrr=1", "model.optimizer.lrr: AdamW takes no such argument"),
+        ("+trainer.max_epoch=2", "trainer.max_epoch: Trainer takes no such argument"),
+        ("+data.bin_width=5", "data.bin_width: .* takes no such argument"),
+        ("+callbacks.checkpoint.best=1", "callbacks.checkpoint.best"),
+        ("+sead=1", "sead: no such key; the top level has .*seed"),
+        ("model._target_=neuro_lightning.models.gru.LSTM", "cannot be imported"),
+        ("model._target_=os.system", "not in a trusted package"),
+    ],
+)
+def test_a_key_that_nothing_consumes_is_refused(composed, override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_config(composed(override), known=TRAIN_KEYS)
+
+
+def test_a_missing_key_is_named(composed):
+    cfg = composed("model=gru")
+    with open_dict(cfg):
+        del cfg.model["hidden"]
+    with pytest.raises(ConfigError, match="model: GRU needs the key 'hidden'"):
+        check_config(cfg, known=TRAIN_KEYS)
+
+
+def test_a_value_that_must_be_given_is_named(composed):
+    with pytest.raises(ConfigError, match=r"data.path must be given, as in `data.path=...`"):
+        to_plain(composed("data=nwb", "data.path=???"))
+
+
+def test_nothing_outside_the_trusted_packages_is_built():
+    with pytest.raises(ConfigError, match="trusted"):
+        instantiate(OmegaConf.create({"_target_": "subprocess.check_output", "args": ["true"]}))
+    built = instantiate(OmegaConf.create({"_target_": "fractions.Fraction", "numerator": 3}), trusted=["fractions"])
+    assert built == 3
+
+
+def test_an_objects_own_complaint_comes_through():
+    with pytest.raises(ValueError, match=r"masking.rate must lie in \[0, 1\)"):
+        instantiate(OmegaConf.create({"_target_": "neuro_lightning.nn.masking.CoordinatedDropout", "rate": 2.0}))
+
+
+def test_the_command_line_answers_without_heavy_imports():
+    code = (
+        "import sys; sys.argv = ['train.py', '--cfg', 'job']\n"
+        "from neuro_lightning.cli import train\n"
+        "try: train()\n"
+        "finally: print('HEAVY', [m for m in ('torch', 'numpy', 'pandas', 'pytorch_lightning', 'wandb', 'matplotlib')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "model:" in done.stdout and "HEAVY []" in done.stdout, done.stderr

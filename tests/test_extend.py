@@ -1,0 +1,88 @@
+"""A dataset and a model of one's own, added from outside: one YAML and one file each."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DATA = '''
+import numpy as np
+
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording, Trials
+
+
+class Waves(PopulationDataModule):
+    """Neurons that follow one of two sine waves."""
+
+    def __init__(self, *, n_trials: int, **loader):
+        super().__init__(**loader)
+        self.n_trials = n_trials
+
+    def load(self):
+        rng = np.random.default_rng(0)
+        phase = rng.uniform(0, 6, (self.n_trials, 1, 1))
+        rates = np.exp(np.sin(np.arange(30)[None, :, None] / 5 + phase + np.arange(12) % 2) - 1)
+        counts = rng.poisson(rates).astype(np.uint8)
+        half = self.n_trials // 2
+        splits = {"train": Trials(counts[:half, :, :8], counts[:half, :, 8:]),
+                  "val": Trials(counts[half:, :, :8], counts[half:, :, 8:])}
+        return Recording("waves", 10, splits, np.arange(12), simulated=True)
+'''
+
+MODEL = '''
+from torch import nn
+
+from neuro_lightning.models.base import PopulationModule
+
+
+class LinearNet(nn.Module):
+    def __init__(self, n_in, n_neurons, width):
+        super().__init__()
+        self.conv = nn.Conv1d(n_in, n_neurons, 2 * width + 1, padding=width)
+
+    def forward(self, inputs):
+        return {"log_rates": self.conv(inputs.transpose(1, 2)).transpose(1, 2)}
+
+
+class Linear(PopulationModule):
+    def __init__(self, spec, *, width: int, optimizer=None):
+        super().__init__(LinearNet(spec.n_in, spec.n_neurons, width), spec, optimizer=optimizer)
+'''
+
+
+def write(folder: Path) -> None:
+    package, conf = folder / "my_lab", folder / "my_conf"
+    for sub in (package, conf / "data", conf / "model"):
+        sub.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "waves.py").write_text(DATA)
+    (package / "linear.py").write_text(MODEL)
+    (conf / "data" / "waves.yaml").write_text("defaults: [_loader]\n_target_: my_lab.waves.Waves\nn_trials: 80\n")
+    (conf / "model" / "linear.yaml").write_text(
+        "defaults:\n  - /optimizer@optimizer: adam\n  - _self_\n_target_: my_lab.linear.Linear\nwidth: 4\n"
+    )
+
+
+def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_dataset_and_a_model_from_outside(tmp_path):
+    write(tmp_path)
+    chosen = ["hydra.searchpath=[file://./my_conf]", "data=waves", "model=linear", "logger=csv", "callbacks=minimal",
+              "trainer=cpu", "trainer.max_epochs=20", "data.batch_size=8", "hydra.run.dir=out"]  # fmt: skip
+    refused = run(tmp_path, "train.py", *chosen)
+    assert refused.returncode != 0 and "add trusted=[my_lab]" in refused.stderr, refused.stderr
+    trained = run(tmp_path, "train.py", *chosen, "trusted=[my_lab]")
+    assert trained.returncode == 0, trained.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["metrics"]["val/co_bps"] > 0.05 and record["data"]["name"] == "waves"
+    predicted = run(tmp_path, "predict.py", "ckpt=out", "trusted=[my_lab]", "output=rates.h5")
+    assert predicted.returncode == 0, predicted.stderr
+    assert (tmp_path / "rates.h5").is_file()
