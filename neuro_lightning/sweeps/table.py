@@ -1,0 +1,234 @@
+"""The table of a sweep: every job's ``run.json`` in one ``sweep.csv``, and a summary over seeds.
+
+``python -m neuro_lightning.sweeps.table FOLDER`` makes it again, for a sweep that was killed, say.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.errors import DataError
+from neuro_lightning.records import FILE_NAME, flat_overrides, read_record
+from neuro_lightning.report.table import LABELS, number, print_table, relative
+
+TABLE_FILE = "sweep.csv"
+MAX_ROWS = 30
+REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
+
+
+def collect(folder: str | Path) -> list[dict[str, Any]]:
+    """The jobs of a sweep in the order of their numbers, whatever became of them.
+
+    Args:
+        folder: the sweep's folder, with one folder for each job.
+
+    Returns:
+        For each job ``job`` (its folder), ``status`` (finished, failed, running), ``error``, ``overrides`` by key,
+        ``objective`` (None without), ``objective_name``, ``mode`` (min or max), ``data``, ``simulated``, ``metrics``
+        by name, ``seconds`` and ``checkpoint``.
+
+    Raises:
+        DataError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give that of a sweep, such as multirun/2026-01-31_12-00-00")
+    jobs = {path.parent for path in folder.glob(f"*/{FILE_NAME}")}
+    jobs |= {path.parents[1] for path in folder.glob("*/.hydra/overrides.yaml")}
+    return [_job(path) for path in sorted(jobs, key=_job_number)]
+
+
+def _job_number(path: Path) -> tuple[float, str]:
+    number = path.name.split("_")[0]
+    return (int(number) if number.isdigit() else math.inf, path.name)
+
+
+def _job(folder: Path) -> dict[str, Any]:
+    try:
+        record = read_record(folder)
+    except DataError as error:
+        missing = not (folder / FILE_NAME).is_file()
+        record = {"status": "running" if missing else "failed", "error": None if missing else str(error)}
+    objective, data = record.get("objective") or {}, record.get("data") or {}
+    error = record.get("error")
+    return {
+        "job": folder.name,
+        "status": record.get("status"),
+        "error": error.strip().splitlines()[0] if error else None,
+        "overrides": flat_overrides(record.get("overrides") or []),
+        "objective": objective.get("value"),
+        "objective_name": objective.get("name", "objective"),
+        "mode": objective.get("mode", "max"),
+        "data": data.get("name", ""),
+        "simulated": data.get("simulated"),
+        "metrics": record.get("metrics") or {},
+        "seconds": record.get("wall_s"),
+        "checkpoint": (record.get("checkpoints") or {}).get("best"),
+    }
+
+
+def summarize(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each setting, over its seeds: the best settings of each dataset first.
+
+    Settings are the overrides that differ between jobs, but for the seed.
+
+    Args:
+        jobs: from :func:`collect`.
+
+    Returns:
+        For each setting ``setting`` (the overrides), ``jobs``, ``n`` (finished with a finite objective), ``failed``,
+        ``mean``, ``sem`` (None below two), ``best``, and ``metrics``, their means.
+    """
+    keys = [key for key in varied(jobs) if key not in REPEATS]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for job in jobs:
+        groups.setdefault(tuple(str(job["overrides"].get(key, "")) for key in keys), []).append(job)
+    rows = [_summary(dict(zip(keys, setting, strict=True)), members) for setting, members in groups.items()]
+    datasets = list(dict.fromkeys(row["data"] for row in rows))
+
+    def place(row: dict[str, Any]) -> tuple[int, float]:
+        if row["mean"] is None:
+            return datasets.index(row["data"]), math.inf
+        return datasets.index(row["data"]), -row["mean"] if row["mode"] == "max" else row["mean"]
+
+    return sorted(rows, key=place)
+
+
+def _summary(setting: dict[str, str], members: list[dict[str, Any]]) -> dict[str, Any]:
+    values = [job["objective"] for job in members if job["status"] == "finished" and job["objective"] is not None]
+    mode = next((job["mode"] for job in members if job["objective"] is not None), "max")
+    names = list(dict.fromkeys(name for job in members for name in job["metrics"]))
+    return {
+        "setting": setting,
+        "jobs": [job["job"] for job in members],
+        "data": next((job["data"] for job in members if job["data"]), ""),
+        "simulated": next((job["simulated"] for job in members if job["simulated"] is not None), None),
+        "mode": mode,
+        "n": len(values),
+        "failed": sum(job["status"] == "failed" for job in members),
+        "mean": mean(values),
+        "sem": sem(values),
+        "best": (max if mode == "max" else min)(values, default=None),
+        "metrics": {name: mean(job["metrics"].get(name) for job in members) for name in names},
+    }
+
+
+def varied(jobs: list[dict[str, Any]]) -> list[str]:
+    """The overrides that differ between jobs, in the order in which they were typed."""
+    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
+    return [key for key in keys if len({str(job["overrides"].get(key)) for job in jobs}) > 1]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the known values; None without any."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def sem(values: list[float]) -> float | None:
+    """The standard error of the mean, from the sample's standard deviation; None below two values."""
+    if len(values) < 2:
+        return None
+    center = mean(values)
+    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+# ---- what is written and printed
+
+
+def write_table(folder: str | Path) -> Path | None:
+    """Write ``sweep.csv``: one row for each job, with its setting's mean, standard error, best and number of seeds.
+
+    Args:
+        folder: the sweep's folder.
+
+    Returns:
+        The file; None while there are no jobs.
+
+    Raises:
+        DataError: no such folder.
+    """
+    jobs = collect(folder)
+    if not jobs:
+        return None
+    setting = {job: row for row in summarize(jobs) for job in row["jobs"]}
+    rows = []
+    for job in jobs:
+        row = {"job": job["job"], "status": job["status"], **job["overrides"], "simulated": job["simulated"]}
+        row |= {"objective": job["objective"], "seconds": job["seconds"]}
+        row |= {f"seeds_{key}": setting[job["job"]][key] for key in ("n", "mean", "sem", "best")}
+        rows.append(row | job["metrics"] | {"checkpoint": job["checkpoint"], "error": job["error"]})
+    last = ("checkpoint", "error")
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in last]
+    path = Path(folder) / TABLE_FILE
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, [*columns, *last], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def print_summary(folder: str | Path) -> None:
+    """Print the summary over seeds, the jobs that failed, and where the whole table lies.
+
+    Raises:
+        DataError: no such folder.
+    """
+    jobs = collect(folder)
+    finished = sum(job["status"] == "finished" for job in jobs)
+    name = next((job["objective_name"] for job in jobs if job["objective"] is not None), "objective")
+    columns, rows = summary_rows(jobs, name)
+    title = f"Sweep: {finished} of {len(jobs)} jobs finished; {name} of the saved checkpoints over seeds"
+    print_table(title, columns, rows[:MAX_ROWS])
+    if len(rows) > MAX_ROWS:
+        print(f"... and {len(rows) - MAX_ROWS} more settings in {TABLE_FILE}")
+    for job in jobs:
+        if job["status"] != "finished":
+            print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
+    print(f"table       {relative(Path(folder) / TABLE_FILE)}", flush=True)
+
+
+def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the summary, as text; other metrics of the objective's split follow as means."""
+    summary = summarize(jobs)
+    split = objective.split("/")[0]
+    known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
+    others = {f"{split}/{metric}": label for metric, label in LABELS.items()}
+    others = {key: label for key, label in others.items() if key in known and key != objective}
+    failed = any(row["failed"] for row in summary)
+    settings = list(summary[0]["setting"]) if summary else []
+    columns = [*settings, "spikes", "n", *(["failed"] if failed else []), "mean", "s.e.m.", "best", *others.values()]
+    spikes = {True: "simulated", False: "recorded", None: ""}
+    rows = [
+        [
+            *row["setting"].values(),
+            spikes[row["simulated"]],
+            str(row["n"]),
+            *([str(row["failed"])] if failed else []),
+            *(number(row[key]) for key in ("mean", "sem", "best")),
+            *(number(row["metrics"].get(key)) for key in others),
+        ]
+        for row in summary
+    ]
+    return columns, rows
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m neuro_lightning.sweeps.table FOLDER")
+    try:
+        write_table(sys.argv[1])
+        print_summary(sys.argv[1])
+    except DataError as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,239 @@
+import csv
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuro_lightning.errors import DataError
+from neuro_lightning.records import read_record, write_json
+from neuro_lightning.sweeps.table import collect, mean, print_summary, sem, summarize, varied, write_table
+
+ROOT = Path(__file__).parent.parent
+
+APP = """
+import math
+import os
+import sys
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from neuro_lightning.records import RunRecord
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config",
+            execution_whitelist=["neuro_lightning.*"])
+def app(cfg):
+    if cfg.fail == "early":
+        raise ValueError("no such file\\nsecond line")
+    record = RunRecord(HydraConfig.get().runtime.output_dir)
+    record.start(config={}, overrides=HydraConfig.get().overrides.task, seed=cfg.seed)
+    try:
+        if cfg.fail == "late":
+            raise RuntimeError("out of memory")
+        if cfg.fail == "handled":
+            raise KeyError("bad unit")
+        if cfg.fail == "killed":
+            return 0.0
+        value = {"a": 1.0, "b": 2.0}[HydraConfig.get().runtime.choices.model] + cfg.seed / 10
+        record.finish(objective={"name": "val/co_bps", "value": value, "mode": "max"}, metrics={"val/co_bps": value},
+                      data={"name": HydraConfig.get().runtime.choices.data, "simulated": True},
+                      checkpoints={"best": "best.ckpt"})
+        return value
+    except KeyError as error:
+        record.fail(error)
+        return math.nan
+    except Exception as error:
+        record.fail(error)
+        raise
+
+app()
+"""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """A small app with our Hydra settings, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("app")
+    for group, names in {"model": "ab", "data": "x"}.items():
+        (folder / "conf" / group).mkdir(parents=True)
+        for name in names:
+            (folder / "conf" / group / f"{name}.yaml").write_text("{}")
+    (folder / "conf" / "hydra").symlink_to(ROOT / "conf" / "hydra")
+    (folder / "conf" / "config.yaml").write_text(
+        "defaults: [_self_, data: x, model: a, hydra: default]\nseed: 0\nfail: ''\n"
+    )
+    (folder / "app.py").write_text(APP)
+    return folder
+
+
+def launch(app, folder, *words):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error::UserWarning:hydra._internal.callbacks",
+    }
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, app / "app.py", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+
+
+def read_csv(folder):
+    with open(folder / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def only(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def job(folder, name, value, *, mode="max", data="x", status="finished", **overrides):
+    write_json(folder / name / "run.json", {
+        "status": status, "error": "ValueError: a\nb" if status == "failed" else None,
+        "overrides": [f"{key}={text}" for key, text in {"data": data, **overrides}.items()], "wall_s": 1.5,
+        "objective": {"name": "val/co_bps", "value": value, "mode": mode}, "data": {"name": data, "simulated": False},
+        "metrics": {"val/co_bps": value, "val/vel_r2": 0.5, "test/co_bps": 0.1},
+        "checkpoints": {"best": f"{name}/best.ckpt"},
+    })  # fmt: skip
+
+
+# ---- from run.json files
+
+
+def test_jobs_are_summarized_over_seeds(tmp_path):
+    values = {("gru", 0): 0.3, ("gru", 1): 0.4, ("gru", 2): 0.35, ("ndt", 0): 0.2, ("ndt", 1): 0.25}
+    for number, ((model, seed), value) in enumerate(values.items()):
+        job(tmp_path, f"{number}_x_{model}", value, model=model, seed=seed)
+    job(tmp_path, "10_x_ndt", None, model="ndt", seed=2, status="failed")
+    jobs = collect(tmp_path)
+    assert [j["job"].split("_")[0] for j in jobs] == ["0", "1", "2", "3", "4", "10"]  # by number, not by name
+    assert varied(jobs) == ["model", "seed"]
+
+    gru, ndt = summarize(jobs)
+    assert gru["setting"] == {"model": "gru"} and (gru["n"], gru["failed"], gru["best"]) == (3, 0, 0.4)
+    known = np.array([0.3, 0.4, 0.35])
+    np.testing.assert_allclose([gru["mean"], gru["sem"]], [known.mean(), known.std(ddof=1) / np.sqrt(3)])
+    assert (ndt["n"], ndt["failed"]) == (2, 1) and ndt["metrics"]["val/vel_r2"] == 0.5
+
+    write_table(tmp_path)
+    rows = read_csv(tmp_path)
+    assert [row["objective"] for row in rows] == ["0.3", "0.4", "0.35", "0.2", "0.25", ""]
+    np.testing.assert_allclose([float(row["seeds_mean"]) for row in rows], [0.35] * 3 + [0.225] * 3)
+    assert rows[5]["status"] == "failed" and rows[5]["error"] == "ValueError: a" and rows[5]["model"] == "ndt"
+    assert rows[0]["seed"] == "0" and rows[0]["checkpoint"] == "0_x_gru/best.ckpt" and rows[0]["seconds"] == "1.5"
+    assert rows[0]["test/co_bps"] == "0.1" and rows[0]["simulated"] == "False"
+    assert not list(tmp_path.glob(".*part"))
+
+
+def test_the_best_setting_of_each_dataset_comes_first(tmp_path):
+    scores = [("x", 1, 3.0), ("x", 2, 1.0), ("y", 1, 9.0), ("y", 2, 8.0), ("x", 3, None)]
+    for mode, expected in (("min", ["x2", "x1", "x3", "y2", "y1"]), ("max", ["x1", "x2", "x3", "y1", "y2"])):
+        for number, (data, width, value) in enumerate(scores):
+            job(tmp_path, f"{number}_j", value, mode=mode, data=data, width=width,
+                status="finished" if value is not None else "failed")  # fmt: skip
+        rows = summarize(collect(tmp_path))
+        assert [row["data"] + row["setting"]["width"] for row in rows if row["data"]] == expected
+    assert summarize(collect(tmp_path))[0]["sem"] is None
+
+
+def test_seeds_alone_are_one_setting(tmp_path, capsys):
+    for seed in range(3):
+        job(tmp_path, f"{seed}_j", 0.1 * seed, mode="min", model="gru", seed=seed)
+    (row,) = summarize(collect(tmp_path))
+    assert row["setting"] == {} and row["n"] == 3 and row["best"] == 0.0
+    print_summary(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert "Sweep: 3 of 3 jobs finished; val/co_bps of the saved checkpoints over seeds" in lines
+    assert any(line.split() == ["recorded", "3", "0.1000", "0.0577", "0.0000", "0.5000"] for line in lines)
+
+
+def test_jobs_that_left_little_are_rows_too(tmp_path, capsys):
+    job(tmp_path, "0_a", 0.5, seed=0)
+    (tmp_path / "1_a" / ".hydra").mkdir(parents=True)
+    (tmp_path / "1_a" / ".hydra" / "overrides.yaml").write_text("[]")
+    (tmp_path / "2_a").mkdir()
+    (tmp_path / "2_a" / "run.json").write_text('{"status":')
+    assert [j["status"] for j in collect(tmp_path)] == ["finished", "running", "failed"]
+    write_table(tmp_path)
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "1_a: running" in out and "2_a: failed: " in out and "is damaged" in out
+    assert [row["job"] for row in read_csv(tmp_path)] == ["0_a", "1_a", "2_a"]
+
+
+def test_no_sweep_there(tmp_path):
+    assert write_table(tmp_path) is None and os.listdir(tmp_path) == []
+    with pytest.raises(DataError, match="no such folder; give that of a sweep"):
+        collect(tmp_path / "gone")
+    done = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.table", tmp_path / "gone"], cwd=ROOT,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_statistics():
+    assert mean([]) is None and mean([None, 2.0, 4.0]) == 3.0
+    assert sem([1.0]) is None and math.isclose(sem([1.0, 3.0]), 1.0)
+
+
+# ---- as a Hydra callback
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_writes_and_prints_its_table(app, tmp_path, launcher):
+    words = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    done = launch(app, tmp_path, "-m", "model=a,b", "data=x", "seed=0,1,2", f"hydra/launcher={launcher}", *words)
+    assert done.returncode == 0, done.stderr
+    folder = only(tmp_path / "multirun")
+    rows = read_csv(folder)
+    assert [row["job"] for row in rows] == [f"{i}_x_{'ab'[i // 3]}" for i in range(6)]
+    np.testing.assert_allclose([float(row["objective"]) for row in rows], [1, 1.1, 1.2, 2, 2.1, 2.2])
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["b", "simulated", "3", "2.1000", "0.0577", "2.2000"] in lines
+    assert ["a", "simulated", "3", "1.1000", "0.0577", "1.2000"] in lines
+    assert lines[-1] == ["table", f"multirun/{folder.name}/sweep.csv"]
+    assert not any("=" in part for path in folder.iterdir() for part in path.parts)
+    (folder / "sweep.csv").unlink()
+    again = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.table", folder], cwd=ROOT,
+                           capture_output=True, text=True, check=True)  # fmt: skip
+    assert read_csv(folder) == rows and "6 of 6 jobs finished" in again.stdout
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_failed_job_is_a_row_and_stops_no_other(app, tmp_path, launcher):
+    done = launch(app, tmp_path, "-m", "fail=early,late,handled,killed,''", f"hydra/launcher={launcher}")
+    folder = only(tmp_path / "multirun")
+    rows = read_csv(folder)
+    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "running", "finished"]
+    assert [row["error"] for row in rows][:3] == ["ValueError: no such file", "RuntimeError: out of memory",
+                                                  "KeyError: 'bad unit'"]  # fmt: skip
+    assert rows[0]["fail"] == "early" and read_record(folder / "0_x_a")["status"] == "failed"
+    assert "Sweep: 1 of 5 jobs finished" in done.stdout and "0_x_a: failed: ValueError: no such file" in done.stdout
+    assert done.returncode == 1  # Hydra passes the first unhandled error on, after all jobs
+
+
+def test_handled_errors_leave_the_sweep_whole(app, tmp_path):
+    done = launch(app, tmp_path, "-m", "fail=handled,''", "seed=0,1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert [row["status"] for row in read_csv(only(tmp_path / "multirun"))] == ["failed"] * 2 + ["finished"] * 2
+
+
+def test_a_single_run_makes_no_table(app, tmp_path):
+    done = launch(app, tmp_path, "seed=1")
+    assert done.returncode == 0 and "Sweep" not in done.stdout
+    assert (only(tmp_path / "outputs" / "x" / "a") / "run.json").is_file()
+    assert not list(tmp_path.rglob("sweep.csv"))
+
+
+def test_the_callback_starts_quickly():
+    heavy = "{'torch', 'pytorch_lightning', 'pandas'}"
+    code = f"import sys, neuro_lightning.sweeps.callback; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
