@@ -1,0 +1,1 @@
+"""Pure tensor maths: likelihoods, decoding, smoothing and PSTHs, in torch alone."""

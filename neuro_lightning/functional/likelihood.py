@@ -1,0 +1,126 @@
+"""Poisson likelihood and bits per spike, the benchmark's measure of predicted firing rates.
+
+Bits per spike compares a prediction with the null model in which every neuron fires at its mean rate:
+
+    bps = (NLL(mean rates) - NLL(rates)) / (spikes * ln 2)
+
+Everything here works on rates in spikes per bin and can be accumulated: :func:`spike_sums` of two sets of trials add
+up to those of their union, so the score of a whole split never depends on how it was cut into batches.
+
+Source: Pei, Ye et al. 2021, "Neural Latents Benchmark '21", arXiv:2109.04463 (section 3); neurallatents/nlb_tools.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ZERO_RATE = 1e-9
+"""What a rate of exactly zero is replaced by (spikes per bin), so that its logarithm exists."""
+
+
+class SpikeSums(NamedTuple):
+    """What bits per spike need to know of some trials; add two of them field by field.
+
+    Attributes:
+        nll: (N,) sum of ``rate - count * ln(rate)``: the NLL without ``ln(count!)``, which cancels in bits per spike.
+        spikes: (N,) spikes.
+        bins: (N,) bins observed.
+    """
+
+    nll: Tensor
+    spikes: Tensor
+    bins: Tensor
+
+
+def poisson_nll(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The Poisson negative log-likelihood of counts, in nats and with its ``ln(count!)``.
+
+    Args:
+        rates: (..., N) expected spikes per bin; exact zeros count as :data:`ZERO_RATE`.
+        counts: (..., N) spike counts; NaN is unobserved.
+        mask: (..., N) bool, True where counts are observed; None means everywhere.
+
+    Returns:
+        The sum over all observed bins, a float64 scalar; NaN where a rate is NaN or negative.
+    """
+    rates, counts, observed = _observed(rates, counts, mask)
+    nll = rates - counts * rates.log() + torch.lgamma(counts + 1)
+    return torch.where(observed, nll, 0.0).sum()
+
+
+def log_rate_nll(log_rates: Tensor, counts: Tensor) -> Tensor:
+    """The Poisson negative log-likelihood in the form that is trained: ``exp(x) - count * x``, elementwise.
+
+    It leaves out ``ln(count!)``, which no parameter changes, and never takes the logarithm of a rate.
+
+    Args:
+        log_rates: (...) natural log of the expected spikes per bin.
+        counts: (...) spike counts.
+    """
+    return log_rates.exp() - counts * log_rates
+
+
+def spike_sums(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> SpikeSums:
+    """The sums from which bits per spike are computed, in float64.
+
+    Args:
+        rates: (..., N) expected spikes per bin; exact zeros count as :data:`ZERO_RATE`.
+        counts: (..., N) spike counts; NaN is unobserved.
+        mask: (..., N) bool, True where counts are observed; None means everywhere.
+    """
+    rates, counts, observed = _observed(rates, counts, mask)
+    nll = torch.where(observed, rates - counts * rates.log(), 0.0)
+    return SpikeSums(_over_bins(nll), _over_bins(counts), _over_bins(observed.double()))
+
+
+def bits_per_spike_from_sums(sums: SpikeSums, per_neuron: bool = False) -> Tensor:
+    """Bits per spike from accumulated sums; the null model's mean rates are those of the same trials.
+
+    Args:
+        sums: what :func:`spike_sums` returned, added up over all trials.
+        per_neuron: score each neuron by its own spikes.
+
+    Returns:
+        A scalar, or (N,) per neuron: NaN for a neuron without spikes, whose score is undefined.
+    """
+    mean_rates = _no_zeros(sums.spikes / sums.bins.clamp(min=1))
+    null = sums.bins * mean_rates - sums.spikes * mean_rates.log()
+    gain, spikes = null - sums.nll, sums.spikes
+    if per_neuron:
+        return torch.where(spikes > 0, gain / spikes, torch.nan) / math.log(2)
+    return gain.sum() / spikes.sum() / math.log(2)
+
+
+def bits_per_spike(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Bits per spike of predicted rates: 0 is as good as each neuron's mean rate, higher is better.
+
+    Args:
+        rates: (..., N) expected spikes per bin; exact zeros count as :data:`ZERO_RATE`.
+        counts: (..., N) spike counts; NaN is unobserved.
+        mask: (..., N) bool, True where counts are observed; None means everywhere.
+
+    Returns:
+        A float64 scalar.
+    """
+    return bits_per_spike_from_sums(spike_sums(rates, counts, mask))
+
+
+def _observed(rates: Tensor, counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Rates and counts in float64, harmless (rate 1, count 0) where nothing was observed, and where it was."""
+    counts = counts.double()
+    observed = ~counts.isnan() if mask is None else mask & ~counts.isnan()
+    rates = torch.where(observed, _no_zeros(rates.double()), 1.0)
+    return rates, torch.where(observed, counts, 0.0), observed
+
+
+def _no_zeros(rates: Tensor) -> Tensor:
+    return torch.where(rates == 0, ZERO_RATE, rates)
+
+
+def _over_bins(values: Tensor) -> Tensor:
+    """Sums over all axes but the last, the neurons."""
+    return values.flatten(0, -2).sum(0)

@@ -1,0 +1,43 @@
+"""The common ground of all metrics: float64 sums that add up over batches and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+
+class SumMetric(Metric):
+    """A metric whose states are float64 sums, so that no split of the trials changes its value.
+
+    A subclass declares its sums with :meth:`add_sum`, adds to them in ``update`` and reads them in ``compute``.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def add_sum(self, name: str, *shape: int) -> None:
+        """Declares a state of zeros that is summed over processes."""
+        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        """Moves the sums to another device but never to another precision (``module.to(torch.bfloat16)``)."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, exclude_state)
+
+
+def finite_or_nan(value: Tensor) -> Tensor:
+    """NaN in place of infinities: a diverged model has no score."""
+    return torch.where(value.isfinite(), value, torch.nan)
+
+
+def register_constant(module: nn.Module, name: str, value: Any) -> None:
+    """A float64 tensor that moves with the module and stays out of its checkpoint."""
+    module.register_buffer(name, torch.as_tensor(value, dtype=torch.float64), persistent=False)

@@ -1,0 +1,46 @@
+"""Bits per spike as a metric: co-smoothing, forward prediction, reconstruction, and the true rates' own score."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from neuro_lightning.functional.likelihood import SpikeSums, bits_per_spike_from_sums, spike_sums
+from neuro_lightning.metrics.base import SumMetric, finite_or_nan
+
+
+class BitsPerSpike(SumMetric):
+    """Bits per spike over all trials seen, with the null model's mean rates taken from the same trials.
+
+    Source: Neural Latents Benchmark '21 (co-bps on held-out neurons, fp-bps on forward bins).
+
+    Args:
+        n_neurons: N.
+    """
+
+    def __init__(self, n_neurons: int):
+        super().__init__()
+        for name in SpikeSums._fields:
+            self.add_sum(name, n_neurons)
+
+    def update(self, rates: Tensor, counts: Tensor, mask: Tensor) -> None:
+        """Adds trials.
+
+        Args:
+            rates: (B, T, N) predicted spikes per bin.
+            counts: (B, T, N) spike counts.
+            mask: (B, T, N) bool, True where a count counts.
+        """
+        for name, value in spike_sums(rates, counts, mask)._asdict().items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def compute(self) -> Tensor:
+        """The score, a scalar; NaN without spikes or for rates that are not finite."""
+        return finite_or_nan(bits_per_spike_from_sums(self._sums()))
+
+    def per_neuron(self) -> Tensor:
+        """(N,) the score of each neuron by its own spikes, NaN for a silent one; call it on all processes."""
+        with self.sync_context():
+            return finite_or_nan(bits_per_spike_from_sums(self._sums(), per_neuron=True))
+
+    def _sums(self) -> SpikeSums:
+        return SpikeSums(self.nll, self.spikes, self.bins)

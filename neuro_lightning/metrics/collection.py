@@ -1,0 +1,145 @@
+"""Every metric that a dataset allows, as one module: what the training loop updates and logs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.errors import DataError
+from neuro_lightning.metrics.bits import BitsPerSpike
+from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
+from neuro_lightning.metrics.rates import PsthR2, RatesR2
+
+
+def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) -> MetricSet:
+    """The metrics that a dataset allows.
+
+    ==================  ==============================================================================
+    ``co_bps``          bits per spike of held-out neurons; without any, ``bps`` of the held-in ones
+    ``fp_bps``          bits per spike of all neurons in the forward bins
+    ``vel_r2``          R2 of velocity decoded from the rates
+    ``psth_r2``         R2 of the conditions' mean rates against true PSTHs
+    ``tp_corr``         correlation of neural speed with produced intervals, lower is better
+    ``rates_r2``        R2 against the true rates
+    ``oracle_co_bps``   ``co_bps`` of the true rates themselves (``oracle_bps`` without held-out neurons)
+    ``oracle_share``    the model's bits as a share of the true rates'
+    ==================  ==============================================================================
+
+    Args:
+        spec: the data's description.
+        n_eval: evaluation trials in all, over which ``batch["index"]`` runs.
+        psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
+
+    Raises:
+        DataError: the PSTHs are not those of the data described.
+    """
+    bits = "co_bps" if spec.n_out else "bps"
+    metrics: dict[str, nn.Module] = {bits: BitsPerSpike(spec.n_out or spec.n_in)}
+    if spec.n_forward:
+        metrics["fp_bps"] = BitsPerSpike(spec.n_neurons)
+    if spec.behavior_kind == "velocity":
+        metrics["vel_r2"] = VelocityR2(spec.n_neurons, spec.behavior_dim, spec.decode_groups, spec.mean_rates)
+    if spec.n_conditions and psth is not None:
+        shape = (spec.n_conditions, spec.n_bins, spec.n_neurons)
+        if tuple(psth.shape) != shape:
+            raise DataError(
+                f"{spec.dataset}: the PSTHs have the shape {tuple(psth.shape)} where conditions, bins and "
+                f"neurons of the data make {shape}; prepare the data again"
+            )
+        metrics["psth_r2"] = PsthR2(psth)
+    if spec.behavior_kind == "interval":
+        metrics["tp_corr"] = TpCorrelation(n_eval)
+    if spec.true_rates:
+        metrics["rates_r2"] = RatesR2(spec.n_neurons, spec.mean_rates)
+        metrics[f"oracle_{bits}"] = BitsPerSpike(spec.n_out or spec.n_in)
+    return MetricSet(spec, metrics)
+
+
+class MetricSet(nn.Module):
+    """Metrics by name, updated from batches.
+
+    Rates that are not finite make NaN scores. Values are exact however trials are cut into batches and shared among
+    processes, as long as no trial is seen twice; under DDP call :meth:`compute` on every process.
+
+    Args:
+        spec: the data's description.
+        metrics: the metrics by name, see :func:`build_metrics`.
+    """
+
+    def __init__(self, spec: DataSpec, metrics: dict[str, nn.Module]):
+        super().__init__()
+        self.n_bins, self.n_in, self.n_out = spec.n_bins, spec.n_in, spec.n_out
+        self.metrics = nn.ModuleDict(metrics)
+
+    @property
+    def names(self) -> list[str]:
+        """The keys of what :meth:`compute` returns."""
+        return [*self.metrics, *(["oracle_share"] if "rates_r2" in self.metrics else [])]
+
+    @property
+    def needs_train(self) -> bool:
+        """Whether :meth:`update_train` must see the training trials, in evaluation mode, before :meth:`compute`."""
+        return "vel_r2" in self.metrics
+
+    @torch.no_grad()
+    def update(self, output: Output, batch: Batch) -> None:
+        """Adds evaluation trials."""
+        rates = _rates(output)
+        observed, forward = slice(None, self.n_bins), slice(self.n_bins, None)
+        neurons = slice(self.n_in, None) if self.n_out else slice(None)
+        counts, mask = batch["targets"], batch["mask"]
+        window = rates[:, observed]
+        spikes = counts[:, observed, neurons], mask[:, observed, neurons]
+        for name, metric in self.metrics.items():
+            match name:
+                case "co_bps" | "bps":
+                    metric.update(window[..., neurons], *spikes)
+                case "fp_bps":
+                    metric.update(rates[:, forward], counts[:, forward], mask[:, forward])
+                case "vel_r2":
+                    metric.update(window, batch["behavior"], batch["decode_fold"])
+                case "psth_r2":
+                    metric.update(window, batch["condition"], batch.get("jitter"))
+                case "tp_corr":
+                    # the mask of held-out neurons marks set to go, in which alone they are scored
+                    metric.update(window, mask[:, observed, neurons.start or 0], batch["behavior"], batch["index"])
+                case "rates_r2":
+                    metric.update(window, batch["rates"][:, observed])
+                case "oracle_co_bps" | "oracle_bps":
+                    metric.update(batch["rates"][:, observed, neurons], *spikes)
+
+    @torch.no_grad()
+    def update_train(self, output: Output, batch: Batch) -> None:
+        """Adds training trials of the velocity decoder; without one it does nothing."""
+        if self.needs_train:
+            rates = _rates(output)[:, : self.n_bins]
+            self.metrics["vel_r2"].update_train(rates, batch["behavior"], batch["decode_fold"])
+
+    def compute(self) -> dict[str, float]:
+        """All scores by name, NaN where one is undefined."""
+        scores = {name: float(metric.compute()) for name, metric in self.metrics.items()}
+        if "rates_r2" in scores:
+            bits = "co_bps" if self.n_out else "bps"
+            oracle = scores[f"oracle_{bits}"]
+            scores["oracle_share"] = scores[bits] / oracle if oracle else math.nan
+        return scores
+
+    def reset(self) -> None:
+        """Forgets all trials."""
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def per_neuron_bits(self) -> Tensor:
+        """(N_out,) ``co_bps`` of each held-out neuron by its own spikes, NaN for a silent one.
+
+        Without held-out neurons it is ``bps``, (N_in,).
+        """
+        return self.metrics["co_bps" if self.n_out else "bps"].per_neuron()
+
+
+def _rates(output: Output) -> Tensor:
+    """Rates as a submission file holds them, in float32: logged scores equal the file's."""
+    return output["log_rates"].float().exp()
