@@ -93,9 +93,10 @@ class RunRecord:
         )
 
     def _write(self) -> None:
-        from pytorch_lightning.utilities.rank_zero import rank_zero_only
+        # Lightning's own flag, from where Lightning takes it: importing Lightning would cost seconds
+        from lightning_utilities.core.rank_zero import rank_zero_only
 
-        if rank_zero_only.rank == 0:
+        if (getattr(rank_zero_only, "rank", 0) or 0) == 0:
             write_json(self.path, self.values)
 
 
