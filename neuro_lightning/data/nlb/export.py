@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def write_h5(path: str | Path, tensors: dict[str, Any]) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} cannot be written ({reason}): check the folder and the space left on it") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -116,8 +116,12 @@ def load_nlb(
     )
     if test is not None:
         recording.splits["test"] = _test_trials(test)
-    if empty := [name for name, part in recording.splits.items() if not len(part)]:
-        raise DataError(f"{train_path} has no usable trials of split {' and '.join(empty)}")
+    for name, part in recording.splits.items():
+        if not len(part):
+            path = test_path if name == "test" else train_path
+            raise DataError(
+                f"{path} has no usable trials of split {name}: it is not the file that {dataset} needs here"
+            )
     return recording
 
 
