@@ -1,0 +1,127 @@
+"""How far a training is: one bar for the whole of it in a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class FitProgress(pl.Callback):
+    """Shows the share of steps done, the training loss, the monitored score and its best, and the time left.
+
+    Lightning's own bars begin anew in every epoch; ours are many and short. Jobs that run side by side share one
+    terminal and show nothing.
+
+    Args:
+        monitor: the score shown.
+        mode: ``max`` or ``min``, which of two scores is better.
+        lines: how many lines are printed where there is no terminal.
+    """
+
+    def __init__(self, monitor: str = "val/co_bps", mode: str = "max", lines: int = 10) -> None:
+        self.monitor, self.better, self.lines = monitor, max if mode == "max" else min, lines
+        self._best: float | None = None
+        self._bar: Any = None
+        self._start, self._first_step, self._told = 0.0, 0, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._start, self._first_step, self._best, self._told = time.perf_counter(), trainer.global_step, None, 0
+        if _alone(trainer) and sys.stdout.isatty():
+            self._bar = _open_bar(total_steps(trainer), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new score."""
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not _alone(trainer):
+            return
+        score = _metric(trainer, self.monitor)
+        if score is not None:
+            self._best = score if self._best is None else self.better(self._best, score)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], scores=self.scores(trainer))
+        elif not sys.stdout.isatty():
+            self._print_line(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar; what went wrong is printed below it."""
+        self._close()
+
+    def scores(self, trainer: pl.Trainer) -> str:
+        """The loss, the score and its best, as text."""
+        score = _metric(trainer, self.monitor)
+        parts = {"train/loss": _metric(trainer, "train/loss"), self.monitor: score, "best": self._best}
+        return "  ".join(f"{name} {value:.4f}" for name, value in parts.items() if value is not None)
+
+    def _print_line(self, trainer: pl.Trainer) -> None:
+        """One line whenever another part of the training is done."""
+        total, step = total_steps(trainer), trainer.global_step
+        part = int(step * self.lines / total) if total else step
+        if part <= self._told:
+            return
+        self._told = part
+        spent = time.perf_counter() - self._start
+        left = spent / max(step - self._first_step, 1) * (total - step) if total else None
+        done = f"{100 * step / total:3.0f} %" if total else f"step {step}"
+        text = f"{done}  {self.scores(trainer)}  {clock(spent)}"
+        print(text + (f", {clock(left)} left" if left else ""), flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def total_steps(trainer: pl.Trainer) -> int | None:
+    """The steps of the whole training; None where it has no end."""
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0 and math.isfinite(trainer.num_training_batches):
+        limits.append(trainer.max_epochs * -(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+    return min(limits, default=None)
+
+
+def clock(seconds: float) -> str:
+    """``1:05`` for 65 seconds, ``2:00:00`` for two hours."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _alone(trainer: pl.Trainer) -> bool:
+    return trainer.is_global_zero and multiprocessing.current_process().name == "MainProcess"
+
+
+def _metric(trainer: pl.Trainer, name: str) -> float | None:
+    value = trainer.callback_metrics.get(name)
+    return None if value is None else float(value)
+
+
+def _open_bar(total: int | None, completed: int) -> Any:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[scores]}", style="cyan"),
+        refresh_per_second=4,
+    )
+    bar.add_task("training", total=total, completed=completed, scores="")
+    bar.start()
+    return bar

@@ -1,0 +1,164 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from neuro_lightning.callbacks.progress import FitProgress, clock, total_steps
+from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.report.table import percent, plain_table, print_header, print_results, result_rows
+
+
+def recording(simulated=True):
+    trials = Trials(heldin=np.zeros((5, 10, 3)), heldout=np.zeros((5, 10, 2)))
+    return Recording("lorenz", 5, {"train": trials, "val": trials}, np.arange(5), simulated=simulated)
+
+
+SCORES = {
+    "model": {"val": {"vel_r2": -0.2, "co_bps": 0.3, "loss": 1.0, "oracle_co_bps": 0.4, "oracle_share": 0.75},
+              "test": {"co_bps": 0.2, "vel_r2": float("nan")}},
+    "baseline": {"val": {"co_bps": 0.1}, "test": {"co_bps": 0.1}},
+    "oracle": {"val": {"co_bps": 0.4}, "test": {"co_bps": 0.5}},
+}  # fmt: skip
+
+
+def test_result_rows():
+    columns, rows = result_rows(SCORES)
+    assert columns == ["split", "", "co-bps", "vel R2", "of oracle"]
+    assert rows == [
+        ["val", "model", "0.3000", "-0.2000", "75.0 %"],
+        ["val", "smoothing baseline", "0.1000", "-", "25.0 %"],
+        ["val", "true rates (oracle)", "0.4000", "-", "100.0 %"],
+        ["test", "model", "0.2000", "-", "40.0 %"],
+        ["test", "smoothing baseline", "0.1000", "-", "20.0 %"],
+        ["test", "true rates (oracle)", "0.5000", "-", "100.0 %"],
+    ]
+
+
+def test_without_an_oracle_there_is_no_share():
+    columns, rows = result_rows({"model": {"val": {"bps": 0.3, "mine": 1.0}}, "baseline": None, "oracle": None})
+    assert columns == ["split", "", "bits/spike", "mine"] and rows == [["val", "model", "0.3000", "1.0000"]]
+    assert result_rows({"model": {}})[1] == []
+    assert [percent(0.1, None), percent(0.1, -0.1), percent(0.1, 0.0), percent(float("nan"), 1.0)] == ["-"] * 4
+
+
+@pytest.mark.parametrize(("simulated", "kind"), [(True, "simulated data"), (False, "recorded data")])
+def test_results_say_whether_the_data_are_simulated(tmp_path, monkeypatch, capsys, simulated, kind):
+    monkeypatch.chdir(tmp_path)
+    print_results(SCORES, recording(simulated), tmp_path / "a" / "best.ckpt", "/elsewhere/a")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"Scores on lorenz ({kind})" in lines
+    assert "checkpoint  a/best.ckpt" in lines and "folder      /elsewhere/a" in lines
+    assert "val    smoothing baseline   0.1000        -     25.0 %" in lines
+
+
+def test_columns_are_aligned():
+    lines = plain_table("title", ["name", "score"], [["a", "1.0000"], ["long name", "-0.5000"]]).splitlines()
+    assert lines == ["title", "name         score", "-" * 18, "a           1.0000", "long name  -0.5000"]
+
+
+def test_a_terminal_gets_rules_and_bold(tmp_path):
+    code = (
+        "from types import SimpleNamespace; from neuro_lightning.report.table import print_results\n"
+        f"scores = {json.dumps(SCORES).replace('NaN', 'None')}\n"
+        "print_results(scores, SimpleNamespace(name='lorenz', simulated=True), None, '.')"
+    )
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color", "NO_COLOR": ""}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    master, slave = pty.openpty()
+    done = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=subprocess.PIPE, env=environment)
+    os.close(slave)
+    written = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+        if not part:
+            break
+        written += part
+    assert done.wait() == 0, done.stderr.read().decode()
+    out = written.decode()
+    assert "Scores on lorenz (simulated data)" in out and "\x1b[1m" in out and "─" in out and "none was kept" in out
+
+
+def test_header(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = SimpleNamespace(net=torch.nn.Linear(100, 20))
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2)
+    print_header(recording(), model, trainer, tmp_path / "outputs")
+    assert capsys.readouterr().out.splitlines() == [
+        "model   SimpleNamespace with 2,020 parameters",
+        "data    lorenz (simulated data): 3 + 2 neurons, 10 bins of 5 ms; trials: 5 train, 5 val",
+        "device  cpu x 2",
+        "folder  outputs",
+    ]
+
+
+class Toy(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, index):
+        loss = self.layer(batch[0]).square().mean()
+        self.log("train/loss", loss.detach() * 0 + 0.5, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, index):
+        self.log("val/co_bps", torch.tensor([0.1, 0.4, 0.3, 0.2][self.current_epoch % 4]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(callback, **settings):
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(6, 1)), batch_size=2)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[callback], enable_progress_bar=False,
+                         enable_checkpointing=False, enable_model_summary=False, **settings)  # fmt: skip
+    trainer.fit(Toy(), data, data)
+    return trainer
+
+
+def test_progress_without_a_terminal_is_a_few_lines(capsys):
+    trainer = fit(FitProgress(lines=2), max_epochs=4)
+    first, last = [line for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert total_steps(trainer) == 12
+    assert first.startswith(" 50 %  train/loss 0.5000  val/co_bps 0.4000  best 0.4000  0:0") and "left" in first
+    assert last.startswith("100 %  train/loss 0.5000  val/co_bps 0.2000  best 0.4000  0:0") and "left" not in last
+
+
+def test_progress_in_a_terminal_is_one_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    bars = []
+
+    class Spy(FitProgress):
+        def on_train_batch_end(self, *arguments):
+            super().on_train_batch_end(*arguments)
+            bars.append((self._bar, self._bar.tasks[0].completed, self._bar.tasks[0].fields["scores"]))
+
+    callback = Spy(mode="min")
+    fit(callback, max_steps=10)
+    assert [completed for _, completed, _ in bars] == list(range(1, 11)) and bars[0][0].tasks[0].total == 10
+    assert len({id(bar) for bar, _, _ in bars}) == 1 and bars[-1][0].finished
+    assert bars[-1][2] == "train/loss 0.5000  val/co_bps 0.3000  best 0.1000"
+    assert callback._bar is None and not bars[0][0].live.is_started
+
+
+def test_jobs_side_by_side_show_nothing(capsys, monkeypatch):
+    import multiprocessing
+
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(name="LokyProcess-1"))
+    fit(FitProgress(), max_epochs=2)
+    assert "%" not in capsys.readouterr().out
+
+
+def test_clock():
+    assert [clock(5), clock(65.4), clock(7200)] == ["0:05", "1:05", "2:00:00"]
