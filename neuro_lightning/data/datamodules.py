@@ -70,3 +70,48 @@ class NLB(PopulationDataModule):
             sources,
             lambda: load_nlb(self.dataset_name, train, test, phase=self.phase, bin_ms=self.bin_ms),
         )
+
+
+class Lorenz(PopulationDataModule):
+    """Simulated neurons driven by the Lorenz attractor; their true rates are known.
+
+    Args:
+        sizes: how much is simulated.
+        step: the system's time in a bin; larger is faster.
+        seed: of the simulation.
+        loader: see :class:`PopulationDataModule`.
+    """
+
+    def __init__(self, *, sizes: Any, step: float, seed: int = 0, **loader: Any) -> None:
+        super().__init__(**loader)
+        self.sizes, self.step, self.seed = sizes, step, seed
+
+    def load(self) -> Recording:
+        """Simulated anew each time: it takes less than a second."""
+        from neuro_lightning.data.simulate.trials import simulate_lorenz
+
+        return simulate_lorenz(self.sizes, step=self.step, seed=self.seed)
+
+
+class ChaoticRNN(PopulationDataModule):
+    """Simulated neurons read out from a chaotic rate network; their true rates are known.
+
+    Args:
+        sizes: how much is simulated.
+        n_units: units of the network.
+        gain: of its weights; the larger the more chaotic.
+        tau_ms: the units' time constant.
+        seed: of the simulation.
+        loader: see :class:`PopulationDataModule`.
+    """
+
+    def __init__(self, *, sizes: Any, n_units: int, gain: float, tau_ms: float, seed: int = 0, **loader: Any) -> None:
+        super().__init__(**loader)
+        self.sizes, self.seed = sizes, seed
+        self.network = {"n_units": n_units, "gain": gain, "tau_ms": tau_ms}
+
+    def load(self) -> Recording:
+        """Simulated anew each time: it takes about a second."""
+        from neuro_lightning.data.simulate.trials import simulate_chaotic_rnn
+
+        return simulate_chaotic_rnn(self.sizes, **self.network, seed=self.seed)
