@@ -142,6 +142,8 @@ def test_the_best_setting_of_each_dataset_comes_first(tmp_path):
         rows = summarize(collect(tmp_path))
         assert [row["data"] + row["setting"]["width"] for row in rows if row["data"]] == expected
     assert summarize(collect(tmp_path))[0]["sem"] is None
+    (tmp_path / "0_j" / "run.json").write_text('{"status": "failed", "overrides": ["width=9"]}')
+    assert [row["data"] for row in summarize(collect(tmp_path))] == ["x", "x", "y", "y", ""]
 
 
 def test_seeds_alone_are_one_setting(tmp_path, capsys):
@@ -228,7 +230,8 @@ def test_handled_errors_leave_the_sweep_whole(app, tmp_path):
 def test_a_single_run_makes_no_table(app, tmp_path):
     done = launch(app, tmp_path, "seed=1")
     assert done.returncode == 0 and "Sweep" not in done.stdout
-    assert (only(tmp_path / "outputs" / "x" / "a") / "run.json").is_file()
+    folder = only(tmp_path / "outputs" / "x" / "a")
+    assert sorted(os.listdir(folder)) == [".hydra", "config.log", "run.json"]
     assert not list(tmp_path.rglob("sweep.csv"))
 
 

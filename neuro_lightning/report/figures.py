@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuro_lightning.report.style import (
     BASELINE,
@@ -92,6 +93,7 @@ def rates_figure(
                     axes[row, column].axvline(n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
         for row, name in enumerate(["spikes", *(f"{name} rates" for name in panels)]):
             axes[row, 0].set_ylabel(f"{name}\n{neurons}")
+        axes[0, 0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.colorbar(image, ax=axes[1:, :], label="rate (spikes/s)", shrink=0.8, pad=0.01, extend="max")
     return figure
 
@@ -137,7 +139,8 @@ def learning_curve(
                 ha="right" if right else "left",
                 color=MODEL,
             )
-        for (name, value), color in zip((references or {}).items(), (BASELINE, TRUE, QUIET, QUIET), strict=False):
+        for name, value in (references or {}).items():
+            color = TRUE if name == "true rates" else BASELINE
             scores.axhline(value, color=color, lw=1, ls=(0, (4, 2)), label=f"{name} ({value:.3f})")
         scores.set(xlabel="training step", ylabel=label)
         scores.legend() if scores.lines else note(scores, "nothing was logged")
@@ -255,8 +258,10 @@ def neuron_bits_figure(
             return figure
         low, high = np.percentile(known, [1, 99]) if known.size > 1 else (known[0], known[0])
         reach = max(high - low, 1e-3)
-        edges = np.linspace(min(low - 0.1 * reach, 0), max(high + 0.1 * reach, 0), 26)
+        n_bins = int(np.clip(2 * np.sqrt(known.size), 8, 25))
+        edges = np.linspace(min(low - 0.1 * reach, 0), max(high + 0.1 * reach, 0), n_bins + 1)
         panel.hist(np.clip(known, edges[0], edges[-1]), edges, color=MODEL, alpha=0.85, edgecolor="white", lw=0.5)
+        panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.axvline(0, color=QUIET, lw=1)
         panel.axvline(np.median(known), color=TRUE, lw=1.2, ls=(0, (4, 2)), label=f"median {np.median(known):.3f}")
         worse = int((known < 0).sum())
@@ -328,7 +333,7 @@ def _trajectories(axes: Axes, lines: list[np.ndarray], means: list[np.ndarray], 
     for i, (line, color) in enumerate(zip([*lines, *means], colors, strict=True)):
         single = i < len(lines)
         path = np.pad(line, ((0, 0), (0, max(n - line.shape[1], 0)))).T[:n]
-        axes.plot(*path, color=color, lw=0.6 if single else 1.8, alpha=0.45 if single else 1)
+        axes.plot(*path, color=color, lw=0.6 if single else 1.5, alpha=0.45 if single else 1)
         axes.plot(*path[:, :1], ".", color=color, ms=3 if single else 7)
     for k, name in enumerate("xyz"[:n]):
         axis = getattr(axes, f"{name}axis")

@@ -90,12 +90,12 @@ def summarize(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for job in jobs:
         groups.setdefault(tuple(str(job["overrides"].get(key, "")) for key in keys), []).append(job)
     rows = [_summary(dict(zip(keys, setting, strict=True)), members) for setting, members in groups.items()]
-    datasets = list(dict.fromkeys(row["data"] for row in rows))
+    datasets = list(dict.fromkeys(row["data"] for row in rows if row["data"]))
 
     def place(row: dict[str, Any]) -> tuple[int, float]:
-        if row["mean"] is None:
-            return datasets.index(row["data"]), math.inf
-        return datasets.index(row["data"]), -row["mean"] if row["mode"] == "max" else row["mean"]
+        dataset = datasets.index(row["data"]) if row["data"] else len(datasets)  # failed before it had data: last
+        score = math.inf if row["mean"] is None else row["mean"]
+        return dataset, -score if row["mode"] == "max" and row["mean"] is not None else score
 
     return sorted(rows, key=place)
 
