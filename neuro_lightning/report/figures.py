@@ -263,11 +263,10 @@ def neuron_bits_figure(
         panel.hist(np.clip(known, edges[0], edges[-1]), edges, color=MODEL, alpha=0.85, edgecolor="white", lw=0.5)
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.axvline(0, color=QUIET, lw=1)
-        panel.axvline(np.median(known), color=TRUE, lw=1.2, ls=(0, (4, 2)), label=f"median {np.median(known):.3f}")
-        worse = int((known < 0).sum())
-        panel.set_title(f"{known.size} neurons, {worse} worse than their mean rate", color="#555555")
+        panel.axvline(np.median(known), color=TRUE, lw=1.2, ls=(0, (4, 2)))
+        text = f"{known.size} neurons, median {np.median(known):.3f} (dashed), "
+        panel.set_title(text + f"{int((known < 0).sum())} worse than their mean rate", color="#555555")
         panel.set(xlabel=label, ylabel="neurons")
-        panel.legend()
     return figure
 
 
