@@ -1,0 +1,1 @@
+"""The benchmark's files: names, checks, writing and scoring."""

@@ -1,0 +1,215 @@
+"""Scores a submission file against a target file, as the benchmark's own evaluation does.
+
+    python -m neuro_lightning.submission.score TARGETS.h5 SUBMISSION.h5 [--json FILE]
+
+The numbers are those of ``nlb_tools.evaluation.evaluate``, in the same structure and spelling. Rates are read a block
+of trials at a time, so memory stays bounded, and the decoder is fitted from sums, which is far faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuro_lightning.errors import NeuroError, SubmissionError
+from neuro_lightning.functional.ridge import decode_folds
+from neuro_lightning.metrics.bits import BitsPerSpike
+from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
+from neuro_lightning.metrics.rates import PsthR2
+from neuro_lightning.submission.check import blocks, check_submission, open_h5
+from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, TRAIN, group_order, official_results
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, Any]
+"""Arrays or HDF5 datasets by name."""
+
+
+def score(
+    targets: str | Path | Mapping[str, Arrays], submission: str | Path | Mapping[str, Arrays]
+) -> list[dict[str, dict[str, float]]]:
+    """Scores every dataset that both files hold.
+
+    Args:
+        targets: the target file, or its groups of arrays.
+        submission: the submission file, or its groups of arrays.
+
+    Returns:
+        One ``{"<group>_split": {...}}`` a dataset with the keys ``co-bps``, ``vel R2`` or ``tp corr``, ``psth R2`` and
+        ``fp-bps`` as far as they apply; the scaling sets are merged into one, with keys such as ``[500] co-bps``. A
+        score that the targets leave undefined is NaN.
+
+    Raises:
+        SubmissionError: a file cannot be read, the files have no dataset in common, an array is missing, or rates have
+            the wrong shape, are NaN, infinite, negative or in Hz.
+    """
+    with ExitStack() as stack:
+        files = {"targets": targets, "submission": submission}
+        names = [str(file) if isinstance(file, str | Path) else what for what, file in files.items()]
+        target, rates = (
+            stack.enter_context(open_h5(file)) if isinstance(file, str | Path) else file for file in files.values()
+        )
+        common = group_order(set(target) & set(rates))
+        if not common:
+            raise SubmissionError(
+                f"{names[1]}: no dataset of {names[0]} is in it; it has {sorted(rates)}, the targets {sorted(target)}. "
+                "Groups are named <dataset> at 5 ms and <dataset>_<bin width> otherwise"
+            )
+        for group in sorted(set(rates) - set(common)):
+            log.warning("%s: no targets for %s, which is not scored", names[0], group)
+        return official_results({g: _score_group(names, g, target[g], rates[g]) for g in common})
+
+
+def _score_group(names: list[str], group: str, target: Arrays, rates: Arrays) -> dict[str, float]:
+    """The scores of one dataset, in the order of the official evaluation."""
+    where = f"{names[0]}:/{group}"
+    spikes = _read(target, "eval_spikes_heldout", where)
+    behavior = {part: _read(target, f"{part}_behavior", where) for part in ("train", "eval")}
+    velocity = behavior["eval"].ndim == 3
+    forward = FORWARD[0] in rates and "eval_spikes_heldin_forward" in target
+    used = [*(TRAIN if velocity else ()), *EVAL, *(FORWARD if forward else ())]
+    check_submission(
+        {name: rates[name] for name in used if name in rates},
+        _expected(used, target, rates, behavior["train"].shape),
+        group=f"{names[1]}:/{group}",
+        mean_counts={EVAL[1]: np.nansum(spikes, (0, 1)) / (~np.isnan(spikes)).sum((0, 1)).clip(1)},
+        bin_ms=OFFICIAL.get(group, (group, 5))[1],
+    )
+    scores = {"co-bps": _bits(rates, EVAL[1:], spikes)}
+    if velocity:
+        scores["vel R2"] = _velocity(target, rates, behavior)
+    else:
+        scores["tp corr"] = _tp_correlation(rates, spikes, behavior["eval"])
+    if "psth" in target:
+        scores["psth R2"] = _psth(target, rates, where)
+    if forward:
+        counts = [_read(target, f"eval_spikes_{side}_forward", where) for side in ("heldin", "heldout")]
+        scores["fp-bps"] = _bits(rates, FORWARD, np.concatenate(counts, axis=2))
+    return scores
+
+
+def _expected(
+    used: list[str], target: Arrays, rates: Arrays, train_shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each array as far as the targets tell it; only the number of held-in neurons may be open."""
+    n_trials, n_bins, n_out = target["eval_spikes_heldout"].shape
+    if "eval_spikes_heldin_forward" in target:
+        n_in = target["eval_spikes_heldin_forward"].shape[2]
+    elif "psth" in target:
+        n_in = target["psth"].shape[2] - n_out
+    else:
+        n_in = rates[EVAL[0]].shape[-1] if EVAL[0] in rates else 0
+    shapes = {}
+    for name in used:
+        trials = train_shape[0] if name in TRAIN else n_trials
+        bins = target["eval_spikes_heldin_forward"].shape[1] if name in FORWARD else n_bins
+        shapes[name] = (trials, bins, n_out if "heldout" in name else n_in)
+    return shapes
+
+
+def _read(target: Arrays, name: str, where: str) -> np.ndarray:
+    """A target array in float64."""
+    if name not in target:
+        raise SubmissionError(f"{where}: {name} is missing; export the targets again")
+    return np.asarray(target[name][()], dtype=np.float64)
+
+
+def _rates(rates: Arrays, names: tuple[str, ...]) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of trials and their rates in float64, held-in neurons first."""
+    for block in blocks(rates[names[-1]]):
+        parts = [np.asarray(rates[name][block], dtype=np.float64) for name in names]
+        yield block, torch.from_numpy(np.concatenate(parts, axis=2))
+
+
+def _bits(rates: Arrays, names: tuple[str, ...], spikes: np.ndarray) -> float:
+    metric = BitsPerSpike(spikes.shape[2])
+    for block, predicted in _rates(rates, names):
+        counts = torch.from_numpy(spikes[block])
+        metric.update(predicted, counts, ~counts.isnan())
+    return float(metric.compute())
+
+
+def _velocity(target: Arrays, rates: Arrays, behavior: dict[str, np.ndarray]) -> float:
+    folds, velocity = {}, {part: torch.from_numpy(values) for part, values in behavior.items()}
+    for part, values in velocity.items():
+        mask = f"{part}_decode_mask"
+        groups = torch.from_numpy(np.asarray(target[mask][()], dtype=bool)) if mask in target else None
+        folds[part] = decode_folds(values, groups)
+    _, head = next(_rates(rates, TRAIN))
+    metric = VelocityR2(head.shape[2], velocity["eval"].shape[2], folds["eval"].shape[2], head.mean((0, 1)).tolist())
+    for block, predicted in _rates(rates, TRAIN):
+        metric.update_train(predicted, velocity["train"][block], folds["train"][block])
+    for block, predicted in _rates(rates, EVAL):
+        metric.update(predicted, velocity["eval"][block], folds["eval"][block])
+    return float(metric.compute())
+
+
+def _psth(target: Arrays, rates: Arrays, where: str) -> float:
+    members = [np.asarray(trials, dtype=np.int64).ravel() for trials in target["eval_cond_idx"][()]]
+    trial = np.concatenate([*members, np.zeros(0, np.int64)])
+    condition = torch.from_numpy(np.repeat(np.arange(len(members)), [len(m) for m in members]))
+    jitter = torch.from_numpy(np.zeros(len(trial), np.int64))
+    if "eval_jitter" in target:
+        jitter = torch.from_numpy(np.asarray(target["eval_jitter"][()]).astype(np.int64)[trial])
+    metric = PsthR2(torch.from_numpy(_read(target, "psth", where)))
+    for block, predicted in _rates(rates, EVAL):
+        here = torch.from_numpy((trial >= block.start) & (trial < block.stop))
+        metric.update(predicted[torch.from_numpy(trial)[here] - block.start], condition[here], jitter[here])
+    return float(metric.compute())
+
+
+def _tp_correlation(rates: Arrays, spikes: np.ndarray, behavior: np.ndarray) -> float:
+    metric = TpCorrelation(len(spikes))
+    scored = torch.from_numpy(~np.isnan(spikes[..., 0]))
+    for block, predicted in _rates(rates, EVAL):
+        index = torch.arange(block.start, block.stop)
+        metric.update(predicted, scored[block], torch.from_numpy(behavior[block]), index)
+    return float(metric.compute())
+
+
+def table(results: list[dict[str, dict[str, float]]]) -> str:
+    """The scores as lines of text: one split after another, a line each score."""
+    scores = [item for entry in results for item in entry.items()]
+    rows = [(split, name, f"{value:9.4f}") for split, values in scores for name, value in values.items()]
+    widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    lines, previous = [], None
+    for split, name, value in rows:
+        lines.append(f"{split if split != previous else '':<{widths[0]}}  {name:<{widths[1]}}  {value}")
+        previous = split
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    prog = "python -m neuro_lightning.submission.score"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0])
+    parser.add_argument("targets", metavar="TARGETS.h5", help="what the rates are scored against")
+    parser.add_argument("submission", metavar="SUBMISSION.h5", help="the predicted rates, in spikes per bin")
+    parser.add_argument("--json", metavar="FILE", help="also save the scores here")
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        results = score(args.targets, args.submission)
+    except NeuroError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(results))
+    if args.json:
+        valid = [{s: {k: v if math.isfinite(v) else None for k, v in d.items()} for s, d in e.items()} for e in results]
+        Path(args.json).write_text(json.dumps(valid, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Writes predicted rates as the benchmark's submission file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from neuro_lightning.errors import SubmissionError
+from neuro_lightning.submission.check import check_names, check_rates, open_h5
+from neuro_lightning.submission.layout import RATES, group_name
+
+CHUNK_BYTES = 2**20
+
+
+def write_submission(
+    path: str | Path,
+    dataset: str,
+    bin_ms: int,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    merge_into: str | Path | None = None,
+) -> Path:
+    """Writes the rates of one dataset: float32, compressed, and complete or not at all.
+
+    Args:
+        path: the file to write; it replaces an existing one.
+        dataset: the dataset's name.
+        bin_ms: bin width in ms.
+        arrays: (B, T, N) rates in spikes per bin by their name in :data:`~neuro_lightning.submission.layout.RATES`.
+        merge_into: a submission file whose other datasets are kept; the same dataset is replaced. It may be ``path``.
+
+    Returns:
+        The path written.
+
+    Raises:
+        SubmissionError: the rates are not what the benchmark expects, or a file cannot be read or written.
+    """
+    path, group = Path(path), group_name(dataset, bin_ms)
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    check_names(group, set(arrays))
+    for name, array in arrays.items():
+        with np.errstate(over="ignore"):
+            arrays[name] = array.astype(np.float32) if array.dtype.kind in "fiu" else array
+        check_rates(f"{group}/{name}", arrays[name])
+    _check_pairs(group, arrays)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            if merge_into is not None:
+                with open_h5(merge_into) as other:
+                    for name in other:
+                        if name != group:
+                            other.copy(other[name], file, name=name)
+            for name in RATES:
+                if name in arrays:
+                    _write(file, f"{group}/{name}", arrays[name])
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _write(file: h5py.File, name: str, array: np.ndarray) -> None:
+    trial = 4 * max(1, int(np.prod(array.shape[1:])))
+    chunks = (min(len(array), max(1, CHUNK_BYTES // trial)), *array.shape[1:]) if array.size else None
+    packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "chunks": chunks} if array.size else {}
+    file.create_dataset(name, data=array, **packed)
+
+
+def _check_pairs(group: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Held-in and held-out must share trials and bins, and all parts of one side their neurons."""
+    for name, array in arrays.items():
+        if name.endswith(("heldin", "heldin_forward")):
+            other = arrays[name.replace("heldin", "heldout")]
+            if array.shape[:2] != other.shape[:2]:
+                raise SubmissionError(
+                    f"{group}: {name} has trials and bins {array.shape[:2]}, its held-out partner {other.shape[:2]}; "
+                    "they must be the same"
+                )
+        evaluated = arrays["eval_rates_heldin" if "heldin" in name else "eval_rates_heldout"]
+        if array.shape[2] != evaluated.shape[2]:
+            raise SubmissionError(
+                f"{group}: {name} has {array.shape[2]} neurons where the observed window of the evaluation trials has "
+                f"{evaluated.shape[2]}; they must be the same"
+            )
+        if name.startswith("eval") and len(array) != len(evaluated):
+            raise SubmissionError(f"{group}: {name} has {len(array)} trials, the observed window {len(evaluated)}")
