@@ -1,0 +1,1 @@
+"""Simulated recordings: spikes with known rates, and twins of the benchmark's files."""

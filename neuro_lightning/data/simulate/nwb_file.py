@@ -1,0 +1,171 @@
+"""The NWB file itself: units, electrodes, trial table and behavior, laid out as in the benchmark's published files."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuro_lightning.data.nlb.params import NLBParams
+from neuro_lightning.data.simulate.tasks import BehaviorSeries, Session
+
+if TYPE_CHECKING:
+    from neuro_lightning.data.simulate.nwb_twin import Units
+
+SESSION_DATES = {
+    "mc_maze": (2009, 9, 25),
+    "mc_maze_large": (2009, 10, 6),
+    "mc_maze_medium": (2009, 9, 29),
+    "mc_maze_small": (2009, 9, 28),
+    "mc_rtt": (2017, 2, 2),
+    "area2_bump": (2017, 12, 7),
+    "dmfc_rsg": (2016, 12, 11),
+}
+
+DESCRIPTIONS = {
+    "start_time": "Start time of epoch, in seconds",
+    "stop_time": "Stop time of epoch, in seconds",
+    "split": "Trial split that the trial belongs to for the Neural Latents Benchmark",
+    "move_onset_time": "Time of movement onset",
+}
+
+
+def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, description: str, note: str) -> None:
+    """Write one NWB file.
+
+    Args:
+        path: where; an existing file is replaced.
+        params: the dataset it is a twin of.
+        units: its units.
+        session: trial table and behavior; the blocks are not used.
+        description: the session description.
+        note: kept in ``general/notes``.
+    """
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.file import Subject
+
+    subject = params.train.path.split("/")[0].removeprefix("sub-")
+    start = datetime(*SESSION_DATES[params.name], tzinfo=timezone(timedelta(hours=-7)))
+    nwb = NWBFile(
+        session_description=description,
+        identifier=f"simulated-{params.name}",
+        session_start_time=start,
+        file_create_date=start,
+        notes=note,
+        keywords=["simulated"],
+        subject=Subject(subject_id=subject, sex="M", species="Macaca mulatta", description="simulated"),
+    )
+    electrodes = _add_electrodes(nwb, params.name)
+    nwb.units = _units_table(units, None if params.name == "dmfc_rsg" else electrodes)
+    nwb.trials = _trial_table(session.trials)
+    if session.series:
+        module = nwb.create_processing_module("behavior", "Processed behavioral data")
+        for series in session.series:
+            module.add(_time_series(series, session.samples_ms))
+    with NWBHDF5IO(str(path), "w") as io:
+        io.write(nwb)
+
+
+def _add_electrodes(nwb: Any, dataset: str) -> Any:
+    """The electrodes table: two arrays of 96 (maze), one (rtt, area 2), or three probes of 24 (dmfc)."""
+    if dataset.startswith("mc_maze"):
+        groups = [("PMd", 96), ("M1", 96)]
+    else:
+        groups = {"mc_rtt": [("M1", 96)], "area2_bump": [("S1", 96)], "dmfc_rsg": [(f"DMFC_{k}", 24) for k in range(3)]}
+        groups = groups[dataset]
+    nan, filtering = float("nan"), "1000 Hz" if dataset.startswith("mc_maze") else "unknown"
+    for name, size in groups:
+        device = nwb.create_device(f"electrode_array_{name}", description=f"simulated electrodes in {name}")
+        group = nwb.create_electrode_group(f"electrode_group_{name}", f"simulated electrodes in {name}", name, device)
+        for _ in range(size):
+            place = {"x": nan, "y": nan, "z": nan, "imp": nan}
+            number = 0 if nwb.electrodes is None else len(nwb.electrodes)
+            nwb.add_electrode(id=number + 1, location=name, filtering=filtering, group=group, **place)
+    return nwb.electrodes
+
+
+def _units_table(units: Units, electrodes: Any | None) -> Any:
+    """``units``: heldout, spike_times, obs_intervals and electrodes, ragged ones with an index."""
+    from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
+    from pynwb.misc import Units as UnitsTable
+
+    def ragged(name: str, about: str, values: np.ndarray, sizes: list[int]) -> list[Any]:
+        data = VectorData(name=name, description=about, data=values)
+        return [data, VectorIndex(name=f"{name}_index", data=_smallest_unsigned(np.cumsum(sizes)), target=data)]
+
+    n, k = len(units.ids), len(units.intervals)
+    columns = [VectorData(name="heldout", description="Whether the unit is held out (True) or not", data=units.heldout)]
+    spikes = np.concatenate(units.spike_times)
+    columns += ragged("spike_times", "the spike times for each unit", spikes, [len(t) for t in units.spike_times])
+    intervals = np.tile(units.intervals, (n, 1))
+    columns += ragged("obs_intervals", "the observation intervals for each unit", intervals, [k] * n)
+    names = ["heldout", "spike_times", "obs_intervals"]
+    if electrodes is not None:
+        # as in the published files, an M1 unit of the maze points at its electrode's row within its own array
+        rows = units.ids // 10 % 100 - 1
+        about = "the electrodes that each spike unit came from"
+        region = DynamicTableRegion(name="electrodes", data=rows, description=about, table=electrodes)
+        index = VectorIndex(name="electrodes_index", data=_smallest_unsigned(np.arange(1, n + 1)), target=region)
+        columns += [region, index]
+        names.append("electrodes")
+    return UnitsTable(
+        name="units",
+        description="data on spiking units",
+        id=units.ids,
+        columns=columns,
+        colnames=names,
+        electrode_table=electrodes,
+    )
+
+
+def _smallest_unsigned(values: np.ndarray) -> np.ndarray:
+    """An index in the smallest unsigned type it fits into."""
+    return values.astype(np.min_scalar_type(int(values[-1])))
+
+
+def _trial_table(trials: dict[str, np.ndarray | list[np.ndarray]]) -> Any:
+    """``intervals/trials``, its columns in the order given; lists of arrays become ragged columns."""
+    from hdmf.common import VectorData, VectorIndex
+    from pynwb.epoch import TimeIntervals
+
+    columns = []
+    for name, values in trials.items():
+        about = DESCRIPTIONS.get(name, name.replace("_", " "))
+        if isinstance(values, list):
+            data = VectorData(name=name, description=about, data=np.concatenate(values))
+            ends = _smallest_unsigned(np.cumsum([len(v) for v in values]))
+            columns += [data, VectorIndex(name=f"{name}_index", data=ends, target=data)]
+        else:
+            columns.append(VectorData(name=name, description=about, data=_plain(values)))
+    ids = np.arange(len(trials["start_time"]))
+    return TimeIntervals(
+        name="trials", description="experimental trials", id=ids, columns=columns, colnames=list(trials)
+    )
+
+
+def _plain(values: np.ndarray) -> np.ndarray | list[str]:
+    """Text as a list of str, which is what the NWB writer takes."""
+    return [str(v) for v in values] if values.dtype.kind in "OU" else values
+
+
+def _time_series(series: BehaviorSeries, samples_ms: np.ndarray) -> Any:
+    """One behavior series; its channels' names stand in the comments, as ``columns=[x,y]``."""
+    from pynwb import TimeSeries
+    from pynwb.behavior import SpatialSeries
+
+    common = {
+        "name": series.name,
+        "data": series.data,
+        "unit": series.unit,
+        "description": series.name.replace("_", " "),
+        "comments": f"columns=[{','.join(series.columns)}]",
+    }
+    if series.rate_based:
+        common |= {"rate": 1000.0, "starting_time": 0.0}
+    else:
+        common |= {"timestamps": samples_ms / 1000}
+    if series.spatial:
+        return SpatialSeries(reference_frame="(0, 0) is the center of the screen", **common)
+    return TimeSeries(**common)
