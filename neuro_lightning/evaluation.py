@@ -12,7 +12,7 @@ from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.metrics.collection import build_metrics
 
-Predictor = Callable[[Batch], Output]
+Predictor = Callable[[Batch, str], Output]  # a batch and the split it is from
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
     """The metrics of a predictor on one labelled split, computed in this process alone.
 
     Args:
-        predict: a batch -> log-rates (B, L, N) on the CPU.
+        predict: a batch and its split -> log-rates (B, L, N) on the CPU.
         data: where the trials come from.
         split: ``val`` or ``test``.
 
@@ -32,10 +32,10 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
         if isinstance(metric, Metric):
             metric.sync_on_compute = False  # the other processes of a job have gone home
     for batch in data.eval_dataloader(split):
-        metrics.update(predict(batch), batch)
+        metrics.update(predict(batch, split), batch)
     if metrics.needs_train:
         for batch in data.eval_dataloader("train", evaluate=False):
-            metrics.update_train(predict(batch), batch)
+            metrics.update_train(predict(batch, "train"), batch)
     return metrics.compute()
 
 
@@ -43,13 +43,13 @@ def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") 
     """Rates of a network, in evaluation mode, on a device; the results come back to the CPU."""
     net = net.to(device).eval()
 
-    def predict(batch: Batch) -> Output:
+    def predict(batch: Batch, split: str) -> Output:
         output = net(batch["inputs"].to(device).float())
         return {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
 
     return predict
 
 
-def true_rates(batch: Batch) -> Output:
+def true_rates(batch: Batch, split: str) -> Output:
     """The oracle: the rates that drew the spikes. Simulated data only."""
     return {"log_rates": batch["rates"].clamp_min(1e-9).log()}

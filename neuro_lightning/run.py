@@ -10,20 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from neuro_lightning.callbacks.clock import StepClock
-from neuro_lightning.checkpoint import read_checkpoint
+from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.config import check_config, instantiate, to_plain
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
+from neuro_lightning.ensemble import mean_rates
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.prediction import data_of, evaluation_split, official_scores, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
-from neuro_lightning.report.table import print_header, print_results
+from neuro_lightning.report.table import LABELS, kind_of, number, print_header, print_results, print_table, relative
+from neuro_lightning.submission.layout import group_name
+from neuro_lightning.submission.score import table
+from neuro_lightning.submission.write import write_submission
 
 TRAIN_KEYS = {
     "data", "model", "baseline", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "resume",
@@ -207,10 +214,13 @@ def quiet_libraries() -> None:
     """Lightning's remarks on hardware and its tips are not what a user came for."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*number of training batches.*", ".*isinstance.treespec.*",
-                    ".*exists and is not empty.*", ".*Checkpoint directory.*", ".*configure_optimizers.*returned.*None.*",
-                    ".*training_step.*returned.*None.*", ".*LeafSpec.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message)
+    remarks = (
+        "does not have many workers", "number of training batches", "isinstance.treespec", "LeafSpec",
+        "exists and is not empty", "Checkpoint directory", "configure_optimizers.*returned.*None",
+        "training_step.*returned.*None",
+    )  # fmt: skip
+    for remark in remarks:
+        warnings.filterwarnings("ignore", f".*{remark}.*")
 
 
 PREDICT_KEYS = {"ckpt", "output", "merge_into", "device", "score", "trusted", "data"}
@@ -230,47 +240,20 @@ def predict(cfg: DictConfig) -> Path:
     """
     config = to_plain(cfg)
     check_config(cfg, known=PREDICT_KEYS)
-    quiet_libraries()
     wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     checkpoints = [find_checkpoint(path) for path in wanted]
     data = data_of(load_checkpoint(checkpoints[0], trusted=cfg.trusted), config["data"], cfg.trusted)
-    target = evaluation_split(data.recording)
+    recording = data.recording
     device = pick_device(config["device"])
-    rates = mean_rates(checkpoints, data, data.recording.splits, device, trusted=cfg.trusted)
-    arrays = submission_arrays(data.recording, rates, target)
+    rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
+    arrays = submission_arrays(recording, rates)
     output = write_submission(
-        config["output"],
-        data.recording,
-        arrays,
-        merge_into=config["merge_into"],
+        config["output"], recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"]
     )
-    print_written(output, data.recording, arrays, checkpoints)
+    print_written(output, recording, arrays, checkpoints)
     if config["score"]:
-        print_scores(score_rates(data, rates, target), data.recording)
+        print_scores(official_scores(recording, arrays), score_rates(data, rates), recording)
     return output
-
-
-def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
-    """The data that a checkpoint was trained on, or another file of the same neurons.
-
-    Args:
-        saved: the checkpoint.
-        changes: keys of the data's config that differ from training; None keeps what the checkpoint says.
-        trusted: packages of your own that may be built from.
-
-    Raises:
-        ConfigError: a change that this dataset has no key for.
-    """
-    given = {key: value for key, value in changes.items() if value is not None}
-    if unknown := set(given) - set(saved.data):
-        raise ConfigError(
-            f"data.{min(unknown)}: the checkpoint's data ({saved.spec.dataset}) have no such key; "
-            f"they have {', '.join(sorted(k for k in saved.data if not k.startswith('_')))}"
-        )
-    data = instantiate(OmegaConf.create({**saved.data, **given}), trusted=trusted)
-    if "path" in given and Path(given["path"]).resolve() != Path(saved.data["path"]).resolve():
-        data.adopt(saved.spec, saved.info)
-    return data
 
 
 def pick_device(name: str) -> str:
@@ -278,3 +261,28 @@ def pick_device(name: str) -> str:
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def print_written(path: Path, recording: Recording, arrays: dict[str, np.ndarray], checkpoints: list[Path]) -> None:
+    """What was written: file, group, arrays."""
+    source = relative(checkpoints[0]) if len(checkpoints) == 1 else f"the mean rates of {len(checkpoints)} checkpoints"
+    group = group_name(recording.name, recording.bin_ms)
+    rows = [[name, " x ".join(map(str, array.shape)), f"{array.mean():.4f}"] for name, array in arrays.items()]
+    print_table(f"{relative(path)}, group {group}, from {source}", ["array", "shape", "spikes per bin"], rows)
+
+
+def print_scores(
+    official: list[dict[str, dict[str, float]]] | None, scores: dict[str, float] | None, recording: Recording
+) -> None:
+    """The scores of what was written, by the official evaluation where it applies."""
+    if official is not None:
+        print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
+    elif scores is not None:
+        split = evaluation_split(recording)
+        names = [name for name in scores if not name.startswith("oracle")]
+        cells = [[split, *(number(scores[name]) for name in names)]]
+        print_table(
+            f"Scores on {recording.name} ({kind_of(recording)})", ["split", *(LABELS.get(n, n) for n in names)], cells
+        )
+    else:
+        print(f"The labels of these {evaluation_split(recording)} trials are hidden: there is nothing to score.")

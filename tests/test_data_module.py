@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.model_selection import KFold
 
-from neuro_lightning.data.dataset import TrialDataset, decode_folds
+from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.sampler import EpochBatches, Shards
@@ -78,7 +78,7 @@ def test_folds_are_those_of_an_unshuffled_cross_validation(groups):
     if groups:
         side = rng.random(11) < 0.5
         trials.decode_mask = np.stack([side, ~side], axis=1)
-    fold = decode_folds(trials, 5)
+    fold = TrialDataset(trials, n_out=3, n_forward=2, evaluate=False).extras["decode_fold"].numpy()
     for m in range(fold.shape[2]):
         used = ~np.isnan(trials.behavior[:, :, 0]) & (trials.decode_mask[:, m, None] if groups else True)
         assert ((fold[:, :, m] >= 0) == used).all()

@@ -14,7 +14,8 @@ LAYERS = [
     {"models"},
     {"callbacks", "distributed", "loggers", "records", "evaluation", "submission", "sweeps", "report"},
     {"config"},
-    {"checkpoint", "ensemble"},
+    {"checkpoint"},
+    {"ensemble", "prediction"},
     {"run", "resume"},
     {"cli"},
 ]

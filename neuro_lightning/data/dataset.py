@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from neuro_lightning.data.recording import Trials
-
-FOLDS = 5  # of the decoder's cross-validation, as in the benchmark
+from neuro_lightning.functional.ridge import decode_folds
 
 
 class TrialDataset(Dataset):
@@ -19,8 +18,7 @@ class TrialDataset(Dataset):
         trials: the split's arrays.
         n_out: held-out neurons N_out (the split itself may hide them).
         n_forward: forward bins F (likewise).
-        evaluate: score held-out neurons only where ``trials.scored`` says so, and mark the bins to decode in one
-            fold; else all observed bins count, and the bins to decode are dealt to the folds of a cross-validation.
+        evaluate: score held-out neurons only where ``trials.scored`` says so; else all observed bins count.
     """
 
     def __init__(self, trials: Trials, *, n_out: int, n_forward: int, evaluate: bool) -> None:
@@ -51,8 +49,8 @@ class TrialDataset(Dataset):
         if trials.behavior is not None:
             self.extras["behavior"] = torch.from_numpy(np.ascontiguousarray(trials.behavior, np.float32))
             if trials.behavior.ndim == 3:
-                folds = 1 if evaluate else FOLDS
-                self.extras["decode_fold"] = torch.from_numpy(decode_folds(trials, folds))
+                groups = None if trials.decode_mask is None else torch.from_numpy(trials.decode_mask)
+                self.extras["decode_fold"] = decode_folds(self.extras["behavior"], groups)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -64,26 +62,3 @@ class TrialDataset(Dataset):
         extras = {name: values[chosen] for name, values in self.extras.items()}
         inputs = counts[:, : self.n_bins, : self.n_in]
         return {"inputs": inputs, "targets": counts, "mask": mask, "index": chosen, **extras}
-
-
-def decode_folds(trials: Trials, folds: int) -> np.ndarray:
-    """Which cross-validation fold each bin belongs to when behavior is decoded.
-
-    Bins are taken in order (trial, then time), bins without behavior are left out, and each group of trials is cut
-    into contiguous folds whose sizes differ by one at most: the unshuffled folds of the benchmark's decoder.
-
-    Args:
-        trials: with ``behavior`` (B, T, K) and, where trials are decoded in groups, ``decode_mask`` (B, M).
-        folds: how many.
-
-    Returns:
-        (B, T, M) int8, -1 for bins that are not used.
-    """
-    known = ~np.isnan(trials.behavior[:, :, 0])
-    groups = np.ones((len(trials), 1), bool) if trials.decode_mask is None else trials.decode_mask.astype(bool)
-    fold = np.full((*known.shape, groups.shape[1]), -1, np.int8)
-    for m in range(groups.shape[1]):
-        used = known & groups[:, m, None]
-        sizes = [len(part) for part in np.array_split(np.arange(used.sum()), folds)]
-        fold[used, m] = np.repeat(np.arange(folds), sizes)
-    return fold

@@ -1,0 +1,127 @@
+"""From trained checkpoints to a submission: which data, which trials on which side, what they score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from neuro_lightning.checkpoint import Saved
+from neuro_lightning.config import instantiate
+from neuro_lightning.contracts import Batch, Output
+from neuro_lightning.data.module import PopulationDataModule, labelled
+from neuro_lightning.data.nlb.params import NLB_DATASETS
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.evaluation import evaluate
+from neuro_lightning.submission.check import check_submission
+from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
+from neuro_lightning.submission.score import score
+
+
+def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
+    """The data that a checkpoint was trained on, or another file of the same neurons.
+
+    Args:
+        saved: the checkpoint.
+        changes: keys of the data's config that differ from training; None keeps what the checkpoint says.
+        trusted: packages of your own that may be built from.
+
+    Raises:
+        ConfigError: a change that this dataset has no key for.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if unknown := set(given) - set(saved.data):
+        raise ConfigError(
+            f"data.{min(unknown)}: the checkpoint's data ({saved.spec.dataset}) have no such key; "
+            f"they have {', '.join(sorted(key for key in saved.data if not key.startswith('_')))}"
+        )
+    data = instantiate(OmegaConf.create({**saved.data, **given}), trusted=trusted)
+    if "path" in given and Path(given["path"]).resolve() != Path(saved.data["path"]).resolve():
+        data.adopt(saved.spec, saved.info)
+    return data
+
+
+def evaluation_split(recording: Recording) -> str:
+    """The split that a submission predicts: ``test`` where there is one, else ``val``."""
+    return "test" if "test" in recording.splits else "val"
+
+
+def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A submission's arrays, checked.
+
+    The trials that are not predicted were supplied for training; they come in the order of the trial table.
+
+    Args:
+        recording: what was predicted.
+        rates: (B, L, N) spikes per bin for each of its splits.
+
+    Raises:
+        SubmissionError: rates that are NaN, infinite, negative or in Hz.
+    """
+    target = evaluation_split(recording)
+    supplied = [split for split in recording.splits if split != target]
+    evaluated = recording.splits[target]
+    bins, n_in = evaluated.heldin.shape[1:]
+    parts = {"eval": rates[target]}
+    if supplied:
+        table = np.concatenate([recording.splits[split].row for split in supplied])
+        parts["train"] = np.concatenate([rates[split] for split in supplied])[np.argsort(table, kind="stable")]
+    arrays: dict[str, np.ndarray] = {}
+    for names, side, time in (
+        (TRAIN, "train", slice(0, bins)),
+        (EVAL, "eval", slice(0, bins)),
+        (FORWARD, "eval", slice(bins, None)),
+    ):
+        if side in parts and parts[side][:, time].size:
+            arrays[names[0]] = parts[side][:, time, :n_in]
+            arrays[names[1]] = parts[side][:, time, n_in:]
+    check_submission(
+        arrays,
+        {name: array.shape for name, array in arrays.items()},
+        group=group_name(recording.name, recording.bin_ms),
+        mean_counts={EVAL[0]: np.nanmean(evaluated.heldin, axis=(0, 1), dtype=float)},
+        bin_ms=recording.bin_ms,
+    )
+    return arrays
+
+
+def score_rates(data: PopulationDataModule, rates: dict[str, np.ndarray]) -> dict[str, float] | None:
+    """Scores of predicted rates by our names, None where the labels are hidden.
+
+    Args:
+        data: what was predicted.
+        rates: (B, L, N) spikes per bin for each split.
+    """
+    target = evaluation_split(data.recording)
+    if not labelled(data.recording.splits[target]):
+        return None
+
+    def given(batch: Batch, split: str) -> Output:
+        return {"log_rates": torch.from_numpy(rates[split][batch["index"]]).clamp_min(1e-9).log()}
+
+    return evaluate(given, data, target)
+
+
+def official_scores(recording: Recording, arrays: dict[str, np.ndarray]) -> list[dict[str, dict[str, float]]] | None:
+    """The official evaluation of a benchmark dataset's validation trials, None for anything else."""
+    if recording.name not in NLB_DATASETS or evaluation_split(recording) != "val":
+        return None
+    from neuro_lightning.data.nlb.targets import target_group
+
+    group = group_name(recording.name, recording.bin_ms)
+    targets = {name: _as_stored(values) for name, values in target_group(recording).items()}
+    return score({group: targets}, {group: arrays})
+
+
+def _as_stored(values: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """A list of trial numbers of each condition as the array of arrays that a file gives back."""
+    if not isinstance(values, list):
+        return values
+    stored = np.empty(len(values), object)
+    stored[:] = values
+    return stored
