@@ -129,7 +129,7 @@ def test_psths_of_the_neurons_that_vary_most():
 def test_neuron_bits_figure():
     figure = drawn(report.neuron_bits_figure(np.array([0.1, 0.2, -0.3, np.nan, 0.4])))
     title = figure.axes[0].get_title(loc="left")
-    assert title == "4 neurons, median 0.150 (dashed), 1 worse than their mean rate"
+    assert title == "4 neurons, median 0.150, 1 below 0"
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 4
 
 

@@ -264,8 +264,8 @@ def neuron_bits_figure(
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.axvline(0, color=QUIET, lw=1)
         panel.axvline(np.median(known), color=TRUE, lw=1.2, ls=(0, (4, 2)))
-        text = f"{known.size} neurons, median {np.median(known):.3f} (dashed), "
-        panel.set_title(text + f"{int((known < 0).sum())} worse than their mean rate", color="#555555")
+        worse = int((known < 0).sum())
+        panel.set_title(f"{known.size} neurons, median {np.median(known):.3f}, {worse} below 0", color="#555555")
         panel.set(xlabel=label, ylabel="neurons")
     return figure
 
