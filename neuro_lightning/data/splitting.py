@@ -33,9 +33,8 @@ def split_trials(
         DataError: there is no ``split`` column though it is asked for, or a split would be empty.
     """
     n_trials = len(row)
-    if split == "column" or (
-        split == "auto" and {"train", "val"} <= set(nwb.trials.get("split", np.array([])).tolist())
-    ):
+    has_column = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
+    if split == "column" or (split == "auto" and has_column):
         column = nwb.column("split")[row]
         parts = {part: np.flatnonzero(column == part) for part in ("train", "val", "test")}
         if not len(parts["train"]) or not len(parts["val"]):
