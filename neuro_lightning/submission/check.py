@@ -12,7 +12,7 @@ import numpy as np
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 4 * 2**20
 """How much of an array is held in memory at a time (as float64)."""
 
 

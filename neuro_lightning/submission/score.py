@@ -127,7 +127,8 @@ def _read(target: Arrays, name: str, where: str) -> np.ndarray:
 
 def _rates(rates: Arrays, names: tuple[str, ...]) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of trials and their rates in float64, held-in neurons first."""
-    for block in blocks(rates[names[-1]]):
+    widest = max((rates[name] for name in names), key=lambda array: array.shape[2])
+    for block in blocks(widest):
         parts = [np.asarray(rates[name][block], dtype=np.float64) for name in names]
         yield block, torch.from_numpy(np.concatenate(parts, axis=2))
 
