@@ -22,7 +22,7 @@ def twin(tmp_path_factory):
 
     def get(dataset):
         if dataset not in files:
-            files[dataset] = write_twin(dataset, tmp_path_factory.mktemp(dataset), n_trials=50, n_units=(8, 3))
+            files[dataset] = write_twin(dataset, tmp_path_factory.mktemp(dataset), n_trials=40, n_units=(8, 3))
         return files[dataset]
 
     return get
@@ -141,6 +141,8 @@ def test_wrong_dataset(twin):
     for dataset, file in [("dmfc_rsg", "mc_maze_small"), ("mc_maze_small", "mc_rtt"), ("area2_bump", "mc_maze_small")]:
         with pytest.raises(DataError, match=f"is not a file of {dataset}.*has no column"):
             load_nlb(dataset, twin(file)[0])
+    with pytest.raises(DataError, match="simulated-mc_maze_small twin, not one of mc_maze_large"):
+        load_nlb("mc_maze_large", twin("mc_maze_small")[0])
 
 
 def test_unit_counts_of_real_files_are_checked(twin, monkeypatch):

@@ -50,6 +50,7 @@ class NWBRecording:
         series_names: the continuous series of acquisition and processing. A series inside a container, like a
             ``Position``, is named ``container/series``.
         simulated: whether the file says that it is simulated.
+        identifier: the file's own name for the session.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class NWBRecording:
     trials: dict[str, np.ndarray]
     series_names: tuple[str, ...] = ()
     simulated: bool = False
+    identifier: str = ""
 
     @property
     def n_trials(self) -> int:
@@ -132,6 +134,7 @@ def open_nwb(path: str | Path) -> NWBRecording:
             trials=trials,
             series_names=tuple(name for name, _ in _walk_series(nwb)),
             simulated=any("simulated" in str(t).lower() for t in (nwb.session_description, nwb.keywords)),
+            identifier=str(nwb.identifier),
         )
 
 

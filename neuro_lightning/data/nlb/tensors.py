@@ -165,6 +165,8 @@ def _prepare(nwb: NWBRecording, params: NLBParams, bin_ms: int, columns: tuple[s
             f"{nwb.path} is not a file of {params.name}: its trial table has no column {', '.join(missing)} "
             f"(it has {', '.join(nwb.trials)}); check data= and the path"
         )
+    if nwb.simulated and nwb.identifier.startswith("simulated-") and nwb.identifier != f"simulated-{params.name}":
+        raise DataError(f"{nwb.path} is a {nwb.identifier} twin, not one of {params.name}: check data= and the path")
     if not nwb.simulated and units != expected:
         raise DataError(
             f"{nwb.path} has {units[0]} held-in and {units[1]} held-out units, but {params.name} "
