@@ -235,4 +235,5 @@ def _write(path: Path, params: NLBParams, units: Units, session: Session, note: 
     except OSError as error:
         raise DataError(f"the simulated twin {path} cannot be written: {error}; set data.root elsewhere") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

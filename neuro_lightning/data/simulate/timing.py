@@ -58,8 +58,8 @@ def _trial(rng: np.random.Generator, clock: int, condition: int, n_intervals: in
     is_eye, left, is_short = bool(condition & 1), bool(condition & 2), bool(condition & 4)
     ts = (SHORT_MS if is_short else LONG_MS)[k if n_intervals == 5 else 1 + 2 * k]
     prior = np.mean(SHORT_MS if is_short else LONG_MS)
-    tp = _half_ms((0.8 * ts + 0.2 * prior) * rng.normal(1, 0.09))
-    tp = float(np.clip(tp * (rng.choice([0.35, 1.5]) if outlier else 1), 150, 1450))
+    tp = (0.8 * ts + 0.2 * prior) * rng.normal(1, 0.09) * (rng.choice([0.35, 1.5]) if outlier else 1)
+    tp = _half_ms(np.clip(tp, 150, 1450))
     gaps = [200, rng.uniform(150, 400), rng.uniform(500, 900), rng.uniform(500, 1000)]
     fix_on, fix, target_on, ready = (_half_ms(v) for v in np.cumsum(gaps))
     go = ready + ts + tp

@@ -1,0 +1,139 @@
+"""Reading LFADS-style h5 files: the three styles, the real one, and what is refused."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from neuro_lightning.data.lfads_h5 import load_lfads_h5
+from neuro_lightning.errors import ConfigError, DataError
+
+REAL = Path(__file__).parents[1] / "../shared/data/lorenz/lfads_lorenz.h5"
+RNG = np.random.default_rng(0)
+
+
+def counts(*shape):
+    return RNG.poisson(0.5, shape).astype(np.float32)
+
+
+def write(path, **arrays):
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+    return path
+
+
+def lfads(**changes):
+    base = {"train_data": counts(6, 8, 5), "valid_data": counts(4, 8, 5)}
+    return {k: v for k, v in (base | changes).items() if v is not None}
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the public LFADS Lorenz file is not at ../shared/data/lorenz")
+def test_real_file():
+    recording = load_lfads_h5(REAL)
+    train, val = recording.splits["train"], recording.splits["val"]
+    assert train.heldin.shape == (640, 100, 45) and val.heldout.shape == (160, 100, 15)
+    observed = np.concatenate([train.heldin, train.heldout], axis=2)
+    # at 10 ms the rates in Hz explain the counts: the slope of counts on rates is one
+    slope = (observed * train.rates).sum() / (train.rates.astype(float) ** 2).sum()
+    assert abs(slope - 1) < 0.02
+    assert recording.psth.shape == (20, 100, 60) and recording.simulated
+    assert len({(c, r // 40) for c, r in zip(train.condition, train.row, strict=True)}) == 20
+    assert len(set(train.row) | set(val.row)) == 800
+
+
+def test_held_out_neurons_are_seeded_and_kept(tmp_path):
+    arrays = lfads(train_truth=counts(6, 8, 5), valid_truth=counts(4, 8, 5))
+    path = write(tmp_path / "a.h5", **arrays)
+    one, same = (load_lfads_h5(path, heldout_fraction=0.4, seed=3, n_forward=2) for _ in range(2))
+    assert one.info == same.info and len(one.info["heldout_units"]) == 2
+    assert one.unit_ids[3:].tolist() == one.info["heldout_units"]
+    train = one.splits["train"]
+    np.testing.assert_array_equal(train.heldout, arrays["train_data"][:, :6, one.unit_ids[3:]])
+    np.testing.assert_array_equal(train.heldin_forward, arrays["train_data"][:, 6:, one.unit_ids[:3]])
+    np.testing.assert_allclose(train.rates, arrays["train_truth"][:, :, one.unit_ids] / 100)
+    assert train.condition is None and one.psth is None
+    assert any(load_lfads_h5(path, heldout_fraction=0.4, seed=s).info != one.info for s in range(4, 9))
+
+
+@pytest.mark.parametrize(("factor", "bin_ms", "divisor"), [(None, 5, 200), (50.0, 5, 50), (1.0, 20, 1)])
+def test_conversion_factor(tmp_path, factor, bin_ms, divisor):
+    truth = counts(6, 8, 5)
+    extra = {} if factor is None else {"conversion_factor": factor}
+    path = write(tmp_path / "a.h5", **lfads(train_truth=truth, valid_truth=counts(4, 8, 5), **extra))
+    recording = load_lfads_h5(path, bin_ms=bin_ms, heldout_fraction=0)
+    np.testing.assert_allclose(recording.splits["train"].rates, truth / divisor)
+    assert recording.splits["train"].heldout is None
+
+
+def test_lfads_torch_style(tmp_path):
+    full = {"train": counts(6, 10, 5), "valid": counts(4, 10, 5)}
+    arrays = {f"{s}_recon_data": v for s, v in full.items()} | {
+        f"{s}_encod_data": v[:, :8, :3] for s, v in full.items()
+    }
+    arrays |= {"train_behavior": RNG.normal(size=(6, 8, 2)), "valid_behavior": RNG.normal(size=(4, 8, 2))}
+    recording = load_lfads_h5(write(tmp_path / "a.h5", **arrays), bin_ms=5)
+    val = recording.splits["val"]
+    np.testing.assert_array_equal(val.heldin, full["valid"][:, :8, :3])
+    np.testing.assert_array_equal(val.heldout_forward, full["valid"][:, 8:, 3:])
+    np.testing.assert_allclose(val.behavior, arrays["valid_behavior"])
+    assert recording.info["heldout_units"] == [3, 4] and recording.behavior_kind == "velocity"
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_nlb_style(tmp_path, forward):
+    arrays = {}
+    for prefix, n in (("train", 6), ("eval", 4)):
+        for group, units in (("heldin", 3), ("heldout", 2)):
+            arrays[f"{prefix}_spikes_{group}"] = counts(n, 8, units)
+            if forward:
+                arrays[f"{prefix}_spikes_{group}_forward"] = counts(n, 2, units)
+    val = load_lfads_h5(write(tmp_path / "a.h5", **arrays), bin_ms=5).splits["val"]
+    np.testing.assert_array_equal(val.heldout, arrays["eval_spikes_heldout"])
+    assert (val.heldin_forward is not None) == forward
+    if forward:
+        np.testing.assert_array_equal(val.heldout_forward, arrays["eval_spikes_heldout_forward"])
+
+
+BAD = np.where(np.arange(240).reshape(6, 8, 5) == 7, np.nan, 0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"other": np.zeros(3)}, "It has other"),
+        (lfads(valid_data=None), "It has train_data"),
+        (lfads(valid_data=counts(4, 7, 5)), "differ in bins or neurons"),
+        (lfads(valid_data=counts(4, 8)), "trials x bins x neurons"),
+        (lfads(train_data=BAD), "train_data holds values that are not finite"),
+        (lfads(train_data=-counts(6, 8, 5)), "negative"),
+        (lfads(train_truth=counts(5, 8, 5), valid_truth=counts(4, 8, 5)), "does not fit"),
+        (lfads(train_truth=BAD, valid_truth=counts(4, 8, 5)), "NaN or negative rates"),
+        (lfads(train_truth=counts(6, 8, 5), valid_truth=counts(4, 8, 5), conversion_factor=0.0), "conversion_factor"),
+        (lfads(train_inds=np.arange(5)), "train_inds has 5 trials"),
+        ({f"{s}_{k}_data": counts(4, 8, 5) for s in ("train", "valid") for k in ("encod", "recon")}, "first part"),
+        ({f"{s}_spikes_held{g}": counts(4 + len(g), 8, 2) for s in ("train", "eval") for g in ("in", "out")},
+         "does not fit"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path, arrays, message):
+    path = write(tmp_path / "bad.h5", **arrays)
+    with pytest.raises(DataError, match=message) as caught:
+        load_lfads_h5(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(DataError, match="is not there"):
+        load_lfads_h5(tmp_path / "none.h5")
+    path = write(tmp_path / "a.h5", **lfads())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match="cut short"):
+        load_lfads_h5(path)
+
+
+@pytest.mark.parametrize("kwargs", [{"n_forward": 8}, {"n_forward": -1}, {"heldout_fraction": 1.0}, {"bin_ms": 0}])
+def test_settings_that_cannot_be(tmp_path, kwargs):
+    with pytest.raises(ConfigError, match=next(iter(kwargs))):
+        load_lfads_h5(write(tmp_path / "a.h5", **lfads()), **kwargs)
