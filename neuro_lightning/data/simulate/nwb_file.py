@@ -70,19 +70,31 @@ def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, des
 
 def _add_electrodes(nwb: Any, dataset: str) -> Any:
     """The electrodes table: two arrays of 96 (maze), one (rtt, area 2), or three probes of 24 (dmfc)."""
+    from hdmf.common import VectorData
+    from pynwb.ecephys import ElectrodesTable
+
     if dataset.startswith("mc_maze"):
         groups = [("PMd", 96), ("M1", 96)]
     else:
         groups = {"mc_rtt": [("M1", 96)], "area2_bump": [("S1", 96)], "dmfc_rsg": [(f"DMFC_{k}", 24) for k in range(3)]}
         groups = groups[dataset]
-    nan, filtering = float("nan"), "1000 Hz" if dataset.startswith("mc_maze") else "unknown"
+    arrays = []
     for name, size in groups:
-        device = nwb.create_device(f"electrode_array_{name}", description=f"simulated electrodes in {name}")
-        group = nwb.create_electrode_group(f"electrode_group_{name}", f"simulated electrodes in {name}", name, device)
-        for _ in range(size):
-            place = {"x": nan, "y": nan, "z": nan, "imp": nan}
-            number = 0 if nwb.electrodes is None else len(nwb.electrodes)
-            nwb.add_electrode(id=number + 1, location=name, filtering=filtering, group=group, **place)
+        about = f"simulated electrodes in {name}"
+        device = nwb.create_device(f"electrode_array_{name}", description=about)
+        arrays += [nwb.create_electrode_group(f"electrode_group_{name}", about, name, device)] * size
+    unknown = np.full(len(arrays), np.nan)
+    filtering = "1000 Hz" if dataset.startswith("mc_maze") else "unknown"
+    values = {"x": unknown, "y": unknown, "z": unknown, "imp": unknown}
+    values["location"] = [group.location for group in arrays]
+    values["filtering"] = [filtering] * len(arrays)
+    values["group"] = arrays
+    values["group_name"] = [group.name for group in arrays]
+    nwb.electrodes = ElectrodesTable(
+        id=np.arange(1, len(arrays) + 1),
+        columns=[VectorData(name=name, description=name, data=data) for name, data in values.items()],
+        colnames=list(values),
+    )
     return nwb.electrodes
 
 

@@ -29,7 +29,7 @@ from neuro_lightning.errors import ConfigError, DataError
 MARK = "Simulated twin of"
 """How a twin's session description begins."""
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 DEFAULT_UNITS = {"area2_bump": (40, 14), "dmfc_rsg": (40, 14)}
@@ -153,7 +153,7 @@ def _simulate(params: NLBParams, recipe: dict) -> tuple[Session, Session, np.nda
     rng = _generator(recipe, 2)
     ids = _unit_ids(rng, params.name, n_in + n_out)
     heldout = rng.permutation(np.repeat([False, True], [n_in, n_out]))
-    depth = 0.8 if params.name == "dmfc_rsg" else 1.0
+    depth = 0.5 if params.name == "dmfc_rsg" else 0.6
     return train, test, ids, heldout, Population(rng, train.blocks, n_in + n_out, recipe["mean_rate_hz"], depth)
 
 
