@@ -52,7 +52,12 @@ def _checkpoint(name: str) -> Path:
 def _old_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
-    path = folder / ".hydra" / "overrides.yaml"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not a run's folder: it has no .hydra/overrides.yaml to take the config from")
-    return [word for word in OmegaConf.load(path) if not word.startswith("resume=")]
+    task, hydra = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "hydra.yaml"
+    if not task.is_file():
+        raise CheckpointError(
+            f"{folder} is not a run's folder: it has no .hydra/overrides.yaml to take the config from"
+        )
+    words = [word for word in OmegaConf.load(task) if not word.startswith("resume=")]
+    settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
+    # where configs of one's own lie; the rest of Hydra's settings said how the old command was started
+    return [*(word for word in settings if word.startswith("hydra.searchpath=")), *words]

@@ -20,7 +20,9 @@ class StepSeed(pl.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seed all of torch's generators."""
-        step = self.seed * 1_000_003 + trainer.global_step * 1_009 + trainer.global_rank
+        step = self.seed * 1_000_003 + trainer.fit_loop.total_batch_idx * 1_009 + trainer.global_rank
         torch.manual_seed(step % 2**63)

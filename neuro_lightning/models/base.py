@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.errors import CheckpointError
 from neuro_lightning.losses import poisson
 from neuro_lightning.metrics.collection import MetricSet, build_metrics
 
@@ -45,43 +48,58 @@ class PopulationModule(pl.LightningModule):
         self._optimizer, self._scheduler = optimizer, scheduler
         self.metrics = nn.ModuleDict()
         self.recipe: dict[str, Any] = {}
+        self._epoch_sums: dict[str, Any] = {}
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts of any dtype -> the network's output."""
-        return self.net(inputs.float())
+        return self.net(inputs.to(self.dtype))
 
     # ---- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Poisson loss per scored element, plus the network's own terms."""
-        inputs, mask = batch["inputs"].float(), batch["mask"]
+        inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
             inputs, scored = self.masking(inputs)
             mask = mask.clone()
             mask[:, : self.spec.n_bins, : self.spec.n_in] &= scored
         output = self.net(inputs)
         total, count = poisson(output["log_rates"], batch["targets"], mask)
-        loss = total / self._mean_over_processes(count).clamp_min(1)
         terms = output.get("losses", {})
-        for name, value in terms.items():
-            self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=len(inputs))
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(inputs))
-        return loss + sum(terms.values())
+        everywhere = self._add_to_epoch({"loss": total, "count": count, **terms})
+        # divided by the mean count, the mean of the processes' gradients is that of one process
+        return total / everywhere["count"].clamp_min(1).to(total.dtype) + sum(terms.values())
 
-    def _mean_over_processes(self, count: Tensor) -> Tensor:
-        """The mean count of scored elements: it makes the mean of the processes' gradients that of one process."""
-        count = count.detach().to(torch.float64 if self.device.type != "mps" else torch.float32)
+    def _add_to_epoch(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add a step's values to the sums of the epoch; returns their mean over the processes, float64."""
+        dtype = torch.float64 if self.device.type != "mps" else torch.float32
+        step = torch.stack([value.detach().to(dtype) for value in values.values()])
         if self._trainer is not None and self.trainer.world_size > 1:
-            torch.distributed.all_reduce(count)
-            count = count / self.trainer.world_size
-        return count.float()
+            torch.distributed.all_reduce(step)
+            step = step / self.trainer.world_size
+        means = dict(zip(values, step, strict=True))
+        for name, value in {**means, "steps": 1}.items():
+            self._epoch_sums[name] = self._epoch_sums.get(name, 0) + value
+        return means
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch: the loss per scored element, the network's own terms per step."""
+        sums, self._epoch_sums = {name: float(value) for name, value in self._epoch_sums.items()}, {}
+        if not sums:  # resumed at the epoch's very end
+            return
+        steps, count = sums.pop("steps"), sums.pop("count")
+        means = {f"train/{name}": value / (max(count, 1) if name == "loss" else steps) for name, value in sums.items()}
+        self.log_dict(means, prog_bar=True, logger=False)
+        # Lightning would write them after the checkpoints of this moment, which could then never be resumed exactly
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**means, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
 
     def configure_optimizers(self) -> Any:
         """The optimizer and, if there is one, its schedule over all steps of the run."""
         if self._optimizer is None:
             return None
         optimizer = self._optimizer(self.parameters())
-        if self._scheduler is None:
+        if not self._scheduler:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
@@ -89,7 +107,16 @@ class PopulationModule(pl.LightningModule):
                 "a schedule needs trainer.max_epochs or trainer.max_steps; with neither, "
                 "choose scheduler@model.scheduler=none"
             )
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, int(steps))}
+        schedule = self._scheduler(optimizer, int(steps))
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau):
+            schedule["frequency"] = sys.maxsize  # at no epoch's end: it moves at validation, see _watch
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _watch(self, scores: dict[str, float]) -> None:
+        """Show the schedules the metric that they watch, before the checkpoint of this validation is saved."""
+        for config in self.trainer.lr_scheduler_configs if self.trainer.validating else ():
+            if config.reduce_on_plateau and config.monitor in scores:
+                config.scheduler.step(scores[config.monitor])
 
     # ---- evaluation
 
@@ -115,7 +142,7 @@ class PopulationModule(pl.LightningModule):
         if count > 0:
             metrics["loss"].update(total / count, count)
 
-    def _log_scores(self, split: str) -> None:
+    def _log_scores(self, split: str) -> dict[str, float]:
         metrics = self.metrics[split]
         scores = {"loss": float(metrics["loss"].compute()), **metrics["scores"].compute()}
         for name, value in scores.items():
@@ -123,6 +150,7 @@ class PopulationModule(pl.LightningModule):
             self.log(f"{split}/{name}", value.float(), prog_bar=name == "co_bps", rank_zero_only=False)
         metrics["scores"].reset()
         metrics["loss"].reset()
+        return {f"{split}/{name}": value for name, value in scores.items()}
 
     @property
     def _log_device(self) -> torch.device:
@@ -134,7 +162,7 @@ class PopulationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log_scores("val")
+        self._watch(self._log_scores("val"))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the test metrics; loader 1 holds the training trials."""
@@ -157,7 +185,33 @@ class PopulationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model with no data at hand: plain values only."""
-        checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe}
+        sums = {name: float(value) for name, value in self._epoch_sums.items()}
+        checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, "epoch_sums": sums}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of an epoch that was interrupted.
+
+        Raises:
+            CheckpointError: the checkpoint is of other data or of another model.
+        """
+        saved = checkpoint.get(CHECKPOINT_KEY, {})
+        spec = saved.get("spec", {})
+        if other := [name for name, value in self.spec.to_dict().items() if spec.get(name) != value]:
+            raise CheckpointError(
+                f"the checkpoint cannot be resumed with these data: {other[0]} was {spec.get(other[0])!r:.60} and is "
+                f"{getattr(self.spec, other[0])!r:.60}; resume with the data that it was trained on"
+            )
+        theirs, ours = checkpoint["state_dict"], self.state_dict()
+        if other := [name for name in {**ours, **theirs} if _shape(theirs, name) != _shape(ours, name)]:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: {other[0]} has the shape {_shape(theirs, other[0])} in it and "
+                f"{_shape(ours, other[0])} here; resume with the model that it is of"
+            )
+        self._epoch_sums = dict(saved.get("epoch_sums", {}))
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def _probe(spec: DataSpec) -> MetricSet:

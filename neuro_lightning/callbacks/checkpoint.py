@@ -1,0 +1,34 @@
+"""Checkpoints from which a run goes on exactly as if it had not stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's checkpoints, except that none is saved between an epoch's last step and its validation.
+
+    With ``every_n_train_steps`` Lightning may save there, and a run that is resumed from such a checkpoint begins the
+    next epoch: the validation, and what it would have chosen, is lost. Here this save waits for the epoch's end.
+    """
+
+    _waiting: tuple[Any, ...] | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save at the steps asked for, but for an epoch's last."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._waiting = (outputs, batch, batch_idx)
+        else:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the epochs asked for, and what waited."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            super().on_train_batch_end(trainer, pl_module, *waiting)

@@ -1,0 +1,84 @@
+"""Runs for the tests: of a composed config in this process, or of ``train.py`` on the command line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from neuro_lightning.run import train
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+TINY = [
+    f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[tiny]", "data=tiny", "model=gru", "model.hidden=6",
+    "trainer=cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "logger=csv", "callbacks=minimal",
+    "+trainer.enable_progress_bar=false", "baseline=null",
+]  # fmt: skip
+# no dropout, nothing hidden, double precision: what is left is arithmetic
+PLAIN = [
+    "model.masking=null", "model.input_dropout=0", "model.layer_dropout=0", "model.readout_dropout=0",
+    "+trainer.precision=64-true",
+]  # fmt: skip
+
+
+def here(folder: Path, *overrides: str) -> SimpleNamespace:
+    """Train on the tiny recording in this process; the run's folder and score."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[*TINY, f"paths.output_dir={folder}", *overrides])
+    return SimpleNamespace(folder=folder, score=train(cfg, overrides))
+
+
+def command(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
+    """``python train.py ...`` from ``folder``."""
+    with start(folder, *arguments) as process:
+        try:
+            out, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    """The same, not waited for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT)])}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def checkpoint(folder: Path, name: str = "last.ckpt") -> dict:
+    """What a checkpoint of the run holds."""
+    return torch.load(folder / "checkpoints" / name, map_location="cpu", weights_only=True)
+
+
+def record(folder: Path) -> dict:
+    """The run's run.json."""
+    return json.loads((folder / "run.json").read_text())
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The run's metrics.csv, the text of every cell."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same(a, b) -> bool:
+    """Whether two nests of dictionaries, lists, tensors and numbers are equal bit for bit; NaN equals NaN."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)

@@ -1,0 +1,167 @@
+"""An interrupted run goes on as if it had never stopped."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from runs import TINY, checkpoint, command, here, record, rows, same
+
+from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.resume import resume_arguments
+
+KEEP = "_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',auto_insert_metric_name:false,save_top_k:-1"
+# four steps an epoch, validation after every second: a checkpoint after each epoch, step and validation
+EVERYWHERE = [
+    f"+callbacks.ends={{{KEEP},save_on_train_epoch_end:true,filename:'end{{epoch}}'}}",
+    f"+callbacks.steps={{{KEEP},every_n_train_steps:1,filename:'step{{step}}'}}",
+    f"+callbacks.vals={{{KEEP},monitor:val/loss,filename:'val{{epoch}}'}}",
+    "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2",
+]  # fmt: skip
+MOMENTS = [f"step{n}" for n in (1, 2, 4, 6, 8, 9, 12, 13, 15, 16)] + ["end0", "end1", "end2", "end3", "val1", "val3"]
+SCHEDULES = {
+    "cosine": ["scheduler@model.scheduler=cosine"],
+    # nothing is ever better than the score of the true rates: the rate falls at every validation but the first
+    "plateau": ["scheduler@model.scheduler=plateau", "model.scheduler.patience=0",
+                "model.scheduler.monitor=val/oracle_co_bps"],
+}  # fmt: skip
+CASES = [*(("cosine", moment) for moment in MOMENTS), ("plateau", "step7"), ("plateau", "end1"), ("plateau", "val1")]
+
+
+@pytest.fixture(scope="module")
+def whole(request, tmp_path_factory):
+    """A run that nothing interrupted, and its folder as it was after every checkpoint."""
+    overrides = [*EVERYWHERE, *SCHEDULES[request.param]]
+    run = here(tmp_path_factory.mktemp("whole") / "run", *overrides)
+    run.overrides = overrides
+    run.final, run.rows, run.record = checkpoint(run.folder, "end3.ckpt"), rows(run.folder), record(run.folder)
+    return run
+
+
+@pytest.mark.parametrize(("whole", "moment"), CASES, indirect=["whole"])
+def test_from_any_checkpoint_the_same_bits(whole, moment):
+    """Dropout, hidden inputs, shuffling and schedules are on; every file is as it was at the interruption."""
+    shutil.rmtree(whole.folder)
+    shutil.copytree(whole.folder.with_name("snapshots") / moment, whole.folder)
+    before = rows(whole.folder)
+    score = here(whole.folder, *whole.overrides, f"resume='{whole.folder}/checkpoints/{moment}.ckpt'").score
+    final = checkpoint(whole.folder, "end3.ckpt")
+    assert len(before) < 4 or moment in ("step16", "val3", "end3"), "there was something left to do"
+    assert same(final["state_dict"], whole.final["state_dict"])
+    for what in ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step", "Tiny", "neuro_lightning"):
+        assert same(final[what], whole.final[what]), what
+    assert rows(whole.folder) == whole.rows, "every row once, as if written in one go"
+    assert score == whole.score
+    after = record(whole.folder)
+    assert after["run_id"] == whole.record["run_id"] and after["started"] == whole.record["started"]
+    assert after["metrics"] == whole.record["metrics"] and after["status"] == "finished"
+
+
+@pytest.mark.parametrize("whole", ["plateau"], indirect=True)
+def test_the_comparison_sees_a_difference(whole):
+    early, late = (whole.folder.with_name("snapshots") / moment for moment in ("step15", "step16"))
+    states = [checkpoint(folder, f"{folder.name}.ckpt") for folder in (early, late)]
+    assert not same(states[0]["state_dict"], states[1]["state_dict"])
+    assert not same(states[0]["optimizer_states"], states[1]["optimizer_states"])
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_on_the_command_line(tmp_path):
+    """SIGKILL in the second epoch, one step after a checkpoint."""
+    steps = "+callbacks.checkpoint.every_n_train_steps=3"
+    killed = command(tmp_path, *TINY, steps, "+callbacks.killer={_target_:tiny.Kill,step:7}")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (folder,) = (tmp_path / "outputs/tiny/gru").iterdir()
+    assert record(folder)["status"] == "running" and len(rows(folder)) == 1
+    resumed = command(tmp_path, "resume=latest", "callbacks.killer=null")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = here(tmp_path / "whole", steps).folder
+    for what in ("state_dict", "optimizer_states"):
+        assert same(checkpoint(folder)[what], checkpoint(whole)[what])
+    assert rows(folder) == rows(whole)
+    assert record(folder)["status"] == "finished" and record(folder)["metrics"] == record(whole)["metrics"]
+    assert [path.parent for path in tmp_path.glob("outputs/**/run.json")] == [folder], "it went on in its own folder"
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path):
+    """Without a schedule that knows the end, it becomes the longer run."""
+    constant = "scheduler@model.scheduler=none"
+    here(tmp_path / "run", constant, "trainer.max_epochs=2")
+    here(tmp_path / "run", constant, "trainer.max_epochs=4", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
+    here(tmp_path / "whole", constant, "trainer.max_epochs=4")
+    assert same(checkpoint(tmp_path / "run")["state_dict"], checkpoint(tmp_path / "whole")["state_dict"])
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+# ---- the command line
+
+
+def a_run(folder: Path, *overrides: str) -> Path:
+    for sub in ("checkpoints", ".hydra"):
+        (folder / sub).mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / "checkpoints" / "best.ckpt").touch()
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    return folder
+
+
+def test_old_overrides_come_first_and_the_folder_stays(tmp_path):
+    run = a_run(tmp_path / "run", "model=gru", "seed=3", "resume=old")
+    found = resume_arguments([f"resume={run}", "trainer.max_epochs=9"])
+    last = run / "checkpoints" / "last.ckpt"
+    assert found == ["model=gru", "seed=3", "trainer.max_epochs=9", f"hydra.run.dir='{run}'", f"resume='{last}'"]
+    assert f"resume='{run / 'checkpoints/best.ckpt'}'" in resume_arguments([f"resume='{run}/checkpoints/best.ckpt'"])
+
+
+def test_latest_is_the_checkpoint_written_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("b", "c", "a")):
+        run = a_run(tmp_path / "outputs" / "lorenz" / "gru" / name)
+        os.utime(run / "checkpoints" / "last.ckpt", (1000 + i, 1000 + i))
+    assert f"hydra.run.dir='{tmp_path / 'outputs/lorenz/gru/a'}'" in resume_arguments(["resume=latest"])
+
+
+def test_configs_of_ones_own_are_found_again(tmp_path):
+    run = a_run(tmp_path / "run", "data=waves")
+    settings = "['hydra.searchpath=[file://./my_conf]', hydra.mode=MULTIRUN, hydra.sweep.dir=there]"
+    (run / ".hydra/hydra.yaml").write_text(f"hydra:\n  overrides:\n    hydra: {settings}\n")
+    assert resume_arguments([f"resume={run}"])[:2] == ["hydra.searchpath=[file://./my_conf]", "data=waves"]
+
+
+def test_nothing_to_resume_changes_nothing():
+    for arguments in (["model=gru"], ["model=gru", "resume=null"], ["-m", "seed=0,1"]):
+        assert resume_arguments(arguments) == arguments
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no run under outputs/"):
+        resume_arguments(["resume=latest"])
+    with pytest.raises(CheckpointError, match="resume=nowhere: neither a checkpoint nor a run"):
+        resume_arguments(["resume=nowhere"])
+    with pytest.raises(ConfigError, match="cannot be combined with -m"):
+        resume_arguments(["resume=nowhere", "-m"])
+    (tmp_path / "lone.ckpt").touch()
+    with pytest.raises(CheckpointError, match="not a run's folder"):
+        resume_arguments(["resume=lone.ckpt"])
+
+
+def test_a_damaged_checkpoint_is_one_error_and_harms_nothing(tmp_path):
+    here(tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    before = rows(tmp_path / "run"), record(tmp_path / "run")
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read as a checkpoint; it is damaged"):
+        here(tmp_path / "run", f"resume={last}")
+    assert rows(tmp_path / "run") == before[0]
+    after = record(tmp_path / "run")
+    assert after["status"] == "failed" and "damaged" in after["error"] and after["metrics"] == before[1]["metrics"]
+
+
+def test_a_checkpoint_of_another_model_or_of_other_data_is_one_error(tmp_path):
+    here(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        here(tmp_path / "other", "model.hidden=7", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
+    with pytest.raises(CheckpointError, match="cannot be resumed with these data: mean_rates"):
+        here(tmp_path / "other", "data.n_train=36", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")

@@ -1,0 +1,90 @@
+"""A recording in memory, with everything that a recording can have, small enough to train on in a second."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+
+from neuro_lightning.callbacks.checkpoint import Checkpoint
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording, Trials
+
+BINS, FORWARD, N_IN, N_OUT, CONDITIONS = 12, 3, 6, 4, 3
+
+
+class Tiny(PopulationDataModule):
+    """Uneven splits, NaN targets, forward bins, velocity, conditions, true rates and labelled test trials.
+
+    Args:
+        n_train: training trials.
+        n_val: validation trials; there are as many test trials.
+        poison: writes a number over a part of the recording: ``{"test": nan}`` over every array of the split,
+            ``{"val.heldout": 1e30}`` over one.
+        loader: see the base class.
+    """
+
+    def __init__(self, *, n_train: int, n_val: int, poison: dict[str, float], **loader):
+        super().__init__(**loader)
+        self.sizes, self.poison = {"train": n_train, "val": n_val, "test": n_val}, poison
+
+    def load(self) -> Recording:
+        rng = np.random.default_rng(0)
+        splits = {name: make_trials(n, rng) for name, n in self.sizes.items()}
+        psth = rng.gamma(2.0, 0.2, (CONDITIONS, BINS, N_IN + N_OUT))
+        for part, value in self.poison.items():
+            poison(splits, part, value)
+        return Recording(
+            "tiny", 10, splits, np.arange(N_IN + N_OUT), psth=psth, behavior_kind="velocity", simulated=True
+        )
+
+
+def make_trials(n: int, rng: np.random.Generator) -> Trials:
+    """Spikes that follow a wave of random phase; a tenth of the held-out targets was not observed."""
+    time = np.arange(BINS + FORWARD)[None, :, None] / 3
+    phase = rng.uniform(0, 6, (n, 1, 1))
+    rates = np.exp(np.sin(time + phase + np.arange(N_IN + N_OUT) % 3) - 0.7).astype(np.float32)
+    counts = rng.poisson(rates).astype(np.float32)
+    heldout = counts[:, :BINS, N_IN:].copy()
+    heldout[rng.random(heldout.shape) < 0.1] = np.nan
+    return Trials(
+        heldin=counts[:, :BINS, :N_IN],
+        heldout=heldout,
+        heldin_forward=counts[:, BINS:, :N_IN],
+        heldout_forward=counts[:, BINS:, N_IN:],
+        behavior=np.concatenate([np.sin(time + phase), np.cos(time + phase)], axis=2)[:, :BINS],
+        condition=np.arange(n) % CONDITIONS,
+        rates=rates,
+        row=np.arange(n),
+    )
+
+
+def poison(splits: dict[str, Trials], part: str, value: float) -> None:
+    """Write ``value`` over one array of a split, or over all of its numbers."""
+    split, _, name = part.partition(".")
+    for array in [name] if name else ["heldin", "heldout", "heldin_forward", "heldout_forward", "behavior", "rates"]:
+        getattr(splits[split], array)[...] = value
+
+
+class Kill(pl.Callback):
+    """Ends the process at once after a step, as a power cut would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Snapshot(Checkpoint):
+    """Copies the run's folder after every checkpoint: what a power cut at this moment would leave behind."""
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        folder = Path(self.dirpath).parent
+        snapshot = folder.with_name("snapshots") / Path(filepath).stem
+        if not snapshot.exists():
+            shutil.copytree(folder, snapshot)
