@@ -32,6 +32,7 @@ def spikes_and_rates(seed: int, shape=(7, 11, 5), silent=True, nan=True, zero=Tr
         rates[rng.random(shape) < 0.1] = 0
     if nan:
         counts[:2, : shape[1] // 2] = np.nan
+        counts[3, :, 2] = np.nan  # neurons may be observed for different times
     return rates, counts
 
 
@@ -69,6 +70,12 @@ def test_what_is_masked_never_matters():
     assert likelihood.bits_per_spike(rates, counts, mask) == clean
     assert likelihood.bits_per_spike(rates, counts.nan_to_num(1e6), mask) == clean
     assert likelihood.bits_per_spike(rates, counts) == clean
+
+
+def test_nan_counts_are_left_out_even_inside_the_mask():
+    rates, counts = (torch.tensor(a) for a in spikes_and_rates(2))
+    everything = torch.ones(rates.shape, dtype=torch.bool)
+    assert likelihood.bits_per_spike(rates, counts, everything) == likelihood.bits_per_spike(rates, counts)
 
 
 def test_bits_are_zero_for_mean_rates_and_shift_sensitive():

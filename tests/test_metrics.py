@@ -15,6 +15,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import DataError
 from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics import MetricSet, build_metrics
+from neuro_lightning.metrics.decoding import VelocityR2
 
 N_IN, N_OUT, T, F = 5, 3, 12, 4
 N = N_IN + N_OUT
@@ -279,3 +280,18 @@ def test_bits_of_each_held_out_neuron():
         n = slice(N_IN + k, N_IN + k + 1)
         rates, counts = out["log_rates"].exp()[:, :T, n].double().numpy(), batch["targets"][:, :T, n].double().numpy()
         assert float(each[k]) == pytest.approx(nlb.bits_per_spike(rates, counts), abs=1e-9)
+
+
+def test_decoding_keeps_its_digits_where_rates_hardly_vary():
+    rng = np.random.default_rng(0)
+    rates = {part: 1000 + rng.normal(size=(n, T, N)) * 1e-3 for part, n in TRIALS.items()}
+    behavior = {part: r[..., :2] * 1e4 - 1e7 + rng.normal(size=(len(r), T, 2)) for part, r in rates.items()}
+    metric = VelocityR2(N, 2, mean_rates=(1000.0,) * N)
+    for part, update in (("train", metric.update_train), ("eval", metric.update)):
+        moves = torch.from_numpy(behavior[part])
+        update(torch.from_numpy(rates[part]), moves, decode_folds(moves))
+    everyone = [np.ones((n, 1), bool) for n in TRIALS.values()]
+    expected = nlb.velocity_decoding(
+        rates["train"], behavior["train"], everyone[0], rates["eval"], behavior["eval"], everyone[1]
+    )
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-9)

@@ -129,6 +129,10 @@ def test_unknown_and_missing_arrays_are_refused(tmp_path):
     with pytest.raises(SubmissionError, match=r"unknown arrays \['eval_rates'\]"):
         write_submission(tmp_path / "sub.h5", "mc_rtt", 5, arrays() | {"eval_rates": np.ones((1, 1, 1))})
     given = arrays()
+    del given["train_rates_heldin"]
+    with pytest.raises(SubmissionError, match="train_rates_heldin missing"):
+        write_submission(tmp_path / "sub.h5", "mc_rtt", 5, given)
+    given = arrays()
     del given["eval_rates_heldout"]
     with pytest.raises(SubmissionError, match="eval_rates_heldout missing"):
         write_submission(tmp_path / "sub.h5", "mc_rtt", 5, given)
