@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class NLB(PopulationDataModule):
         self.simulate, self.simulate_seed = simulate, simulate_seed
 
     def files(self) -> tuple[Path, Path]:
-        """The train and the test file: found, downloaded or simulated."""
+        """The train and the test file: found, downloaded or simulated. Phase ``val`` does without the test file."""
         if self.simulate:
             from neuro_lightning.data.simulate.nwb_twin import write_twin
 
@@ -55,7 +56,7 @@ class NLB(PopulationDataModule):
             )
         from neuro_lightning.data.download import nlb_files
 
-        return nlb_files(self.dataset_name, self.root, download=self.download)
+        return nlb_files(self.dataset_name, self.root, download=self.download, test=self.phase == "test")
 
     def load(self) -> Recording:
         """The benchmark's tensors, from the cache if they are there."""
@@ -171,7 +172,9 @@ class NWB(PopulationDataModule):
 
     def adopt(self, spec: DataSpec, info: dict[str, Any]) -> None:
         """Serve all trials of another file of the same neurons, as the model that ``info`` is of expects them."""
-        self._spec, self._trained = spec, info
+        # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
+        self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)
+        self._trained = info
 
     def load(self) -> Recording:
         """The file's trials, from the cache if they are there."""

@@ -1,0 +1,173 @@
+"""The README's commands, as a user types them, from a recording to a scored submission."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import hydra
+import numpy as np
+import pytest
+from hydra import initialize_config_dir
+
+from neuro_lightning.errors import NeuroError
+from neuro_lightning.run import predict as run_predict
+from neuro_lightning.run import train as run_train
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["logger=csv", "callbacks=minimal", "trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",
+         "trainer.enable_progress_bar=false", "model.hidden=8", "model.layers=1"]  # fmt: skip
+
+
+def compose(name, overrides):
+    with initialize_config_dir(version_base=None, config_dir=str(ROOT / "conf")):
+        return hydra.compose(name, overrides=list(overrides))
+
+
+def train(folder, run, *overrides):
+    with contextlib.chdir(folder):
+        return run_train(compose("train", [*QUICK, f"paths.output_dir={run}", *overrides]), overrides)
+
+
+def predict(folder, *overrides):
+    """What the command prints."""
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        run_predict(compose("predict", overrides))
+    return printed.getvalue()
+
+
+def module(folder, *words):
+    """What ``python -m`` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two trained runs on simulated twins: one without, one with decode groups."""
+    folder = tmp_path_factory.mktemp("road")
+    twin = ["data.simulate=true", "data.bin_ms=20"]
+    train(folder, "maze", "data=mc_maze_small", *twin)
+    train(folder, "bump", "data=area2_bump", *twin)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_submission_of_two_datasets_scores_as_the_runs_said(runs):
+    shown = predict(runs, "ckpt=maze", "output=submission.h5")
+    predict(runs, "ckpt=bump", "output=submission.h5", "merge_into=submission.h5")
+    with h5py.File(runs / "submission.h5") as file:
+        assert set(file) == {"mc_maze_small_20", "area2_bump_20"}
+        assert all(
+            array.dtype == np.float32 and array.compression == "gzip" for array in file["mc_maze_small_20"].values()
+        )
+    which = ["--dataset", "area2_bump", "--root", "data/simulated/seed_0", "--phase", "val", "--bin-ms", "20"]
+    module(runs, "neuro_lightning.data.nlb", *which, "--out", "targets.h5")
+    scored = module(runs, "neuro_lightning.submission.score", "targets.h5", "submission.h5", "--json", "s.json")
+    assert "area2_bump_20_split" in scored
+    (entry,) = json.loads((runs / "s.json").read_text())
+    said = json.loads((runs / "bump" / "run.json").read_text())["metrics"]
+    for official, ours in (("co-bps", "co_bps"), ("vel R2", "vel_r2"), ("psth R2", "psth_r2"), ("fp-bps", "fp_bps")):
+        assert entry["area2_bump_20_split"][official] == pytest.approx(said[f"val/{ours}"], abs=1e-6)
+        maze = json.loads((runs / "maze" / "run.json").read_text())["metrics"][f"val/{ours}"]
+        assert f"{maze:.3f}" in shown or f"{maze:.4f}" in shown, "predict.py scores validation trials at once"
+
+
+@pytest.mark.slow
+def test_several_checkpoints_give_the_mean_of_their_rates(runs):
+    for name, ckpt in (("best", "maze/checkpoints/best.ckpt"), ("last", "maze/checkpoints/last.ckpt"),
+                       ("mean", "[maze/checkpoints/best.ckpt,maze/checkpoints/last.ckpt]")):  # fmt: skip
+        predict(runs, f"ckpt={ckpt}", f"output={name}.h5", "score=false")
+    rates = {}
+    for name in ("best", "last", "mean"):
+        with h5py.File(runs / f"{name}.h5") as file:
+            rates[name] = file["mc_maze_small_20/eval_rates_heldout"][()]
+    np.testing.assert_allclose(rates["mean"], (rates["best"] + rates["last"]) / 2, rtol=1e-5)
+    with pytest.raises(NeuroError, match="was trained on"):
+        predict(runs, "ckpt=[maze,bump]", "output=x.h5")
+    assert not (runs / "x.h5").exists()
+
+
+@pytest.mark.slow
+def test_the_test_phase_predicts_the_hidden_trials(runs):
+    shown = predict(runs, "ckpt=maze", "data.phase=test", "output=test.h5")
+    assert "nothing to score" in shown
+    with h5py.File(runs / "test.h5") as file:
+        shapes = {name: array.shape for name, array in file["mc_maze_small_20"].items()}
+    with h5py.File(runs / "submission.h5" if (runs / "submission.h5").exists() else runs / "best.h5") as file:
+        val = {name: array.shape for name, array in file["mc_maze_small_20"].items()}
+    assert shapes["train_rates_heldin"][0] == val["train_rates_heldin"][0] + val["eval_rates_heldin"][0]
+    assert shapes["eval_rates_heldout"][1:] == val["eval_rates_heldout"][1:]
+
+
+@pytest.mark.slow
+def test_real_recordings_and_another_file_of_the_same_units(shared_data, tmp_path):
+    recording = shared_data / "nlb" / "mc_maze_430" / "sub-Jenkins_ses-full_desc-test_ecephys.nwb"
+    train(tmp_path, "run", "data=nwb", f"data.path={recording}", "baseline=null")
+    shown = predict(tmp_path, "ckpt=run", "output=own.h5")
+    assert "recorded data" in shown and "co-bps" in shown
+    other = tmp_path / "other.nwb"
+    some_trials(recording, other, keep=40)
+    predict(tmp_path, "ckpt=run", f"data.path={other}", "output=other.h5")
+    with h5py.File(tmp_path / "other.h5") as file:
+        assert file["nwb/eval_rates_heldout"].shape == (40, 140, 34)
+    small = next((shared_data / "nlb" / "mc_maze_small").glob("*.nwb"))
+    with pytest.raises(NeuroError, match=r"lacks .* units that the model was trained on"):
+        predict(tmp_path, "ckpt=run", f"data.path={small}", "output=no.h5")
+    assert not (tmp_path / "no.h5").exists()
+
+
+def some_trials(source: Path, target: Path, keep: int) -> None:
+    """Another recording of the same units: the first trials of ``source``."""
+    from datetime import UTC, datetime
+
+    from pynwb import NWBHDF5IO, NWBFile
+
+    from neuro_lightning.data.nwb import open_nwb
+
+    nwb = open_nwb(source)
+    end = nwb.trials["stop_time"][keep - 1]
+    file = NWBFile("a part", "part", datetime(2020, 1, 1, tzinfo=UTC))
+    for unit, times, intervals in zip(nwb.unit_ids, nwb.spike_times, nwb.obs_intervals, strict=True):
+        file.add_unit(id=int(unit), spike_times=times[times <= end], obs_intervals=intervals[:keep])
+    for k in range(keep):
+        file.add_trial(start_time=nwb.trials["start_time"][k], stop_time=nwb.trials["stop_time"][k])
+    with NWBHDF5IO(target, "w") as io:
+        io.write(file)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=nwb"], "data.path must be given"),
+        (["data=nwb", "data.path=nothing.nwb"], "nothing.nwb"),
+        (["data=mc_rtt", "data.download=false"], "sub-Indy_desc-train_behavior+ecephys.nwb"),
+        (["data=mc_rtt", "data.simulate=true", "data.bin_ms=7"], "bin_ms"),
+        (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
+        (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_trained(tmp_path, overrides, message):
+    with pytest.raises(NeuroError, match=re.escape(message)):
+        train(tmp_path, "run", *overrides)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_error_is_one_line_without_a_traceback(tmp_path):
+    words = [sys.executable, str(ROOT / "train.py"), "data=nwb", "data.path=nothing.nwb", "logger=csv"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "nothing.nwb" in done.stderr
