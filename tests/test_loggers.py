@@ -4,6 +4,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +32,35 @@ def build(folder, options=None, **settings):
     return build_loggers(options, output_dir=folder, **settings)
 
 
-def read_wandb(folder):
-    """The records of every .wandb file under ``folder``: a log of blocks of 32 KiB, chunks with 7 bytes of header."""
+def read_wandb(folder, seconds=60):
+    """The records of every .wandb file under ``folder``, oldest first; W&B's service may still be writing them."""
+    paths = sorted(Path(folder).rglob("*.wandb"), key=lambda path: path.parent.name)
+    end = time.monotonic() + seconds
+    while True:
+        runs = [parse_wandb(path.read_bytes()) for path in paths]
+        if all(records and any(r.HasField("exit") for r in records) for records in runs) or time.monotonic() > end:
+            return runs
+        time.sleep(0.05)
+
+
+def parse_wandb(data):
+    """A log of blocks of 32 KiB after a header of 7 bytes; chunks with 7 bytes of header, of which 3 say how long."""
     from wandb.proto import wandb_internal_pb2
 
-    runs = []
-    for path in sorted(Path(folder).rglob("*.wandb"), key=lambda path: path.stat().st_mtime_ns):
-        data, at, parts, records = path.read_bytes(), 7, b"", []
-        while at + 7 <= len(data):
-            if 32768 - at % 32768 < 7:
-                at += 32768 - at % 32768
-                continue
-            _, length, kind = struct.unpack_from("<IHB", data, at)
-            parts += data[at + 7 : at + 7 + length]
-            at += 7 + length
-            if kind in (1, 4):  # a whole record, or the last part of one
-                records.append(wandb_internal_pb2.Record.FromString(parts))
-                parts = b""
-        runs.append(records)
-    return runs
+    at, parts, records = 7, b"", []
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        if at + 7 + length > len(data):
+            break
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            records.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return records
 
 
 def history(records):
@@ -223,6 +234,7 @@ def test_a_resumed_offline_run_holds_the_whole_history(tmp_path):
             for logger in loggers:
                 logger.log_metrics({"val/loss": 1.0 + step}, step=step)
         close_loggers(loggers)
+        time.sleep(1.1)  # W&B names a run's folder by the second
     first, second = read_wandb(tmp_path)
     assert run_record(first).run_id == run_record(second).run_id == "abc"
     assert [row["trainer/global_step"] for row in history(second)] == [0, 1, 2, 3, 4]

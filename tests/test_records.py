@@ -32,11 +32,7 @@ def test_a_finished_run(tmp_path):
     assert saved["status"] == "finished" and saved["error"] is None
     assert saved["metrics"] == {"val/co_bps": 0.25, "test/co_bps": 0.5, "val/vel_r2": None}
     assert saved["checkpoints"] == {"best": str(tmp_path / "best.ckpt")}
-    assert (
-        saved["config"] == {"model": {"hidden": 8}}
-        and saved["seed"] == 3
-        and saved["overrides"] == ["seed=3"]
-    )
+    assert saved["config"] == {"model": {"hidden": 8}} and saved["seed"] == 3 and saved["overrides"] == ["seed=3"]
     assert saved["wall_s"] >= 0 and saved["peak_memory"]["rss_mb"] > 10
     assert saved["versions"]["torch"] == metadata.version("torch")
     assert set(saved["versions"]) == {
@@ -62,9 +58,7 @@ def test_a_failed_run_keeps_its_error(tmp_path):
 def test_a_resumed_run_goes_on(tmp_path):
     first = RunRecord(tmp_path)
     first.start(config={}, seed=1)
-    first.update(
-        wall_s=100.0, started="2020-01-01T00:00:00+00:00", run_id="abc", baseline={"val/co_bps": 0.1}
-    )
+    first.update(wall_s=100.0, started="2020-01-01T00:00:00+00:00", run_id="abc", baseline={"val/co_bps": 0.1})
     second = RunRecord(tmp_path, resumed=True)
     second.start(config={}, seed=1)
     second.finish()
@@ -88,9 +82,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_the_json_is_strict_and_whole(tmp_path):
     path = tmp_path / "run.json"
-    write_json(
-        path, {"a": float("inf"), "b": np.arange(3), "c": {1: (float("nan"), torch.ones(2))}, "d": {7}}
-    )
+    write_json(path, {"a": float("inf"), "b": np.arange(3), "c": {1: (float("nan"), torch.ones(2))}, "d": {7}})
     assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
         "a": None,
         "b": [0, 1, 2],
@@ -176,9 +168,7 @@ def test_peak_memory_is_that_of_the_run():
 
 
 def test_stable_id(tmp_path):
-    assert (
-        stable_id(tmp_path / "a") == stable_id(str(tmp_path / "b" / ".." / "a")) != stable_id(tmp_path / "b")
-    )
+    assert stable_id(tmp_path / "a") == stable_id(str(tmp_path / "b" / ".." / "a")) != stable_id(tmp_path / "b")
 
 
 def test_flat_overrides():
