@@ -3,7 +3,8 @@
     python benchmarks/prepare.py                    # ours, on a simulated file of the full size (700 to 800 MB)
     python benchmarks/prepare.py --with-nlb-tools   # and both, side by side, on a smaller file
 
-Each preparation runs in a process of its own, so that its peak memory is its own. nlb_tools is not run at the full
+Everything heavy runs in a process of its own and this one stays small: Linux hands a parent's peak memory down to its
+children. nlb_tools is not run at the full
 size: it needs more than 24 GB there.
 """
 
@@ -56,12 +57,22 @@ TOOLS = {"neuro_lightning": ours, "nlb_tools": nlb_tools}
 
 def measure(tool: str, path: Path, bin_ms: int) -> dict[str, float]:
     """Run one preparation in a process of its own: wall time in s, start-up included, and peak memory in GB."""
-    command = [sys.executable, __file__, "--run", tool, "--file", str(path), "--bin-ms", str(bin_ms)]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    result = child("--run", tool, "--file", str(path), "--bin-ms", str(bin_ms))
+    return {"seconds": time.perf_counter() - start, **result}
+
+
+def simulate(folder: Path, n_trials: int) -> Path:
+    """Write a simulated file of ``n_trials`` trials in a process of its own."""
+    return Path(child("--simulate", str(n_trials), "--file", str(folder))["path"])
+
+
+def child(*arguments: str) -> dict:
+    """Run this script with hidden options; its last line is what it found."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{tool} failed (exit {done.returncode}):\n{done.stderr[-2000:]}")
-    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout.splitlines()[-1])}
+        raise SystemExit(f"{' '.join(arguments)} failed (exit {done.returncode}):\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_gb() -> float:
@@ -88,27 +99,29 @@ def main() -> None:
     parser.add_argument("--small-trials", type=int, default=SMALL_TRIALS, help="trials of the smaller file")
     parser.add_argument("--file", type=Path, help="prepare this file of mc_maze instead of writing one")
     parser.add_argument("--run", choices=list(TOOLS), help=argparse.SUPPRESS)
+    parser.add_argument("--simulate", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.run:
+    if args.simulate:
+        from neuro_lightning.data.simulate.nwb_twin import write_twin
+
+        path, _ = write_twin(DATASET, args.file, **{**FULL_SIZE, "n_trials": args.simulate})
+        print(json.dumps({"path": str(path)}))
+    elif args.run:
         TOOLS[args.run](str(args.file), args.bin_ms)
         print(json.dumps({"peak_gb": peak_gb()}))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        if args.file is None:
-            from neuro_lightning.data.simulate.nwb_twin import write_twin
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(args, Path(folder))
 
-            start = time.perf_counter()
-            args.file, _ = write_twin(DATASET, Path(folder) / "full", **FULL_SIZE)
-            print(f"simulated file written in {time.perf_counter() - start:.0f} s")
-        report("neuro_lightning", args.file, args.bin_ms)
-        if args.with_nlb_tools:
-            from neuro_lightning.data.simulate.nwb_twin import write_twin
 
-            size = {**FULL_SIZE, "n_trials": args.small_trials}
-            small, _ = write_twin(DATASET, Path(folder) / "small", **size)
-            mine, theirs = (report(tool, small, args.bin_ms) for tool in TOOLS)
-            ratios = theirs["seconds"] / mine["seconds"], theirs["peak_gb"] / mine["peak_gb"]
-            print(f"nlb_tools takes {ratios[0]:.1f} times the time and {ratios[1]:.1f} times the memory")
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Measure ours at the full size, then both on a smaller file."""
+    report("neuro_lightning", args.file or simulate(folder / "full", FULL_SIZE["n_trials"]), args.bin_ms)
+    if args.with_nlb_tools:
+        small = simulate(folder / "small", args.small_trials)
+        mine, theirs = (report(tool, small, args.bin_ms) for tool in TOOLS)
+        ratios = theirs["seconds"] / mine["seconds"], theirs["peak_gb"] / mine["peak_gb"]
+        print(f"nlb_tools takes {ratios[0]:.1f} times the time and {ratios[1]:.1f} times the memory")
 
 
 if __name__ == "__main__":

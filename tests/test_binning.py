@@ -116,6 +116,7 @@ def test_smoothing_does_not_cross_gaps():
     for c, members in enumerate([[0, 5], [1], [2, 3]]):
         expected = np.mean([binned[first[m] : first[m] + 40] for m in members], axis=0)
         assert np.allclose(psth[c, :, 0], expected, atol=1e-13)
+    assert condition_psths([np.arange(9)], observed, windows, np.full(6, -1), 40, 50, 5).shape == (0, 40, 1)
 
 
 def test_conditions_are_numbered_in_order_and_leave_out_the_unusable():

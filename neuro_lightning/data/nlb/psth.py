@@ -81,18 +81,23 @@ def condition_psths(
     Returns:
         (C, n_rows, U) spikes per bin; NaN before (``from_end``) or after the condition's shortest trial.
     """
+    from scipy.sparse import csr_array
+
     n_conditions = int(condition.max(initial=-1)) + 1
+    if not n_conditions:
+        return np.zeros((0, n_rows, len(samples)))
     used = np.flatnonzero(condition >= 0)
     condition, n_bins = condition[used], windows.n_bins[used]
-    width = int(n_bins.max(initial=0))
+    width = int(n_bins.max())
     first = windows.first[used]
     start = first + n_bins - width if windows.from_end else first  # every trial gets `width` rows, some of no use
     offset = start - first_bins(windows.align[used], 0, bin_ms)
-    earliest = np.array([offset[condition == c].min(initial=offset.max()) for c in range(n_conditions)])
+    earliest = np.array([offset[condition == c].min() for c in range(n_conditions)])
     row = offset - earliest[condition]
     shifts = np.unique(row)
-    members = [((condition == np.arange(n_conditions)[:, None]) & (row == s)).astype(np.float64) for s in shifts]
-    total = np.zeros((n_conditions, width + int(shifts.max(initial=0)), len(samples)))
+    cells = [(row == s).astype(float) for s in shifts]
+    members = [csr_array((c, (condition, np.arange(len(used))))) for c in cells]  # condition x trial
+    total = np.zeros((n_conditions, width + int(shifts.max()), len(samples)))
     count = np.zeros(total.shape[:2])
     smooth = _Smoother(observed, first, n_bins, start, width, sd_ms, bin_ms)
     for unit, spikes in enumerate(samples):
@@ -100,7 +105,7 @@ def condition_psths(
         for shift, member in zip(shifts, members, strict=True):
             total[:, shift : shift + width, unit] += member @ trials
     for shift, member in zip(shifts, members, strict=True):
-        count[:, shift : shift + width] += member.sum(axis=1, keepdims=True)
+        count[:, shift : shift + width] += member.sum(axis=1)[:, None]
     mean = total / np.where(count, count, np.nan)[:, :, None]
     return _pad(mean, condition, n_bins, width, n_rows, windows.from_end)
 
