@@ -75,7 +75,7 @@ def write_twin(
         n_test_trials: trials of the test file; by default a quarter of ``n_trials``.
         n_units: held-in and held-out units.
         mean_rate_hz: mean firing rate.
-        trial_ms: mean length of a maze trial, about 2,400 ms by default: the published session of 2,295 trials takes
+        trial_ms: mean length of a maze trial, about 2,070 ms by default: the published session of 2,295 trials takes
             3,000 ms each.
         all_series: also write area2_bump's muscles, 78 channels of behavior that nothing decodes.
 

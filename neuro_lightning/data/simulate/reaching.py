@@ -56,13 +56,13 @@ def maze(
         n_trials: number of trials B.
         n_conditions: a multiple of three, at most 108.
         lag_ms: by how much the neurons lead the hand.
-        trial_ms: mean time from a trial's start to the next; by default about 2.4 s.
+        trial_ms: mean time from a trial's start to the next; by default about 2.1 s.
     """
     condition, split = assign_conditions(rng, n_trials, n_conditions)
     geometry = np.random.default_rng(7)  # the mazes are the same in every session, whatever its seed
     angles, lengths = geometry.uniform(0, 2 * np.pi, 36), geometry.uniform(80, 130, 36)
     curves = geometry.uniform(0.5, 1.1, 36) * geometry.choice([-1, 1], 36)
-    extra_ms = 0 if trial_ms is None else max(0, int(trial_ms) - 2400)
+    extra_ms = 0 if trial_ms is None else max(0, int(trial_ms) - 2070)
 
     rows, blocks, velocities, samples, clock = [], [], [], [], 0
     for c in condition:

@@ -41,7 +41,6 @@ class Session:
         series: the behavior.
         samples_ms: (S,) the times of the series' samples, which may have gaps.
         align_ms: (B,) the event that windows are cut around, NaN where a trial has none.
-        end_ms: where the recording ends.
     """
 
     trials: dict[str, np.ndarray | list[np.ndarray]]
