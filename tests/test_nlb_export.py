@@ -256,3 +256,11 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     assert out.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["tensors.h5"]
     with pytest.raises(DataError, match="cannot be written"):
         write_h5(out / "below_a_file.h5", {"good": np.zeros(3)})
+
+
+def test_export_of_a_twin_says_so(tmp_path, capsys):
+    arguments = ["--dataset", "mc_rtt", "--root", str(tmp_path / "data"), "--simulate"]
+    assert main([*arguments, "--out", str(tmp_path / "tensors.h5")]) == 0
+    assert "SIMULATED" in capsys.readouterr().out
+    with h5py.File(tmp_path / "tensors.h5") as file:
+        assert file["mc_rtt/eval_behavior"].shape[2] == 2 and "psth" not in file["mc_rtt"]
