@@ -61,7 +61,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})") from None
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})"
+        ) from None
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
     return content

@@ -128,8 +128,10 @@ class DataSpec:
         """
         known = {f.name for f in fields(cls)}
         if extra := set(values) - known:
-            raise DataError(f"the checkpoint's data description has unknown keys {sorted(extra)}: "
-                            "it was written by a newer version; upgrade neuro_lightning")
+            raise DataError(
+                f"the checkpoint's data description has unknown keys {sorted(extra)}: "
+                "it was written by a newer version; upgrade neuro_lightning"
+            )
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         except TypeError as error:

@@ -21,7 +21,14 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 LAUNCH_VARIABLES = (
-    "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PL_GLOBAL_SEED",
 )
 JOB_FILE = ".job.json"
 
@@ -53,7 +60,11 @@ class JobLauncher(_SubprocessScriptLauncher):
         search = os.pathsep.join(path or os.getcwd() for path in sys.path)
         command = [sys.executable, "-m", "neuro_lightning.distributed", str(self.job)]
         self.procs = [
-            subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": search})
+            subprocess.Popen(
+                command,
+                env={**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": search},
+                stdout=subprocess.DEVNULL,  # one process speaks for the job; errors are heard from all
+            )
             for rank in range(1, self.num_processes)
         ]
 

@@ -30,7 +30,7 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
     metrics = build_metrics(data.spec, **data.references()[split])
     for metric in metrics.modules():
         if isinstance(metric, Metric):
-            metric.sync_on_compute = False  # the other processes of a job have gone home
+            metric.distributed_available_fn = _alone
     for batch in data.eval_dataloader(split):
         metrics.update(predict(batch, split), batch)
     if metrics.needs_train:
@@ -39,12 +39,18 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
     return metrics.compute()
 
 
+def _alone() -> bool:
+    """Metrics ask this before they wait for the job's other processes, which have gone home."""
+    return False
+
+
 def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") -> Predictor:
     """Rates of a network, in evaluation mode, on a device; the results come back to the CPU."""
     net = net.to(device).eval()
+    dtype = next((weight.dtype for weight in net.parameters()), torch.float32)
 
     def predict(batch: Batch, split: str) -> Output:
-        output = net(batch["inputs"].to(device).float())
+        output = net(batch["inputs"].to(device, dtype))
         return {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
 
     return predict

@@ -21,7 +21,7 @@ from neuro_lightning.run import train as run_train
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["logger=csv", "callbacks=minimal", "trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",
-         "trainer.enable_progress_bar=false", "model.hidden=8", "model.layers=1"]  # fmt: skip
+         "model.hidden=8", "model.layers=1"]  # fmt: skip
 
 
 def compose(name, overrides):

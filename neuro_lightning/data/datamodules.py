@@ -185,3 +185,36 @@ class NWB(PopulationDataModule):
             return apply_split(self.path, self._trained)
         params = {"reader": "nwb", **self.options}
         return cached(self.cache_dir, params, [self.path], lambda: load_nwb_trials(self.path, **self.options))
+
+
+class LFADSH5(PopulationDataModule):
+    """An h5 file in the style of LFADS, lfads-torch or NDT.
+
+    Args:
+        path: the file.
+        bin_ms: its bin width, which such files do not say.
+        heldout_fraction: share of the neurons to hold out where the file does not say which.
+        n_forward: last bins of each trial to predict unseen, where the file does not say.
+        seed: draws the held-out neurons.
+        loader: see :class:`PopulationDataModule`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        bin_ms: int = 10,
+        heldout_fraction: float = 0.25,
+        n_forward: int = 0,
+        seed: int = 0,
+        **loader: Any,
+    ) -> None:
+        super().__init__(**loader)
+        self.path = path
+        self.options = {"bin_ms": bin_ms, "heldout_fraction": heldout_fraction, "n_forward": n_forward, "seed": seed}
+
+    def load(self) -> Recording:
+        """Read anew each time: the files are small and hold binned counts."""
+        from neuro_lightning.data.lfads_h5 import load_lfads_h5
+
+        return load_lfads_h5(self.path, **self.options)

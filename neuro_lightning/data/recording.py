@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 
-TRIAL_ARRAYS = ("heldin", "heldout", "heldin_forward", "heldout_forward", "behavior", "decode_mask", "scored",
-                "condition", "jitter", "rates", "row")
+TRIAL_ARRAYS = (
+    "heldin",
+    "heldout",
+    "heldin_forward",
+    "heldout_forward",
+    "behavior",
+    "decode_mask",
+    "scored",
+    "condition",
+    "jitter",
+    "rates",
+    "row",
+)
 
 
 @dataclass

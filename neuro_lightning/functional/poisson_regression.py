@@ -36,7 +36,11 @@ def poisson_regression(features: Tensor, counts: Tensor, alpha: float, iteration
         return theta[:-1] * scale, mean.log() + theta[-1] * bias_scale
 
     optimizer = torch.optim.LBFGS(
-        [theta], max_iter=iterations, history_size=10, tolerance_grad=1e-7, tolerance_change=1e-10,
+        [theta],
+        max_iter=iterations,
+        history_size=10,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-10,
         line_search_fn="strong_wolfe",
     )
 
