@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from neuro_lightning.callbacks.clock import StepClock
+from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.config import check_config, instantiate, to_plain
 from neuro_lightning.data.module import PopulationDataModule
@@ -23,7 +24,7 @@ from neuro_lightning.distributed import is_main_process, job_environment, write_
 from neuro_lightning.ensemble import mean_rates
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
-from neuro_lightning.loggers import build_loggers, close_loggers
+from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import data_of, evaluation_split, official_scores, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
@@ -64,14 +65,17 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         model = build_model(cfg, config, data)
         check_monitors(cfg, model)
         write_job(output, config, list(overrides))
-        with loggers_of(cfg, config, overrides, group, record) as loggers:
+        with loggers_of(cfg, config, overrides, group, record, title(model, data, cfg.seed)) as loggers:
             trainer = build_trainer(cfg, loggers, output)
             print_header(data.recording, model, trainer, output)
             trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
             if not is_main_process():
                 return math.nan
             scores = score_best(cfg, trainer, model, data)
-            record.finish(**outcome(cfg, trainer, model, data, scores))
+            result = outcome(cfg, config, trainer, model, data, scores)
+            record.finish(**result)
+            log_summary(loggers, result["metrics"])
+            show_baseline(trainer, model, scores)
             print_results(scores, data.recording, best_checkpoint(trainer), output)
     return objective(cfg, trainer, scores)
 
@@ -112,9 +116,19 @@ def check_monitors(cfg: DictConfig, model: PopulationModule) -> None:
             )
 
 
+def title(model: PopulationModule, data: PopulationDataModule, seed: int) -> tuple[str, str, str]:
+    """Model, dataset and seed, the parts of a run's name."""
+    return type(model).__name__.lower(), data.recording.name, f"seed{seed}"
+
+
 @contextmanager
 def loggers_of(
-    cfg: DictConfig, config: dict[str, Any], overrides: Sequence[str], group: str | None, record: RunRecord
+    cfg: DictConfig,
+    config: dict[str, Any],
+    overrides: Sequence[str],
+    group: str | None,
+    record: RunRecord,
+    names: tuple[str, str, str],
 ) -> Iterator[list[Any]]:
     """The run's loggers, closed whatever happens: a sweep's next job would write into this one's W&B run."""
     if not is_main_process():
@@ -124,10 +138,10 @@ def loggers_of(
         config["logger"] or {},
         output_dir=config["paths"]["output_dir"],
         config=config,
-        name=config["name"] or Path(config["paths"]["output_dir"]).name,
+        name=config["name"] or "-".join(names),
         run_id=record.run_id,
         group=group,
-        tags=config["tags"],
+        tags=[*names[:2], *config["tags"]],
         swept=flat_overrides(overrides) if group else None,
         resumed_step=read_checkpoint(cfg.resume)["global_step"] if cfg.resume else None,
     )
@@ -175,6 +189,7 @@ def score_best(
 
 def outcome(
     cfg: DictConfig,
+    config: dict[str, Any],
     trainer: pl.Trainer,
     model: PopulationModule,
     data: PopulationDataModule,
@@ -188,7 +203,7 @@ def outcome(
         "metrics": {f"{split}/{k}": v for split, values in scores["model"].items() for k, v in values.items()},
         "baseline": scores.get("baseline"),
         "oracle": scores.get("oracle"),
-        "data": data_identity(data.recording),
+        "data": data_identity(data.recording, **config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
         "parameters": sum(p.numel() for p in model.net.parameters()),
         "steps": trainer.global_step,
@@ -196,6 +211,18 @@ def outcome(
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
     }
+
+
+def show_baseline(trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Draw the learning curve again, now with the lines to beat and to reach."""
+    references = {
+        name: scores[who]["val"].get("co_bps", scores[who]["val"].get("bps"))
+        for who, name in (("baseline", "smoothing"), ("oracle", "true rates"))
+        if scores.get(who)
+    }
+    for callback in trainer.callbacks:
+        if isinstance(callback, Figures):
+            callback.draw_learning_curve(trainer, model, references)
 
 
 def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
@@ -217,7 +244,7 @@ def quiet_libraries() -> None:
     remarks = (
         "does not have many workers", "number of training batches", "isinstance.treespec", "LeafSpec",
         "exists and is not empty", "Checkpoint directory", "configure_optimizers.*returned.*None",
-        "training_step.*returned.*None",
+        "training_step.*returned.*None", "sync_dist=True",
     )  # fmt: skip
     for remark in remarks:
         warnings.filterwarnings("ignore", f".*{remark}.*")

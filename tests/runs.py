@@ -18,12 +18,12 @@ ROOT = TESTS.parent
 TINY = [
     f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[tiny]", "data=tiny", "model=gru", "model.hidden=6",
     "trainer=cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "logger=csv", "callbacks=minimal",
-    "+trainer.enable_progress_bar=false", "baseline=null",
+    "++trainer.enable_progress_bar=false", "baseline=null",
 ]  # fmt: skip
 # no dropout, nothing hidden, double precision: what is left is arithmetic
 PLAIN = [
     "model.masking=null", "model.input_dropout=0", "model.layer_dropout=0", "model.readout_dropout=0",
-    "+trainer.precision=64-true",
+    "++trainer.precision=64-true",
 ]  # fmt: skip
 
 

@@ -71,6 +71,10 @@ def test_held_in_rates_are_the_smoothed_counts():
     torch.testing.assert_close(net(inputs)["log_rates"][:, :40, :18], expected)
 
 
+def test_held_in_rates_have_the_kernel_that_predicts_left_out_counts():
+    assert float(fitted([0.5, 4.0, 60.0], [0.01]).heldin_sd_bins) == 4.0
+
+
 def test_the_kernel_is_chosen_on_training_trials():
     chosen = fitted([0.5, 4.0, 60.0], [0.001, 0.01, 0.1])
     assert float(chosen.sd_bins) == 4.0

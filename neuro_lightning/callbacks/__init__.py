@@ -1,0 +1,1 @@
+"""What happens around a training: checkpoints, seeds, step times, progress, figures."""

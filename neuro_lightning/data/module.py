@@ -135,16 +135,16 @@ class PopulationDataModule(pl.LightningDataModule):
         """The same for the labelled test trials."""
         return self._eval_loaders("test")
 
-    def eval_dataloader(self, split: str, *, evaluate: bool = True) -> DataLoader:
-        """All trials of a split in order, shared among the processes without padding."""
+    def eval_dataloader(self, split: str, *, evaluate: bool = True, shared: bool = False) -> DataLoader:
+        """All trials of a split in order; ``shared`` deals them to the processes without padding."""
         dataset = self.dataset(split, evaluate=evaluate)
-        rank, world = self._place()
+        rank, world = self._place() if shared else (0, 1)
         return self._loader(dataset, Shards(len(dataset), self.eval_batch_size, rank=rank, world=world))
 
     def _eval_loaders(self, split: str) -> list[DataLoader]:
-        loaders = [self.eval_dataloader(split)]
+        loaders = [self.eval_dataloader(split, shared=True)]
         if self.spec.behavior_kind == "velocity":
-            loaders.append(self.eval_dataloader("train", evaluate=False))
+            loaders.append(self.eval_dataloader("train", evaluate=False, shared=True))
         return loaders
 
     def _loader(self, dataset: TrialDataset, sampler: Sampler) -> DataLoader:
@@ -188,5 +188,5 @@ def check_splits(recording: Recording) -> None:
     for split in ("train", "val"):
         if split not in recording.splits or len(recording.splits[split]) == 0:
             raise DataError(
-                f"{recording.name} has no {split} trials: check data.phase, data.val_fraction and the file's trial table"
+                f"{recording.name} has no {split} trials: check data.phase, data.val_fraction and the trial table"
             )

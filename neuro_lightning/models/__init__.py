@@ -1,0 +1,1 @@
+"""One architecture a file: its network and its LightningModule."""
