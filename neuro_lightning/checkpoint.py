@@ -60,7 +60,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})"
         ) from None
@@ -82,13 +82,13 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
     path = find_checkpoint(path)
     content = read_checkpoint(path)
     recipe = content[CHECKPOINT_KEY]
-    spec = DataSpec.from_dict(recipe["spec"])
-    model = instantiate(OmegaConf.create(recipe["model"]), trusted=trusted, spec=spec)
-    weights = {k: v for k, v in content["state_dict"].items() if k.startswith("net.")}
     try:
+        spec = DataSpec.from_dict(recipe["spec"])
+        model = instantiate(OmegaConf.create(recipe["model"]), trusted=trusted, spec=spec)
+        weights = {k: v for k, v in content["state_dict"].items() if k.startswith("net.")}
         model.load_state_dict(weights, strict=False)
         missing = set(model.net.state_dict()) - {k.removeprefix("net.") for k in weights}
-    except RuntimeError as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the model they are said to be of: {error}") from None
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")

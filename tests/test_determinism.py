@@ -1,0 +1,56 @@
+"""Same seed, same bits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from runs import TINY, checkpoint, command, here, record, rows, same
+
+from neuro_lightning.checkpoint import load_checkpoint
+
+
+def trained(folder):
+    return checkpoint(folder, "best.ckpt")["state_dict"], checkpoint(folder)["optimizer_states"], rows(folder)
+
+
+def test_same_seed_same_bits(tmp_path):
+    first = here(tmp_path / "first", "seed=5")
+    torch.rand(7), np.random.rand(7)  # whatever ran before does not matter
+    again = here(tmp_path / "again", "seed=5")
+    assert same(trained(first.folder), trained(again.folder)) and first.score == again.score
+    inputs = torch.poisson(torch.ones(5, 12, 6))
+    rates = [load_checkpoint(run.folder).model(inputs)["log_rates"] for run in (first, again)]
+    assert torch.equal(*rates)
+    assert record(first.folder)["metrics"] == record(again.folder)["metrics"]
+
+
+@pytest.mark.parametrize("changed", ["seed=6", "data.shuffle_seed=6", "callbacks.seeds.seed=6"])
+def test_another_seed_another_result(tmp_path, changed):
+    """Weights, order of trials and dropout each have a part in it."""
+    one = here(tmp_path / "one", "seed=5")
+    other = here(tmp_path / "other", "seed=5", changed)
+    assert not same(trained(one.folder)[0], trained(other.folder)[0])
+
+
+def test_without_noise_the_seed_of_the_steps_changes_nothing(tmp_path):
+    """The counterpart of the test above: it compares what it says."""
+    quiet = ["model.masking=null", "model.input_dropout=0", "model.layer_dropout=0", "model.readout_dropout=0"]
+    one = here(tmp_path / "one", *quiet)
+    other = here(tmp_path / "other", *quiet, "callbacks.seeds.seed=6")
+    assert same(trained(one.folder), trained(other.folder))
+
+
+@pytest.mark.slow
+def test_a_sweeps_jobs_do_not_know_of_each_other(tmp_path):
+    """The second job of a process equals the same run alone; a job that fails does not end the sweep."""
+    sweep = command(
+        tmp_path, "-m", *TINY, "model.hidden=6,-1,6", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"
+    )
+    assert sweep.returncode == 0, sweep.stderr
+    alone = here(tmp_path / "alone").folder
+    for job in ("0", "2"):
+        assert same(trained(tmp_path / "sweep" / job), trained(alone))
+        assert record(tmp_path / "sweep" / job)["metrics"] == record(alone)["metrics"]
+    assert record(tmp_path / "sweep" / "1")["status"] == "failed"
+    assert json.loads((tmp_path / "sweep" / "1" / "run.json").read_text())["error"]
