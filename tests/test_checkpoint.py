@@ -65,6 +65,7 @@ def test_the_best_is_not_the_last(tmp_path):
     logged = [float(row["val/co_bps"]) for row in rows(tmp_path)]
     assert logged.index(max(logged)) < 5 and run.score == pytest.approx(max(logged), rel=1e-6)
     assert evaluate(network_predictor(load_checkpoint(tmp_path).model.net), tiny(), "val")["co_bps"] == run.score
+    assert checkpoint(tmp_path, "last.ckpt")["global_step"] == 24, "and a resumed run does not begin at the best again"
 
 
 def test_averaged_weights_are_what_is_saved_and_scored(tmp_path):
@@ -115,7 +116,7 @@ def test_damaged_and_foreign_files_are_one_error(run, tmp_path):
     for name in [*files, *contents]:
         with pytest.raises(CheckpointError, match=name):
             load_checkpoint(tmp_path / name)
-    with pytest.raises(CheckpointError, match="give a .ckpt file or a run's folder"):
+    with pytest.raises(CheckpointError, match=r"give a \.ckpt file or a run's folder"):
         load_checkpoint(tmp_path / "nowhere")
 
 

@@ -9,10 +9,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's checkpoints, except that none is saved between an epoch's last step and its validation.
+    """Lightning's checkpoints, with two differences.
 
-    With ``every_n_train_steps`` Lightning may save there, and a run that is resumed from such a checkpoint begins the
-    next epoch: the validation, and what it would have chosen, is lost. Here this save waits for the epoch's end.
+    ``last.ckpt`` is the last: it is written at every validation, where Lightning writes it only when the monitored
+    metric has improved, so that a run would fall back to its best epoch when it is resumed.
+
+    None is saved between an epoch's last step and its validation. With ``every_n_train_steps`` Lightning may save
+    there, and a run that is resumed from such a checkpoint begins the next epoch: the validation, and what it would
+    have chosen, is lost. Here this save waits for the epoch's end.
     """
 
     _waiting: tuple[Any, ...] | None = None
@@ -26,9 +30,21 @@ class Checkpoint(ModelCheckpoint):
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what is best, and the last in any case."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._keep_last(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the epochs asked for, and what waited."""
         super().on_train_epoch_end(trainer, pl_module)
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             super().on_train_batch_end(trainer, pl_module, *waiting)
+        if self._should_save_on_train_epoch_end(trainer):
+            self._keep_last(trainer)
+
+    def _keep_last(self, trainer: pl.Trainer) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):  # also where this step is saved already
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

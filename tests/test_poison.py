@@ -1,0 +1,177 @@
+"""What a model must not know is poisoned, and nothing changes."""
+
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, checkpoint, here, record, rows, same
+from tiny import BINS, N_IN, Tiny
+
+from neuro_lightning.config import instantiate
+from neuro_lightning.losses import poisson
+from neuro_lightning.models.gru import GRUNet
+
+POISONS = [math.nan, 1e30, -1e30]
+HIDDEN = ("heldout", "heldin_forward", "heldout_forward", "behavior", "rates")
+
+
+def tiny(poison: dict[str, float], **loader) -> Tiny:
+    return Tiny(n_train=37, n_val=11, poison=poison, batch_size=10, eval_batch_size=4, **loader)
+
+
+def gru(data: Tiny, *overrides: str):
+    """The configured GRU with random weights for these data, as a run would build it."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[*TINY, *overrides])
+    torch.manual_seed(0)
+    model = instantiate(cfg.model, spec=data.spec)
+    torch.nn.init.normal_(model.net.readout.weight)
+    return model
+
+
+# ---- the input
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_what_is_predicted_never_reaches_the_input(split, poison):
+    """Held-out neurons, forward bins, behavior and true rates of a batch are poisoned: inputs and outputs stay."""
+    clean, poisoned = tiny({}), tiny({f"{split}.{name}": poison for name in HIDDEN})
+    model = gru(clean).eval()
+    for one, other in zip(clean.eval_dataloader(split), poisoned.eval_dataloader(split), strict=True):
+        assert not same(one["targets"], other["targets"]), "the poison is there"
+        assert same(one["inputs"], other["inputs"])
+        assert same(model(one["inputs"])["log_rates"], model(other["inputs"])["log_rates"])
+
+
+def test_the_input_itself_matters():
+    clean, poisoned = tiny({}), tiny({"val.heldin": 3.0})
+    model = gru(clean).eval()
+    one, other = (next(iter(data.eval_dataloader("val"))) for data in (clean, poisoned))
+    assert not same(model(one["inputs"])["log_rates"], model(other["inputs"])["log_rates"])
+
+
+# ---- training and selection
+
+
+@pytest.fixture(scope="module")
+def clean_run(tmp_path_factory):
+    return here(tmp_path_factory.mktemp("clean"), "model.optimizer.lr=0.05", "baseline=null")
+
+
+def learned(folder):
+    return [checkpoint(folder, name)["state_dict"] for name in ("best.ckpt", "last.ckpt")]
+
+
+@pytest.mark.parametrize("poison", ["nan", "1e30"])
+def test_test_trials_change_nothing_about_a_run(clean_run, tmp_path, poison):
+    """All of their numbers, inputs too: same weights, same choice of checkpoint, same objective, same log."""
+    run = here(tmp_path, "model.optimizer.lr=0.05", f"++data.poison={{test:{poison}}}")
+    assert same(learned(run.folder), learned(clean_run.folder))
+    assert run.score == clean_run.score and rows(run.folder) == rows(clean_run.folder)
+    before, after = (record(folder)["metrics"] for folder in (clean_run.folder, run.folder))
+    assert {k: v for k, v in before.items() if k[:3] == "val"} == {k: v for k, v in after.items() if k[:3] == "val"}
+    assert before["test/co_bps"] != after["test/co_bps"], "the poison is there"
+
+
+@pytest.mark.parametrize("poison", ["nan", "1e30"])
+def test_validation_targets_do_not_train(clean_run, tmp_path, poison):
+    """They choose the checkpoint, and nothing else."""
+    parts = ",".join(f"val.{name}:{poison}" for name in ("heldout", "heldin_forward", "heldout_forward"))
+    run = here(tmp_path, "model.optimizer.lr=0.05", f"++data.poison={{{parts}}}")
+    assert same(learned(run.folder)[1], learned(clean_run.folder)[1])
+    assert [row["train/loss"] for row in rows(run.folder)] == [row["train/loss"] for row in rows(clean_run.folder)]
+    assert [row["val/co_bps"] for row in rows(run.folder)] != [row["val/co_bps"] for row in rows(clean_run.folder)]
+
+
+def test_training_targets_do(clean_run, tmp_path):
+    run = here(tmp_path, "model.optimizer.lr=0.05", "++data.poison={train.heldout:1.0}")
+    assert not same(learned(run.folder)[1], learned(clean_run.folder)[1])
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_what_is_masked_never_reaches_loss_or_gradient(poison):
+    torch.manual_seed(0)
+    mask = torch.rand(4, 5, 6) < 0.7
+    targets = torch.poisson(torch.ones(4, 5, 6))
+    results = []
+    for hidden in (0.0, poison):
+        log_rates = torch.linspace(-2, 2, 120).view(4, 5, 6).requires_grad_()
+        total, count = poisson(log_rates, torch.where(mask, targets, hidden), mask)
+        (total / count).backward()
+        results.append((total.detach(), count, log_rates.grad))
+    assert same(*results)
+    assert results[0][1] == mask.sum() and (results[0][2] != 0)[mask].all() and (results[0][2] == 0)[~mask].all()
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_rates_beneath_the_mask_do_no_harm(poison):
+    mask = torch.tensor([True, False])
+    log_rates = torch.tensor([0.5, poison], requires_grad=True)
+    total, _ = poisson(log_rates, torch.tensor([1.0, 2.0]), mask)
+    total.backward()
+    assert total.isfinite() and log_rates.grad[1] == 0 and log_rates.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_targets_that_were_not_observed_do_not_train(poison):
+    """Through the whole training step: NaN targets, as in the data, against other values beneath the same mask."""
+    data = tiny({})
+    batch = next(iter(data.train_dataloader()))
+    assert not batch["mask"].all() and batch["targets"].isnan().any()
+    gradients = []
+    for value in (0.0, poison):
+        model = gru(data)
+        torch.manual_seed(1)
+        model.training_step({**batch, "targets": torch.where(batch["mask"], batch["targets"], value)}, 0).backward()
+        gradients.append([weight.grad for weight in model.net.parameters()])
+    assert same(*gradients) and all(gradient.isfinite().all() for gradient in gradients[0])
+
+
+# ---- what coordinated dropout hides
+
+
+def test_what_is_scored_was_hidden():
+    """No held-in spike reaches the prediction that is scored against it, through the whole training step."""
+    data = tiny({})
+    batch = next(iter(data.train_dataloader()))
+    model = gru(data, "model.input_dropout=0")
+    seen = {}
+
+    def spy(net, inputs):
+        seen["shown"] = inputs[0]
+
+    def watch(net, inputs, output):
+        output["log_rates"].retain_grad()
+        seen["log_rates"] = output["log_rates"]
+
+    model.net.register_forward_pre_hook(spy)
+    model.net.register_forward_hook(watch)
+    counts = batch["inputs"].clone().requires_grad_()
+    model.training_step({**batch, "inputs": counts}, 0).backward()
+    scored = seen["log_rates"].grad[:, :BINS, :N_IN] != 0
+    assert scored.sum() == round(0.27 * counts.numel()), "the share that the config says"
+    assert (seen["shown"][scored] == 0).all(), "scored elements are shown as zeros"
+    assert (counts.grad[scored] == 0).all(), "and no way leads from them to the loss"
+    assert (counts.grad[~scored] != 0).any(), "while the others are the model's input"
+    others = seen["log_rates"].grad[:, :BINS, N_IN:] != 0
+    assert (others == batch["mask"][:, :BINS, N_IN:]).all(), "held-out targets are all scored"
+
+
+# ---- time
+
+
+@pytest.mark.parametrize("poison", [math.nan, 1e4])
+def test_a_causal_gru_does_not_see_the_future(poison):
+    torch.manual_seed(0)
+    inputs = torch.poisson(torch.ones(3, 10, 4))
+    poisoned = inputs.clone()
+    poisoned[:, 6:] = poison
+    for bidirectional in (False, True):
+        net = GRUNet(4, 6, 2, hidden=5, bidirectional=bidirectional).eval()
+        past, other = (net(x)["log_rates"][:, :6] for x in (inputs, poisoned))
+        assert same(past, other) is not bidirectional
