@@ -12,11 +12,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
@@ -29,8 +33,13 @@ LAUNCH_VARIABLES = (
     "MASTER_ADDR",
     "MASTER_PORT",
     "PL_GLOBAL_SEED",
+    "OMP_NUM_THREADS",
 )
 JOB_FILE = ".job.json"
+READY = "NEURO_LIGHTNING_READY"  # names the file by which a process says that it has come as far as the training
+GRACE_S = 60.0  # for the first process to notice by itself that another one has failed
+
+_children: list[subprocess.Popen] = []  # the other processes of the job that runs now
 
 
 class JobLauncher(_SubprocessScriptLauncher):
@@ -47,7 +56,36 @@ class JobLauncher(_SubprocessScriptLauncher):
         super().__init__(cluster_environment, num_processes, num_nodes)
         self.job = job
 
-    def _call_children_scripts(self) -> None:
+    def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        """Start the other processes and call the function in all of them.
+
+        Raises:
+            RuntimeError: another process failed; its own error stands above in the terminal.
+        """
+        if self.cluster_environment.creates_processes_externally:
+            if ready := os.environ.get(READY):
+                Path(ready).touch()
+            _set_num_threads_if_needed(num_processes=self.num_processes)
+            return function(*args, **kwargs)
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        with tempfile.TemporaryDirectory() as folder:
+            ready = [Path(folder) / str(rank) for rank in range(1, self.num_processes)]
+            self._start(ready)
+            while not all(file.exists() for file in ready):  # those who fail before they meet are not waited for
+                self._check()
+                time.sleep(0.05)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=[over], daemon=True).start()
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            self._check(patience_s=3.0)
+            raise
+        finally:
+            over.set()
+
+    def _start(self, ready: list[Path]) -> None:
         self._check_can_spawn_children()
         cluster = self.cluster_environment
         os.environ.update(
@@ -59,14 +97,34 @@ class JobLauncher(_SubprocessScriptLauncher):
         )
         search = os.pathsep.join(path or os.getcwd() for path in sys.path)
         command = [sys.executable, "-m", "neuro_lightning.distributed", str(self.job)]
-        self.procs = [
-            subprocess.Popen(
-                command,
-                env={**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": search},
-                stdout=subprocess.DEVNULL,  # one process speaks for the job; errors are heard from all
-            )
-            for rank in range(1, self.num_processes)
-        ]
+        for rank, file in enumerate(ready, start=1):
+            own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
+            # one process speaks for the job; errors are heard from all
+            process = subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL)
+            self.procs.append(process)
+            _children.append(process)
+
+    def _check(self, patience_s: float = 0.0) -> None:
+        """Raise if another process has failed, or does so within some seconds."""
+        until = time.monotonic() + patience_s
+        while not (failed := self._failed()) and time.monotonic() < until:
+            time.sleep(0.1)
+        if failed:
+            raise RuntimeError(f"{failed} of this job failed: its own error is printed above") from None
+
+    def _failed(self) -> str:
+        codes = {rank: process.poll() for rank, process in enumerate(self.procs, start=1)}
+        failed = [f"process {rank} (exit status {code})" for rank, code in codes.items() if code]
+        return " and ".join(failed)
+
+    def _watch(self, over: threading.Event) -> None:
+        """End a job that waits forever for a process that is gone."""
+        while not over.wait(1.0):
+            if (failed := self._failed()) and not over.wait(GRACE_S):
+                print(
+                    f"error: {failed} of this job failed: its own error is printed above", file=sys.stderr, flush=True
+                )
+                os._exit(1)
 
 
 class JobDDPStrategy(DDPStrategy):
@@ -90,24 +148,41 @@ class JobDDPStrategy(DDPStrategy):
 
 def write_job(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     """Leave the job's resolved config where the other processes find it."""
-    (folder / JOB_FILE).write_text(json.dumps({"config": config, "overrides": overrides}))
+    if is_main_process():
+        (folder / JOB_FILE).write_text(json.dumps({"config": config, "overrides": overrides}))
 
 
 @contextmanager
 def job_environment() -> Iterator[None]:
-    """Undo what a distributed job leaves in the environment, so that the next job of a sweep starts clean."""
-    before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
+    """Undo what a distributed job leaves behind, so that the next job of a sweep starts clean."""
+    import torch
+
+    before, threads = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}, torch.get_num_threads()
+    patience_s = 0.0
     try:
         yield
+        patience_s = GRACE_S
     finally:
-        import torch
-
+        _end_children(patience_s)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        torch.set_num_threads(threads)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _end_children(patience_s: float) -> None:
+    """Let the other processes finish, but not longer than this."""
+    until = time.monotonic() + patience_s
+    while _children:
+        process = _children.pop()
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def is_main_process() -> bool:
@@ -121,10 +196,14 @@ def _child(job: str) -> None:
     """Run a job's config as one of its processes."""
     from omegaconf import OmegaConf
 
+    from neuro_lightning.errors import NeuroError
     from neuro_lightning.run import train
 
     content = json.loads(Path(job).read_text())
-    train(OmegaConf.create(content["config"]), content["overrides"])
+    try:
+        train(OmegaConf.create(content["config"]), content["overrides"])
+    except NeuroError as error:
+        sys.exit(f"error in process {os.environ['LOCAL_RANK']}: {error}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,19 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Fail(pl.Callback):
+    """Fails in one of a job's processes: before they meet, or after their second step."""
+
+    def __init__(self, process: int, early: bool) -> None:
+        self.process, self.early = process, early
+        if early and os.environ.get("LOCAL_RANK", "0") == str(process):
+            raise RuntimeError(f"process {process} has failed early")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
+        if trainer.global_step == 2 and trainer.global_rank == self.process:
+            raise RuntimeError(f"process {self.process} has failed at work")
+
+
 class Snapshot(Checkpoint):
     """Copies the run's folder after every checkpoint: what a power cut at this moment would leave behind."""
 

@@ -1,0 +1,83 @@
+"""Two processes train the model of one."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+from runs import PLAIN, TINY, checkpoint, command, here, record, rows, same
+
+from neuro_lightning.distributed import LAUNCH_VARIABLES, job_environment
+
+# plain descent: adaptive steps would blow the last bit of a vanishing gradient up to a whole step
+DESCENT = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5"]
+TWO = ["trainer=ddp_cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1"]
+
+
+def children_left(folder) -> str:
+    """Processes of jobs in this folder that still run."""
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    return "\n".join(
+        line for line in found.splitlines() if "neuro_lightning.distributed" in line and str(folder) in line
+    )
+
+
+def assert_equal_runs(two, one):
+    ours, theirs = checkpoint(two)["state_dict"], checkpoint(one)["state_dict"]
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-9, atol=1e-11)
+    assert len(rows(two)) == len(rows(one)) == 3
+    for row, wanted in zip(rows(two), rows(one), strict=True):
+        assert row.keys() == wanted.keys()
+        assert [float(value) for value in row.values()] == pytest.approx([float(v) for v in wanted.values()], rel=2e-6)
+    assert record(two)["metrics"] == pytest.approx(record(one)["metrics"], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path):
+    """37 and 11 trials, NaN targets, 10 trials in a batch over both: the weights, log and scores of one process."""
+    sweep = command(
+        tmp_path, "-m", *TINY, *DESCENT, *TWO, "seed=0,1", "data.shuffle_seed=0",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${hydra.job.num}", timeout=240,
+    )  # fmt: skip
+    assert sweep.returncode == 0, sweep.stderr
+    assert "Traceback" not in sweep.stderr and sweep.stdout.count("Scores on tiny") == 2, "one process speaks"
+    assert "sync_dist" not in sweep.stderr
+    for seed in (0, 1):
+        two = tmp_path / "sweep" / str(seed)
+        one = here(tmp_path / f"one{seed}", *DESCENT, f"seed={seed}", "data.shuffle_seed=0")
+        assert_equal_runs(two, one.folder)
+        assert (record(two)["processes"], record(one.folder)["processes"]) == (2, 1)
+        assert record(two)["seed"] == seed and record(two)["objective"]["value"] == pytest.approx(one.score, rel=1e-9)
+    assert not same(checkpoint(tmp_path / "one0")["state_dict"], checkpoint(tmp_path / "one1")["state_dict"])
+    assert not children_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("process", "early"), [(0, False), (1, False), (1, True)])
+def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
+    """With a message, without hanging, and without a trace for the next job of this process."""
+    before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
+    failing = f"+callbacks.fail={{_target_:tiny.Fail,process:{process},early:{str(early).lower()}}}"
+    with pytest.raises(RuntimeError) as caught:
+        here(tmp_path / "run", *TWO, failing)
+    said = capfd.readouterr().err
+    if process == 0:
+        assert "process 0 has failed at work" in str(caught.value)
+    else:
+        assert "process 1 (exit status 1) of this job failed" in str(caught.value)
+        assert f"process 1 has failed {'early' if early else 'at work'}" in said
+    assert record(tmp_path / "run")["status"] == "failed"
+    assert {name: os.environ.get(name) for name in LAUNCH_VARIABLES} == before
+    assert not torch.distributed.is_initialized() and not children_left(tmp_path)
+
+
+def test_the_environment_is_put_back(monkeypatch):
+    monkeypatch.setenv("RANK", "7")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    threads = torch.get_num_threads()
+    with pytest.raises(KeyError), job_environment():
+        os.environ["LOCAL_RANK"], os.environ["RANK"] = "1", "1"
+        torch.set_num_threads(threads + 1)
+        raise KeyError
+    assert os.environ["RANK"] == "7" and "LOCAL_RANK" not in os.environ and torch.get_num_threads() == threads
