@@ -21,6 +21,12 @@ class Checkpoint(ModelCheckpoint):
 
     _waiting: tuple[Any, ...] | None = None
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """A model that is fitted in closed form takes no steps, and is saved all the same."""
+        super().setup(trainer, pl_module, stage)
+        if self._last_global_step_saved == 0:
+            self._last_global_step_saved = -1
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import ConfigError
 
 
 class NLB(PopulationDataModule):
@@ -80,12 +81,14 @@ class Lorenz(PopulationDataModule):
     Args:
         sizes: how much is simulated.
         step: the system's time in a bin; larger is faster.
+        simulate: true; the key is here so that a sweep can set it for all its datasets.
         seed: of the simulation.
         loader: see :class:`PopulationDataModule`.
     """
 
-    def __init__(self, *, sizes: Any, step: float, seed: int = 0, **loader: Any) -> None:
+    def __init__(self, *, sizes: Any, step: float, simulate: bool = True, seed: int = 0, **loader: Any) -> None:
         super().__init__(**loader)
+        _only_simulated("lorenz", simulate)
         self.sizes, self.step, self.seed = sizes, step, seed
 
     def load(self) -> Recording:
@@ -103,12 +106,24 @@ class ChaoticRNN(PopulationDataModule):
         n_units: units of the network.
         gain: of its weights; the larger the more chaotic.
         tau_ms: the units' time constant.
+        simulate: true; the key is here so that a sweep can set it for all its datasets.
         seed: of the simulation.
         loader: see :class:`PopulationDataModule`.
     """
 
-    def __init__(self, *, sizes: Any, n_units: int, gain: float, tau_ms: float, seed: int = 0, **loader: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sizes: Any,
+        n_units: int,
+        gain: float,
+        tau_ms: float,
+        simulate: bool = True,
+        seed: int = 0,
+        **loader: Any,
+    ) -> None:
         super().__init__(**loader)
+        _only_simulated("chaotic_rnn", simulate)
         self.sizes, self.seed = sizes, seed
         self.network = {"n_units": n_units, "gain": gain, "tau_ms": tau_ms}
 
@@ -218,3 +233,8 @@ class LFADSH5(PopulationDataModule):
         from neuro_lightning.data.lfads_h5 import load_lfads_h5
 
         return load_lfads_h5(self.path, **self.options)
+
+
+def _only_simulated(name: str, simulate: bool) -> None:
+    if not simulate:
+        raise ConfigError(f"data.simulate=false: {name} exists only as a simulation; choose a recorded dataset")
