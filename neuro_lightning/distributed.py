@@ -142,6 +142,11 @@ class JobDDPStrategy(DDPStrategy):
         super().__init__(process_group_backend=process_group_backend, find_unused_parameters=find_unused_parameters)
         self.job = Path(job)
 
+    def configure_ddp(self) -> None:
+        """Wrap the model for the exchange of gradients, if it has any: closed-form models have none."""
+        if any(weight.requires_grad for weight in self.model.parameters()):
+            super().configure_ddp()
+
     def _configure_launcher(self) -> None:
         self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes, self.job)
 

@@ -52,6 +52,9 @@ def test_from_any_checkpoint_the_same_bits(whole, moment):
     for what in ("optimizer_states", "lr_schedulers", "loops", "epoch", "global_step", "Tiny", "neuro_lightning"):
         assert same(final[what], whole.final[what]), what
     assert rows(whole.folder) == whole.rows, "every row once, as if written in one go"
+    assert [row["step"] for row in whole.rows] == ["3", "7", "11", "15"] and all(
+        row["train/loss"] for row in whole.rows
+    )
     assert score == whole.score
     after = record(whole.folder)
     assert after["run_id"] == whole.record["run_id"] and after["started"] == whole.record["started"]
