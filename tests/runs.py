@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,10 +28,10 @@ PLAIN = [
 ]  # fmt: skip
 
 
-def here(folder: Path, *overrides: str) -> SimpleNamespace:
+def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNamespace:
     """Train on the tiny recording in this process; the run's folder and score."""
     with initialize_config_dir(str(ROOT / "conf")):
-        cfg = compose("train", overrides=[*TINY, f"paths.output_dir={folder}", *overrides])
+        cfg = compose("train", overrides=[*base, f"paths.output_dir={folder}", *overrides])
     return SimpleNamespace(folder=folder, score=train(cfg, overrides))
 
 

@@ -37,7 +37,7 @@ def assert_equal_runs(two, one):
 def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path):
     """37 and 11 trials, NaN targets, 10 trials in a batch over both: the weights, log and scores of one process."""
     sweep = command(
-        tmp_path, "-m", *TINY, *DESCENT, *TWO, "seed=0,1", "data.shuffle_seed=0",
+        tmp_path, "-m", *TINY, *DESCENT, *TWO, "seed=0,1",
         f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${hydra.job.num}", timeout=240,
     )  # fmt: skip
     assert sweep.returncode == 0, sweep.stderr
@@ -45,12 +45,31 @@ def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path):
     assert "sync_dist" not in sweep.stderr
     for seed in (0, 1):
         two = tmp_path / "sweep" / str(seed)
-        one = here(tmp_path / f"one{seed}", *DESCENT, f"seed={seed}", "data.shuffle_seed=0")
+        one = here(tmp_path / f"one{seed}", *DESCENT, f"seed={seed}")
         assert_equal_runs(two, one.folder)
         assert (record(two)["processes"], record(one.folder)["processes"]) == (2, 1)
         assert record(two)["seed"] == seed and record(two)["objective"]["value"] == pytest.approx(one.score, rel=1e-9)
     assert not same(checkpoint(tmp_path / "one0")["state_dict"], checkpoint(tmp_path / "one1")["state_dict"])
     assert not children_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_within_an_epoch(tmp_path):
+    """Each goes on with its share of the batches that are left."""
+    keep = "dirpath:'${paths.output_dir}/checkpoints',filename:step,every_n_train_steps:1,enable_version_counter:false"
+    steps = f"+callbacks.steps={{_target_:neuro_lightning.callbacks.checkpoint.Checkpoint,{keep}}}"
+    with pytest.raises(RuntimeError, match="has failed at work"):
+        here(tmp_path / "two", *DESCENT, *TWO, steps, "+callbacks.fail={_target_:tiny.Fail,process:0,early:false}")
+    assert checkpoint(tmp_path / "two", "step.ckpt")["Tiny"] == {"epoch": 0, "batches": 1}
+    here(tmp_path / "two", *DESCENT, *TWO, steps, f"resume={tmp_path}/two/checkpoints/step.ckpt")
+    assert_equal_runs(tmp_path / "two", here(tmp_path / "one", *DESCENT).folder)
+
+
+@pytest.mark.slow
+def test_a_model_without_gradients_runs_too(tmp_path):
+    chosen = [override for override in TINY if not override.startswith("model")]
+    here(tmp_path, *TWO, "model=smoothing", base=chosen)
+    assert record(tmp_path)["metrics"]["val/co_bps"] > 0.05 and record(tmp_path)["processes"] == 2
 
 
 @pytest.mark.slow

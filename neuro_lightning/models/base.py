@@ -207,6 +207,8 @@ class PopulationModule(pl.LightningModule):
                 f"the checkpoint does not fit the model: {other[0]} has the shape {_shape(theirs, other[0])} in it and "
                 f"{_shape(ours, other[0])} here; resume with the model that it is of"
             )
+        if any(theirs[name].dtype == torch.float64 for name, _ in self.named_parameters()):
+            self.double()  # Lightning loads the weights before it converts the model to double precision
         self._epoch_sums = dict(saved.get("epoch_sums", {}))
 
 
