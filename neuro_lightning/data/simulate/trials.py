@@ -35,9 +35,9 @@ class Sizes:
         depth: standard deviation of a neuron's log-rate over time.
     """
 
-    n_train: int = 600
-    n_val: int = 150
-    n_test: int = 150
+    n_train: int = 400
+    n_val: int = 100
+    n_test: int = 100
     n_conditions: int = 100
     n_in: int = 48
     n_out: int = 16
