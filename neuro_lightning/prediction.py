@@ -54,7 +54,8 @@ def evaluation_split(recording: Recording) -> str:
 def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A submission's arrays, checked.
 
-    The trials that are not predicted were supplied for training; they come in the order of the trial table.
+    The trials that are not predicted were supplied for training; they come in the order of the trial table, where
+    the recording knows it.
 
     Args:
         recording: what was predicted.
@@ -69,8 +70,10 @@ def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dic
     bins, n_in = evaluated.heldin.shape[1:]
     parts = {"eval": rates[target]}
     if supplied:
-        table = np.concatenate([recording.splits[split].row for split in supplied])
-        parts["train"] = np.concatenate([rates[split] for split in supplied])[np.argsort(table, kind="stable")]
+        parts["train"] = np.concatenate([rates[split] for split in supplied])
+        rows = [recording.splits[split].row for split in supplied]
+        if all(row is not None for row in rows):
+            parts["train"] = parts["train"][np.argsort(np.concatenate(rows), kind="stable")]
     arrays: dict[str, np.ndarray] = {}
     for names, side, time in (
         (TRAIN, "train", slice(0, bins)),

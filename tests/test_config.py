@@ -28,7 +28,7 @@ def composed(tmp_path_factory):
     def make(*overrides, name="train"):
         needed = ["data.path=some.nwb"] if {"data=nwb", "data=lfads_h5"} & set(overrides) else []
         where = [f"paths.output_dir={output}"] if name == "train" else ["ckpt=x"]
-        return compose(name, overrides=[*overrides, *needed, *where])
+        return compose(name, overrides=[*needed, *overrides, *where])
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         yield make

@@ -33,7 +33,7 @@ class Waves(PopulationDataModule):
         return Recording("waves", 10, splits, np.arange(12), simulated=True)
 '''
 
-MODEL = '''
+MODEL = """
 from torch import nn
 
 from neuro_lightning.models.base import PopulationModule
@@ -51,7 +51,7 @@ class LinearNet(nn.Module):
 class Linear(PopulationModule):
     def __init__(self, spec, *, width: int, optimizer=None):
         super().__init__(LinearNet(spec.n_in, spec.n_neurons, width), spec, optimizer=optimizer)
-'''
+"""
 
 
 def write(folder: Path) -> None:
@@ -75,8 +75,10 @@ def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProce
 
 def test_a_dataset_and_a_model_from_outside(tmp_path):
     write(tmp_path)
-    chosen = ["hydra.searchpath=[file://./my_conf]", "data=waves", "model=linear", "logger=csv", "callbacks=minimal",
-              "trainer=cpu", "trainer.max_epochs=20", "data.batch_size=8", "hydra.run.dir=out"]  # fmt: skip
+    chosen = [
+        "hydra.searchpath=[file://./my_conf]", "data=waves", "model=linear", "logger=csv", "callbacks=minimal",
+        "trainer=cpu", "trainer.max_epochs=30", "model.optimizer.lr=0.02", "data.batch_size=8", "hydra.run.dir=out",
+    ]  # fmt: skip
     refused = run(tmp_path, "train.py", *chosen)
     assert refused.returncode != 0 and "add trusted=[my_lab]" in refused.stderr, refused.stderr
     trained = run(tmp_path, "train.py", *chosen, "trusted=[my_lab]")
