@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -52,7 +53,8 @@ def _train_app(cfg: DictConfig) -> float:
 
     overrides = list(HydraConfig.get().overrides.task)
     group = Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
-    return _reported(lambda: run.train(cfg, overrides, group), sweep=_in_sweep())
+    worst = math.inf if cfg.mode == "min" else -math.inf
+    return _reported(lambda: run.train(cfg, overrides, group), sweep=_in_sweep(), worst=worst)
 
 
 @hydra.main(config_path=CONF, config_name="predict")
@@ -66,8 +68,8 @@ def _in_sweep() -> bool:
     return str(HydraConfig.get().mode).endswith("MULTIRUN")
 
 
-def _reported(job: Callable[[], Any], *, sweep: bool) -> Any:
-    """Show an error that the user can mend as one message; a failed job does not end a sweep."""
+def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -> Any:
+    """Show an error that the user can mend as one message; a failed job does not end a sweep, it is the worst."""
     try:
         return job()
     except Exception as error:
@@ -80,4 +82,4 @@ def _reported(job: Callable[[], Any], *, sweep: bool) -> Any:
         if not sweep:
             sys.exit(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
-        return float("nan")
+        return worst
