@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
-from neuro_lightning.errors import NeuroError
+from neuro_lightning.errors import Interrupted, NeuroError
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
 # on the machine; sleeping costs next to nothing. It must be said before torch is imported.
@@ -72,6 +72,9 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
     """Show an error that the user can mend as one message; a failed job does not end a sweep, it is the worst."""
     try:
         return job()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(130)  # also out of a sweep
     except Exception as error:
         if not sweep and not isinstance(error, NeuroError):
             raise

@@ -41,7 +41,7 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
         given: arguments that the config cannot hold.
 
     Raises:
-        ConfigError: the target lies outside the trusted packages or cannot be imported.
+        ConfigError: the target lies outside the trusted packages, cannot be imported, or refuses a value.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
@@ -53,10 +53,10 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
             cfg, _convert_="all", _execution_whitelist_=allowed, **({"_partial_": True} if given else {})
         )
         return built(**given) if given else built
+    except (TypeError, ValueError) as error:  # the object's own complaint, to which Hydra has added the key
+        keys = [note.removeprefix("full_key: ") for note in getattr(error, "__notes__", []) if "full_key" in note]
+        raise ConfigError(": ".join([*keys[:1], str(error)])) from error
     except InstantiationException as error:
-        cause = error.__cause__
-        if cause is not None and not isinstance(cause, ImportError | TypeError):
-            raise cause from None  # the object's own complaint, not Hydra's wrapping of it
         hint = "(to build from a package of your own, add trusted=[package])"
         raise ConfigError(f"{str(error).splitlines()[0]}\n{hint}") from None
 

@@ -17,5 +17,9 @@ class CheckpointError(NeuroError):
     """A checkpoint is missing, damaged, or belongs to other data."""
 
 
+class Interrupted(NeuroError):
+    """The user stopped a run."""
+
+
 class SubmissionError(NeuroError):
     """A submission or target file does not hold what the benchmark expects."""

@@ -38,6 +38,7 @@ class RunRecord:
         self.path = Path(folder) / FILE_NAME
         before = read_record(self.path) if resumed and self.path.is_file() else {}
         self.values: dict[str, Any] = before
+        self._found = dict(before)
         self.run_id: str = self.values.get("run_id") or stable_id(folder)
         self._spent = float(self.values.get("wall_s") or 0.0)
         self._begin = time.perf_counter()
@@ -80,6 +81,15 @@ class RunRecord:
         """The run ended with ``error``."""
         text = str(error) or type(error).__name__
         self._close("failed", f"{type(error).__name__}: {text}", {})
+
+    def interrupt(self) -> None:
+        """The user stopped the run."""
+        self._close("interrupted", None, {})
+
+    def restore(self) -> None:
+        """A resume that was refused before it trained anything leaves the record as it found it."""
+        self.values = self._found
+        self._write()
 
     def _close(self, status: str, error: str | None, values: dict[str, Any]) -> None:
         wall = self._spent + time.perf_counter() - self._begin

@@ -13,7 +13,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     """Turn ``resume=...`` into the overrides of the run that it names.
 
     The old run's overrides come first, so that what is typed now wins; the run goes on in its own folder, from its
-    last checkpoint.
+    last checkpoint. The folder's own config stays as it is: an attempt with a mistaken override leaves no trace.
 
     Args:
         arguments: the command line, without the program.
@@ -33,7 +33,13 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     checkpoint = _checkpoint(wanted[-1])
     folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     rest = [word for word in arguments if not word.startswith("resume=")]
-    return [*_old_overrides(folder), *rest, f"hydra.run.dir='{folder}'", f"resume='{checkpoint}'"]
+    return [
+        *_old_overrides(folder),
+        *rest,
+        f"hydra.run.dir='{folder}'",
+        "hydra.output_subdir=null",
+        f"resume='{checkpoint}'",
+    ]
 
 
 def _checkpoint(name: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
@@ -22,7 +23,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
 from neuro_lightning.ensemble import mean_rates
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.models.base import PopulationModule
@@ -67,6 +68,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         write_job(output, config, list(overrides))
         with loggers_of(cfg, config, overrides, group, record, title(model, data, cfg.seed)) as loggers:
             trainer = build_trainer(cfg, loggers, output)
+            check_resume(cfg.resume, trainer)
             print_header(data.recording, model, trainer, output)
             trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
             if not is_main_process():
@@ -88,9 +90,35 @@ def recorded(output: Path, config: dict[str, Any], overrides: Sequence[str]) -> 
     record.start(config=config, overrides=overrides, seed=config["seed"])
     try:
         yield record
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
+        record.interrupt()
+        hint = f"go on with: python train.py resume={relative(output)}" if any(output.rglob("last.ckpt")) else ""
+        raise Interrupted(f"interrupted. {hint}".rstrip()) from error
+    except NeuroError as error:
+        if config["resume"] is None:
+            record.fail(error)
+        else:
+            record.restore()
+        raise
     except BaseException as error:
         record.fail(error)
         raise
+
+
+def check_resume(checkpoint: str | None, trainer: pl.Trainer) -> None:
+    """A run that has done all its epochs cannot go on.
+
+    Raises:
+        CheckpointError: saying which key to raise.
+    """
+    if checkpoint is None or trainer.max_epochs in (None, -1):
+        return
+    done = read_checkpoint(checkpoint)["epoch"] + 1
+    if done > trainer.max_epochs:
+        raise CheckpointError(
+            f"{checkpoint} has trained {done} epochs already: give trainer.max_epochs={done} or more, "
+            f"not {trainer.max_epochs}"
+        )
 
 
 def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
@@ -154,11 +182,20 @@ def loggers_of(
 
 
 def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Trainer:
-    """Lightning's trainer with the config's callbacks."""
+    """Lightning's trainer with the config's callbacks.
+
+    Raises:
+        ConfigError: the trainer cannot be had on this machine.
+    """
     callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
-    return instantiate(
-        cfg.trainer, trusted=cfg.trusted, callbacks=callbacks, logger=loggers or False, default_root_dir=str(output)
-    )
+    every, epochs = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
+    if every and epochs and 0 < epochs < every:  # a short run is validated at its end
+        cfg.trainer.check_val_every_n_epoch = epochs
+    given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(output)}
+    try:
+        return instantiate(cfg.trainer, trusted=cfg.trusted, **given)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error} On this machine, try trainer=cpu") from error
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -175,7 +212,7 @@ def score_best(
     if (path := best_checkpoint(trainer)) is not None:
         model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
     predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
-    if cfg.baseline is not None:
+    if cfg.baseline is not None and cfg.baseline._target_ != cfg.model._target_:
         baseline = instantiate(cfg.baseline, trusted=cfg.trusted, spec=data.spec)
         baseline.fit_net(data.dataset("train", evaluate=False))
         predictors["baseline"] = network_predictor(baseline.net)
@@ -275,7 +312,11 @@ def predict(cfg: DictConfig) -> Path:
     rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
     arrays = submission_arrays(recording, rates)
     output = write_submission(
-        config["output"], recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"]
+        config["output"] or config["merge_into"] or "submission.h5",
+        recording.name,
+        recording.bin_ms,
+        arrays,
+        merge_into=config["merge_into"],
     )
     print_written(output, recording, arrays, checkpoints)
     if config["score"]:
@@ -284,9 +325,15 @@ def predict(cfg: DictConfig) -> Path:
 
 
 def pick_device(name: str) -> str:
-    """``auto`` takes a GPU where there is one."""
+    """``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     import torch
 
+    if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigError(f"device={name}: there is none on this machine; give auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 

@@ -101,8 +101,11 @@ def test_nothing_outside_the_trusted_packages_is_built():
 
 
 def test_an_objects_own_complaint_comes_through():
-    with pytest.raises(ValueError, match=r"masking.rate must lie in \[0, 1\)"):
-        instantiate(OmegaConf.create({"_target_": "neuro_lightning.nn.masking.CoordinatedDropout", "rate": 2.0}))
+    masking = {"_target_": "neuro_lightning.nn.masking.CoordinatedDropout", "rate": 2.0}
+    with pytest.raises(ConfigError, match=r"^model.masking: masking.rate must lie in \[0, 1\)"):
+        instantiate(OmegaConf.create({"model": {"masking": masking}}).model)
+    with pytest.raises(ConfigError, match=r"^model: '<=' not supported"):
+        instantiate(OmegaConf.create({"model": {**masking, "rate": "much"}}).model)
 
 
 def test_the_command_line_answers_without_heavy_imports():

@@ -113,7 +113,8 @@ def test_old_overrides_come_first_and_the_folder_stays(tmp_path):
     run = a_run(tmp_path / "run", "model=gru", "seed=3", "resume=old")
     found = resume_arguments([f"resume={run}", "trainer.max_epochs=9"])
     last = run / "checkpoints" / "last.ckpt"
-    assert found == ["model=gru", "seed=3", "trainer.max_epochs=9", f"hydra.run.dir='{run}'", f"resume='{last}'"]
+    there = [f"hydra.run.dir='{run}'", "hydra.output_subdir=null", f"resume='{last}'"]
+    assert found == ["model=gru", "seed=3", "trainer.max_epochs=9", *there]
     assert f"resume='{run / 'checkpoints/best.ckpt'}'" in resume_arguments([f"resume='{run}/checkpoints/best.ckpt'"])
 
 

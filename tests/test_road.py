@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -68,7 +70,7 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_a_submission_of_two_datasets_scores_as_the_runs_said(runs):
     shown = predict(runs, "ckpt=maze", "output=submission.h5")
-    predict(runs, "ckpt=bump", "output=submission.h5", "merge_into=submission.h5")
+    predict(runs, "ckpt=bump", "merge_into=submission.h5")
     with h5py.File(runs / "submission.h5") as file:
         assert set(file) == {"mc_maze_small_20", "area2_bump_20"}
         assert all(
@@ -156,6 +158,8 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
         (["data=nwb", "data.path=nothing.nwb"], "nothing.nwb"),
         (["data=mc_rtt", "data.download=false"], "sub-Indy_desc-train_behavior+ecephys.nwb"),
         (["data=mc_rtt", "data.simulate=true", "data.bin_ms=7"], "bin_ms"),
+        (["trainer=gpu"], "try trainer=cpu"),
+        (["model.masking.rate=2"], "model.masking: masking.rate must lie in [0, 1)"),
         (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
         (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
     ],
@@ -164,6 +168,45 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, overrides, me
     with pytest.raises(NeuroError, match=re.escape(message)):
         train(tmp_path, "run", *overrides)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+SMALL = ["data.sizes.n_train=40", "data.sizes.n_val=10", "data.sizes.n_test=10", "data.sizes.n_conditions=10"]
+
+
+@pytest.mark.parametrize("mode", ["fast", "limit", "overfit", "profile"])
+def test_every_debug_mode_runs(tmp_path, mode):
+    words = [f"debug={mode}", "paths.output_dir=run", *SMALL, "data.batch_size=16", "model.hidden=8"]
+    with contextlib.chdir(tmp_path):
+        run_train(compose("train", words), words)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished" and record["checkpoints"]["best"]
+
+
+def test_a_run_shorter_than_its_validation_interval_is_validated_at_its_end(tmp_path):
+    train(tmp_path, "run", *SMALL, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=5")
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):
+    train(tmp_path, "run", *SMALL)
+    before = (tmp_path / "run" / "run.json").read_text()
+    last = "resume=run/checkpoints/last.ckpt"
+    for overrides, message in ((["trainer.max_epochs=1"], "has trained 2 epochs already"), (["model.hidden=9"], "fit")):
+        with pytest.raises(NeuroError, match=message):
+            train(tmp_path, "run", *SMALL, last, *overrides)
+        assert (tmp_path / "run" / "run.json").read_text() == before
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    words = [sys.executable, str(ROOT / "train.py"), *QUICK, *SMALL, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130 and "python train.py resume=run" in error and "Traceback" not in error
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
 
 
 def test_an_error_is_one_line_without_a_traceback(tmp_path):

@@ -120,6 +120,8 @@ class PopulationDataModule(pl.LightningDataModule):
         """Shuffled training batches."""
         dataset = self.dataset("train", evaluate=False)
         rank, world = self._place()
+        if self.trainer is not None and self.trainer.overfit_batches:
+            return self._loader(dataset, Shards(len(dataset), self.batch_size, rank=rank, world=world))
         try:
             sampler = EpochBatches(len(dataset), self.batch_size, seed=self.shuffle_seed, rank=rank, world=world)
         except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -53,8 +53,10 @@ class EpochBatches(Sampler[list[int]]):
             yield batch[self.rank :: self.world].tolist()
 
 
-class Shards(Sampler[list[int]]):
+class Shards(SequentialSampler):
     """All trials once, in order, dealt to the processes without padding: no trial is scored twice.
+
+    A ``SequentialSampler`` by name, so that Lightning leaves it alone when it overfits a few batches.
 
     Args:
         n: trials in the split.
@@ -64,6 +66,7 @@ class Shards(Sampler[list[int]]):
     """
 
     def __init__(self, n: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
+        super().__init__(range(n))
         self.index = range(rank, n, world)
         self.batch_size = batch_size
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from neuro_lightning.contracts import Batch, DataSpec, Output
-from neuro_lightning.errors import CheckpointError
+from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import poisson
 from neuro_lightning.metrics.collection import MetricSet, build_metrics
 
@@ -64,6 +64,7 @@ class PopulationModule(pl.LightningModule):
             mask = mask.clone()
             mask[:, : self.spec.n_bins, : self.spec.n_in] &= scored
         output = self.net(inputs)
+        self._check_shape(output, batch)
         total, count = poisson(output["log_rates"], batch["targets"], mask)
         terms = output.get("losses", {})
         everywhere = self._add_to_epoch({"loss": total, "count": count, **terms})
@@ -118,6 +119,21 @@ class PopulationModule(pl.LightningModule):
             if config.reduce_on_plateau and config.monitor in scores:
                 config.scheduler.step(scores[config.monitor])
 
+    def _check_shape(self, output: Output, batch: Batch) -> None:
+        """A network of one's own is told what is missing.
+
+        Raises:
+            ConfigError: the log-rates are not shaped like the targets.
+        """
+        found, wanted = tuple(output["log_rates"].shape), tuple(batch["targets"].shape)
+        if found != wanted:
+            spec = self.spec
+            raise ConfigError(
+                f"{type(self.net).__name__} returns log_rates of shape {found} where {spec.dataset} needs {wanted}: "
+                f"(trials, {spec.n_bins} observed + {spec.n_forward} forward bins, "
+                f"{spec.n_in} held-in + {spec.n_out} held-out neurons)"
+            )
+
     # ---- evaluation
 
     @property
@@ -134,6 +150,7 @@ class PopulationModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str, dataloader_idx: int) -> None:
         output, metrics = self(batch["inputs"]), self.metrics[split]
+        self._check_shape(output, batch)
         if dataloader_idx > 0:  # the training trials, from which velocity is decoded
             metrics["scores"].update_train(output, batch)
             return

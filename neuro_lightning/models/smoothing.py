@@ -64,7 +64,7 @@ class SmoothingNet(nn.Module):
             alpha: ridge penalties to try.
         """
         batch = data[list(range(len(data)))]
-        sd, penalty = sd_bins[0], alpha[0]
+        sd, penalty = sd_bins[len(sd_bins) // 2], max(alpha)  # of too few trials to choose with
         if len(data) >= 10:
             middle = alpha[len(alpha) // 2]
             if len(sd_bins) > 1:

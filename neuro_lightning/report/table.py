@@ -134,7 +134,9 @@ def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def number(value: float | None, digits: int = 4) -> str:
     """A score as text; ``-`` for one that is unknown."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
 def percent(value: float | None, whole: float | None) -> str:

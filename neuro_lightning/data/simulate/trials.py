@@ -38,7 +38,7 @@ class Sizes:
     n_train: int = 400
     n_val: int = 100
     n_test: int = 100
-    n_conditions: int = 100
+    n_conditions: int = 50
     n_in: int = 48
     n_out: int = 16
     n_bins: int = 100
