@@ -35,22 +35,25 @@ class Waves(PopulationDataModule):
 
 MODEL = """
 from torch import nn
+from torch.nn import functional as F
 
 from neuro_lightning.models.base import PopulationModule
 
 
-class LinearNet(nn.Module):
-    def __init__(self, n_in, n_neurons, width):
+class LinearNet(nn.Module):     # counts of held-in neurons -> log-rates of all, in observed and forward bins
+    def __init__(self, spec, width):
         super().__init__()
-        self.conv = nn.Conv1d(n_in, n_neurons, 2 * width + 1, padding=width)
+        self.n_forward = spec.n_forward
+        self.conv = nn.Conv1d(spec.n_in, spec.n_neurons, 2 * width + 1, padding=width)
 
-    def forward(self, inputs):
-        return {"log_rates": self.conv(inputs.transpose(1, 2)).transpose(1, 2)}
+    def forward(self, inputs):  # (B, T, N_in)
+        padded = F.pad(inputs, (0, 0, 0, self.n_forward))
+        return {"log_rates": self.conv(padded.transpose(1, 2)).transpose(1, 2)}
 
 
 class Linear(PopulationModule):
     def __init__(self, spec, *, width: int, optimizer=None):
-        super().__init__(LinearNet(spec.n_in, spec.n_neurons, width), spec, optimizer=optimizer)
+        super().__init__(LinearNet(spec, width), spec, optimizer=optimizer)
 """
 
 
@@ -71,6 +74,11 @@ def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProce
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     command = [sys.executable, str(ROOT / script), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_readme_shows_this_very_model():
+    shown = (ROOT / "README.md").read_text().replace("\n    ", "\n")
+    assert " ".join(MODEL.split()) in " ".join(shown.split())
 
 
 def test_a_dataset_and_a_model_from_outside(tmp_path):
