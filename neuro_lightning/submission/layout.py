@@ -6,14 +6,13 @@ what they are scored against. Source: Neural Latents Benchmark '21; neurallatent
 
 from __future__ import annotations
 
+from neuro_lightning.data.nlb.params import BIN_WIDTHS, group_name
+
 SCALING = {"mc_maze_large": "[500]", "mc_maze_medium": "[250]", "mc_maze_small": "[100]"}
 """The scaling sets, reported together, and the prefix of their scores: the number of training trials."""
 
 DATASETS = ("mc_maze", "mc_rtt", "area2_bump", "dmfc_rsg", *SCALING)
 """The benchmark's datasets, in its order."""
-
-BIN_WIDTHS = (5, 20)
-"""The benchmark's bin widths in ms."""
 
 TRAIN = ("train_rates_heldin", "train_rates_heldout")
 EVAL = ("eval_rates_heldin", "eval_rates_heldout")
@@ -23,11 +22,6 @@ RATES = (*TRAIN, *EVAL, *FORWARD)
 
 SPELLING = {"co_bps": "co-bps", "vel_r2": "vel R2", "psth_r2": "psth R2", "fp_bps": "fp-bps", "tp_corr": "tp corr"}
 """Our names of the scores and the benchmark's, in the order of its tables."""
-
-
-def group_name(dataset: str, bin_ms: int) -> str:
-    """A dataset's group in a file: ``mc_maze`` at 5 ms, ``mc_maze_20`` at 20 ms."""
-    return dataset if bin_ms == 5 else f"{dataset}_{bin_ms}"
 
 
 OFFICIAL = {group_name(dataset, bin_ms): (dataset, bin_ms) for dataset in DATASETS for bin_ms in BIN_WIDTHS}
