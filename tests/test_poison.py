@@ -85,6 +85,18 @@ def test_validation_targets_do_not_train(clean_run, tmp_path, poison):
     assert [row["val/co_bps"] for row in rows(run.folder)] != [row["val/co_bps"] for row in rows(clean_run.folder)]
 
 
+def test_the_baseline_is_fitted_without_validation_targets(tmp_path):
+    """What smoothing says of the test trials does not change with the validation trials' targets."""
+    targets = ",".join(f"val.{name}:3.0" for name in ("heldin", "heldout", "heldin_forward", "heldout_forward"))
+    runs = [
+        here(tmp_path / name, "trainer.max_epochs=1", *poison, base=[word for word in TINY if word != "baseline=null"])
+        for name, poison in (("clean", []), ("poisoned", [f"++data.poison={{{targets}}}"]))
+    ]
+    clean, poisoned = (record(run.folder)["baseline"] for run in runs)
+    assert clean["test"]["co_bps"] == poisoned["test"]["co_bps"]
+    assert clean["val"]["co_bps"] != poisoned["val"]["co_bps"], "the poison is there"
+
+
 def test_training_targets_do(clean_run, tmp_path):
     run = here(tmp_path, "model.optimizer.lr=0.05", "++data.poison={train.heldout:1.0}")
     assert not same(learned(run.folder)[1], learned(clean_run.folder)[1])

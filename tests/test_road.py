@@ -158,7 +158,7 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
         (["data=nwb", "data.path=nothing.nwb"], "nothing.nwb"),
         (["data=mc_rtt", "data.download=false"], "sub-Indy_desc-train_behavior+ecephys.nwb"),
         (["data=mc_rtt", "data.simulate=true", "data.bin_ms=7"], "bin_ms"),
-        (["trainer=gpu"], "try trainer=cpu"),
+        (["trainer=gpu", "trainer.devices=99"], "try trainer=cpu"),
         (["model.masking.rate=2"], "model.masking: masking.rate must lie in [0, 1)"),
         (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
         (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
