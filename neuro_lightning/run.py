@@ -311,13 +311,8 @@ def predict(cfg: DictConfig) -> Path:
     device = pick_device(config["device"])
     rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
     arrays = submission_arrays(recording, rates)
-    output = write_submission(
-        config["output"] or config["merge_into"] or "submission.h5",
-        recording.name,
-        recording.bin_ms,
-        arrays,
-        merge_into=config["merge_into"],
-    )
+    output = config["output"] or config["merge_into"] or "submission.h5"
+    output = write_submission(output, recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"])
     print_written(output, recording, arrays, checkpoints)
     if config["score"]:
         print_scores(official_scores(recording, arrays), score_rates(data, rates), recording)
