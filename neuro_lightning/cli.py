@@ -53,8 +53,7 @@ def _train_app(cfg: DictConfig) -> float:
 
     overrides = list(HydraConfig.get().overrides.task)
     group = Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
-    worst = math.inf if cfg.mode == "min" else -math.inf
-    return _reported(lambda: run.train(cfg, overrides, group), sweep=_in_sweep(), worst=worst)
+    return _reported(lambda: run.train(cfg, overrides, group), sweep=_in_sweep(), worst=_worst(cfg.mode))
 
 
 @hydra.main(config_path=CONF, config_name="predict")
@@ -62,6 +61,11 @@ def _predict_app(cfg: DictConfig) -> None:
     from neuro_lightning import run
 
     _reported(lambda: run.predict(cfg), sweep=False)
+
+
+def _worst(mode: str) -> float:
+    """The objective of a job that failed: a search must not take it for a good one."""
+    return math.inf if mode == "min" else -math.inf
 
 
 def _in_sweep() -> bool:

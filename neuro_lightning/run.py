@@ -58,6 +58,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     output = Path(config["paths"]["output_dir"])
     with job_environment(), recorded(output, config, overrides) as record:
         check_config(cfg, known=TRAIN_KEYS)
+        if not isinstance(cfg.seed, int):
+            raise ConfigError(f"seed={cfg.seed}: give a whole number")
         if not cfg.trainer.get("profiler"):  # whose report is a remark of Lightning's
             quiet_libraries()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)

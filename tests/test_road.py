@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hydra import initialize_config_dir
 
+from neuro_lightning import cli
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.run import predict as run_predict
 from neuro_lightning.run import train as run_train
@@ -160,6 +161,7 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
         (["data=mc_rtt", "data.simulate=true", "data.bin_ms=7"], "bin_ms"),
         (["trainer=gpu", "trainer.devices=99"], "try trainer=cpu"),
         (["model.masking.rate=2"], "model.masking: masking.rate must lie in [0, 1)"),
+        (["seed=abc"], "seed=abc: give a whole number"),
         (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
         (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
     ],
@@ -185,6 +187,32 @@ def test_every_debug_mode_runs(tmp_path, mode):
 def test_a_run_shorter_than_its_validation_interval_is_validated_at_its_end(tmp_path):
     train(tmp_path, "run", *SMALL, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=5")
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_chaotic_network_trains(tmp_path):
+    score = train(tmp_path, "run", "data=chaotic_rnn", *SMALL)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert score == record["metrics"]["val/co_bps"] and record["oracle"]["val"]["rates_r2"] > 0.999
+
+
+def test_an_lfads_file_trains_and_is_predicted(shared_data, tmp_path):
+    file = shared_data / "lorenz" / "lfads_lorenz.h5"
+    train(tmp_path, "run", "data=lfads_h5", f"data.path={file}", "baseline=null")
+    assert "simulated data" in predict(tmp_path, "ckpt=run", "output=rates.h5")
+    with h5py.File(tmp_path / "rates.h5") as written:
+        assert written["lfads_h5_10/eval_rates_heldout"].shape == (160, 100, 15)
+    with pytest.raises(NeuroError, match="cannot be predicted from another file"):
+        predict(tmp_path, "ckpt=run", "data.path=other.h5", "output=no.h5")
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("max", float("-inf")), ("min", float("inf"))])
+def test_a_failed_job_of_a_sweep_is_its_worst(mode, worst):
+    def fails():
+        raise NeuroError("no data")
+
+    assert cli._reported(fails, sweep=True, worst=cli._worst(mode)) == worst
+    with pytest.raises(SystemExit, match="error: no data"):
+        cli._reported(fails, sweep=False)
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):
