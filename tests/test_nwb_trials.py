@@ -199,6 +199,21 @@ def test_silent_units_stay_held_in(folder):
         load_nwb_trials(path, heldout_fraction=0.5)
 
 
+def test_validation_spikes_do_not_decide_who_is_held_out(folder):
+    """A unit that fires in validation trials alone counts as silent: looking at them would be choosing by the labels."""
+    spikes = random_spikes()
+    last = STARTS[15]  # with a chronological quarter, the trials from here on validate
+    quiet = range(4)
+    for unit in quiet:
+        spikes[unit] = spikes[unit][spikes[unit] > last]
+    path = write(folder / "late.nwb", spikes, STARTS, intervals=INTERVALS)
+    for seed in range(5):
+        options = {"split": "chronological", "val_fraction": 0.25, "heldout_fraction": 0.5, "seed": seed}
+        info = load_nwb_trials(path, **options).info
+        assert info["rows"]["val"] == list(range(15, 20))
+        assert not set(quiet) & set(info["heldout_units"])
+
+
 def test_chosen_units_and_none_held_out(plain):
     recording = load_nwb_trials(plain, units=[17, 11, 12], heldout_fraction=0)
     assert recording.unit_ids.tolist() == [11, 12, 17] and recording.splits["train"].heldout is None
