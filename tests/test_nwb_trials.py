@@ -200,7 +200,7 @@ def test_silent_units_stay_held_in(folder):
 
 
 def test_validation_spikes_do_not_decide_who_is_held_out(folder):
-    """A unit that fires in validation trials alone counts as silent: looking at them would be choosing by the labels."""
+    """A unit that fires in validation trials alone counts as silent: looking there would be choosing by the labels."""
     spikes = random_spikes()
     last = STARTS[15]  # with a chronological quarter, the trials from here on validate
     quiet = range(4)
