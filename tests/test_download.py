@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data import download
-from neuro_lightning.data.download import nlb_files, verify
+from neuro_lightning.data.download import nlb_files
 from neuro_lightning.data.nlb import params as params_module
 from neuro_lightning.data.nlb.params import NLB_DATASETS, Asset
 from neuro_lightning.errors import ConfigError, DataError
@@ -267,10 +267,10 @@ def test_unknown_dataset(tmp_path):
 
 def test_existing_files_are_checked(tmp_path, no_dandi):
     put(tmp_path)
-    assert verify(NAME, tmp_path) == (tmp_path / REAL.train.name, tmp_path / REAL.test.name)
+    assert nlb_files(NAME, tmp_path, download=False) == (tmp_path / REAL.train.name, tmp_path / REAL.test.name)
     put(tmp_path, train=TRAIN[:-1])
     with pytest.raises(DataError, match="49,999 bytes instead of 50,000"):
-        verify(NAME, tmp_path)
+        nlb_files(NAME, tmp_path, download=False)
     put(tmp_path, train=bytes(50_000))
     with pytest.raises(DataError, match="SHA-256"):
         nlb_files(NAME, tmp_path)
@@ -279,26 +279,26 @@ def test_existing_files_are_checked(tmp_path, no_dandi):
 
 def test_a_verified_file_is_hashed_once(tmp_path, no_dandi, monkeypatch):
     put(tmp_path)
-    verify(NAME, tmp_path)
+    nlb_files(NAME, tmp_path, download=False)
 
     def digest(*args):
         raise AssertionError("hashed again")
 
     with monkeypatch.context() as patch:
         patch.setattr(download.hashlib, "file_digest", digest)
-        verify(NAME, tmp_path)
+        nlb_files(NAME, tmp_path, download=False)
     path = tmp_path / REAL.train.name
     path.write_bytes(bytes(50_000))
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000))
     with pytest.raises(DataError, match="SHA-256"):
-        verify(NAME, tmp_path)
+        nlb_files(NAME, tmp_path, download=False)
 
 
 def test_a_damaged_memory_of_the_checksum_is_made_anew(tmp_path, no_dandi):
     put(tmp_path)
     for text in ("", "[]", '{"size": 50000}'):
         (tmp_path / f".{REAL.train.name}.sha256.json").write_text(text)
-        verify(NAME, tmp_path)
+        nlb_files(NAME, tmp_path, download=False)
 
 
 @pytest.mark.parametrize("where", ["session_description", "general/keywords"])
@@ -308,13 +308,13 @@ def test_a_simulated_twin_passes_by_its_own_mark(tmp_path, no_dandi, where):
     with h5py.File(path, "w") as file:
         file["session_description"] = "a monkey reaches"
     with pytest.raises(DataError, match="not the published file"):
-        verify(NAME, tmp_path)
+        nlb_files(NAME, tmp_path, download=False)
     with h5py.File(path, "a") as file:
         if where in file:
             del file[where]
         text = "Simulated twin of mc_maze_small"
         file[where] = text if where == "session_description" else np.array([text.encode()])
-    verify(NAME, tmp_path)
+    nlb_files(NAME, tmp_path, download=False)
 
 
 def test_dandi_is_kept_quiet_only_meanwhile(tmp_path, dandi, caplog):

@@ -19,6 +19,7 @@ from hydra import initialize_config_dir
 
 from neuro_lightning import cli
 from neuro_lightning.errors import NeuroError
+from neuro_lightning.loggers import read_metrics
 from neuro_lightning.run import predict as run_predict
 from neuro_lightning.run import train as run_train
 
@@ -182,6 +183,10 @@ def test_every_debug_mode_runs(tmp_path, mode):
         run_train(compose("train", words), words)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "finished" and record["checkpoints"]["best"]
+    if mode == "overfit":  # the same batch again and again
+        losses = read_metrics(tmp_path / "run" / "metrics.csv")["train/loss"]
+        losses = losses[np.isfinite(losses)]
+        assert losses[-10:].mean() < losses[:10].mean() - 0.005
 
 
 def test_a_run_shorter_than_its_validation_interval_is_validated_at_its_end(tmp_path):

@@ -53,16 +53,6 @@ def nlb_files(dataset: str, root: str | Path, *, download: bool = True, test: bo
     return paths
 
 
-def verify(dataset: str, root: str | Path) -> tuple[Path, Path]:
-    """Check a dataset's files under ``root`` against their published size and SHA-256; nothing is fetched.
-
-    Raises:
-        ConfigError: the benchmark has no dataset of that name.
-        DataError: a file is missing or is not the published one.
-    """
-    return nlb_files(dataset, root, download=False)
-
-
 def check_asset(path: Path, asset: Asset) -> None:
     """Whether a file is the published one; a simulated twin, which says so in its description, passes too.
 
