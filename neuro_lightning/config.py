@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -13,7 +14,7 @@ from neuro_lightning.errors import ConfigError
 # What a config may build. A shared config or a checkpoint can name nothing else, unless the user says
 # `trusted=[my_package]`.
 TARGETS = ("neuro_lightning.*", "torch.optim.*", "torch.nn.*", "torchmetrics.*", "pytorch_lightning.*")
-GIVEN = {"model": {"spec"}, "baseline": {"spec"}}  # arguments that the code adds to what the config says
+GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
 
 
 def to_plain(cfg: DictConfig | ListConfig) -> Any:
@@ -110,9 +111,13 @@ def _check_target(path: str, node: DictConfig, trusted: list[str] | tuple[str, .
         for key in sorted(keys - set(arguments))
     ]
     if not node.get("_partial_"):
-        missing = {k for k, p in arguments.items() if p.default is p.empty} - keys - GIVEN.get(path, set())
+        missing = {k for k, p in arguments.items() if p.default is p.empty} - keys - _given(path)
         problems += [f"{path}: {name.rsplit('.', 1)[-1]} needs the key {key!r}" for key in sorted(missing)]
     return problems
+
+
+def _given(path: str) -> set[str]:
+    return set().union(*(names for pattern, names in GIVEN.items() if fnmatch(path, pattern)))
 
 
 def _arguments(target: Any) -> dict[str, inspect.Parameter]:

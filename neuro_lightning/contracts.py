@@ -13,10 +13,15 @@ Axes, the same letters everywhere:
 ``K``       behavior channels
 ``M``       groups of trials that are decoded apart (area2_bump has two, others one)
 ``C H W``   image channels, height, width; ``C`` also counts conditions in PSTHs
+``R``       repeats of one stimulus
 ==========  ==============================================================
 
-Times are in ms (``bin_ms``), rates in **spikes per bin** (``rates``, ``log_rates``); Hz appears only in names that
-end in ``_hz``.
+Data are of one of three kinds: ``spikes`` (counts in bins), ``traces`` (calcium activity in bins, real-valued) and
+``images`` (one response of each neuron to each image). Images have no held-in neurons and no bins: all N neurons are
+predicted from the stimulus, and targets, masks and predictions are (B, N) where sequences have (B, L, N).
+
+Times are in ms (``bin_ms``), rates in **spikes per bin** (``rates``, ``log_rates``; for traces and images in the
+unit of the targets); Hz appears only in names that end in ``_hz``.
 """
 
 from __future__ import annotations
@@ -33,15 +38,18 @@ class Batch(TypedDict):
     """What a data module hands to a model, one dictionary of tensors.
 
     Attributes:
-        inputs: (B, T, N_in) spike counts.
-        targets: (B, L, N) spike counts; where ``mask`` is False the number means nothing.
-        mask: (B, L, N) bool, True where the value was observed and counts.
+        inputs: (B, T, N_in) spike counts or activity, or (B, C, H, W) images.
+        targets: (B, L, N) spike counts or activity, or (B, N) responses, the mean over the repeats of an image; where
+            ``mask`` is False the number means nothing.
+        mask: bool like ``targets``, True where the value was observed and counts.
         index: (B,) the trial's number in its split.
         behavior: (B, T, K) behavior at the bins' times, NaN where unknown.
         decode_fold: (B, T, M) int8, the cross-validation fold of each bin in decoding, -1 where it is not used.
         condition: (B,) the trial's condition, -1 for none.
         jitter: (B,) bins by which the trial's window was shifted (dmfc_rsg).
-        rates: (B, L, N) the true rates in spikes per bin, simulated data only.
+        rates: the true rates, like ``targets``, simulated data only.
+        repeats: (B, R, N) the single responses to images shown several times, NaN where there was none.
+        angle: (B,) the stimulus's direction in radians.
     """
 
     inputs: Tensor
@@ -53,20 +61,34 @@ class Batch(TypedDict):
     condition: NotRequired[Tensor]
     jitter: NotRequired[Tensor]
     rates: NotRequired[Tensor]
+    repeats: NotRequired[Tensor]
+    angle: NotRequired[Tensor]
 
 
 class Output(TypedDict):
-    """What a network returns.
+    """What a network returns: ``log_rates`` or ``rates``, shaped like the targets.
 
     Attributes:
-        log_rates: (B, L, N) natural log of the expected spikes per bin, shaped like the targets.
+        log_rates: natural log of the expected value of the targets, from networks with a log link.
+        rates: the expected value itself, from all others.
         latents: (B, L, D) the network's own description of the population's state.
-        losses: extra loss terms by name (a KL divergence, say), scalars.
+        losses: extra loss terms by name (a KL divergence, a regularizer), scalars; in training only.
     """
 
-    log_rates: Tensor
+    log_rates: NotRequired[Tensor]
+    rates: NotRequired[Tensor]
     latents: NotRequired[Tensor]
     losses: NotRequired[dict[str, Tensor]]
+
+
+def rates_of(output: Output) -> Tensor:
+    """The expected value of the targets, whichever link the network has."""
+    return output["rates"] if "rates" in output else output["log_rates"].exp()
+
+
+def with_link(values: Tensor, kind: str) -> Output:
+    """A linear readout's values as the output that fits the data: log-rates of spikes, expected values of traces."""
+    return {"log_rates": values} if kind == "spikes" else {"rates": values}
 
 
 @dataclass(frozen=True)
@@ -75,33 +97,41 @@ class DataSpec:
 
     Attributes:
         dataset: the dataset's name, as in ``data=...``.
-        n_in: held-in neurons.
-        n_out: held-out neurons.
-        n_bins: observed bins T.
+        kind: ``spikes``, ``traces`` or ``images``.
+        n_in: held-in neurons; 0 for images.
+        n_out: held-out neurons; all of them for images.
+        n_bins: observed bins T of a training sample; traces may be longer in other splits.
         n_forward: forward bins F.
         bin_ms: bin width in ms.
-        mean_rates: (N,) mean spikes per bin in the training split.
+        mean_rates: (N,) mean of the observed targets in the training split.
         unit_ids: (N,) the neurons' numbers in the recording, held-in first.
         behavior_dim: behavior channels K, 0 without behavior.
         behavior_kind: ``velocity`` (decoded bin by bin), ``interval`` (dmfc_rsg's trial columns) or ``none``.
         decode_groups: groups of trials M that are decoded apart.
         n_conditions: conditions with a target PSTH, 0 without.
-        true_rates: whether the rates behind the spikes are known.
+        image_shape: (C, H, W) of images.
+        n_repeats: the largest number of repeats R of an image in any split, 0 without repeats.
+        has_angle: whether the stimuli have a direction.
+        true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
     """
 
     dataset: str
-    n_in: int
-    n_out: int
-    n_bins: int
-    n_forward: int
-    bin_ms: int
+    kind: str = "spikes"
+    n_in: int = 0
+    n_out: int = 0
+    n_bins: int = 0
+    n_forward: int = 0
+    bin_ms: int = 0
     mean_rates: tuple[float, ...] = ()
     unit_ids: tuple[int, ...] = ()
     behavior_dim: int = 0
     behavior_kind: str = "none"
     decode_groups: int = 1
     n_conditions: int = 0
+    image_shape: tuple[int, ...] = ()
+    n_repeats: int = 0
+    has_angle: bool = False
     true_rates: bool = False
     simulated: bool = False
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from neuro_lightning.checkpoint import Saved, load_checkpoint
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import DataSpec, rates_of
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 
@@ -26,7 +26,7 @@ def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
         CheckpointError: naming what differs.
     """
     own = saved.spec
-    for name in ("bin_ms", "n_bins", "n_forward", "n_in", "n_out"):
+    for name in ("kind", "bin_ms", "n_bins", "n_forward", "n_in", "n_out", "image_shape"):
         if getattr(own, name) != getattr(spec, name):
             raise CheckpointError(
                 f"{saved.path} was trained on {own.dataset} with {name}={getattr(own, name)}, but {what} has "
@@ -43,12 +43,9 @@ def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
 def predict_rates(
     model: torch.nn.Module, data: PopulationDataModule, split: str, device: torch.device | str
 ) -> np.ndarray:
-    """Rates in spikes per bin of every trial of a split, (B, L, N) float32 in the order of the trial table."""
+    """Expected values of a split's targets, (B, L, N) or (B, N) float32 in the order of the trial table."""
     model = model.to(device).eval()
-    parts = [
-        model(batch["inputs"].to(device).float())["log_rates"].exp().cpu().numpy()
-        for batch in data.eval_dataloader(split)
-    ]
+    parts = [rates_of(model(batch["inputs"].to(device).float())).cpu().numpy() for batch in data.eval_dataloader(split)]
     return np.concatenate(parts)
 
 
@@ -72,7 +69,7 @@ def mean_rates(
         progress: called with each checkpoint before it is used.
 
     Returns:
-        (B, L, N) float64 for each split.
+        (B, L, N) or (B, N) float64 for each split.
 
     Raises:
         CheckpointError: a checkpoint of other data.
@@ -86,3 +83,13 @@ def mean_rates(
             rates = predict_rates(saved.model.net, data, split, device)
             total[split] = rates + total[split] if split in total else rates.astype(np.float64)
     return {split: rates / len(checkpoints) for split, rates in total.items()}
+
+
+@torch.no_grad()
+def predict_latents(
+    model: torch.nn.Module, data: PopulationDataModule, split: str, device: torch.device | str
+) -> np.ndarray | None:
+    """The latents of every trial of a split, (B, L, D) float32 in the order of the trial table; None without any."""
+    model = model.to(device).eval()
+    parts = [model(batch["inputs"].to(device).float()).get("latents") for batch in data.eval_dataloader(split)]
+    return None if parts[0] is None else torch.cat([part.cpu() for part in parts]).numpy()

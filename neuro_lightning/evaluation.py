@@ -1,4 +1,4 @@
-"""Scores of anything that predicts rates: a trained model, the smoothing baseline, the true rates."""
+"""Scores of anything that predicts rates: a trained model, a baseline, the true rates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
     """The metrics of a predictor on one labelled split, computed in this process alone.
 
     Args:
-        predict: a batch and its split -> log-rates (B, L, N) on the CPU.
+        predict: a batch and its split -> rates or log-rates, like the targets, on the CPU.
         data: where the trials come from.
         split: ``val`` or ``test``.
 
@@ -57,5 +57,5 @@ def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") 
 
 
 def true_rates(batch: Batch, split: str) -> Output:
-    """The oracle: the rates that drew the spikes. Simulated data only."""
-    return {"log_rates": batch["rates"].clamp_min(1e-9).log()}
+    """The oracle: the rates that drew the targets. Simulated data only."""
+    return {"rates": batch["rates"]}

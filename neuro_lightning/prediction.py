@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from neuro_lightning.checkpoint import Saved
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
-from neuro_lightning.data.module import PopulationDataModule, labelled
+from neuro_lightning.data.describe import labelled
+from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError
@@ -98,14 +99,14 @@ def score_rates(data: PopulationDataModule, rates: dict[str, np.ndarray]) -> dic
 
     Args:
         data: what was predicted.
-        rates: (B, L, N) spikes per bin for each split.
+        rates: (B, L, N) or (B, N) for each split.
     """
     target = evaluation_split(data.recording)
-    if not labelled(data.recording.splits[target]):
+    if not labelled(data.recording.splits[target], data.recording.kind):
         return None
 
     def given(batch: Batch, split: str) -> Output:
-        return {"log_rates": torch.from_numpy(rates[split][batch["index"]]).clamp_min(1e-9).log()}
+        return {"rates": torch.from_numpy(rates[split][batch["index"]])}
 
     return evaluate(given, data, target)
 

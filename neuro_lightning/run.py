@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from hydra.utils import get_class
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -19,6 +20,7 @@ from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
@@ -29,13 +31,22 @@ from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import data_of, evaluation_split, official_scores, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
-from neuro_lightning.report.table import LABELS, kind_of, number, print_header, print_results, print_table, relative
+from neuro_lightning.report.table import (
+    LABELS,
+    NAMES,
+    kind_of,
+    number,
+    print_header,
+    print_results,
+    print_table,
+    relative,
+)
 from neuro_lightning.submission.layout import group_name
 from neuro_lightning.submission.score import table
 from neuro_lightning.submission.write import write_submission
 
 TRAIN_KEYS = {
-    "data", "model", "baseline", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "resume",
+    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "resume",
     "name", "tags", "trusted",
 }  # fmt: skip
 
@@ -79,7 +90,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             result = outcome(cfg, config, trainer, model, data, scores)
             record.finish(**result)
             log_summary(loggers, result["metrics"])
-            show_baseline(trainer, model, scores)
+            show_references(cfg.monitor, trainer, model, scores)
             print_results(scores, data.recording, best_checkpoint(trainer), output)
     return objective(cfg, trainer, scores)
 
@@ -124,10 +135,31 @@ def check_resume(checkpoint: str | None, trainer: pl.Trainer) -> None:
 
 
 def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
-    """The model of the config, for these data, with the recipe that its checkpoints carry."""
+    """The model of the config, for these data, with the recipe that its checkpoints carry.
+
+    Raises:
+        ConfigError: the model cannot run on these data.
+    """
+    check_match(cfg.model._target_, data.spec)
     model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
     model.recipe = {"model": config["model"], "data": config["data"], "info": data.recording.info}
     return model
+
+
+def check_match(target: str, spec: DataSpec) -> None:
+    """A model that is made for other data is refused in one line.
+
+    Args:
+        target: the model's class.
+        spec: the data's description.
+
+    Raises:
+        ConfigError: saying why, and which models take such data.
+    """
+    model = get_class(target)
+    reason = model.refuse(spec) if spec.kind in model.kinds else f"it takes {' or '.join(model.kinds)}"
+    if reason is not None:
+        raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
 
 
 def check_monitors(cfg: DictConfig, model: PopulationModule) -> None:
@@ -210,20 +242,24 @@ def best_checkpoint(trainer: pl.Trainer) -> Path | None:
 def score_best(
     cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of the saved checkpoint, the baseline and the true rates, by who and split."""
+    """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
     if (path := best_checkpoint(trainer)) is not None:
         model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
     predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
-    if cfg.baseline is not None and cfg.baseline._target_ != cfg.model._target_:
-        baseline = instantiate(cfg.baseline, trusted=cfg.trusted, spec=data.spec)
-        baseline.fit_net(data.dataset("train", evaluate=False))
-        predictors["baseline"] = network_predictor(baseline.net)
+    for name, node in (cfg.baselines or {}).items():
+        if node is not None and node._target_ != cfg.model._target_:
+            check_match(node._target_, data.spec)
+            baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
+            baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
+            predictors[name] = network_predictor(baseline.net)
     if data.spec.true_rates:
         predictors["oracle"] = true_rates
-    return {
+    scores = {
         who: {split: evaluate(predict, data, split) for split in data.references()}
         for who, predict in predictors.items()
     }
+    ceilings = {split: found for split in data.references() if (found := data.ceilings(split))}
+    return scores | ({"ceiling": ceilings} if ceilings else {})
 
 
 def outcome(
@@ -238,10 +274,16 @@ def outcome(
     clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
     best = best_checkpoint(trainer)
     return {
-        "objective": {"name": cfg.monitor, "value": objective(cfg, trainer, scores), "mode": cfg.mode},
+        "objective": {
+            "name": cfg.monitor,
+            "value": objective(cfg, trainer, scores),
+            "mode": cfg.mode,
+            **end_and_peak(cfg.monitor, trainer),
+        },
         "metrics": {f"{split}/{k}": v for split, values in scores["model"].items() for k, v in values.items()},
-        "baseline": scores.get("baseline"),
+        "baselines": {who: scored for who, scored in scores.items() if who not in ("model", "oracle", "ceiling")},
         "oracle": scores.get("oracle"),
+        "ceilings": scores.get("ceiling"),
         "data": data_identity(data.recording, **config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
         "parameters": sum(p.numel() for p in model.net.parameters()),
@@ -252,16 +294,23 @@ def outcome(
     }
 
 
-def show_baseline(trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]) -> None:
+def show_references(
+    monitor: str, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
+) -> None:
     """Draw the learning curve again, now with the lines to beat and to reach."""
-    references = {
-        name: scores[who]["val"].get("co_bps", scores[who]["val"].get("bps"))
-        for who, name in (("baseline", "smoothing"), ("oracle", "true rates"))
-        if scores.get(who)
-    }
+    split, metric = monitor.split("/", 1)
+    found = {NAMES.get(who, who): values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
+    references = {name: value for name, value in found.items() if value is not None}
     for callback in trainer.callbacks:
         if isinstance(callback, Figures):
             callback.draw_learning_curve(trainer, model, references)
+
+
+def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
+    """The monitored score at the last validation, and at the best one: seeds are compared at both."""
+    callback = trainer.checkpoint_callback
+    values = {"end": trainer.callback_metrics.get(monitor), "peak": getattr(callback, "best_model_score", None)}
+    return {name: None if value is None else float(value) for name, value in values.items()}
 
 
 def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:

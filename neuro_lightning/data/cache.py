@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.data.images import IMAGE_ARRAYS, ImageTrials
 from neuro_lightning.data.recording import TRIAL_ARRAYS, Recording, Trials
 from neuro_lightning.errors import DataError
 
@@ -129,9 +130,10 @@ def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
         raise
     except Exception as error:  # a flipped bit may hit any field of the zip's own structure
         raise ValueError(f"damaged: {error or type(error).__name__}") from error
+    of_images = header["values"].get("kind") == "images"
+    container, names = (ImageTrials, IMAGE_ARRAYS) if of_images else (Trials, TRIAL_ARRAYS)
     splits = {
-        split: Trials(**{name: arrays.get(f"splits/{split}/{name}") for name in TRIAL_ARRAYS})
-        for split in header["splits"]
+        split: container(**{name: arrays.get(f"splits/{split}/{name}") for name in names}) for split in header["splits"]
     }
     single = {name: arrays[name] for name in arrays if "/" not in name}
     return Recording(splits=splits, **single, **header["values"]), header
@@ -160,7 +162,7 @@ def _arrays(recording: Recording) -> Iterator[tuple[str, np.ndarray]]:
         if isinstance(value := getattr(recording, field.name), np.ndarray):
             yield field.name, value
     for split, trials in recording.splits.items():
-        for name in TRIAL_ARRAYS:
+        for name in IMAGE_ARRAYS if recording.kind == "images" else TRIAL_ARRAYS:
             if (value := getattr(trials, name)) is not None:
                 yield f"splits/{split}/{name}", np.asarray(value)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.dataset import TrialDataset
-from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.contracts import Batch, DataSpec
+from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset
+from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Shards
 from neuro_lightning.errors import DataError
 
@@ -32,7 +34,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
-        self._datasets: dict[tuple[str, bool], TrialDataset] = {}
+        self._datasets: dict[tuple[str, bool], Dataset] = {}
         self._resume_at = (-1, 0)
 
     def load(self) -> Recording:
@@ -68,29 +70,8 @@ class PopulationDataModule(pl.LightningDataModule):
     def spec(self) -> DataSpec:
         """What a model must know of these data."""
         if self._spec is None:
-            self._spec = self._describe()
+            self._spec = describe(self.recording)
         return self._spec
-
-    def _describe(self) -> DataSpec:
-        recording = self.recording
-        train = recording.splits["train"]
-        behavior = train.behavior
-        return DataSpec(
-            dataset=recording.name,
-            n_in=train.heldin.shape[2],
-            n_out=0 if train.heldout is None else train.heldout.shape[2],
-            n_bins=train.heldin.shape[1],
-            n_forward=0 if train.heldin_forward is None else train.heldin_forward.shape[1],
-            bin_ms=recording.bin_ms,
-            mean_rates=tuple(mean_rates(train).tolist()),
-            unit_ids=tuple(int(unit) for unit in recording.unit_ids),
-            behavior_dim=0 if behavior is None else behavior.shape[-1],
-            behavior_kind=recording.behavior_kind if behavior is not None else "none",
-            decode_groups=1 if train.decode_mask is None else train.decode_mask.shape[1],
-            n_conditions=0 if recording.psth is None else len(recording.psth),
-            true_rates=train.rates is not None,
-            simulated=recording.simulated,
-        )
 
     def references(self) -> dict[str, dict[str, Any]]:
         """What the metrics of each labelled split compare with: ``n_eval`` trials and the target PSTHs."""
@@ -99,14 +80,25 @@ class PopulationDataModule(pl.LightningDataModule):
         return {
             name: {"n_eval": len(trials), **shared}
             for name, trials in self.recording.splits.items()
-            if name != "train" and labelled(trials)
+            if name != "train" and labelled(trials, self.recording.kind)
         }
 
-    def dataset(self, split: str, *, evaluate: bool) -> TrialDataset:
+    def ceilings(self, split: str) -> dict[str, float]:
+        """The best that any model can expect on a split, by metric; empty where nothing tells.
+
+        Where images were shown several times it is what the responses' own variability leaves to predict.
+        """
+        repeats = getattr(self.recording.splits[split], "repeats", None)
+        if repeats is None:
+            return {}
+        from neuro_lightning.functional.explainable import ceilings
+
+        return ceilings(torch.from_numpy(np.asarray(repeats, np.float64)))
+
+    def dataset(self, split: str, *, evaluate: bool) -> Dataset:
         """The split's tensors, made once."""
         if (split, evaluate) not in self._datasets:
-            spec, trials = self.spec, self.recording.splits[split]
-            dataset = TrialDataset(trials, n_out=spec.n_out, n_forward=spec.n_forward, evaluate=evaluate)
+            dataset = make_dataset(self.recording.splits[split], self.spec, evaluate=evaluate)
             self._datasets[split, evaluate] = dataset
         return self._datasets[split, evaluate]
 
@@ -149,7 +141,7 @@ class PopulationDataModule(pl.LightningDataModule):
             loaders.append(self.eval_dataloader("train", evaluate=False, shared=True))
         return loaders
 
-    def _loader(self, dataset: TrialDataset, sampler: Sampler) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: Sampler) -> DataLoader:
         # batch_size=None: the sampler's lists of trials go to the dataset whole, which needs no collation
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 
@@ -170,25 +162,26 @@ class PopulationDataModule(pl.LightningDataModule):
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
 
 
-def labelled(trials: Trials) -> bool:
-    """Whether predictions of these trials can be scored."""
-    return trials.heldout is not None or trials.heldin_forward is not None or trials.rates is not None
+class ImageDataModule(PopulationDataModule):
+    """Serves images and the responses to them; training images may be distorted.
 
-
-def mean_rates(train: Trials) -> np.ndarray:
-    """(N,) mean spikes per bin over the observed window, NaN ignored; held-in first."""
-    parts = [train.heldin] + ([] if train.heldout is None else [train.heldout])
-    return np.concatenate([np.nan_to_num(np.nanmean(part, axis=(0, 1), dtype=np.float64)) for part in parts])
-
-
-def check_splits(recording: Recording) -> None:
-    """Every recording needs trials to train on and to validate with.
-
-    Raises:
-        DataError: a split is missing or empty.
+    Args:
+        augment: transforms ``(images (B, C, H, W), index (B,), epoch) -> images``, applied in this order to training
+            batches, on the device; see ``neuro_lightning.nn.augment``. None or empty for none.
+        loader: see :class:`PopulationDataModule`.
     """
-    for split in ("train", "val"):
-        if split not in recording.splits or len(recording.splits[split]) == 0:
-            raise DataError(
-                f"{recording.name} has no {split} trials: check data.phase, data.val_fraction and the trial table"
-            )
+
+    def __init__(
+        self, *, augment: Sequence[Callable[[Tensor, Tensor, int], Tensor]] | None = None, **loader: Any
+    ) -> None:
+        super().__init__(**loader)
+        self.augment = list(augment or ())
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Distort a training batch, on the device it has come to."""
+        if self.augment and self.trainer is not None and self.trainer.training:
+            images = batch["inputs"]
+            for transform in self.augment:
+                images = transform(images, batch["index"], self.trainer.current_epoch)
+            batch = {**batch, "inputs": images}
+        return batch

@@ -1,4 +1,4 @@
-"""A recording cut into trials and bins, as numpy arrays: what every reader returns and every data module serves."""
+"""A recording as numpy arrays: what every reader returns and every data module serves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+
+from neuro_lightning.data.images import ImageTrials
 
 TRIAL_ARRAYS = (
     "heldin",
@@ -27,7 +29,7 @@ class Trials:
     """The trials of one split. The first axis of every array is the trial, in the order of the trial table.
 
     Attributes:
-        heldin: (B, T, N_in) spike counts, uint8 where they fit.
+        heldin: (B, T, N_in) spike counts, uint8 where they fit, or activity as float32.
         heldout: (B, T, N_out) spike counts, or None where they are hidden (the benchmark's test split).
         heldin_forward: (B, F, N_in) spike counts after the window, or None.
         heldout_forward: (B, F, N_out), or None.
@@ -63,34 +65,32 @@ class Trials:
 
 @dataclass
 class Recording:
-    """A recording cut into trials and bins, with what is needed to score predictions of it.
+    """A recording cut into trials or images, with what is needed to score predictions of it.
 
     Attributes:
         name: the dataset's name.
-        bin_ms: bin width in ms.
+        bin_ms: bin width in ms; 0 for images.
         splits: ``train`` and ``val``, and ``test`` where there is one.
         unit_ids: (N,) the neurons' numbers in the file, held-in first.
         psth: (C, T, N) target PSTHs in spikes per bin, NaN where undefined; None without conditions.
+        kind: ``spikes`` or ``traces``, whose splits are :class:`Trials`, or ``images``, with
+            :class:`neuro_lightning.data.images.ImageTrials`.
         behavior_kind: ``velocity``, ``interval`` or ``none`` (see ``DataSpec``).
-        simulated: whether the spikes are simulated.
+        simulated: whether the responses are simulated.
         sources: the files it was made from, each a dictionary with ``path``, ``size`` and, where known, ``sha256``.
         info: anything else worth keeping, plain values (the trial split, the sampled neurons, ...).
     """
 
     name: str
     bin_ms: int
-    splits: dict[str, Trials]
+    splits: dict[str, Trials] | dict[str, ImageTrials]
     unit_ids: np.ndarray
     psth: np.ndarray | None = None
+    kind: str = "spikes"
     behavior_kind: str = "none"
     simulated: bool = False
     sources: list[dict[str, Any]] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_in(self) -> int:
-        """Held-in neurons."""
-        return self.splits["train"].heldin.shape[2]
 
 
 def compact(counts: np.ndarray) -> np.ndarray:

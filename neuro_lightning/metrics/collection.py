@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
 
 
-def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) -> MetricSet:
-    """The metrics that a dataset allows.
+def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) -> nn.Module:
+    """The metrics that a dataset allows: those of spikes below, of traces and images in modules of their own.
 
     ==================  ==============================================================================
     ``co_bps``          bits per spike of held-out neurons; without any, ``bps`` of the held-in ones
@@ -36,6 +36,14 @@ def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) ->
     Raises:
         DataError: the PSTHs are not those of the data described.
     """
+    if spec.kind == "images":
+        from neuro_lightning.metrics.responses import ResponseMetrics
+
+        return ResponseMetrics(spec, n_eval=n_eval)
+    if spec.kind == "traces":
+        from neuro_lightning.metrics.traces import TraceMetrics
+
+        return TraceMetrics(spec)
     bits = "co_bps" if spec.n_out else "bps"
     metrics: dict[str, nn.Module] = {bits: BitsPerSpike(spec.n_out or spec.n_in)}
     if spec.n_forward:
@@ -142,4 +150,4 @@ class MetricSet(nn.Module):
 
 def _rates(output: Output) -> Tensor:
     """Rates as a submission file holds them, in float32: logged scores equal the file's."""
-    return output["log_rates"].float().exp()
+    return rates_of({name: output[name].float() for name in ("rates", "log_rates") if name in output})

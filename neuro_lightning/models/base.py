@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -13,72 +13,90 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.losses import poisson
+from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import MetricSet, build_metrics
 
 CHECKPOINT_KEY = "neuro_lightning"
 
 
 class PopulationModule(pl.LightningModule):
-    """Trains a network on masked Poisson likelihood and scores it with the benchmark's metrics.
+    """Trains a network on a masked loss and scores it with the metrics of its data.
 
-    An architecture is a subclass that builds its network; it overrides only what is special about it.
+    An architecture is a subclass that builds its network and says in ``kinds`` which kinds of data it takes; it
+    overrides only what is special about it.
 
     Args:
-        net: (B, T, N_in) float counts -> :class:`Output`.
+        net: (B, T, N_in) or (B, C, H, W) float inputs -> :class:`Output`.
         spec: what to know of the data.
-        masking: (B, T, N_in) inputs -> (masked inputs, bool mask of the elements to score); None shows and scores all.
+        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for other data.
+        masking: for sequences, (B, T, N_in) inputs -> (masked inputs, bool mask of the elements to score); None shows and scores all.
         optimizer: called with the parameters; None for models that are fitted in closed form.
         scheduler: called with the optimizer and the number of steps, see ``neuro_lightning.optim``.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("spikes",)
 
     def __init__(
         self,
         net: nn.Module,
         spec: DataSpec,
         *,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
         super().__init__()
         self.net, self.spec, self.masking = net, spec, masking
+        self.loss = loss or default_loss(spec)
         self._optimizer, self._scheduler = optimizer, scheduler
         self.metrics = nn.ModuleDict()
         self.recipe: dict[str, Any] = {}
         self._epoch_sums: dict[str, Any] = {}
+        self._counted: tuple[int, int] | None = None
+
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """Why this model cannot run on these data, for reasons finer than their kind; None if it can."""
+        return None
 
     def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts of any dtype -> the network's output."""
+        """Inputs of any dtype -> the network's output."""
         return self.net(inputs.to(self.dtype))
 
     # ---- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Poisson loss per scored element, plus the network's own terms."""
+        """The loss per scored element, plus the network's own terms."""
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
             inputs, scored = self.masking(inputs)
             mask = mask.clone()
-            mask[:, : self.spec.n_bins, : self.spec.n_in] &= scored
+            mask[:, : inputs.shape[1], : self.spec.n_in] &= scored
         output = self.net(inputs)
         self._check_shape(output, batch)
-        total, count = poisson(output["log_rates"], batch["targets"], mask)
+        total, count = self.loss(output, batch["targets"], mask, self.spec)
         terms = output.get("losses", {})
-        everywhere = self._add_to_epoch({"loss": total, "count": count, **terms})
+        everywhere = self._add_to_epoch({"loss": total, "count": count, **terms}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
         return total / everywhere["count"].clamp_min(1).to(total.dtype) + sum(terms.values())
 
-    def _add_to_epoch(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add a step's values to the sums of the epoch; returns their mean over the processes, float64."""
+    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Add a step's values to the sums of the epoch; returns their mean over the processes, float64.
+
+        Some optimizers evaluate a batch more than once in a step (SAM, LBFGS): the first time counts.
+        """
         dtype = torch.float64 if self.device.type != "mps" else torch.float32
         step = torch.stack([value.detach().to(dtype) for value in values.values()])
         if self._trainer is not None and self.trainer.world_size > 1:
             torch.distributed.all_reduce(step)
             step = step / self.trainer.world_size
         means = dict(zip(values, step, strict=True))
+        if self._counted == (now := (self.current_epoch, batch_idx)):
+            return means
+        self._counted = now
         for name, value in {**means, "steps": 1}.items():
             self._epoch_sums[name] = self._epoch_sums.get(name, 0) + value
         return means
@@ -123,15 +141,19 @@ class PopulationModule(pl.LightningModule):
         """A network of one's own is told what is missing.
 
         Raises:
-            ConfigError: the log-rates are not shaped like the targets.
+            ConfigError: the rates are not shaped like the targets.
         """
-        found, wanted = tuple(output["log_rates"].shape), tuple(batch["targets"].shape)
+        name = next((name for name in ("rates", "log_rates") if name in output), None)
+        if name is None:
+            raise ConfigError(f"{type(self.net).__name__} must return log_rates or rates, not {', '.join(output)}")
+        found, wanted = tuple(output[name].shape), tuple(batch["targets"].shape)
         if found != wanted:
             spec = self.spec
+            axes = f"{spec.n_in} held-in + {spec.n_out} held-out neurons"
+            axes = f"(trials, {spec.n_bins} observed + {spec.n_forward} forward bins, {axes})"
             raise ConfigError(
-                f"{type(self.net).__name__} returns log_rates of shape {found} where {spec.dataset} needs {wanted}: "
-                f"(trials, {spec.n_bins} observed + {spec.n_forward} forward bins, "
-                f"{spec.n_in} held-in + {spec.n_out} held-out neurons)"
+                f"{type(self.net).__name__} returns {name} of shape {found} where {spec.dataset} needs {wanted}: "
+                + (f"(images, {spec.n_out} neurons)" if spec.kind == "images" else axes)
             )
 
     # ---- evaluation
@@ -155,7 +177,7 @@ class PopulationModule(pl.LightningModule):
             metrics["scores"].update_train(output, batch)
             return
         metrics["scores"].update(output, batch)
-        total, count = poisson(output["log_rates"], batch["targets"], batch["mask"])
+        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec)
         if count > 0:
             metrics["loss"].update(total / count, count)
 
@@ -164,7 +186,7 @@ class PopulationModule(pl.LightningModule):
         scores = {"loss": float(metrics["loss"].compute()), **metrics["scores"].compute()}
         for name, value in scores.items():
             value = torch.tensor(value, dtype=torch.float64, device=self._log_device)
-            self.log(f"{split}/{name}", value.float(), prog_bar=name == "co_bps", rank_zero_only=False)
+            self.log(f"{split}/{name}", value.float(), rank_zero_only=False)
         metrics["scores"].reset()
         metrics["loss"].reset()
         return {f"{split}/{name}": value for name, value in scores.items()}
@@ -190,11 +212,11 @@ class PopulationModule(pl.LightningModule):
         self._log_scores("test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Rates in spikes per bin (B, L, N), with the trials' numbers."""
+        """Expected values of the targets, in spikes per bin for spikes, with the trials' numbers."""
         output = self(batch["inputs"])
         return {
             "index": batch["index"],
-            "rates": output["log_rates"].exp(),
+            "rates": rates_of(output),
             **({"latents": output["latents"]} if "latents" in output else {}),
         }
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output
+from neuro_lightning.contracts import DataSpec, Output, with_link
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 
 
 class GRUNet(nn.Module):
     """Counts of the held-in neurons -> GRU -> linear readout -> log-rates of all neurons in all bins.
+
+    Of traces the readout gives the expected values themselves.
 
     The forward bins enter as zeros: a bidirectional network sees that they are empty, a causal one runs on by itself.
     The recurrent steps may be coarser than the bins: counts are summed over ``stride`` bins, and log-rates are
@@ -32,6 +34,7 @@ class GRUNet(nn.Module):
         stride: bins in a recurrent step.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
+        kind: ``spikes`` or ``traces``.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class GRUNet(nn.Module):
         stride: int = 1,
         dropout: Sequence[float] = (0.5, 0.5, 0.5),
         mean_rates: Sequence[float] = (),
+        kind: str = "spikes",
     ) -> None:
         super().__init__()
+        self.kind = kind
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
         self.input_dropout = nn.Dropout(at_input)
@@ -64,7 +69,8 @@ class GRUNet(nn.Module):
         if len(mean_rates):
             with torch.no_grad():  # begin close to the mean rates, which the first steps would otherwise be spent on
                 self.readout.weight *= 0.1
-                self.readout.bias.copy_(torch.tensor(mean_rates).clamp_min(1e-4).log())
+                rates = torch.tensor(mean_rates)
+                self.readout.bias.copy_(rates.clamp_min(1e-4).log() if kind == "spikes" else rates)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
@@ -78,7 +84,8 @@ class GRUNet(nn.Module):
             log_rates = to_bins @ log_rates
             latents = latents if self.training else to_bins @ latents
         log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
-        return {"log_rates": log_rates} if self.training else {"log_rates": log_rates, "latents": latents}
+        output = with_link(log_rates, self.kind)
+        return output if self.training else {**output, "latents": latents}
 
 
 def step_weights(n_bins: int, steps: int, stride: int, causal: bool) -> Tensor:
@@ -126,6 +133,8 @@ class GRU(PopulationModule):
         scheduler: called with the optimizer and the number of steps, or None.
     """
 
+    kinds = ("spikes", "traces")
+
     def __init__(
         self,
         spec: DataSpec,
@@ -151,6 +160,7 @@ class GRU(PopulationModule):
             stride=_stride(step_ms, spec.bin_ms),
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
+            kind=spec.kind,
         )
         super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.functional.likelihood import poisson_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
 from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.fitted import FittedModule
 
 FLOOR = 1e-4  # spikes per bin added before the logarithm, as in the benchmark's baseline
 
@@ -120,7 +119,7 @@ def _regress(features: Tensor, counts: Tensor, seen: Tensor, alpha: float) -> tu
     return poisson_regression(features[rows], counts[rows].float(), alpha)
 
 
-class Smoothing(PopulationModule):
+class Smoothing(FittedModule):
     """The smoothing baseline as a model: fitted in closed form before the first validation.
 
     Args:
@@ -136,27 +135,9 @@ class Smoothing(PopulationModule):
         super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal), spec)
         self.kernel_sd_ms, self.alpha = _listed(kernel_sd_ms), _listed(alpha)
 
-    def fit_net(self, data: TrialDataset) -> None:
-        """Fit the network on the training trials."""
-        self.net.fit(data, sd_bins=[sd / self.spec.bin_ms for sd in self.kernel_sd_ms], alpha=self.alpha)
-
-    def on_fit_start(self) -> None:
-        """Everything there is to learn is learnt here; one epoch, whatever the trainer says."""
-        self.trainer.check_val_every_n_epoch = 1
-        self.automatic_optimization = False
-        self.cpu().fit_net(self.trainer.datamodule.dataset("train", evaluate=False))
-        self.to(self.trainer.strategy.root_device)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing is left to learn."""
-
-    def on_train_epoch_end(self) -> None:
-        """The run ends after one epoch and its validation."""
-        self.trainer.should_stop = True
-
-    def configure_optimizers(self) -> Callable[..., Any] | None:
-        """No gradient, no optimizer."""
-        return None
+    def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
+        """Fit the network on the training trials alone."""
+        self.net.fit(train, sd_bins=[sd / self.spec.bin_ms for sd in self.kernel_sd_ms], alpha=self.alpha)
 
 
 def _listed(values: float | Sequence[float]) -> list[float]:

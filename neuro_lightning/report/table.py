@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from neuro_lightning.contracts import DataSpec
     from neuro_lightning.data.recording import Recording
 
 LABELS = {
@@ -21,26 +22,48 @@ LABELS = {
     "vel_r2": "vel R2",
     "psth_r2": "psth R2",
     "tp_corr": "tp corr",
+    "corr": "corr",
+    "rmse": "RMSE",
+    "rmse_columns": "RMSE columns",
+    "trial_corr": "trial corr",
+    "feve": "FEVE",
+    "cc_norm": "CC norm",
+    "oracle_fraction": "oracle frac.",
+    "angle_deg": "angle err/deg",
+    "mse": "MSE",
+    "variance": "variance",
+    "r2": "R2",
+    "co_r2": "co-R2",
+    "rates_corr": "rates corr",
     "rates_r2": "rates R2",
 }
-NAMES = {"model": "model", "baseline": "smoothing baseline", "oracle": "true rates (oracle)"}
+LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
+NAMES = {"model": "model", "oracle": "true rates (oracle)", "ceiling": "noise ceiling"}  # others are baselines
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
 def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path) -> None:
     """Say what is about to run: the model and its size, the data, the device and the folder."""
-    train, parameters = recording.splits["train"], sum(p.numel() for p in model.net.parameters())
-    n_out = 0 if train.heldout is None else train.heldout.shape[2]
     trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
     place = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     lines = {
-        "model": f"{type(model).__name__} with {parameters:,} parameters",
-        "data": f"{recording.name} ({kind_of(recording)}): {recording.n_in} + {n_out} neurons, "
-        f"{train.heldin.shape[1]} bins of {recording.bin_ms} ms; trials: {trials}",
+        "model": f"{type(model).__name__} with {sum(p.numel() for p in model.net.parameters()):,} parameters",
+        "data": f"{recording.name} ({kind_of(recording)}): {shape_of(model.spec)}: {trials}",
         "device": place,
         "folder": relative(folder),
     }
     print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
+
+
+def shape_of(spec: DataSpec) -> str:
+    """Neurons and bins, or neurons and pixels, as text."""
+    if spec.kind == "images":
+        channels, height, width = spec.image_shape
+        colors = f" x {channels} channels" if channels > 1 else ""
+        return f"{spec.n_out} neurons, images of {height} x {width} pixels{colors}"
+    heldout = f" + {spec.n_out}" if spec.n_out or spec.kind == "spikes" else ""
+    samples = "trials" if spec.kind == "spikes" else "sequences"
+    return f"{spec.n_in}{heldout} neurons, {spec.n_bins} bins of {spec.bin_ms} ms; {samples}"
 
 
 def print_results(
@@ -51,10 +74,10 @@ def print_results(
     *,
     names: Mapping[str, str] = NAMES,
 ) -> None:
-    """The closing table: model, smoothing baseline and true rates on each labelled split.
+    """The closing table: model, baselines, true rates and noise ceiling on each labelled split.
 
     Args:
-        scores: by who (``model``, ``baseline``, ``oracle``), split and metric.
+        scores: by who (``model``, a baseline's name, ``oracle``, ``ceiling``), split and metric.
         recording: what was scored on.
         checkpoint: the checkpoint that scored so.
         folder: the run's folder.
@@ -68,7 +91,7 @@ def print_results(
 def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the closing table, as text.
 
-    The share of the oracle is that of its co-bps, the first metric where there is no co-bps.
+    The share of the oracle is that of its co-bps, the first metric where there is no co-bps; there is none of errors.
     """
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
@@ -76,14 +99,14 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
     shown = {metric for metric in logged if metric != "loss" and not metric.startswith("oracle_")}  # it has a row
     metrics = [metric for metric in LABELS if metric in shown] + sorted(shown - set(LABELS))
     columns = ["split", "", *(LABELS.get(metric, metric) for metric in metrics)]
-    share = bool(by_who.get("oracle")) and bool(metrics)
+    share = bool(by_who.get("oracle")) and bool(metrics) and metrics[0] not in LOWER_IS_BETTER
     rows = []
     for split in splits:
         best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0]) if share else None
         for who, values in ((who, by_who[who].get(split)) for who in by_who):
             if values is None:
                 continue
-            row = [split, names.get(who, who), *(number(values.get(metric)) for metric in metrics)]
+            row = [split, names.get(who, f"{who} baseline"), *(number(values.get(metric)) for metric in metrics)]
             rows.append(row + ([percent(values.get(metrics[0]), best)] if share else []))
     return columns + (["of oracle"] if share else []), rows
 
@@ -147,7 +170,7 @@ def percent(value: float | None, whole: float | None) -> str:
 
 
 def kind_of(recording: Recording) -> str:
-    """Whether a score is of simulated or recorded spikes: said wherever one is shown."""
+    """Whether a score is of simulated or recorded data: said wherever one is shown."""
     return "simulated data" if recording.simulated else "recorded data"
 
 

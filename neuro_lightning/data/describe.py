@@ -1,0 +1,88 @@
+"""What a recording is, whatever its kind: the description that models get, its tensors, and whether it can be scored."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.dataset import TrialDataset
+from neuro_lightning.data.images import ImageDataset, ImageTrials
+from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.errors import DataError
+
+Split = Trials | ImageTrials
+
+
+def describe(recording: Recording) -> DataSpec:
+    """What a model must know of these data."""
+    train = recording.splits["train"]
+    shared = {
+        "dataset": recording.name,
+        "kind": recording.kind,
+        "mean_rates": tuple(mean_rates(train).tolist()),
+        "unit_ids": tuple(int(unit) for unit in recording.unit_ids),
+        "true_rates": train.rates is not None,
+        "simulated": recording.simulated,
+    }
+    if isinstance(train, ImageTrials):
+        repeats = [trials.repeats for trials in recording.splits.values() if trials.repeats is not None]
+        return DataSpec(
+            **shared,
+            n_out=train.responses.shape[1],
+            image_shape=tuple(train.images.shape[1:]),
+            n_repeats=max((r.shape[1] for r in repeats), default=0),
+            has_angle=train.angle is not None,
+        )
+    behavior = train.behavior
+    return DataSpec(
+        **shared,
+        n_in=train.heldin.shape[2],
+        n_out=0 if train.heldout is None else train.heldout.shape[2],
+        n_bins=train.heldin.shape[1],
+        n_forward=0 if train.heldin_forward is None else train.heldin_forward.shape[1],
+        bin_ms=recording.bin_ms,
+        behavior_dim=0 if behavior is None else behavior.shape[-1],
+        behavior_kind=recording.behavior_kind if behavior is not None else "none",
+        decode_groups=1 if train.decode_mask is None else train.decode_mask.shape[1],
+        n_conditions=0 if recording.psth is None else len(recording.psth),
+    )
+
+
+def make_dataset(trials: Split, spec: DataSpec, *, evaluate: bool) -> Dataset:
+    """A split as tensors; ``evaluate`` as in :class:`neuro_lightning.data.dataset.TrialDataset`."""
+    if isinstance(trials, ImageTrials):
+        return ImageDataset(trials)
+    return TrialDataset(trials, n_out=spec.n_out, n_forward=spec.n_forward, evaluate=evaluate)
+
+
+def labelled(trials: Split, kind: str) -> bool:
+    """Whether predictions of these trials can be scored."""
+    if isinstance(trials, ImageTrials):
+        return bool(np.isfinite(trials.responses).any())
+    if kind == "traces":  # what was observed is the target itself
+        return True
+    return trials.heldout is not None or trials.heldin_forward is not None or trials.rates is not None
+
+
+def mean_rates(train: Split) -> np.ndarray:
+    """(N,) mean of the observed targets, NaN ignored; held-in neurons first, over the observed window."""
+    if isinstance(train, ImageTrials):
+        seen = np.isfinite(train.responses)
+        total = np.where(seen, train.responses, 0.0).sum(0, dtype=np.float64)
+        return total / np.maximum(seen.sum(0), 1)
+    parts = [train.heldin] + ([] if train.heldout is None else [train.heldout])
+    return np.concatenate([np.nan_to_num(np.nanmean(part, axis=(0, 1), dtype=np.float64)) for part in parts])
+
+
+def check_splits(recording: Recording) -> None:
+    """Every recording needs trials to train on and to validate with.
+
+    Raises:
+        DataError: a split is missing or empty.
+    """
+    for split in ("train", "val"):
+        if split not in recording.splits or len(recording.splits[split]) == 0:
+            raise DataError(
+                f"{recording.name} has no {split} trials: check data.phase, data.val_fraction and the trial table"
+            )

@@ -1,0 +1,81 @@
+"""Images and the responses to them, as numpy arrays and as tensors of which a batch is one index look-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+IMAGE_ARRAYS = ("images", "responses", "repeats", "rates", "angle", "row")
+
+
+@dataclass
+class ImageTrials:
+    """The images of one split. The first axis of every array is the image.
+
+    Attributes:
+        images: (B, C, H, W) float32.
+        responses: (B, N) float, the mean over an image's repeats; NaN where a neuron was not shown the image.
+        repeats: (B, R, N) float, the single responses, NaN where there was none; None without repeats.
+        rates: (B, N) float32, the true mean responses; simulated data only.
+        angle: (B,) float, the stimulus's direction in radians; None for other stimuli.
+        row: (B,) int64, the image's row in the source file, or None.
+    """
+
+    images: np.ndarray
+    responses: np.ndarray
+    repeats: np.ndarray | None = None
+    rates: np.ndarray | None = None
+    angle: np.ndarray | None = None
+    row: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: np.ndarray) -> ImageTrials:
+        """The images at ``index`` (integers or a boolean mask), in that order."""
+        values = {name: getattr(self, name) for name in IMAGE_ARRAYS}
+        return ImageTrials(**{name: None if v is None else v[index] for name, v in values.items()})
+
+
+class ImageDataset(Dataset):
+    """Serves whole batches: ``dataset[[3, 1, 2]]`` is a :class:`neuro_lightning.contracts.Batch` of three images.
+
+    Args:
+        trials: the split's arrays.
+    """
+
+    def __init__(self, trials: ImageTrials) -> None:
+        self.images = _float32(trials.images)
+        responses = _float32(trials.responses)
+        self.mask = ~responses.isnan()
+        self.responses = responses.nan_to_num()  # a masked zero is harmless where a masked NaN is a trap
+        self.extras: dict[str, Tensor] = {
+            name: _float32(values)
+            for name in ("repeats", "rates", "angle")
+            if (values := getattr(trials, name)) is not None
+        }
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
+        chosen = torch.as_tensor(index)
+        extras = {name: values[chosen] for name, values in self.extras.items()}
+        return {
+            "inputs": self.images[chosen],
+            "targets": self.responses[chosen],
+            "mask": self.mask[chosen],
+            "index": chosen,
+            **extras,
+        }
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+assert tuple(f.name for f in fields(ImageTrials)) == IMAGE_ARRAYS

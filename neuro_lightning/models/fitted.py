@@ -1,0 +1,46 @@
+"""Models that are fitted at once, in closed form or by an optimizer of their own, not in steps of the trainer's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from neuro_lightning.contracts import Batch
+from neuro_lightning.models.base import PopulationModule
+
+
+class FittedModule(PopulationModule):
+    """A model whose :meth:`fit_net` learns everything before the first validation.
+
+    It serves as a model of its own and as a baseline beside others.
+    """
+
+    def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
+        """Fit the network, on the CPU.
+
+        Args:
+            train: the training split; ``train[list(range(len(train)))]`` is one batch of all of it.
+            val: the validation split, for models that choose by it.
+        """
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Everything there is to learn is learnt here; one epoch, whatever the trainer says."""
+        self.trainer.check_val_every_n_epoch = 1
+        self.automatic_optimization = False
+        data = self.trainer.datamodule
+        self.cpu().fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
+        self.to(self.trainer.strategy.root_device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing is left to learn."""
+
+    def on_train_epoch_end(self) -> None:
+        """The run ends after one epoch and its validation."""
+        self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> Callable[..., Any] | None:
+        """No gradient, no optimizer."""
+        return None
