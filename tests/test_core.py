@@ -1,0 +1,137 @@
+import pytest
+import torch
+from torch import nn
+
+from neuro_lightning.nn.core import ConvCore, group_sparsity, laplacian_energy
+from neuro_lightning.nn.vit import ViTCore
+
+SENSORIUM = {"channels": 64, "layers": 4, "first_kernel": 9, "kernel": 7}
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_sensorium_sized_core():
+    core = ConvCore((1, 36, 64), **SENSORIUM).eval()
+    first = 9 * 9 * 64 + 2 * 64  # kernels, batch normalisation's scale and shift
+    later = 64 * 64 + 7 * 7 * 64 + 64 * 64 + 2 * 64  # 1x1, depthwise, 1x1
+    assert count(core) == first + 3 * later == 39_680
+    features = core(torch.randn(2, 1, 36, 64))
+    assert features.shape[1:] == core.out_shape == (64, 28, 56)
+    assert core.filters().shape == (64, 1, 9, 9)
+
+
+def test_full_convolutions():
+    core = ConvCore((3, 20, 16), channels=8, layers=3, first_kernel=5, kernel=3, depth_separable=False, pad_first=True)
+    assert count(core) == 8 * 3 * 25 + 2 * 8 * 8 * 9 + 3 * 16
+    assert core(torch.randn(2, 3, 20, 16)).shape[1:] == core.out_shape == (8, 20, 16)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(15, 12), (31, 31)])
+def test_cores_know_the_shape_of_their_map(size, stride):
+    images = torch.randn(2, 1, *size)
+    cores = [
+        ConvCore((1, *size), channels=4, layers=2, first_kernel=5, kernel=3, stride=stride, pad_first=pad)
+        for pad in (0, 1)
+    ]
+    cores.append(ViTCore((1, *size), patch=5, stride=stride, channels=8, heads=2, blocks=1, mlp=8))
+    for core in cores:
+        assert core(images).shape[1:] == core.out_shape
+
+
+def test_a_linear_core_is_linear_in_the_images():
+    core = ConvCore((1, 14, 14), channels=4, layers=3, first_kernel=5, kernel=3, linear=True).eval()
+    a, b, zero = torch.randn(1, 1, 14, 14), torch.randn(1, 1, 14, 14), torch.zeros(1, 1, 14, 14)
+    torch.testing.assert_close(core(a + 2 * b), core(a) + 2 * core(b) - 2 * core(zero))
+    bent = ConvCore((1, 14, 14), channels=4, layers=3, first_kernel=5, kernel=3).eval()
+    assert not torch.allclose(bent(a + 2 * b), bent(a) + 2 * bent(b) - 2 * bent(zero), atol=1e-3)
+
+
+def test_laplacian_energy():
+    spike = torch.zeros(1, 1, 5, 5)
+    spike[0, 0, 2, 2] = 3.0
+    assert laplacian_energy(spike).item() == pytest.approx(20)  # 4^2 + 4 * (-1)^2, whatever the height
+    ramp = torch.arange(5.0).expand(2, 3, 5, 5)
+    assert laplacian_energy(ramp).item() == pytest.approx(0, abs=1e-10)
+    checkers = 1 - 2 * ((torch.arange(5)[:, None] + torch.arange(5)) % 2).float()[None, None]
+    assert laplacian_energy(checkers).item() == pytest.approx(64 * 9 / 25)  # |L * w| = 8 at the 9 inner pixels
+    weight = torch.randn(4, 2, 7, 7)
+    for scale in (1e-3, 7.0, -100.0):
+        torch.testing.assert_close(laplacian_energy(scale * weight), laplacian_energy(weight))
+
+
+def test_group_sparsity():
+    alone, even = torch.zeros(3, 4, 3, 3), torch.ones(3, 4, 3, 3)
+    alone[1, 2] = 0.7
+    assert group_sparsity(alone).item() == pytest.approx(12**-0.5)
+    assert group_sparsity(even).item() == pytest.approx(1)
+    weight = torch.randn(3, 4, 3, 3, requires_grad=True)
+    torch.testing.assert_close(group_sparsity(5 * weight), group_sparsity(weight))
+    alone.requires_grad_()
+    (gradient,) = torch.autograd.grad(group_sparsity(alone), alone)
+    assert gradient.isfinite().all()  # where whole kernels are zero
+
+
+def test_penalties_are_the_strengths_times_the_closed_forms():
+    core = ConvCore(
+        (1, 12, 12),
+        channels=4,
+        layers=3,
+        first_kernel=5,
+        kernel=3,
+        depth_separable=False,
+        laplace=0.3,
+        group_sparsity=0.2,
+    )
+    terms = core.penalties()
+    torch.testing.assert_close(terms["laplace"], 0.3 * laplacian_energy(core.layers[0][0].weight))
+    deeper = group_sparsity(core.layers[1][0].weight) + group_sparsity(core.layers[2][0].weight)
+    torch.testing.assert_close(terms["group_sparsity"], 0.2 * deeper)
+    assert ConvCore((1, 12, 12), channels=4, layers=2, kernel=3).penalties() == {}
+
+
+def test_attention_is_softmax_attention():
+    core = ViTCore((1, 12, 12), patch=4, stride=4, channels=6, heads=2, blocks=1, mlp=5, dropout=0.3).eval()
+    block, tokens = core.blocks[0], torch.randn(2, 9, 6)
+    q, k, v = block.to_qkv(tokens).split(6, dim=2)
+    heads = []
+    for part in (slice(0, 3), slice(3, 6)):
+        weights = (q[..., part] @ k[..., part].mT / 3**0.5).softmax(2)
+        heads.append(weights @ v[..., part])
+    torch.testing.assert_close(block._attend(tokens), block.out(torch.cat(heads, 2)))
+
+
+def test_tokens_keep_their_places():
+    core = ViTCore((1, 12, 16), patch=4, stride=4, channels=8, heads=2, blocks=0).eval()
+    images = torch.zeros(1, 1, 12, 16)
+    images[0, 0, 4:8, 8:12] = torch.randn(4, 4)  # patch (1, 2) of (3, 4)
+    with torch.no_grad():
+        core.position.zero_()
+        moved = (core(images) - core(torch.zeros_like(images))).abs().sum(1)[0]
+    assert moved.argmax() == 1 * 4 + 2
+    assert (moved > 1e-4).sum() == 1
+
+
+def test_vit_parameters():
+    core = ViTCore((1, 31, 31), patch=8, stride=4, channels=64, blocks=2, heads=4, mlp=128)
+    block = 3 * 64 * 64 + (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 2 * 2 * 64
+    assert count(core) == (64 * 64 + 64) + 36 * 64 + 2 * block + 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: ConvCore((1, 8, 8)), "core.first_kernel=9"),
+        (lambda: ConvCore((1, 31, 31), layers=0), "core.layers=0"),
+        (lambda: ConvCore((1, 31, 31), kernel=4), "core.kernel"),
+        (lambda: ConvCore((1, 31, 31), group_sparsity=1.0), "depth_separable=false"),
+        (lambda: ConvCore((1, 31, 31), first_kernel=1, laplace=1.0), "core.laplace"),
+        (lambda: ViTCore((1, 31, 31), patch=40), "core.patch=40"),
+        (lambda: ViTCore((1, 31, 31), channels=10, heads=4), "core.heads=4"),
+    ],
+)
+def test_what_cannot_be_built_says_which_key(build, named):
+    with pytest.raises(ValueError, match=named):
+        build()

@@ -1,0 +1,102 @@
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+
+from neuro_lightning import losses
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.models.core_readout import CoreReadout
+from neuro_lightning.nn.core import ConvCore
+from neuro_lightning.nn.readouts import DenseReadout, FactorisedReadout, GaussianReadout
+from neuro_lightning.nn.vit import ViTCore
+
+RATES = (0.2, 0.0, 1.0, 3.5)
+SPEC = DataSpec("tiny", kind="images", n_out=4, image_shape=(3, 14, 12), mean_rates=RATES, unit_ids=(0, 1, 2, 3))
+CORES = {
+    "conv": partial(ConvCore, channels=6, layers=2, first_kernel=5, kernel=3, laplace=0.1),
+    "vit": partial(ViTCore, patch=4, stride=2, channels=8, heads=2, blocks=1, mlp=8),
+}
+READOUTS = {
+    "gaussian": partial(GaussianReadout, l1=0.1),
+    "factorised": partial(FactorisedReadout, l1=0.1),
+    "dense": partial(DenseReadout, l2=0.1, dropout=0.1),
+}
+
+
+def model(core: str = "conv", readout: str = "gaussian", spec: DataSpec = SPEC, **changes) -> CoreReadout:
+    torch.manual_seed(0)
+    return CoreReadout(spec, core=CORES[core], readout=READOUTS[readout], **changes)
+
+
+def images(n: int = 5) -> torch.Tensor:
+    return torch.randn(n, *SPEC.image_shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("core", "readout", "output"), product(CORES, READOUTS, ["elu", "softplus", "identity"]))
+def test_any_readout_on_any_core(core, readout, output):
+    net = model(core, readout, output=output).net.train()
+    made = net(images())
+    assert made["rates"].shape == (5, 4)
+    assert set(made["losses"]) == {
+        *({"core_laplace"} if core == "conv" else ()),
+        "readout_l2" if readout == "dense" else "readout_l1",
+    }
+    loss, targets, mask = losses.mse, torch.full((5, 4), torch.nan), torch.zeros(5, 4, dtype=torch.bool)
+    targets[:3, :3], mask[:3, :3] = 1.0, True  # a NaN target must not reach a gradient
+    total, count = loss(made, targets, mask, SPEC)
+    (total / count + sum(made["losses"].values())).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    net.eval()
+    first, second = net(images()), net(images())
+    assert torch.equal(first["rates"], second["rates"]) and "losses" not in first
+    if output != "identity":
+        assert (first["rates"] >= 0).all()
+    # an image's prediction does not depend on its neighbours in the batch
+    torch.testing.assert_close(net(images()[2:3])["rates"], first["rates"][2:3])
+
+
+@pytest.mark.parametrize("output", ["elu", "softplus", "identity"])
+def test_the_bias_starts_at_the_mean_rates(output):
+    net = model(output=output).net.eval()
+    with torch.no_grad():
+        net.readout.features.zero_()
+        started = net(images())["rates"]
+    wanted = torch.tensor(RATES) if output == "identity" else torch.tensor(RATES).clamp_min(1e-3)
+    torch.testing.assert_close(started, wanted.expand(5, 4), atol=1e-5, rtol=1e-5)
+
+
+def test_training_lowers_the_loss_of_what_a_pixel_says():
+    """Neuron n's rate follows one pixel: after a few steps the prediction does as well."""
+    spec = DataSpec("tiny", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1.0, 1.0))
+    given = torch.randn(200, 1, 14, 12, generator=torch.Generator().manual_seed(1))
+    targets = torch.stack([given[:, 0, 6, 4], given[:, 0, 8, 7]], 1).exp().clamp(max=5)
+    net = model(readout="factorised", spec=spec).net.train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        total, count = losses.poisson(net(given), targets, torch.ones_like(targets, dtype=torch.bool), spec)
+        (total / count).backward()
+        optimizer.step()
+    made = net.eval()(given)["rates"]
+    for neuron in range(2):
+        assert torch.corrcoef(torch.stack([made[:, neuron], targets[:, neuron]]))[0, 1] > 0.8
+
+
+def test_filters_are_those_of_the_first_stage():
+    assert model().net.filters().shape == (6, 3, 5, 5)
+    assert model("vit").net.filters().shape == (8, 3, 4, 4)
+
+
+def test_what_cannot_be_meant_is_refused():
+    zscored = DataSpec("gratings", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1e-9, -1e-9))
+    with pytest.raises(ConfigError, match=r"responses in gratings are: take model\.output=identity"):
+        model(spec=zscored)
+    with pytest.raises(ConfigError, match=r"take loss@model\.loss=mse"):
+        model(spec=zscored, output="identity", loss=partial(losses.poisson))
+    model(spec=zscored, output="identity", loss=partial(losses.mse))
+    with pytest.raises(ValueError, match=r"model\.output=relu is none of elu, softplus, identity"):
+        model(output="relu")
