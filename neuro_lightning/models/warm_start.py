@@ -1,0 +1,156 @@
+"""Networks that begin with layers of a network that was trained before, and may keep them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.models.base import PopulationModule
+
+
+def read_network(path: str | Path) -> dict[str, Tensor]:
+    """The network's weights and buffers in a checkpoint, by name; nothing the file carries is executed.
+
+    Args:
+        path: a checkpoint file, or the folder of a run, whose best checkpoint is taken.
+
+    Raises:
+        CheckpointError: nothing there, not readable, or not a checkpoint of this package.
+    """
+    path = Path(path)
+    places = (path, path / "best.ckpt", path / "checkpoints" / "best.ckpt")
+    if (file := next((place for place in places if place.is_file()), None)) is None:
+        raise CheckpointError(
+            f"model.init_from={path}: no checkpoint there; give a .ckpt file or a run's folder that holds "
+            "checkpoints/best.ckpt"
+        )
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        weights = content["state_dict"]
+        return {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(
+            f"model.init_from={path}: {file.name} cannot be read as a checkpoint of a run ({reason})"
+        ) from None
+
+
+def restore_layers(net: nn.Module, weights: dict[str, Tensor], layers: Sequence[str], source: str) -> None:
+    """Copy layers of another network into this one; all of a layer or nothing.
+
+    Args:
+        net: the network to begin with them.
+        weights: of the other network, by name.
+        layers: names of modules, such as ``conv`` (all convolutions) or ``conv.0`` (the first).
+        source: where the weights come from, for errors.
+
+    Raises:
+        ConfigError: the network has no such layer.
+        CheckpointError: the other network lacks the layer, or it is of another size there.
+    """
+    own = net.state_dict()
+    for layer in layers:
+        _module(net, layer, "model.init_layers")
+        wanted = {name: tuple(value.shape) for name, value in own.items() if _within(name, layer)}
+        found = {name: tuple(value.shape) for name, value in weights.items() if _within(name, layer)}
+        if other := [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
+            theirs, ours = found.get(other[0], "missing"), wanted.get(other[0], "missing")
+            raise CheckpointError(
+                f"{source}: its layer {layer!r} does not fit this model: {other[0]} is {theirs} there and {ours} "
+                "here; make the layers alike, or choose others with model.init_layers"
+            )
+        own.update({name: weights[name] for name in wanted})
+    net.load_state_dict(own)
+
+
+def freeze_layers(net: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
+    """Take layers out of the training: their weights have no gradient from here on.
+
+    Args:
+        net: the network.
+        layers: names of modules, such as ``conv`` or ``conv.0``.
+
+    Returns:
+        The modules; they must be kept in evaluation mode, where dropout and batch normalization stand still.
+
+    Raises:
+        ConfigError: the network has no such layer.
+    """
+    modules = [_module(net, layer, "model.freeze") for layer in layers]
+    for module in modules:
+        module.requires_grad_(False)
+    return modules
+
+
+def _module(net: nn.Module, name: str, key: str) -> nn.Module:
+    modules = dict(net.named_modules())
+    if not name or name not in modules:
+        children = [child for child, module in modules.items() if child and any(module.parameters())]
+        raise ConfigError(f"{key}={name}: the network has no such layer; it has {', '.join(children)}")
+    return modules[name]
+
+
+def _within(name: str, layer: str) -> bool:
+    return name == layer or name.startswith(f"{layer}.")
+
+
+class WarmStartModule(PopulationModule):
+    """A module whose network may begin with another run's layers, frozen or free.
+
+    The weights are read when a training begins, not when the module is built: a checkpoint of this run rebuilds its
+    network without the file it once began from.
+
+    Args:
+        net: see :class:`PopulationModule`.
+        spec: likewise.
+        init_from: a checkpoint or a run's folder; None begins afresh.
+        init_layers: the layers that are taken from it.
+        freeze: layers that are not trained.
+        base: further arguments of :class:`PopulationModule`.
+
+    Raises:
+        ConfigError: a layer to freeze does not exist, or nothing would be left to train.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: DataSpec,
+        *,
+        init_from: str | None = None,
+        init_layers: Sequence[str] = ("conv",),
+        freeze: Sequence[str] = (),
+        **base: Any,
+    ) -> None:
+        super().__init__(net, spec, **base)
+        self.init_from, self.init_layers = init_from, _names(init_layers, "model.init_layers")
+        self._frozen = freeze_layers(net, _names(freeze, "model.freeze"))
+        if self._frozen and not any(weight.requires_grad for weight in net.parameters()):
+            raise ConfigError(f"model.freeze={list(freeze)} leaves nothing to train")
+        self.train(self.training)
+
+    def setup(self, stage: str) -> None:
+        """Read the weights to begin with, unless the training itself goes on from a checkpoint."""
+        super().setup(stage)
+        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+            source = f"model.init_from={self.init_from}"
+            restore_layers(self.net, read_network(self.init_from), self.init_layers, source)
+
+    def train(self, mode: bool = True) -> WarmStartModule:
+        """Training mode for all but the frozen layers."""
+        super().train(mode)
+        for module in getattr(self, "_frozen", ()):
+            module.eval()
+        return self
+
+
+def _names(layers: Any, key: str) -> list[str]:
+    if isinstance(layers, str) or not all(isinstance(layer, str) for layer in layers or ()):
+        raise ConfigError(f"{key}={layers}: give a list of layers, such as [conv]")
+    return list(layers or ())
