@@ -1,12 +1,117 @@
-"""Learning rate schedules, each a function of the optimizer and the number of steps of the whole run."""
+"""Sharpness-aware minimization, and learning rate schedules: functions of the optimizer and the run's steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from neuro_lightning.errors import ConfigError
+
+
+class SAM(Optimizer):
+    """Sharpness-aware minimization: step with the gradient of the worst weights nearby.
+
+    A step sees the batch twice. With the gradient g at the weights w it climbs to ``w + rho * g / (||g|| + 1e-12)``,
+    takes the gradient there, goes back to w, and lets the base optimizer step with it (Foret et al. 2021, "Sharpness-
+    aware minimization for efficiently improving generalization"). With ``adaptive`` every weight climbs in proportion
+    to its own size (Kwon et al. 2021, "ASAM"). The norm is over all parameters.
+
+    The closure is everything that makes a gradient: forward pass, backward pass, and under Lightning clipping (which
+    leaves the climb as it is, as only the gradient's direction counts there, and bounds the gradient that steps).
+    Dropout draws other masks in the second pass. The gradients are cleared after the step.
+
+    Args:
+        params: parameters or groups of them.
+        base: called with the groups, the optimizer that steps, a ``functools.partial`` of one.
+        rho: how far to climb.
+        adaptive: climb in proportion to the weights' sizes.
+
+    Raises:
+        ConfigError: ``rho`` is negative.
+    """
+
+    def __init__(
+        self, params: Iterable, base: Callable[..., Optimizer], *, rho: float = 0.05, adaptive: bool = False
+    ) -> None:
+        if rho < 0:
+            raise ConfigError(f"optimizer.rho={rho}: the distance to climb cannot be negative")
+        super().__init__(params, {"rho": rho, "adaptive": adaptive})
+        self.base = base(self.param_groups)
+        self.defaults = {**self.base.defaults, **self.defaults}
+        self._share()
+
+    def _share(self) -> None:
+        """Groups and state are the base's own: schedules and checkpoints see one optimizer."""
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step.
+
+        Args:
+            closure: clears the gradients, computes the loss and its gradients; it is called twice.
+
+        Returns:
+            What the closure returned at the weights themselves.
+
+        Raises:
+            ConfigError: there is no closure, or a gradient was gathered before it.
+        """
+        if closure is None:
+            raise ConfigError("SAM sees each batch twice: trainer.precision must be 32-true, 64-true or bf16-mixed")
+        if any(p.grad is not None for p in self._parameters()):
+            raise ConfigError("SAM cannot gather gradients over batches: leave trainer.accumulate_grad_batches=1")
+        with torch.enable_grad():
+            loss = closure()
+        with torch.no_grad():
+            climbed = self._climb()
+        try:
+            with torch.enable_grad():
+                closure()
+        finally:
+            with torch.no_grad():
+                for p, weights in climbed:
+                    p.copy_(weights)
+        self.base.step()
+        self.zero_grad(set_to_none=True)
+        return loss
+
+    def _parameters(self) -> Iterable[Tensor]:
+        return (p for group in self.param_groups for p in group["params"])
+
+    def _climb(self) -> list[tuple[Tensor, Tensor]]:
+        """Move the weights uphill; returns each parameter that moved with what it was."""
+        moving = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not moving:
+            return []
+        norm = get_total_norm([p.abs() * p.grad if group["adaptive"] else p.grad for p, group in moving])
+        before = []
+        for p, group in moving:
+            before.append((p, p.clone()))
+            direction = p.square() * p.grad if group["adaptive"] else p.grad
+            p.add_(direction * (group["rho"] / (norm.to(p.device) + 1e-12)))
+        return before
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state, the base's with it."""
+        self.base.load_state_dict(state_dict)
+        self._share()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further parameters."""
+        if not hasattr(self, "base"):  # the constructor of the optimizers' class collects them
+            super().add_param_group(param_group)
+            return
+        for name in ("rho", "adaptive"):
+            param_group.setdefault(name, self.defaults[name])
+        self.base.add_param_group(param_group)
+        self._share()
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05, final: float = 0.0) -> dict[str, Any]:
