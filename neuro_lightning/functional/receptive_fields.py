@@ -1,0 +1,43 @@
+"""What a network's neurons look at: the gradient of each prediction with respect to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from neuro_lightning.contracts import Output, rates_of
+
+AT_ONCE = 64  # copies of the image in one backward pass
+
+
+def receptive_fields(net: Callable[[Tensor], Output], images: Tensor, neurons: Sequence[int] | Tensor) -> Tensor:
+    """Gradients of predictions with respect to the image, at the mean of the given images.
+
+    For a linear neuron this is its filter; for others the filter that is best near the mean image. The network must
+    be in evaluation mode, where what it says of one image does not depend on the others of a batch.
+
+    Args:
+        net: (B, C, H, W) images -> :class:`neuro_lightning.contracts.Output` of (B, N).
+        images: (B, C, H, W), such as the training images; one is enough.
+        neurons: (n,) the neurons' places among the N.
+
+    Returns:
+        (n, C, H, W), in the unit of the responses per unit of the pixels.
+
+    Raises:
+        ValueError: no image.
+    """
+    if not len(images):
+        raise ValueError("receptive fields need an image to be taken at")
+    neurons = torch.as_tensor(neurons, dtype=torch.long, device=images.device)
+    mean = images.detach().mean(0)
+    fields = []
+    for part in neurons.split(AT_ONCE):
+        # one copy of the image for each neuron: a single backward pass gives all their gradients
+        copies = mean.expand(len(part), *mean.shape).clone().requires_grad_()
+        with torch.enable_grad():
+            rates = rates_of(net(copies))[torch.arange(len(part), device=images.device), part]
+            fields.append(torch.autograd.grad(rates.sum(), copies)[0])
+    return torch.cat(fields) if fields else images.new_zeros(0, *mean.shape)

@@ -1,0 +1,306 @@
+"""Figures of models of images, from numpy arrays: each function returns a matplotlib figure and touches nothing else.
+
+Axes letters as in ``neuro_lightning.contracts``; positions in pixels, (x, y) = (column, row), the first pixel's center
+at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, note, style
+
+SIGNED = "RdBu_r"  # color map of what excites (red) and what suppresses (blue)
+EXCITES, SUPPRESSES = "#b2182b", "#2166ac"
+MAX_FILTERS = 64
+
+
+def receptive_field_figure(
+    fields: np.ndarray, *, neurons: Sequence[int], scores: Sequence[float] | None = None, simulated: bool = False
+) -> Figure:
+    """Receptive fields, each on a scale of its own: red excites, blue suppresses.
+
+    Fields of images in color show by which color they are excited; grey is no effect.
+
+    Args:
+        fields: (n, C, H, W), see ``neuro_lightning.functional.receptive_fields``.
+        neurons: (n,) the neurons' numbers.
+        scores: (n,) each neuron's correlation of prediction and response, where known.
+        simulated: whether the data are simulated.
+    """
+    titles = [f"neuron {neuron}" for neuron in neurons]
+    if scores is not None:
+        titles = [f"{title} · r {score:.2f}" for title, score in zip(titles, scores, strict=True)]
+    return _tiles(fields, titles, "Receptive fields", "no neurons", side=1.35, simulated=simulated)
+
+
+def filters_figure(filters: np.ndarray, *, simulated: bool = False) -> Figure:
+    """The kernels of a network's first stage, those with most energy first, each on a scale of its own.
+
+    Args:
+        filters: (K, H, W) or (K, C, H, W) weights.
+        simulated: whether the data are simulated.
+    """
+    filters = filters[:, None] if filters.ndim == 3 else filters
+    order = np.argsort(-np.square(filters, dtype=float).sum((1, 2, 3)), kind="stable")[:MAX_FILTERS]
+    title = "First-stage filters"
+    if len(order) < len(filters):
+        title += f" ({len(order)} of {len(filters)})"
+    return _tiles(filters[order], [str(k) for k in order], title, "no filters", side=0.85, simulated=simulated)
+
+
+def dog_figure(
+    dogs: Mapping[str, np.ndarray],
+    *,
+    image_shape: Sequence[int],
+    planted: Mapping[str, np.ndarray] | None = None,
+    simulated: bool = False,
+) -> Figure:
+    """Differences of Gaussians on the image's frame: where each looks and how far center and surround reach.
+
+    Solid circles are centers and dashed ones surrounds, at one standard deviation; red where the center excites and
+    blue where it suppresses. Planted ones, of simulated data, are drawn in black beneath.
+
+    Args:
+        dogs: of K units, (K,) each: ``x``, ``y`` in pixels, the amplitudes ``a1``, ``a2`` of center and surround,
+            and the variances in squared pixels, ``s1`` of the center and ``s1 + s2`` of the surround, see
+            ``neuro_lightning.nn.dog.DoGFilters.table``.
+        image_shape: (H, W) or (C, H, W).
+        planted: the same of the units that the data were made with.
+        simulated: whether the data are simulated.
+    """
+    height, width = image_shape[-2:]
+    with style():
+        figure, axes = new_figure(7.6, 3.9, "Differences of Gaussians", simulated=simulated, columns=2)
+        frame, profiles = axes[0]
+        strength = np.abs(_weight(dogs, 0.0))
+        strength = strength / max(float(strength.max(initial=0)), 1e-30)
+        for unit in _units(planted or {}):
+            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"], facecolor="#00000010", edgecolor=TRUE, lw=0.8))
+            frame.plot(unit["x"], unit["y"], "+", color=TRUE, ms=6, mew=1)
+        for k, (unit, share) in enumerate(zip(_units(dogs), strength, strict=True)):
+            look = {"edgecolor": EXCITES if _weight(unit, 0.0) >= 0 else SUPPRESSES, "alpha": 0.35 + 0.65 * share}
+            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"], **look, lw=1.5))
+            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"] + unit["s2"], **look, lw=0.8, ls=(0, (4, 2))))
+            frame.annotate(
+                str(k), (unit["x"], unit["y"]), (2, 2), textcoords="offset points", color=look["edgecolor"], fontsize=8
+            )
+            _profile(profiles, unit, color=look["edgecolor"], alpha=look["alpha"])
+        frame.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xlabel="x (pixels)")
+        frame.set_ylabel("y (pixels)")
+        for side in ("top", "right"):
+            frame.spines[side].set_visible(True)
+        known = "" if planted is None else f", {len(planted['x'])} planted (black)"
+        frame.set_title(f"{len(dogs['x'])} units{known}", color="#555555")
+        profiles.axhline(0, color=QUIET, lw=0.8)
+        profiles.set(xlabel="distance from the center (pixels)", ylabel="weight, relative to its peak")
+        profiles.set_title("cross sections", color="#555555")
+    return figure
+
+
+def responses_figure(
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    *,
+    scores: np.ndarray,
+    ceiling: np.ndarray | None = None,
+    repeats: np.ndarray | None = None,
+    unit: str = "response",
+    simulated: bool = False,
+) -> Figure:
+    """Predicted against observed responses of the best, the median and the worst neuron; below, every neuron's score.
+
+    Args:
+        predicted: (B, N).
+        observed: (B, N), NaN where unobserved.
+        scores: (N,) correlation over images of prediction and response, NaN where undefined.
+        ceiling: (N,) the highest correlation that the responses' noise allows, NaN where unknown.
+        repeats: (B, R, N) single responses, NaN where absent: their standard errors are drawn.
+        unit: what a response is called.
+        simulated: whether the data are simulated.
+    """
+    order = np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")
+    order = order[np.isfinite(scores[order])]
+    with style():
+        figure, _ = new_figure(7.6, 5.0, "Predicted and observed responses", simulated=simulated, rows=0, columns=0)
+        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1))
+        bars = figure.add_subplot(grid[1, :])
+        if not len(order):
+            note(bars, "no neuron has a score")
+            return figure
+        chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+        for column, (name, neuron) in enumerate(chosen.items()):
+            panel = figure.add_subplot(grid[0, column])
+            single = None if repeats is None else repeats[:, :, neuron]
+            _scatter(panel, predicted[:, neuron], observed[:, neuron], single)
+            panel.set_title(f"{name}: neuron {neuron}, r = {scores[neuron]:.2f}", color="#555555")
+            panel.set(xlabel=f"predicted {unit}", ylabel=f"observed {unit}" if column == 0 else "")
+        _score_bars(bars, scores[order], None if ceiling is None else ceiling[order])
+    return figure
+
+
+def tuning_figure(
+    angle: np.ndarray,
+    observed: np.ndarray,
+    predicted: np.ndarray | None = None,
+    *,
+    neurons: Sequence[int],
+    period: float = 2 * np.pi,
+    n_bins: int = 24,
+    simulated: bool = False,
+) -> Figure:
+    """Tuning to the stimulus's direction: mean observed response in bins of angle, and what the model predicts.
+
+    Args:
+        angle: (B,) radians.
+        observed: (B, N) responses, NaN where unobserved.
+        predicted: (B, N), or None.
+        neurons: (n,) the neurons to show.
+        period: radians after which stimuli repeat: pi for static gratings.
+        n_bins: of angle.
+        simulated: whether the data are simulated.
+    """
+    columns = min(max(len(neurons), 1), 4)
+    rows = -(-max(len(neurons), 1) // columns)
+    place = np.minimum((np.mod(angle, period) / period * n_bins).astype(int), n_bins - 1)
+    degrees = (np.arange(n_bins) + 0.5) / n_bins * np.degrees(period)
+    with style():
+        figure, axes = new_figure(
+            0.8 + 1.85 * columns, 0.8 + 1.5 * rows, "Tuning to the stimulus's direction", simulated=simulated,
+            rows=rows, columns=columns, sharex=True,
+        )  # fmt: skip
+        for panel, neuron in zip(axes.flat, neurons, strict=False):
+            mean, error = _binned(observed[:, neuron], place, n_bins)
+            panel.errorbar(degrees, mean, error, fmt="o", ms=2.5, color=TRUE, lw=0.8, label="observed, mean ± s.e.m.")
+            if predicted is not None:
+                panel.plot(degrees, _binned(predicted[:, neuron], place, n_bins)[0], color=MODEL, label="predicted")
+            panel.set_title(f"neuron {neuron}", color="#555555")
+            panel.set_xticks(np.linspace(0, np.degrees(period), 5))
+        for panel in axes.flat[len(neurons) :]:
+            panel.set_axis_off()
+        if not len(neurons):
+            note(axes[0, 0], "no neurons")
+            return figure
+        for panel in axes[-1]:
+            panel.set_xlabel("direction (degrees)")
+        for panel in axes[:, 0]:
+            panel.set_ylabel("response")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _tiles(
+    values: np.ndarray, titles: Sequence[str], title: str, empty: str, *, side: float, simulated: bool
+) -> Figure:
+    """(n, C, H, W) weights as small pictures, in rows of a page's width at most."""
+    most = max(min(int(8 / side), len(values)), 1)
+    # the widest grid that leaves fewest places empty
+    columns = min(range(most, most // 2, -1), key=lambda columns: -len(values) % columns)
+    rows = -(-max(len(values), 1) // columns)
+    shape = values.shape[2] / values.shape[3] if values.size else 1.0
+    width = max(side * columns + 0.2, 3.8)
+    with style():
+        figure, axes = new_figure(
+            width, 0.45 + (side * shape + 0.14) * rows, title, simulated=simulated, rows=rows, columns=columns
+        )
+        figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02, wspace=0.02)
+        for panel, weights, name in zip(axes.flat, values, titles, strict=False):
+            _picture(panel, weights)
+            panel.set_title(name, fontsize=7.5, color="#555555", pad=2)
+        for panel in axes.flat[len(values) :]:
+            panel.set_axis_off()
+        if not len(values):
+            note(axes[0, 0], empty)
+    return figure
+
+
+def _picture(panel: Axes, weights: np.ndarray) -> None:
+    reach = float(np.abs(weights).max(initial=0.0))
+    if len(weights) == 3:
+        panel.imshow(np.moveaxis(0.5 + 0.5 * weights / max(reach, 1e-30), 0, 2), interpolation="nearest")
+    else:
+        reach = float(np.abs(weights.mean(0)).max(initial=0.0)) or 1.0
+        panel.imshow(weights.mean(0), cmap=SIGNED, vmin=-reach, vmax=reach, interpolation="nearest")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for spine in panel.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#d0d0d0")
+
+
+def _units(table: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
+    return [dict(zip(table, map(float, unit), strict=True)) for unit in zip(*table.values(), strict=True)]
+
+
+def _circle(x: float, y: float, variance: float, **look) -> Ellipse:
+    """One standard deviation around (x, y)."""
+    diameter = 2 * variance**0.5
+    return Ellipse((x, y), diameter, diameter, **{"facecolor": "none", **look})
+
+
+def _weight(dog: Mapping[str, np.ndarray] | Mapping[str, float], distance: np.ndarray | float) -> np.ndarray:
+    """Weight of a pixel at a distance in pixels."""
+    center, surround = (
+        amplitude * np.exp(-np.square(distance) / (2 * variance)) / (2 * np.pi * variance)
+        for amplitude, variance in ((dog["a1"], dog["s1"]), (dog["a2"], dog["s1"] + dog["s2"]))
+    )
+    return center - surround
+
+
+def _profile(panel: Axes, dog: Mapping[str, float], **look) -> None:
+    reach = 3 * (dog["s1"] + dog["s2"]) ** 0.5
+    distance = np.linspace(-reach, reach, 121)
+    weight = _weight(dog, distance)
+    panel.plot(
+        distance, weight / max(float(np.abs(weight).max()), 1e-30), lw=1, color=look["color"], alpha=look["alpha"]
+    )
+
+
+def _scatter(panel: Axes, predicted: np.ndarray, observed: np.ndarray, repeats: np.ndarray | None) -> None:
+    seen = np.isfinite(observed) & np.isfinite(predicted)
+    if not seen.any():
+        note(panel, "no responses")
+        return
+    if repeats is not None:
+        count = np.isfinite(repeats).sum(1)
+        error = np.full(len(repeats), np.nan)
+        several = count > 1
+        error[several] = np.nanstd(repeats[several], axis=1, ddof=1) / np.sqrt(count[several])
+        panel.errorbar(
+            predicted[seen], observed[seen], error[seen], fmt="none", ecolor=QUIET, elinewidth=0.6, alpha=0.6
+        )
+    many = seen.sum() > 300
+    panel.plot(
+        predicted[seen], observed[seen], "o", color=MODEL, ms=2 if many else 3, alpha=0.35 if many else 0.7, mew=0
+    )
+    low, high = min(predicted[seen].min(), 0), max(predicted[seen].max(), np.percentile(observed[seen], 75))
+    panel.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=(0, (4, 2)), zorder=0)
+
+
+def _score_bars(panel: Axes, scores: np.ndarray, ceiling: np.ndarray | None) -> None:
+    place = np.arange(len(scores))
+    panel.bar(place, scores, width=0.85 if len(scores) < 200 else 1.0, color=MODEL, alpha=0.85)
+    title = f"{len(scores)} neurons, mean r = {scores.mean():.3f}"
+    if ceiling is not None and np.isfinite(ceiling).any():
+        panel.hlines(ceiling, place - 0.45, place + 0.45, color=BASELINE, lw=1.2, label="ceiling of the noise")
+        title += f", mean ceiling {np.nanmean(ceiling):.3f}"
+        panel.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
+    panel.axhline(0, color=QUIET, lw=0.8)
+    panel.set(xlabel="neurons, best first", ylabel="correlation", xlim=(-0.8, len(scores) - 0.2))
+    panel.set_title(title, color="#555555")
+
+
+def _binned(values: np.ndarray, place: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error of the values in each bin, NaN for an empty one."""
+    seen = np.isfinite(values)
+    count = np.bincount(place[seen], minlength=n_bins).astype(float)
+    count[count == 0] = np.nan
+    mean = np.bincount(place[seen], values[seen], n_bins) / count
+    square = np.bincount(place[seen], (values[seen] - mean[place[seen]]) ** 2, n_bins)
+    return mean, np.sqrt(square / np.maximum(count - 1, 1) / count)

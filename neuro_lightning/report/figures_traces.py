@@ -1,0 +1,202 @@
+"""Figures of models of calcium traces, from numpy arrays: each returns a matplotlib figure and touches nothing else.
+
+Axes letters as in ``neuro_lightning.contracts``; activity in the unit of the targets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from neuro_lightning.report.figures import principal_components
+from neuro_lightning.report.style import BASELINE, MODEL, QUIET, RATES, TRUE, new_figure, note, style
+
+MAX_ROWS = 400
+
+
+def reconstruction_figure(
+    observed: np.ndarray,
+    reconstruction: np.ndarray,
+    *,
+    bin_ms: float,
+    start: int = 0,
+    title: str = "Reconstruction",
+    simulated: bool = False,
+) -> Figure:
+    """Activity, its reconstruction, and what is left: neurons x time, side by side with a common order of neurons.
+
+    Neurons that vary together stand together: they are sorted by their weights in the first two principal components
+    of the reconstruction.
+
+    Args:
+        observed: (T, N) activity, NaN where unobserved.
+        reconstruction: (T, N).
+        bin_ms: bin width in ms.
+        start: number of the first bin in the recording.
+        title: above the figure.
+        simulated: whether the data are simulated.
+    """
+    panels = {"data": observed, "reconstruction": reconstruction, "data - reconstruction": observed - reconstruction}
+    scale, unit = _time_unit(max(len(observed), 1) * bin_ms)
+    with style():
+        figure, axes = new_figure(7.6, 5.8, title, simulated=simulated, rows=3, sharex=True)
+        if not observed.size:
+            note(axes[0, 0], "no traces")
+            return figure
+        order = similarity_order(reconstruction)
+        if len(order) > MAX_ROWS:
+            order = order[np.linspace(0, len(order) - 1, MAX_ROWS).round().astype(int)]
+        top = float(np.nanpercentile(observed, 98)) or 1.0
+        low = min(float(np.nanpercentile(observed, 2)), 0.0)
+        ends = (start * bin_ms / scale, (start + len(observed)) * bin_ms / scale)
+        for panel, (name, values) in zip(axes[:, 0], panels.items(), strict=True):
+            left = name.startswith("data -")
+            look = {"cmap": "RdBu_r", "vmin": -top, "vmax": top} if left else {"cmap": RATES, "vmin": low, "vmax": top}
+            image = panel.imshow(
+                values[:, order].T, aspect="auto", origin="lower", extent=(*ends, 0, len(order)),
+                interpolation="nearest", **look,
+            )  # fmt: skip
+            panel.set_ylabel("neurons, sorted")
+            panel.set_title(name, color="#555555")
+            panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            figure.colorbar(image, ax=panel, pad=0.01, aspect=12, extend="both" if left else "max")
+        axes[-1, 0].set_xlabel(f"time ({unit})")
+        shown = "" if len(order) == observed.shape[1] else f" ({len(order)} of {observed.shape[1]} neurons)"
+        share = variance_explained(observed, reconstruction)
+        axes[1, 0].set_title(f"reconstruction{shown}: {100 * share:.1f} % of the variance", color="#555555")
+    return figure
+
+
+def latents_figure(
+    latents: np.ndarray,
+    *,
+    bin_ms: float,
+    behavior: np.ndarray | None = None,
+    behavior_names: tuple[str, ...] = (),
+    start: int = 0,
+    simulated: bool = False,
+) -> Figure:
+    """Latents over time: all of them as a heat map, their first principal components, and the behavior beneath.
+
+    Args:
+        latents: (T, D).
+        bin_ms: bin width in ms.
+        behavior: (T, K), such as the running speed; at most three channels are drawn, z-scored.
+        behavior_names: (K,) what they are called.
+        start: number of the first bin in the recording.
+        simulated: whether the data are simulated.
+    """
+    scores, explained = principal_components(latents[None], 3)
+    scale, unit = _time_unit(max(len(latents), 1) * bin_ms)
+    time = (start + np.arange(len(latents)) + 0.5) * bin_ms / scale
+    n_behavior = 0 if behavior is None else min(behavior.shape[1], 3)
+    rows = 1 + scores.shape[2] + n_behavior
+    with style():
+        figure, axes = new_figure(
+            7.6, 2.4 + 0.8 * (rows - 1), "Latents over time", simulated=simulated, rows=rows, sharex=True,
+            height_ratios=[3] + [1] * (rows - 1),
+        )  # fmt: skip
+        if not latents.size:
+            note(axes[0, 0], "no latents")
+            return figure
+        order = similarity_order(latents)
+        spread = latents.std(0)
+        shown = (latents - latents.mean(0)) / np.where(spread > 0, spread, 1.0)
+        ends = (start * bin_ms / scale, (start + len(latents)) * bin_ms / scale)
+        image = axes[0, 0].imshow(
+            shown[:, order].T, aspect="auto", origin="lower", cmap="RdBu_r", vmin=-2.5, vmax=2.5,
+            extent=(*ends, 0, latents.shape[1]), interpolation="nearest",
+        )  # fmt: skip
+        axes[0, 0].set_ylabel("latents, sorted")
+        figure.colorbar(image, ax=axes[0, 0], label="z-score", pad=0.01, aspect=12, extend="both")
+        for k in range(scores.shape[2]):
+            _line(axes[1 + k, 0], time, scores[0, :, k], MODEL, f"PC{k + 1}\n{100 * explained[k]:.0f} %")
+        for k in range(n_behavior):
+            name = behavior_names[k] if k < len(behavior_names) else f"behavior {k}"
+            _line(axes[1 + scores.shape[2] + k, 0], time, behavior[:, k], TRUE, name)
+        axes[-1, 0].set_xlabel(f"time ({unit})")
+    return figure
+
+
+def neuron_r2_figure(r2: np.ndarray, *, heldout: np.ndarray | None = None, simulated: bool = False) -> Figure:
+    """How much of each neuron's variance is explained.
+
+    Args:
+        r2: (N,) R2 of each neuron, NaN where undefined.
+        heldout: (N,) bool, True for neurons that the model was not shown; they are drawn apart.
+        simulated: whether the data are simulated.
+    """
+    known = np.isfinite(r2)
+    heldout = np.zeros(len(r2), bool) if heldout is None else heldout
+    groups = {"held-in neurons" if heldout.any() else "neurons": (known & ~heldout, MODEL)}
+    if heldout.any():
+        groups["held-out neurons"] = (known & heldout, BASELINE)
+    with style():
+        figure, axes = new_figure(4.6, 3.0, "Variance explained of each neuron", simulated=simulated)
+        panel = axes[0, 0]
+        if not known.any():
+            note(panel, "no neuron has a score")
+            return figure
+        low = max(min(float(np.percentile(r2[known], 1)), 0.0), -1.0)
+        edges = np.linspace(
+            low, max(float(r2[known].max()), low + 1e-3), int(np.clip(2 * known.sum() ** 0.5, 10, 40)) + 1
+        )
+        for name, (part, color) in groups.items():
+            if part.any():
+                label = f"{part.sum()} {name}, median {np.median(r2[part]):.3f}"
+                panel.hist(
+                    np.clip(r2[part], *edges[[0, -1]]), edges, color=color, alpha=0.7, label=label, ec="white", lw=0.3
+                )
+                panel.axvline(np.median(r2[part]), color=color, lw=1.2, ls=(0, (4, 2)))
+        panel.axvline(0, color=QUIET, lw=0.8)
+        panel.set(xlabel="R2", ylabel="neurons")
+        panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
+    return figure
+
+
+def similarity_order(traces: np.ndarray) -> np.ndarray:
+    """(N,) an order of (T, N) traces in which those that vary together stand together.
+
+    The angle of each trace's weights in the first two principal components of the z-scored traces: a ring of
+    similarity, cut where it is emptiest.
+    """
+    if traces.shape[1] < 3 or len(traces) < 3:
+        return np.arange(traces.shape[1])
+    centered = np.nan_to_num(traces - np.nanmean(traces, 0))
+    spread = centered.std(0)
+    centered = centered / np.where(spread > 0, spread, 1.0)
+    # of the smaller of both covariances: T x T or N x N
+    if len(centered) < centered.shape[1]:
+        _, vectors = np.linalg.eigh(centered @ centered.T)
+        weights = centered.T @ vectors[:, -2:]
+    else:
+        _, vectors = np.linalg.eigh(centered.T @ centered)
+        weights = vectors[:, -2:]
+    angle = np.arctan2(weights[:, 0], weights[:, 1])
+    order = np.argsort(angle, kind="stable")
+    gaps = np.diff(angle[order], append=angle[order[0]] + 2 * np.pi)
+    return np.roll(order, -(int(gaps.argmax()) + 1))
+
+
+def variance_explained(observed: np.ndarray, reconstruction: np.ndarray) -> float:
+    """Share of the variance about each neuron's mean that is explained, pooled over (T, N); NaN entries left out."""
+    left, total = np.nansum((observed - reconstruction) ** 2), np.nansum((observed - np.nanmean(observed, 0)) ** 2)
+    return float(1 - left / total) if total > 0 else float("nan")
+
+
+def _time_unit(duration_ms: float) -> tuple[float, str]:
+    """Milliseconds in the unit that a duration is best told in, and its name."""
+    if duration_ms < 3_000:
+        return 1.0, "ms"
+    return (1_000.0, "s") if duration_ms < 600_000 else (60_000.0, "min")
+
+
+def _line(panel: Axes, time: np.ndarray, values: np.ndarray, color: str, name: str) -> None:
+    panel.plot(time, values, color=color, lw=0.8)
+    panel.set_ylabel(name, rotation=0, ha="right", va="center")
+    panel.set_yticks([])
+    panel.spines["left"].set_visible(False)
+    panel.margins(y=0.1)
