@@ -1,0 +1,1 @@
+"""Responses of mouse V1 to gratings and natural images, recorded in the laboratory of Stringer and Pachitariu."""

@@ -1,0 +1,208 @@
+"""Data modules of Stringer's recordings of responses to stimuli: gratings and natural images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuro_lightning.data.module import ImageDataModule
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import DataError
+
+ORIENTATIONS = "stringer_orientations"
+NATIMG = "stringer_natimg"
+OSF = "https://osf.io/ny4ut/download (937 MB)"
+GRATINGS = "https://doi.org/10.25378/janelia.8279387"
+FIGSHARE = "https://doi.org/10.25378/janelia.6845348"
+IMAGES = "images_natimg2800_all.mat"
+
+
+class Orientations(ImageDataModule):
+    """Responses of mouse V1 to static gratings, as images of them: Stringer et al. 2021.
+
+    Args:
+        root: the files lie in ``<root>/stringer_orientations/``, ``<root>/stringer/`` or ``<root>`` itself.
+        cache_dir: prepared tensors.
+        file: Neuromatch's ``stringer_orientations.npy``, or a session's ``gratings_*.npy``; a path is taken as it is.
+        size: ``[H, W]`` of the images in pixels.
+        period: 180 takes gratings as orientations, 360 as directions.
+        simulate: use a simulated twin, written below ``root`` in the layout of the real file.
+        simulate_seed: of the twin.
+        augment: see :class:`ImageDataModule`.
+        options: see :func:`neuro_lightning.data.stringer_stimuli.orientations.load_orientations`, and what
+            :class:`ImageDataModule` takes.
+    """
+
+    READER = ("remove_components", "standardize", "neurons", "val_fraction", "seed", "degrees_per_pixel",
+              "cycles_per_degree", "phase")  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        cache_dir: str,
+        file: str = "stringer_orientations.npy",
+        size: Sequence[int] = (32, 32),
+        period: float = 180,
+        simulate: bool = False,
+        simulate_seed: int = 0,
+        augment: Sequence | None = None,
+        **options: Any,
+    ) -> None:
+        reader, loader = _divide(options, self.READER)
+        super().__init__(augment=augment, **loader)
+        self.root, self.cache_dir, self.file = Path(root).expanduser(), Path(cache_dir), file
+        self.simulate, self.simulate_seed = simulate, simulate_seed
+        self.options = {"size": tuple(size), "period": period, **reader}
+
+    def load(self) -> Recording:
+        """Images and responses, from the cache if they are there."""
+        from neuro_lightning.data.cache import cached
+        from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
+
+        if self.simulate:
+            from neuro_lightning.data.simulate.stringer_stimuli import write_orientations
+
+            path, truth = write_orientations(
+                _twin(self.root, ORIENTATIONS, self.simulate_seed), seed=self.simulate_seed
+            )
+        else:
+            where = f"fetch it from {GRATINGS}" if "gratings" in self.file else f"curl -L -o {self.file} {OSF}"
+            path, truth = _find(self.root, ORIENTATIONS, self.file, where), None
+        return cached(
+            self.cache_dir,
+            {"reader": ORIENTATIONS, "simulate": self.simulate, **self.options},
+            [path] if truth is None else [path, truth],
+            lambda: load_orientations(path, **self.options, truth=truth),
+        )
+
+    def ceilings(self, split: str) -> dict[str, float]:
+        """What recorded training responses tell of the angle: the authors' linear decoder, by the same neurons.
+
+        It is a reference rather than a bound: a model without noise may make better templates than that.
+        """
+        from neuro_lightning.functional.orientation import decode_bumps, fit_bumps, median_angle_error
+        from neuro_lightning.metrics.angle import decoding_neurons
+
+        splits, period = self.recording.splits, self.options["period"]
+        neurons = decoding_neurons(self.spec.n_neurons).numpy()
+        (x, angle), (x_split, angle_split) = (
+            (torch.from_numpy(s.responses[:, neurons]), torch.rad2deg(torch.from_numpy(s.angle)))
+            for s in (splits["train"], splits[split])
+        )
+        decoded = decode_bumps(fit_bumps(x, angle, period), x_split, period)
+        return {**super().ceilings(split), "angle_deg": float(median_angle_error(decoded, angle_split, period))}
+
+
+class NaturalImages(ImageDataModule):
+    """Responses of mouse V1 to natural images, each shown twice: Stringer et al. 2019.
+
+    Args:
+        root: the files lie in ``<root>/stringer_natimg/``, ``<root>/stringer/`` or ``<root>`` itself.
+        cache_dir: prepared tensors.
+        session: ``<mouse>_<date>`` of the recording, or its file's name or path; None takes the only one there.
+        images: the images' file.
+        crop: ``[top, bottom, left, right]`` in pixels, None for all.
+        simulate: use a simulated twin, written below ``root`` in the layout of the real files.
+        simulate_seed: of the twin.
+        augment: see :class:`ImageDataModule`.
+        options: see :func:`neuro_lightning.data.stringer_stimuli.natimg.load_natimg`, and what
+            :class:`ImageDataModule` takes.
+    """
+
+    READER = ("remove_components", "standardize", "neurons", "val_fraction", "test_fraction", "seed", "downsample")
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        cache_dir: str,
+        session: str | None = None,
+        images: str = IMAGES,
+        crop: Sequence[int] | None = None,
+        simulate: bool = False,
+        simulate_seed: int = 0,
+        augment: Sequence | None = None,
+        **options: Any,
+    ) -> None:
+        reader, loader = _divide(options, self.READER)
+        super().__init__(augment=augment, **loader)
+        self.root, self.cache_dir, self.session, self.images = Path(root).expanduser(), Path(cache_dir), session, images
+        self.simulate, self.simulate_seed = simulate, simulate_seed
+        self.options = {"crop": None if crop is None else tuple(crop), **reader}
+
+    def files(self) -> tuple[Path, Path]:
+        """The recording and the images.
+
+        Raises:
+            DataError: one is missing, or no session is named though there are several.
+        """
+        where = f"fetch it from {FIGSHARE}"
+        if self.session is None:
+            found = {
+                p.name: p for folder in _folders(self.root, NATIMG) for p in sorted(folder.glob("natimg2800_M*.mat"))
+            }
+            if not found:
+                raise DataError(_missing(self.root, NATIMG, "natimg2800_<mouse>_<date>.mat", where))
+            if len(found) > 1:
+                raise DataError(f"{self.root} has {', '.join(found)}: choose one with data.session=<mouse>_<date>")
+            return next(iter(found.values())), _find(self.root, NATIMG, self.images, where)
+        name = self.session if self.session.endswith(".mat") else f"natimg2800_{self.session}.mat"
+        return _find(self.root, NATIMG, name, where), _find(self.root, NATIMG, self.images, where)
+
+    def load(self) -> Recording:
+        """Images and responses, from the cache if they are there."""
+        from neuro_lightning.data.cache import cached
+        from neuro_lightning.data.stringer_stimuli.natimg import load_natimg
+
+        if self.simulate:
+            from neuro_lightning.data.simulate.stringer_stimuli import write_natimg
+
+            *files, truth = write_natimg(_twin(self.root, NATIMG, self.simulate_seed), seed=self.simulate_seed)
+        else:
+            files, truth = list(self.files()), None
+        return cached(
+            self.cache_dir,
+            {"reader": NATIMG, "simulate": self.simulate, **self.options},
+            files if truth is None else [*files, truth],
+            lambda: load_natimg(*files, **self.options, truth=truth),
+        )
+
+
+def _divide(options: dict[str, Any], reader: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The reader's options, and the loader's."""
+    return (
+        {name: value for name, value in options.items() if name in reader},
+        {name: value for name, value in options.items() if name not in reader},
+    )
+
+
+def _twin(root: Path, name: str, seed: int) -> Path:
+    return root / "simulated" / name / f"seed_{seed}"
+
+
+def _folders(root: Path, name: str) -> list[Path]:
+    return [root / name, root / "stringer", root]
+
+
+def _find(root: Path, name: str, file: str, where: str) -> Path:
+    """A file by its name in the dataset's folders, or by its path.
+
+    Raises:
+        DataError: it is not there.
+    """
+    path = Path(file).expanduser()
+    places = [path] if path.parent != Path() else [folder / file for folder in _folders(root, name)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataError(_missing(root, name, file, where))
+
+
+def _missing(root: Path, name: str, file: str, where: str) -> str:
+    if Path(file).parent != Path():
+        return f"{file} is not there: {where}, or set data.simulate=true"
+    return f"{file} is neither in {root / name} nor in {root / 'stringer'}: {where} to {root / name}, or set data.simulate=true"

@@ -1,0 +1,285 @@
+"""Read responses of mouse V1 to 2,800 natural images, each shown twice, from the authors' MATLAB files.
+
+``natimg2800_<mouse>_<date>.mat`` holds the struct ``stim``: ``resp`` (P, N) one response of each neuron to each of P
+presentations, ``istim`` (P, 1) the image's number from 1 on, the largest of them the grey screen, and ``spont`` (T, N)
+spontaneous activity. ``images_natimg2800_all.mat`` holds ``imgs`` (68, 270, n): one pixel a degree of the visual field.
+
+Source: Stringer, Pachitariu, Steinmetz, Carandini & Harris 2019 (Nature 571:361), data figshare 6845348, code
+MouseLand/stringer-pachitariu-et-al-2018b.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import scipy.linalg
+
+from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.safe_pickle import check_arrays, load_dict
+from neuro_lightning.data.stringer_stimuli.responses import (
+    EPSILON,
+    Ongoing,
+    check_components,
+    choose_neurons,
+    draw,
+    relative_to_ongoing,
+    standardizer,
+)
+from neuro_lightning.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+NAME = "stringer_natimg"
+
+
+def load_natimg(
+    path: str | Path,
+    images_path: str | Path,
+    *,
+    remove_components: int = 32,
+    standardize: bool = True,
+    neurons: int | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    crop: tuple[int, int, int, int] | None = None,
+    downsample: int = 4,
+    truth: str | Path | None = None,
+) -> Recording:
+    """Natural images, the single responses to them and their means.
+
+    Responses are z-scored by spontaneous activity, lose its first principal components, and are then z-scored over
+    the training images. Splits are by image, so that no image's other presentation is in another split. Images are
+    standardized by the mean and the standard deviation of all pixels of the training images.
+
+    Args:
+        path: the recording.
+        images_path: the images.
+        remove_components: spontaneous principal components taken out; 32 is the authors' choice.
+        standardize: z-score by the training images.
+        neurons: how many to draw, at most; None takes all.
+        val_fraction: share of the images to validate with.
+        test_fraction: share of the images to test with.
+        seed: draws the images of each split, and the neurons.
+        crop: ``[top, bottom, left, right]`` in pixels of the file, rows ``top`` to ``bottom - 1``; None for all.
+        downsample: pixels a side that are averaged to one; what does not fill the last one is cut off on both sides.
+        truth: the twin's file of true rates.
+
+    Returns:
+        A recording of images with the splits ``train``, ``val`` and ``test``; ``repeats`` are NaN where an image was
+        shown fewer times than others.
+
+    Raises:
+        DataError: a file is missing or damaged, or its arrays are not what they should be.
+        ConfigError: a setting cannot be.
+    """
+    path, images_path = Path(path).expanduser(), Path(images_path).expanduser()
+    resp, istim, spont = _read_responses(path)
+    images = _read_images(images_path)
+    n_images = int(istim.max()) - 1  # the largest number is the grey screen
+    if images.shape[0] != n_images:
+        raise DataError(
+            f"{images_path} has {images.shape[0]} images, but {path.name} numbers {n_images} and the grey screen "
+            f"({n_images + 1}): it is of other stimuli"
+        )
+    ongoing, usable = _ongoing(path, spont, remove_components)
+    chosen = choose_neurons(usable, neurons, seed)
+    shown = istim <= n_images
+    single = relative_to_ongoing(resp[shown].T, ongoing, chosen)
+    row, repeats = stack_repeats(istim[shown] - 1, single)
+    rates = None
+    if truth is not None:
+        rates = relative_to_ongoing(_true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
+    index = draw(len(row), {"val": val_fraction, "test": test_fraction}, seed)
+    if standardize:
+        mean, std = standardizer(repeats[index["train"]])
+        repeats = (repeats - mean) / std
+        rates = None if rates is None else (rates - mean) / std
+    small = shrink(images[row], crop, downsample)
+    level, contrast = small[index["train"]].mean(dtype=np.float64), small[index["train"]].std(dtype=np.float64)
+    if not contrast > 0:
+        raise DataError(f"{images_path}: the training images have one grey level only; check data.crop")
+    trials = ImageTrials(
+        images=((small - level) / contrast).astype(np.float32)[:, None],
+        responses=mean_over_repeats(repeats),
+        repeats=repeats,
+        rates=rates,
+        row=row,
+    )
+    return Recording(
+        name=NAME,
+        bin_ms=0,
+        splits={split: trials.take(rows) for split, rows in index.items()},
+        unit_ids=chosen,
+        kind="images",
+        simulated=truth is not None,
+        sources=[{"path": str(p), "size": p.stat().st_size} for p in (path, images_path)],
+        info={
+            "n_recorded": resp.shape[1],
+            "n_silent": resp.shape[1] - len(usable),
+            "remove_components": remove_components,
+            "image_mean": float(level),
+            "image_std": float(contrast),
+            "seed": seed,
+        },
+    )
+
+
+def stack_repeats(image: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Single responses by image, in the order in which they were recorded.
+
+    Args:
+        image: (P,) the image of each presentation.
+        responses: (P, N).
+
+    Returns:
+        ``(row, repeats)``: (B,) the images that were shown, ascending, and (B, R, N) float32, NaN where an image was
+        shown fewer than R times.
+    """
+    order = np.argsort(image, kind="stable")
+    row, first, count = np.unique(image[order], return_index=True, return_counts=True)
+    repeats = np.full((len(row), count.max(), responses.shape[1]), np.nan, np.float32)
+    place = np.arange(len(image)) - np.repeat(first, count)
+    repeats[np.repeat(np.arange(len(row)), count), place] = responses[order]
+    return row.astype(np.int64), repeats
+
+
+def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:
+    """(B, N) float32 means over the observed of (B, R, N) repeats, NaN where none was."""
+    seen = np.isfinite(repeats)
+    count = seen.sum(1)
+    total = np.where(seen, repeats, 0).sum(1, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def shrink(images: np.ndarray, crop: tuple[int, int, int, int] | None, factor: int) -> np.ndarray:
+    """Crop images and average squares of pixels.
+
+    Args:
+        images: (B, H, W) numbers.
+        crop: ``[top, bottom, left, right]``, see :func:`load_natimg`.
+        factor: pixels a side of a square.
+
+    Returns:
+        (B, H // factor, W // factor) float32.
+
+    Raises:
+        ConfigError: nothing would be left.
+    """
+    height, width = images.shape[1:]
+    top, bottom, left, right = (0, height, 0, width) if crop is None else crop
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise ConfigError(
+            f"data.crop={list(crop)} must be [top, bottom, left, right] with 0 <= top < bottom <= {height} "
+            f"and 0 <= left < right <= {width}"
+        )
+    height, width = bottom - top, right - left
+    if isinstance(factor, bool) or not isinstance(factor, int) or not 1 <= factor <= min(height, width):
+        raise ConfigError(f"data.downsample must be a whole number from 1 to {min(height, width)}, not {factor!r}")
+    top, left = top + height % factor // 2, left + width % factor // 2
+    rows, columns = height // factor, width // factor
+    result = np.empty((len(images), rows, columns), np.float32)
+    for i, image in enumerate(images):  # one at a time: 2,800 images as float64 take 400 MB
+        part = image[top : top + rows * factor, left : left + columns * factor]
+        result[i] = part.reshape(rows, factor, columns, factor).mean((1, 3), dtype=np.float64)
+    return result
+
+
+def spontaneous_components(z: np.ndarray, n: int) -> np.ndarray:
+    """The first principal directions of spontaneous activity.
+
+    Args:
+        z: (T, N) activity, each neuron of mean 0.
+        n: how many.
+
+    Returns:
+        (N, n) orthonormal columns, the one of most variance first.
+    """
+    wide = z.shape[1] > z.shape[0]
+    gram = z @ z.T if wide else z.T @ z
+    size = len(gram)
+    _, vectors = scipy.linalg.eigh(gram, subset_by_index=(size - n, size - 1))
+    vectors = vectors[:, ::-1]
+    return np.linalg.qr(z.T @ vectors)[0] if wide else vectors
+
+
+def _ongoing(path: Path, spont: np.ndarray, remove: int) -> tuple[Ongoing, np.ndarray]:
+    """Spontaneous activity of all neurons, and the neurons that have any."""
+    mean, std = spont.mean(0, dtype=np.float64), spont.std(0, dtype=np.float64)
+    usable = np.flatnonzero(std > 0)
+    if not len(usable):
+        raise DataError(f"{path}: stim.spont does not vary, so that no response can be z-scored")
+    if len(usable) < len(std):
+        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity are left out")
+    std = np.where(std > 0, std + EPSILON, np.inf)  # silent neurons' z is 0
+    check_components(remove, min(len(spont) - 1, len(usable)), f"what stim.spont in {path} allows")
+    components = np.empty((len(std), 0))
+    if remove:
+        components = spontaneous_components((spont - mean) / std, remove)
+    return Ongoing(mean, std, components), usable
+
+
+def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(resp (P, N), istim (P,), spont (T, N))``; single responses may be NaN."""
+    stim = _load_mat(path, "stim")
+    wanted = ("resp", "istim", "spont")
+    if stim.dtype.names is None or stim.size != 1 or not set(wanted) <= set(stim.dtype.names):
+        has = "a struct with " + ", ".join(stim.dtype.names) if stim.dtype.names else f"{stim.dtype} {stim.shape}"
+        raise DataError(f"{path}: stim must be a struct with the fields {', '.join(wanted)}, but is {has}")
+    arrays = {name: np.asarray(stim[name].reshape(-1)[0]) for name in wanted}
+    resp, arrays["istim"] = arrays["resp"], arrays["istim"].reshape(-1)
+    if resp.dtype.kind == "f":  # MATLAB users mark what was lost by NaN
+        arrays["resp"] = np.isfinite(resp) | np.isnan(resp)
+    check_arrays(path, arrays, {"istim": "P", "resp": "PN", "spont": "TN"})
+    if resp.dtype.kind == "f" and not arrays["resp"].all():
+        raise DataError(f"{path}: stim.resp holds infinite values; fetch the file again")
+    istim = arrays["istim"]
+    if (istim % 1 != 0).any() or istim.min() < 1:
+        raise DataError(
+            f"{path}: stim.istim must be whole numbers from 1 on, but goes from {istim.min()} to {istim.max()}"
+        )
+    if istim.max() < 2:
+        raise DataError(
+            f"{path}: stim.istim holds {istim.max()} only, the grey screen: there is no response to an image"
+        )
+    return resp, istim.astype(np.int64), arrays["spont"]
+
+
+def _read_images(path: Path) -> np.ndarray:
+    """(n, H, W) the images, as they are in the file."""
+    images = _load_mat(path, "imgs")
+    check_arrays(path, {"imgs": images}, {"imgs": "HWn"})
+    return images.transpose(2, 0, 1)
+
+
+def _load_mat(path: Path, name: str) -> np.ndarray:
+    """One variable of a MATLAB file."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there: check data.root")
+    try:
+        content = scipy.io.loadmat(path, variable_names=[name])
+    except NotImplementedError:
+        raise DataError(
+            f"{path} is a MATLAB 7.3 file; the published ones are older. Save it in MATLAB with: save(file, '-v7')"
+        ) from None
+    except Exception as error:  # a damaged stream may fail at any of the reader's steps
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read: damaged, cut short or not MATLAB; fetch it again ({reason})"
+        ) from error
+    if name not in content:
+        has = ", ".join(entry[0] for entry in scipy.io.whosmat(path)) or "nothing"
+        raise DataError(f"{path} has no variable {name}. It has: {has}")
+    return content[name]
+
+
+def _true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
+    """(N, n) expected responses to each image, which the twin keeps beside its files."""
+    rates = load_dict(truth, ("rates",))["rates"]
+    if rates.shape != shape:
+        raise DataError(f"{truth}: rates {rates.shape} do not fit the recording's {shape}; remove the folder")
+    return rates

@@ -1,0 +1,135 @@
+"""From recorded activity to a model's targets: z-scores, removal of ongoing activity, choice of neurons, splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuro_lightning.errors import ConfigError
+
+EPSILON = 1e-6
+"""Added to standard deviations, as the authors do."""
+
+
+@dataclass(frozen=True)
+class Ongoing:
+    """Spontaneous activity: what responses are measured against.
+
+    Attributes:
+        mean: (N,) of each neuron.
+        std: (N,) of each neuron, above 0.
+        components: (N, K) orthonormal directions of the population that are taken out of the responses; K may be 0.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    components: np.ndarray
+
+
+def orthonormal(components: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (N, K) of the span of (N, K) columns; orthonormal columns are returned up to sign."""
+    basis, _ = np.linalg.qr(np.asarray(components, np.float64))
+    return basis
+
+
+def relative_to_ongoing(
+    responses: np.ndarray, ongoing: Ongoing, chosen: np.ndarray, *, block: int = 1024
+) -> np.ndarray:
+    """``z - U U'z`` of the chosen neurons, z the responses z-scored by spontaneous activity.
+
+    All neurons take part in the projection; they are read in blocks, so that memory holds the result and no copy of
+    ``responses``. NaN takes no part in it and stays.
+
+    Args:
+        responses: (N, T) activity of all neurons.
+        ongoing: of all neurons.
+        chosen: (M,) the neurons wanted.
+        block: neurons read at a time.
+
+    Returns:
+        (T, M) float32.
+    """
+    (n_neurons, n_trials), n_components = responses.shape, ongoing.components.shape[1]
+
+    def zscored(rows: np.ndarray | slice) -> np.ndarray:
+        values = responses[rows].astype(np.float64)
+        values -= ongoing.mean[rows, None]
+        values /= ongoing.std[rows, None]
+        return values
+
+    projected = np.zeros((n_components, n_trials))
+    if n_components:
+        for start in range(0, n_neurons, block):
+            rows = slice(start, start + block)
+            projected += ongoing.components[rows].T @ np.nan_to_num(zscored(rows))
+    result = np.empty((n_trials, len(chosen)), np.float32)
+    for start in range(0, len(chosen), block):
+        rows = chosen[start : start + block]
+        result[:, start : start + block] = (zscored(rows) - ongoing.components[rows] @ projected).T
+    return result
+
+
+def standardizer(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (+1e-6) of each neuron over training responses (..., N), NaN ignored, float32."""
+    flat = train.reshape(-1, train.shape[-1])
+    seen = np.isfinite(flat)
+    count = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen, flat, 0).sum(0, dtype=np.float64) / count
+    variance = np.where(seen, (flat - mean) ** 2, 0).sum(0, dtype=np.float64) / count
+    return mean.astype(np.float32), (np.sqrt(variance) + EPSILON).astype(np.float32)
+
+
+def choose_neurons(candidates: np.ndarray, neurons: int | None, seed: int) -> np.ndarray:
+    """At most ``neurons`` of the candidates, drawn by ``seed``, in ascending order; None takes all.
+
+    Raises:
+        ConfigError: ``neurons`` is no whole number above 0.
+    """
+    if neurons is None:
+        return candidates
+    if isinstance(neurons, bool) or not isinstance(neurons, int) or neurons < 1:
+        raise ConfigError(f"data.neurons must be a whole number above 0, or null for all neurons, not {neurons!r}")
+    if neurons >= len(candidates):
+        return candidates
+    return np.sort(np.random.default_rng([seed, 2]).choice(candidates, neurons, replace=False))
+
+
+def draw(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Disjoint seeded draws from ``range(n)``: a share for each name, at least one, and the rest as ``train``.
+
+    Args:
+        n: how many there are.
+        fractions: share of each named part.
+        seed: of the draw.
+
+    Returns:
+        Ascending indices by name.
+
+    Raises:
+        ConfigError: a fraction is not between 0 and 1, or nothing would be left to train on.
+    """
+    for name, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise ConfigError(f"data.{name}_fraction must be above 0 and below 1, not {fraction}")
+    order, parts, start = np.random.default_rng([seed, 1]).permutation(n), {}, 0
+    for name, fraction in fractions.items():
+        size = max(1, round(fraction * n))
+        parts[name] = np.sort(order[start : start + size])
+        start += size
+    if start >= n:
+        asked = ", ".join(f"data.{name}_fraction={fraction}" for name, fraction in fractions.items())
+        raise ConfigError(f"{asked} of {n} leaves nothing to train on: lower it")
+    return {"train": np.sort(order[start:]), **parts}
+
+
+def check_components(remove: int, available: int, what: str) -> None:
+    """Whether so many spontaneous components can be removed.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if isinstance(remove, bool) or not isinstance(remove, int) or not 0 <= remove <= available:
+        raise ConfigError(
+            f"data.remove_components must be a whole number from 0 to {available} ({what}), not {remove!r}"
+        )
