@@ -48,6 +48,11 @@ def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
     raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder that holds checkpoints/{name}")
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint is of."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint's content, read without executing anything it carries.
 

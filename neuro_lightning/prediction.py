@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from neuro_lightning.checkpoint import Saved
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
-from neuro_lightning.data.describe import labelled
+from neuro_lightning.data.describe import evaluation_split, labelled
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
@@ -47,9 +47,26 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
     return data
 
 
-def evaluation_split(recording: Recording) -> str:
-    """The split that a submission predicts: ``test`` where there is one, else ``val``."""
-    return "test" if "test" in recording.splits else "val"
+def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False) -> str:
+    """What a file is to hold.
+
+    Args:
+        wanted: ``submission``, ``predictions``, ``latents`` or None: a submission where the data have one.
+        recording: what is predicted.
+        merge: whether it joins another submission.
+
+    Raises:
+        ConfigError: these data have no such file.
+    """
+    has_submission = recording.kind == "spikes" or recording.name == "uwndc19"
+    kind = wanted or ("submission" if has_submission else "predictions")
+    if kind not in ("submission", "predictions", "latents"):
+        raise ConfigError(f"output={kind}: give submission, predictions or latents (where it is written is file=PATH)")
+    if kind == "submission" and not has_submission:
+        raise ConfigError(f"output=submission: nobody takes submissions for {recording.name}; give output=predictions")
+    if merge and (kind != "submission" or recording.kind != "spikes"):
+        raise ConfigError("merge_into joins submissions to the Neural Latents Benchmark only; leave it out")
+    return kind
 
 
 def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

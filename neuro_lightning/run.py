@@ -18,31 +18,22 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
+from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, run_folder
 from neuro_lightning.config import check_config, instantiate, to_plain
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.data.recording import Recording
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
-from neuro_lightning.ensemble import mean_rates
+from neuro_lightning.ensemble import check_same_data, mean_rates, predict_latents
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.prediction import data_of, evaluation_split, official_scores, score_rates, submission_arrays
+from neuro_lightning.prediction import data_of, official_scores, output_kind, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
-from neuro_lightning.report.table import (
-    LABELS,
-    NAMES,
-    kind_of,
-    number,
-    print_header,
-    print_results,
-    print_table,
-    relative,
-)
-from neuro_lightning.submission.layout import group_name
-from neuro_lightning.submission.score import table
+from neuro_lightning.report.table import NAMES, print_header, print_results, relative
+from neuro_lightning.report.written import print_arrays, print_scores
+from neuro_lightning.submission.kaggle import write_kaggle
+from neuro_lightning.submission.plain import write_latents, write_predictions
 from neuro_lightning.submission.write import write_submission
 
 TRAIN_KEYS = {
@@ -338,11 +329,11 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", f".*{remark}.*")
 
 
-PREDICT_KEYS = {"ckpt", "output", "merge_into", "device", "score", "trusted", "data"}
+PREDICT_KEYS = {"ckpt", "output", "file", "merge_into", "device", "evaluate", "trusted", "data"}
 
 
 def predict(cfg: DictConfig) -> Path:
-    """Write the rates that one or several checkpoints predict, in the benchmark's submission layout.
+    """Write what one or several checkpoints predict: a submission, predictions, or latents.
 
     Args:
         cfg: the composed config of ``conf/predict.yaml``.
@@ -357,17 +348,36 @@ def predict(cfg: DictConfig) -> Path:
     check_config(cfg, known=PREDICT_KEYS)
     wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
     checkpoints = [find_checkpoint(path) for path in wanted]
-    data = data_of(load_checkpoint(checkpoints[0], trusted=cfg.trusted), config["data"], cfg.trusted)
-    recording = data.recording
-    device = pick_device(config["device"])
+    saved = load_checkpoint(checkpoints[0], trusted=cfg.trusted)
+    data = data_of(saved, config["data"], cfg.trusted)
+    recording, device = data.recording, pick_device(config["device"])
+    kind = output_kind(config["output"], recording, merge=config["merge_into"] is not None)
+    if kind == "latents":
+        if len(checkpoints) > 1:
+            raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
+        check_same_data(saved, data.spec, "the checkpoint's data")
+        latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
+        path = write_latents(config["file"] or run_folder(checkpoints[0]) / "latents.h5", recording, latents)
+        print_arrays(path, recording, latents, checkpoints, "standard deviation", np.std)
+        return path
     rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
-    arrays = submission_arrays(recording, rates)
-    output = config["output"] or config["merge_into"] or "submission.h5"
-    output = write_submission(output, recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"])
-    print_written(output, recording, arrays, checkpoints)
-    if config["score"]:
-        print_scores(official_scores(recording, arrays), score_rates(data, rates), recording)
-    return output
+    if kind == "predictions":
+        path = write_predictions(config["file"] or "predictions.h5", recording, rates)
+        print_arrays(path, recording, rates, checkpoints)
+        official = None
+    elif recording.name == "uwndc19":
+        path = write_kaggle(config["file"] or "submission.csv", rates["test"], recording.info["columns"])
+        print_arrays(path, recording, {"test": rates["test"]}, checkpoints)
+        official = None
+    else:
+        arrays = submission_arrays(recording, rates)
+        path = config["file"] or config["merge_into"] or "submission.h5"
+        path = write_submission(path, recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"])
+        print_arrays(path, recording, arrays, checkpoints, "spikes per bin")
+        official = official_scores(recording, arrays)
+    if config["evaluate"]:
+        print_scores(official, score_rates(data, rates), recording)
+    return path
 
 
 def pick_device(name: str) -> str:
@@ -381,28 +391,3 @@ def pick_device(name: str) -> str:
     if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
         raise ConfigError(f"device={name}: there is none on this machine; give auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def print_written(path: Path, recording: Recording, arrays: dict[str, np.ndarray], checkpoints: list[Path]) -> None:
-    """What was written: file, group, arrays."""
-    source = relative(checkpoints[0]) if len(checkpoints) == 1 else f"the mean rates of {len(checkpoints)} checkpoints"
-    group = group_name(recording.name, recording.bin_ms)
-    rows = [[name, " x ".join(map(str, array.shape)), f"{array.mean():.4f}"] for name, array in arrays.items()]
-    print_table(f"{relative(path)}, group {group}, from {source}", ["array", "shape", "spikes per bin"], rows)
-
-
-def print_scores(
-    official: list[dict[str, dict[str, float]]] | None, scores: dict[str, float] | None, recording: Recording
-) -> None:
-    """The scores of what was written, by the official evaluation where it applies."""
-    if official is not None:
-        print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
-    elif scores is not None:
-        split = evaluation_split(recording)
-        names = [name for name in scores if not name.startswith("oracle")]
-        cells = [[split, *(number(scores[name]) for name in names)]]
-        print_table(
-            f"Scores on {recording.name} ({kind_of(recording)})", ["split", *(LABELS.get(n, n) for n in names)], cells
-        )
-    else:
-        print(f"The labels of these {evaluation_split(recording)} trials are hidden: there is nothing to score.")

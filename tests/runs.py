@@ -19,7 +19,7 @@ ROOT = TESTS.parent
 TINY = [
     f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[tiny]", "data=tiny", "model=gru", "model.hidden=6",
     "trainer=cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "logger=csv", "callbacks=minimal",
-    "++trainer.enable_progress_bar=false", "baseline=null",
+    "++trainer.enable_progress_bar=false", "baselines=null",
 ]  # fmt: skip
 # no dropout, nothing hidden, double precision: what is left is arithmetic
 PLAIN = [

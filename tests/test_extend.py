@@ -93,6 +93,6 @@ def test_a_dataset_and_a_model_from_outside(tmp_path):
     assert trained.returncode == 0, trained.stderr
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["metrics"]["val/co_bps"] > 0.05 and record["data"]["name"] == "waves"
-    predicted = run(tmp_path, "predict.py", "ckpt=out", "trusted=[my_lab]", "output=rates.h5")
+    predicted = run(tmp_path, "predict.py", "ckpt=out", "trusted=[my_lab]", "file=rates.h5")
     assert predicted.returncode == 0, predicted.stderr
     assert (tmp_path / "rates.h5").is_file()

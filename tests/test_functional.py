@@ -118,7 +118,7 @@ def test_negative_rates_have_no_score():
 def test_loss_is_torch_s_poisson_loss_over_the_mask():
     rates, counts = (torch.tensor(a, dtype=torch.float32) for a in spikes_and_rates(5, nan=False, zero=False))
     mask = torch.rand(rates.shape, generator=torch.Generator().manual_seed(0)) < 0.6
-    total, number = losses.poisson(rates.log(), counts, mask)
+    total, number = losses.poisson({"log_rates": rates.log()}, counts, mask, None)
     expected = torch.nn.functional.poisson_nll_loss(rates.log()[mask], counts[mask], reduction="sum")
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
     assert number == mask.sum()
@@ -130,7 +130,7 @@ def test_loss_never_sees_what_is_masked():
     counts = torch.ones(2, 3, 4).index_fill(1, torch.tensor([2]), torch.nan)
     mask = ~counts.isnan()
     for values in (log_rates, poisoned):
-        total, number = losses.poisson(values, counts, mask)
+        total, number = losses.poisson({"log_rates": values}, counts, mask, None)
         total.backward()
         assert total == number == 16
         assert values.grad.isfinite().all() and (values.grad[:, 2] == 0).all()
@@ -138,7 +138,9 @@ def test_loss_never_sees_what_is_masked():
 
 def test_loss_is_computed_in_float32():
     half = torch.full((1, 1, 1), 12.0, dtype=torch.float16)  # exp(12) overflows float16
-    total, number = losses.poisson(half, torch.ones(1, 1, 1, dtype=torch.uint8), torch.ones(1, 1, 1, dtype=torch.bool))
+    total, number = losses.poisson(
+        {"log_rates": half}, torch.ones(1, 1, 1, dtype=torch.uint8), torch.ones(1, 1, 1, dtype=torch.bool), None
+    )
     assert total.dtype == number.dtype == torch.float32
     assert float(total) == pytest.approx(math.exp(12) - 12, rel=1e-6)
 

@@ -56,7 +56,7 @@ def test_every_module_and_every_config_is_inside(installed):
 
 def test_the_commands_run_from_another_folder(installed, tmp_path):
     sizes = ["data.sizes.n_train=16", "data.sizes.n_val=8", "data.sizes.n_test=8", "data.sizes.n_bins=20"]
-    quick = ["trainer=debug", "callbacks=minimal", "logger=csv", "baseline=null", "model.hidden=4"]
+    quick = ["trainer=debug", "callbacks=minimal", "logger=csv", "baselines=null", "model.hidden=4"]
     assert "simulated data" in call(installed, tmp_path, "neuro-train", *sizes, *quick, "hydra.run.dir=run")
-    call(installed, tmp_path, "neuro-predict", "ckpt=run", "output=rates.h5")
+    call(installed, tmp_path, "neuro-predict", "ckpt=run", "file=rates.h5")
     assert (tmp_path / "rates.h5").is_file()

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, checkpoint, here, record, rows, same
 from tiny import BINS, N_IN, Tiny
 
+from neuro_lightning import losses
 from neuro_lightning.config import instantiate
-from neuro_lightning.losses import poisson
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.gru import GRUNet
 
 POISONS = [math.nan, 1e30, -1e30]
@@ -57,7 +58,7 @@ def test_the_input_itself_matters():
 
 @pytest.fixture(scope="module")
 def clean_run(tmp_path_factory):
-    return here(tmp_path_factory.mktemp("clean"), "model.optimizer.lr=0.05", "baseline=null")
+    return here(tmp_path_factory.mktemp("clean"), "model.optimizer.lr=0.05", "baselines=null")
 
 
 def learned(folder):
@@ -89,10 +90,10 @@ def test_the_baseline_is_fitted_without_validation_targets(tmp_path):
     """What smoothing says of the test trials does not change with the validation trials' targets."""
     targets = ",".join(f"val.{name}:3.0" for name in ("heldin", "heldout", "heldin_forward", "heldout_forward"))
     runs = [
-        here(tmp_path / name, "trainer.max_epochs=1", *poison, base=[word for word in TINY if word != "baseline=null"])
+        here(tmp_path / name, "trainer.max_epochs=1", *poison, base=[word for word in TINY if word != "baselines=null"])
         for name, poison in (("clean", []), ("poisoned", [f"++data.poison={{{targets}}}"]))
     ]
-    clean, poisoned = (record(run.folder)["baseline"] for run in runs)
+    clean, poisoned = (record(run.folder)["baselines"]["smoothing"] for run in runs)
     assert clean["test"]["co_bps"] == poisoned["test"]["co_bps"]
     assert clean["val"]["co_bps"] != poisoned["val"]["co_bps"], "the poison is there"
 
@@ -105,28 +106,55 @@ def test_training_targets_do(clean_run, tmp_path):
 # ---- the loss
 
 
+SPEC = DataSpec("data", n_out=6, mean_rates=(0.5, 1.0, 2.0, 1.0, 1.0, 3.0))
+LOSSES = [losses.poisson, losses.poisson_normalised, losses.mse]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("link", ["log_rates", "rates"])
 @pytest.mark.parametrize("poison", POISONS)
-def test_what_is_masked_never_reaches_loss_or_gradient(poison):
+def test_what_is_masked_never_reaches_loss_or_gradient(poison, link, loss):
     torch.manual_seed(0)
     mask = torch.rand(4, 5, 6) < 0.7
     targets = torch.poisson(torch.ones(4, 5, 6))
     results = []
     for hidden in (0.0, poison):
-        log_rates = torch.linspace(-2, 2, 120).view(4, 5, 6).requires_grad_()
-        total, count = poisson(log_rates, torch.where(mask, targets, hidden), mask)
+        values = torch.linspace(0.1, 2, 120).view(4, 5, 6).requires_grad_()
+        total, count = loss({link: values}, torch.where(mask, targets, hidden), mask, SPEC)
         (total / count).backward()
-        results.append((total.detach(), count, log_rates.grad))
+        results.append((total.detach(), count, values.grad))
     assert same(*results)
-    assert results[0][1] == mask.sum() and (results[0][2] != 0)[mask].all() and (results[0][2] == 0)[~mask].all()
+    assert (results[0][2] != 0)[mask].all() and (results[0][2] == 0)[~mask].all()
+    assert results[0][1] == (4 if loss is losses.poisson_normalised else mask.sum())
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("link", ["log_rates", "rates"])
 @pytest.mark.parametrize("poison", POISONS)
-def test_rates_beneath_the_mask_do_no_harm(poison):
-    mask = torch.tensor([True, False])
-    log_rates = torch.tensor([0.5, poison], requires_grad=True)
-    total, _ = poisson(log_rates, torch.tensor([1.0, 2.0]), mask)
+def test_rates_beneath_the_mask_do_no_harm(poison, link, loss):
+    mask = torch.tensor([[True, False]])
+    values = torch.tensor([[0.5, poison]], requires_grad=True)
+    total, _ = loss({link: values}, torch.tensor([[1.0, 2.0]]), mask, DataSpec("data", n_out=2, mean_rates=(1.0, 2.0)))
     total.backward()
-    assert total.isfinite() and log_rates.grad[1] == 0 and log_rates.grad.isfinite().all()
+    assert total.isfinite() and values.grad[0, 1] == 0 and values.grad.isfinite().all()
+
+
+def test_losses_equal_their_closed_forms():
+    torch.manual_seed(0)
+    rates, targets = torch.rand(7, 3, dtype=torch.float64) + 0.1, torch.rand(7, 3, dtype=torch.float64)
+    mask = torch.rand(7, 3) < 0.6
+    mask[2] = False  # an image that no neuron was shown
+    spec = DataSpec("data", n_out=3, mean_rates=(0.5, 2.0, 1.0))
+    nll = rates - targets * (rates + losses.EPS).log()
+    observed = [(b, n) for b in range(7) for n in range(3) if mask[b, n]]
+    for loss, total, count in (
+        (losses.poisson, sum(nll[at] for at in observed), len(observed)),
+        (losses.poisson_normalised, sum(nll[at] / spec.mean_rates[at[1]] for at in observed), int(mask.any(1).sum())),
+        (losses.mse, sum((rates[at] - targets[at]) ** 2 for at in observed), len(observed)),
+    ):
+        found = loss({"rates": rates}, targets, mask, spec)
+        assert float(found[0]) == pytest.approx(float(total)) and found[1] == count
+        assert float(loss({"log_rates": rates.log()}, targets, mask, spec)[0]) == pytest.approx(float(total), abs=1e-4)
 
 
 @pytest.mark.parametrize("poison", POISONS)

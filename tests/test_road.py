@@ -71,7 +71,7 @@ def runs(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_submission_of_two_datasets_scores_as_the_runs_said(runs):
-    shown = predict(runs, "ckpt=maze", "output=submission.h5")
+    shown = predict(runs, "ckpt=maze", "file=submission.h5")
     predict(runs, "ckpt=bump", "merge_into=submission.h5")
     with h5py.File(runs / "submission.h5") as file:
         assert set(file) == {"mc_maze_small_20", "area2_bump_20"}
@@ -94,20 +94,20 @@ def test_a_submission_of_two_datasets_scores_as_the_runs_said(runs):
 def test_several_checkpoints_give_the_mean_of_their_rates(runs):
     for name, ckpt in (("best", "maze/checkpoints/best.ckpt"), ("last", "maze/checkpoints/last.ckpt"),
                        ("mean", "[maze/checkpoints/best.ckpt,maze/checkpoints/last.ckpt]")):  # fmt: skip
-        predict(runs, f"ckpt={ckpt}", f"output={name}.h5", "score=false")
+        predict(runs, f"ckpt={ckpt}", f"file={name}.h5", "evaluate=false")
     rates = {}
     for name in ("best", "last", "mean"):
         with h5py.File(runs / f"{name}.h5") as file:
             rates[name] = file["mc_maze_small_20/eval_rates_heldout"][()]
     np.testing.assert_allclose(rates["mean"], (rates["best"] + rates["last"]) / 2, rtol=1e-5)
     with pytest.raises(NeuroError, match="was trained on"):
-        predict(runs, "ckpt=[maze,bump]", "output=x.h5")
+        predict(runs, "ckpt=[maze,bump]", "file=x.h5")
     assert not (runs / "x.h5").exists()
 
 
 @pytest.mark.slow
 def test_the_test_phase_predicts_the_hidden_trials(runs):
-    shown = predict(runs, "ckpt=maze", "data.phase=test", "output=test.h5")
+    shown = predict(runs, "ckpt=maze", "data.phase=test", "file=test.h5")
     assert "nothing to score" in shown
     with h5py.File(runs / "test.h5") as file:
         shapes = {name: array.shape for name, array in file["mc_maze_small_20"].items()}
@@ -120,17 +120,17 @@ def test_the_test_phase_predicts_the_hidden_trials(runs):
 @pytest.mark.slow
 def test_real_recordings_and_another_file_of_the_same_units(shared_data, tmp_path):
     recording = shared_data / "nlb" / "mc_maze_430" / "sub-Jenkins_ses-full_desc-test_ecephys.nwb"
-    train(tmp_path, "run", "data=nwb", f"data.path={recording}", "baseline=null")
-    shown = predict(tmp_path, "ckpt=run", "output=own.h5")
+    train(tmp_path, "run", "data=nwb", f"data.path={recording}", "baselines=null")
+    shown = predict(tmp_path, "ckpt=run", "file=own.h5")
     assert "recorded data" in shown and "co-bps" in shown
     other = tmp_path / "other.nwb"
     some_trials(recording, other, keep=40)
-    predict(tmp_path, "ckpt=run", f"data.path={other}", "output=other.h5")
+    predict(tmp_path, "ckpt=run", f"data.path={other}", "file=other.h5")
     with h5py.File(tmp_path / "other.h5") as file:
         assert file["nwb/eval_rates_heldout"].shape == (40, 140, 34)
     small = next((shared_data / "nlb" / "mc_maze_small").glob("*.nwb"))
     with pytest.raises(NeuroError, match=r"lacks .* units that the model was trained on"):
-        predict(tmp_path, "ckpt=run", f"data.path={small}", "output=no.h5")
+        predict(tmp_path, "ckpt=run", f"data.path={small}", "file=no.h5")
     assert not (tmp_path / "no.h5").exists()
 
 
@@ -202,12 +202,12 @@ def test_a_chaotic_network_trains(tmp_path):
 
 def test_an_lfads_file_trains_and_is_predicted(shared_data, tmp_path):
     file = shared_data / "lorenz" / "lfads_lorenz.h5"
-    train(tmp_path, "run", "data=lfads_h5", f"data.path={file}", "baseline=null")
-    assert "simulated data" in predict(tmp_path, "ckpt=run", "output=rates.h5")
+    train(tmp_path, "run", "data=lfads_h5", f"data.path={file}", "baselines=null")
+    assert "simulated data" in predict(tmp_path, "ckpt=run", "file=rates.h5")
     with h5py.File(tmp_path / "rates.h5") as written:
         assert written["lfads_h5_10/eval_rates_heldout"].shape == (160, 100, 15)
     with pytest.raises(NeuroError, match="cannot be predicted from another file"):
-        predict(tmp_path, "ckpt=run", "data.path=other.h5", "output=no.h5")
+        predict(tmp_path, "ckpt=run", "data.path=other.h5", "file=no.h5")
 
 
 @pytest.mark.parametrize(("mode", "worst"), [("max", float("-inf")), ("min", float("inf"))])

@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ import pytorch_lightning as pl
 import torch
 
 from neuro_lightning.callbacks.progress import FitProgress, clock, total_steps
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.describe import describe
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.report.table import percent, plain_table, print_header, print_results, result_rows
+from neuro_lightning.report.table import percent, plain_table, print_header, print_results, result_rows, shape_of
 
 
 def recording(simulated=True):
@@ -24,7 +27,7 @@ def recording(simulated=True):
 SCORES = {
     "model": {"val": {"vel_r2": -0.2, "co_bps": 0.3, "loss": 1.0, "oracle_co_bps": 0.4, "oracle_share": 0.75},
               "test": {"co_bps": 0.2, "vel_r2": float("nan")}},
-    "baseline": {"val": {"co_bps": 0.1}, "test": {"co_bps": 0.1}},
+    "smoothing": {"val": {"co_bps": 0.1}, "test": {"co_bps": 0.1}},
     "oracle": {"val": {"co_bps": 0.4}, "test": {"co_bps": 0.5}},
 }  # fmt: skip
 
@@ -43,7 +46,7 @@ def test_result_rows():
 
 
 def test_without_an_oracle_there_is_no_share():
-    columns, rows = result_rows({"model": {"val": {"bps": 0.3, "mine": 1.0}}, "baseline": None, "oracle": None})
+    columns, rows = result_rows({"model": {"val": {"bps": 0.3, "mine": 1.0}}, "smoothing": None, "oracle": None})
     assert columns == ["split", "", "bits/spike", "mine"] and rows == [["val", "model", "0.3000", "1.0000"]]
     assert result_rows({"model": {}})[1] == []
     assert [percent(0.1, None), percent(0.1, -0.1), percent(0.1, 0.0), percent(float("nan"), 1.0)] == ["-"] * 4
@@ -91,7 +94,7 @@ def test_a_terminal_gets_rules_and_bold(tmp_path):
 
 def test_header(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = SimpleNamespace(net=torch.nn.Linear(100, 20))
+    model = SimpleNamespace(net=torch.nn.Linear(100, 20), spec=describe(recording()))
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2)
     print_header(recording(), model, trainer, tmp_path / "outputs")
     assert capsys.readouterr().out.splitlines() == [
@@ -100,6 +103,19 @@ def test_header(tmp_path, monkeypatch, capsys):
         "device  cpu x 2",
         "folder  outputs",
     ]
+
+
+def test_shapes_of_every_kind():
+    images = DataSpec("v1", kind="images", n_out=7, image_shape=(3, 8, 9))
+    assert shape_of(images) == "7 neurons, images of 8 x 9 pixels x 3 channels"
+    assert shape_of(replace(images, image_shape=(1, 8, 9))) == "7 neurons, images of 8 x 9 pixels"
+    traces = DataSpec("v1", kind="traces", n_in=7, n_bins=20, bin_ms=400)
+    assert shape_of(traces) == "7 neurons, 20 bins of 400 ms; sequences"
+
+
+def test_errors_have_no_share_of_the_oracle():
+    columns, rows = result_rows({"model": {"val": {"rmse": 0.3}}, "oracle": {"val": {"rmse": 0.2}}})
+    assert columns == ["split", "", "RMSE"] and len(rows[0]) == 3
 
 
 class Toy(pl.LightningModule):

@@ -16,6 +16,7 @@ from torch import Tensor
 from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
 from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.loggers import METRICS_FILE, log_figure, read_metrics
+from neuro_lightning.report.table import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,10 +34,17 @@ class Figures(pl.Callback):
         n_trials: trials shown as rasters.
         max_trials: validation trials that latents, PSTHs and scores are taken from.
         every_n_validations: draw during training as well, with the weights of the moment; 0 for the end only.
+        monitor: the metric of the learning curve.
     """
 
-    def __init__(self, n_trials: int = 3, max_trials: int = 256, every_n_validations: int = 0) -> None:
-        self.n_trials, self.max_trials, self.every = n_trials, max_trials, every_n_validations
+    def __init__(
+        self,
+        n_trials: int = 3,
+        max_trials: int = 256,
+        every_n_validations: int = 0,
+        monitor: str = "val/co_bps",
+    ) -> None:
+        self.n_trials, self.max_trials, self.every, self.monitor = n_trials, max_trials, every_n_validations, monitor
         self._validations = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -64,7 +72,10 @@ class Figures(pl.Callback):
             references: scores for the learning curve to compare with, by name.
         """
         self.draw_learning_curve(trainer, pl_module, references)
-        spec, trials = pl_module.spec, predict_trials(trainer, pl_module, self.max_trials)
+        spec = pl_module.spec
+        if spec.kind != "spikes":
+            return
+        trials = predict_trials(trainer, pl_module, self.max_trials)
         bits = "co-smoothing (bits/spike)" if spec.n_out else "bits per spike"
         psth = getattr(getattr(trainer.datamodule, "recording", None), "psth", None)
         drawings: dict[str, Callable[[Any], Figure]] = {
@@ -95,13 +106,14 @@ class Figures(pl.Callback):
         if not path.is_file():
             return
         metrics = read_metrics(path)
-        name, label = ("co_bps", "co-smoothing (bits/spike)") if spec.n_out else ("bps", "bits per spike")
+        name = self.monitor.split("/", 1)[1]
+        label = {"co_bps": "co-smoothing (bits/spike)", "bps": "bits per spike"}.get(name, LABELS.get(name, name))
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
         known = {"true rates": float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
             lambda report: report.learning_curve(
-                metrics, metric=f"val/{name}", label=label, references={**known, **(references or {})},
+                metrics, metric=self.monitor, label=label, references={**known, **(references or {})},
                 simulated=spec.simulated,
             ),
             trainer,

@@ -65,6 +65,11 @@ def labelled(trials: Split, kind: str) -> bool:
     return trials.heldout is not None or trials.heldin_forward is not None or trials.rates is not None
 
 
+def evaluation_split(recording: Recording) -> str:
+    """The split that a submission predicts: ``test`` where there is one, else ``val``."""
+    return "test" if "test" in recording.splits else "val"
+
+
 def mean_rates(train: Split) -> np.ndarray:
     """(N,) mean of the observed targets, NaN ignored; held-in neurons first, over the observed window."""
     if isinstance(train, ImageTrials):

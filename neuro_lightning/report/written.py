@@ -1,0 +1,53 @@
+"""What ``predict.py`` says of the file that it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neuro_lightning.data.describe import evaluation_split
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.report.table import LABELS, kind_of, number, print_table, relative
+from neuro_lightning.submission.score import table
+
+
+def print_arrays(
+    path: Path,
+    recording: Recording,
+    arrays: Mapping[str, np.ndarray],
+    checkpoints: Sequence[Path],
+    unit: str = "mean",
+    summary: Callable[[np.ndarray], float] = np.mean,
+) -> None:
+    """What was written: file, arrays, and one number of each.
+
+    Args:
+        path: the file.
+        recording: what was predicted.
+        arrays: by name.
+        checkpoints: what predicted them.
+        unit: what ``summary`` says of an array.
+        summary: array -> number.
+    """
+    source = relative(checkpoints[0]) if len(checkpoints) == 1 else f"the mean rates of {len(checkpoints)} checkpoints"
+    rows = [[name, " x ".join(map(str, array.shape)), f"{summary(array):.4f}"] for name, array in arrays.items()]
+    title = f"{relative(path)}, {recording.name} ({kind_of(recording)}), from {source}"
+    print_table(title, ["array", "shape", unit], rows)
+
+
+def print_scores(
+    official: list[dict[str, dict[str, float]]] | None, scores: dict[str, float] | None, recording: Recording
+) -> None:
+    """The scores of what was written, by the official evaluation where it applies."""
+    split = evaluation_split(recording)
+    if official is not None:
+        print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
+    elif scores is not None:
+        names = [name for name in scores if not name.startswith(("oracle_co", "oracle_bps", "oracle_share"))]
+        cells = [[split, *(number(scores[name]) for name in names)]]
+        columns = ["split", *(LABELS.get(name, name) for name in names)]
+        print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, cells)
+    else:
+        print(f"The labels of these {split} trials are hidden: there is nothing to score.")

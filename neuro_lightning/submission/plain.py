@@ -1,0 +1,91 @@
+"""Predictions and latents as plain h5 files, a group for each split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import SubmissionError
+
+BESIDE = ("condition", "behavior", "angle", "row")  # what a reader needs to make sense of a trial
+
+
+def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str, np.ndarray]) -> Path:
+    """Write expected values of the targets with the responses themselves.
+
+    Each split's group holds ``predictions`` (B, L, N) or (B, N), ``targets`` likewise with NaN where nothing was
+    observed, and, where there are any, ``condition``, ``behavior``, ``angle`` and ``row``.
+
+    Args:
+        path: the file to write; it replaces an existing one.
+        recording: what was predicted.
+        rates: for each split.
+
+    Returns:
+        The path written.
+
+    Raises:
+        SubmissionError: predictions that are not finite, or the file cannot be written.
+    """
+    if bad := [split for split, values in rates.items() if not np.isfinite(values).all()]:
+        raise SubmissionError(
+            f"the predictions for {bad[0]} are not all finite: the model has diverged; nothing written"
+        )
+    targets = {split: _targets(recording, split) for split in rates}
+    return _write(path, recording, {"predictions": rates, "targets": targets})
+
+
+def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, np.ndarray | None]) -> Path:
+    """Write the latents of each split, (B, L, D), with ``condition`` (the imaging plane), ``behavior`` and ``row``.
+
+    Args:
+        path: the file to write; it replaces an existing one.
+        recording: what they describe.
+        latents: for each split.
+
+    Returns:
+        The path written.
+
+    Raises:
+        SubmissionError: the model has none, or the file cannot be written.
+    """
+    if any(values is None for values in latents.values()):
+        raise SubmissionError("output=latents: this model has no latents; output=predictions writes what it predicts")
+    return _write(path, recording, {"latents": latents})
+
+
+def _targets(recording: Recording, split: str) -> np.ndarray:
+    trials = recording.splits[split]
+    if recording.kind == "images":
+        return trials.responses
+    return trials.heldin if trials.heldout is None else np.concatenate([trials.heldin, trials.heldout], axis=2)
+
+
+def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            file.attrs |= {"dataset": recording.name, "simulated": recording.simulated, "bin_ms": recording.bin_ms}
+            file["unit_ids"] = recording.unit_ids
+            for name, splits in arrays.items():
+                for split, values in splits.items():
+                    file.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
+            for split in next(iter(arrays.values())):
+                for name in BESIDE:
+                    if (values := getattr(recording.splits[split], name, None)) is not None:
+                        file[f"{split}/{name}"] = values
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SubmissionError(
+            f"{path} cannot be written ({error.strerror or error}); choose another with file="
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
