@@ -14,7 +14,8 @@ from neuro_lightning.functional.factors import Factors, factor_analysis, princip
 from neuro_lightning.functional.ridge import contiguous_folds, fold_grams, ridge_search
 from neuro_lightning.models.fitted import FittedModule
 
-PENALTIES = tuple(10.0**k for k in range(-6, 1))  # of held-out neurons' regression, per sample and unit variance
+# of held-out neurons' regression, per sample and in variances of the strongest latent
+PENALTIES = tuple(10.0**k for k in range(-6, 1))
 
 
 class LinearLatentsNet(nn.Module):
@@ -137,12 +138,10 @@ def _rows(batch: Batch, spec: DataSpec) -> tuple[Tensor, Tensor]:
 
 def _regress(latents: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (D, N_out) and biases (N_out,) that predict ``y`` (n, N_out) from centered latents (n, D)."""
-    scale = latents.square().mean(0).sqrt()
-    scale = torch.where(scale > 1e-9 * scale.max(), scale, 1.0)
     if not y.shape[1]:
         return y.new_zeros(latents.shape[1], 0), y.new_zeros(0)
-    mean = y.mean(0)
+    mean, strongest = y.mean(0), float(latents.square().mean(0).max())
     fold = contiguous_folds(torch.ones(len(y), dtype=torch.bool))
-    grams = fold_grams(latents / scale, y - mean, fold)
-    fit, _ = ridge_search(grams, y.shape[1], tuple(len(y) * penalty for penalty in PENALTIES))
-    return fit.weight / scale[:, None], fit.bias + mean
+    penalties = tuple(len(y) * max(strongest, 1e-12) * penalty for penalty in PENALTIES)
+    fit, _ = ridge_search(fold_grams(latents, y - mean, fold), y.shape[1], penalties)
+    return fit.weight, fit.bias + mean

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.recurrent import TwoWay, mish_mlp
 
@@ -136,6 +137,9 @@ class LSTMAutoencoder(PopulationModule):
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
+
+    Raises:
+        ConfigError: there are no latents.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("traces", "spikes")
@@ -157,6 +161,8 @@ class LSTMAutoencoder(PopulationModule):
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
+        if latent_dim < 1:
+            raise ConfigError(f"latent_dim={latent_dim}: there must be at least one latent")
         net = (FeedbackNet if feedback else LSTMAutoencoderNet)(
             spec.n_in,
             spec.n_neurons,
