@@ -134,14 +134,14 @@ def repeat_sums(repeats: Tensor) -> RepeatSums:
     """
     seen = ~repeats.isnan()
     y = repeats.double().nan_to_num()
-    count = seen.sum(1)
+    counts = seen.double()
+    count = counts.sum(1)
     total = y.sum(1)
     average = total / count
     deviation = torch.where(seen, y - average[:, None], 0.0)
     several = count > 1
     noise = torch.where(several, deviation.square().sum(1) / (count - 1), 0.0)
     others = (total[:, None] - y) / (count - 1)[:, None]
-    counts = seen.double()
     noises = torch.stack([several.double(), noise, torch.where(count > 0, 1 / count, 0.0)])
     both = torch.einsum("brn,bsn->rsn", counts, counts)
     first = torch.einsum("brn,bsn->rsn", y, counts)
