@@ -91,7 +91,7 @@ def freeze_layers(net: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
 def _module(net: nn.Module, name: str, key: str) -> nn.Module:
     modules = dict(net.named_modules())
     if not name or name not in modules:
-        children = [child for child, module in modules.items() if child and any(module.parameters())]
+        children = [child for child, module in modules.items() if child and next(module.parameters(), None) is not None]
         raise ConfigError(f"{key}={name}: the network has no such layer; it has {', '.join(children)}")
     return modules[name]
 
@@ -130,15 +130,21 @@ class WarmStartModule(PopulationModule):
     ) -> None:
         super().__init__(net, spec, **base)
         self.init_from, self.init_layers = init_from, _names(init_layers, "model.init_layers")
+        self._resumed = False
         self._frozen = freeze_layers(net, _names(freeze, "model.freeze"))
         if self._frozen and not any(weight.requires_grad for weight in net.parameters()):
             raise ConfigError(f"model.freeze={list(freeze)} leaves nothing to train")
         self.train(self.training)
 
-    def setup(self, stage: str) -> None:
-        """Read the weights to begin with, unless the training itself goes on from a checkpoint."""
-        super().setup(stage)
-        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A training that goes on does not begin again."""
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = True
+
+    def on_fit_start(self) -> None:
+        """Read the weights to begin with, unless the training goes on from a checkpoint of its own."""
+        super().on_fit_start()
+        if self.init_from is not None and not self._resumed:
             source = f"model.init_from={self.init_from}"
             restore_layers(self.net, read_network(self.init_from), self.init_layers, source)
 
