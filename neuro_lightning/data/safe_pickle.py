@@ -59,7 +59,9 @@ def load_dict(path: str | Path, required: Sequence[str], optional: Sequence[str]
         raise DataError(message) from error
 
 
-def check_arrays(path: str | Path, arrays: dict[str, np.ndarray], shapes: dict[str, str]) -> dict[str, int]:
+def check_arrays(
+    path: str | Path, arrays: dict[str, np.ndarray], shapes: dict[str, str], *, may_be_nan: Sequence[str] = ()
+) -> dict[str, int]:
     """Whether arrays are finite numbers of shapes that fit each other.
 
     Args:
@@ -67,6 +69,7 @@ def check_arrays(path: str | Path, arrays: dict[str, np.ndarray], shapes: dict[s
         arrays: by key; keys that are not in ``shapes`` are not looked at, and the reverse.
         shapes: an axis a character: ``{"sresp": "NT", "xyz": "3N", "run": "T1"}``. A letter is a size that must be the
             same wherever it stands, a digit is a size itself.
+        may_be_nan: keys whose values may be missing.
 
     Returns:
         The sizes by letter.
@@ -88,7 +91,7 @@ def check_arrays(path: str | Path, arrays: dict[str, np.ndarray], shapes: dict[s
             if size != expected:
                 like = "" if axis.isdigit() else f" with {axis} = {expected} as in {first}"
                 raise DataError(f"{path}: {key} has the shape {array.shape}, but it must be {want}{like}")
-        if not all_finite(array):
+        if key not in may_be_nan and not all_finite(array):
             raise DataError(f"{path}: {key} holds NaN or infinite values; fetch the file again")
     return sizes
 

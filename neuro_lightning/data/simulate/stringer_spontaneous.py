@@ -1,0 +1,252 @@
+"""Simulated twin of Stringer's spontaneous activity, in the layout of the published files, with a planted dimension.
+
+A few smooth latent variables drive all neurons in proportion, as brain-wide states do; each neuron adds events of its
+own. So the number of dimensions that the population shares is known, as is every neuron's true expected activity.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.data.stringer.files import NAME
+from neuro_lightning.errors import DataError
+
+VERSION = 1
+"""Raised whenever a seed gives other content than before, so that older files are written anew."""
+
+NEURONS = (82, 85, 83, 87, 83, 78, 72, 70, 67)
+"""Neurons of the nine planes: a seventeenth of the real ones (1386, 1440, ... 1131)."""
+
+PLANE_STEP_UM = 35.0
+FIELD_UM = (4.0, 1012.0)
+FACE_COMPONENTS = 1000
+FACE_PIXELS = (24, 32)  # 240 x 320 in the real file
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a twin was made from.
+
+    Attributes:
+        rates: (N, T) float32, expected activity.
+        latents: (T, D) float32, smooth and standardised.
+    """
+
+    rates: np.ndarray
+    latents: np.ndarray
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A simulated recording.
+
+    Attributes:
+        sresp: (N, T) float32, sparse and not negative.
+        xyz: (3, N) float64, um.
+        plane: (N,) the neurons' planes.
+        run: (T, 1) running speed.
+        pupil_area: (T, 1).
+        pupil_com: (T, 2).
+        face: (T, 1000) components of the face's motion energy, of falling variance.
+        mask: (Y, X, 1000) the components' pictures.
+        truth: what is behind it.
+    """
+
+    sresp: np.ndarray
+    xyz: np.ndarray
+    plane: np.ndarray
+    run: np.ndarray
+    pupil_area: np.ndarray
+    pupil_com: np.ndarray
+    face: np.ndarray
+    mask: np.ndarray
+    truth: Truth
+
+
+def simulate(
+    *,
+    seed: int = 0,
+    neurons: tuple[int, ...] = NEURONS,
+    n_bins: int = 1000,
+    n_latents: int = 8,
+    timescale: float = 8.0,
+    depth: float = 0.7,
+    events: float = 2.0,
+) -> Twin:
+    """Simulate a recording.
+
+    Args:
+        seed: the same seed and arguments give the same recording.
+        neurons: of each plane, from the uppermost one down.
+        n_bins: T.
+        n_latents: dimensions D that the population shares.
+        timescale: of the latent variables, bins.
+        depth: standard deviation of a neuron's expected activity over time, as a share of its mean.
+        events: mean number of events in a bin; the fewer, the more private noise.
+    """
+    rng = np.random.default_rng(seed)
+    latents = smooth_latents(rng, n_bins, n_latents, timescale)
+    n = sum(neurons)
+    weights = rng.standard_normal((n, n_latents))
+    weights *= depth / np.linalg.norm(weights, axis=1, keepdims=True)
+    modulation = np.maximum(1 + weights @ latents.T, 0.0)
+    expected = events * rng.lognormal(-0.08, 0.4, (n, 1)) * modulation
+    counts = rng.poisson(expected)
+    size = rng.lognormal(0.0, 0.3, (n, 1)) * 10  # the unit of deconvolved activity is arbitrary
+    shape = 8.0  # events of one neuron differ by a third
+    sresp = rng.gamma(np.maximum(counts, 1) * shape, size / shape) * (counts > 0)
+    plane = np.repeat(np.arange(len(neurons)), neurons)
+    order = rng.permutation(n)  # the real file's neurons are not guaranteed to be sorted by plane
+    xyz = np.stack([*rng.uniform(*FIELD_UM, (2, n)).round(1), -PLANE_STEP_UM * (len(neurons) - plane)])
+    behavior = _behavior(rng, latents)
+    return Twin(
+        sresp=sresp[order].astype(np.float32),
+        xyz=xyz[:, order],
+        plane=plane[order],
+        **behavior,
+        truth=Truth((expected * size)[order].astype(np.float32), latents.astype(np.float32)),
+    )
+
+
+def smooth_latents(rng: np.random.Generator, n_bins: int, n_latents: int, timescale: float) -> np.ndarray:
+    """(T, D) independent Gaussian processes, smooth over ``timescale`` bins; mean 0, variance 1, uncorrelated."""
+    reach = int(4 * timescale)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / timescale) ** 2)
+    noise = rng.standard_normal((n_bins + 2 * reach, n_latents))
+    latents = np.stack([np.convolve(column, kernel, mode="valid") for column in noise.T], axis=1)
+    latents -= latents.mean(0)
+    basis, _ = np.linalg.qr(latents)
+    return basis * np.sqrt(n_bins)
+
+
+def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path, Path]:
+    """Write ``stringer_spontaneous.npy`` with Neuromatch Academy's keys in their order, and ``truth.npz`` beside it.
+
+    What an earlier call with the same arguments has written is left as it is.
+
+    Args:
+        folder: where the files go; made if need be.
+        seed: of the simulation.
+        sizes: see :func:`simulate`.
+
+    Returns:
+        The dictionary's path and that of the truth: ``rates`` (N, T) and ``latents`` (T, D).
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    path, truth = Path(folder).expanduser() / NAME, Path(folder).expanduser() / "truth.npz"
+    mark = repr((VERSION, seed, sorted(sizes.items())))
+    if path.is_file() and _mark(truth) == mark:
+        return path, truth
+    twin = simulate(seed=seed, **sizes)
+    content = {
+        "sresp": twin.sresp,
+        "run": twin.run,
+        "beh_svd_time": twin.face,
+        "beh_svd_mask": twin.mask,
+        "stat": _stat(twin),
+        "pupilArea": twin.pupil_area,
+        "pupilCOM": twin.pupil_com,
+        "xyz": twin.xyz,
+    }
+    _write(path, lambda file: np.save(file, content, allow_pickle=True))
+    # the truth comes last: with its mark in place, the pair is whole
+    arrays = {"rates": twin.truth.rates, "latents": twin.truth.latents, "mark": np.array(mark)}
+    _write(truth, lambda file: np.savez(file, **arrays))
+    return path, truth
+
+
+def write_mat_twin(path: str | Path, *, seed: int = 0, **sizes: Any) -> Path:
+    """Write the same recording in the layout of the original files: ``Fsp``, ``med``, ``stat`` and the struct ``beh``.
+
+    Args:
+        path: the file, such as ``spont_M0_2016-01-01.mat``.
+        seed: of the simulation.
+        sizes: see :func:`simulate`.
+    """
+    from scipy.io import savemat
+
+    twin = simulate(seed=seed, **sizes)
+    beh = {
+        "face": {"motionSVD": twin.face, "motionMask": twin.mask, "avgframe": twin.mask[..., 0]},
+        "whisker": {"motionSVD": twin.face[:, :10]},
+        "eye": {"motionSVD": twin.face[:, :10]},
+        "pupil": {"area": twin.pupil_area, "com": twin.pupil_com},
+        "runSpeed": twin.run,
+    }
+    stat = np.zeros((len(twin.plane), 1), [("npix", object), ("iplane", object), ("redcell", object)])
+    for row, plane in zip(stat, twin.plane, strict=True):
+        row[0] = (100.0, float(plane + 1), 0.0)
+    content = {"Fsp": twin.sresp, "med": twin.xyz.T, "stat": stat, "beh": beh}
+    path = Path(path).expanduser()
+    _write(path, lambda file: savemat(file, content))
+    return path
+
+
+def _behavior(rng: np.random.Generator, latents: np.ndarray) -> dict[str, np.ndarray]:
+    """Running, pupil and face that follow the first latent variables, each with noise of its own."""
+    n_bins, n_latents = latents.shape
+
+    def follow(k: int, noise: float) -> np.ndarray:
+        return latents[:, k % n_latents] + noise * rng.standard_normal(n_bins)
+
+    rank = np.arange(1, FACE_COMPONENTS + 1)
+    mixing = rng.standard_normal((n_latents, FACE_COMPONENTS)) / np.sqrt(n_latents)
+    face = (latents @ mixing + rng.standard_normal((n_bins, FACE_COMPONENTS))) * 1e3 / rank
+    mask = rng.standard_normal((*FACE_PIXELS, FACE_COMPONENTS)) / np.sqrt(np.prod(FACE_PIXELS))
+    return {
+        "run": 5 * np.maximum(follow(0, 0.2), 0.0)[:, None],
+        "pupil_area": (300 * np.exp(0.3 * follow(1, 0.2)))[:, None],
+        "pupil_com": 80 + 3 * np.stack([follow(2, 0.5), follow(3, 0.5)], axis=1),
+        "face": face.astype(np.float32),
+        "mask": mask.astype(np.float32),
+    }
+
+
+def _stat(twin: Twin) -> np.ndarray:
+    """(N,) dictionaries in the manner of suite2p."""
+    stat = np.empty(len(twin.plane), object)
+    for i, plane in enumerate(twin.plane):
+        x, y = twin.xyz[:2, i]
+        pixels = np.arange(-1, 2)
+        stat[i] = {
+            "med": [float(y), float(x)],
+            "npix": 9,
+            "iplane": int(plane),
+            "ypix": np.repeat(int(y) + pixels, 3),
+            "xpix": np.tile(int(x) + pixels, 3),
+            "lam": np.full(9, 1 / 9, np.float32),
+        }
+    return stat
+
+
+def _mark(truth: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, EOFError), np.load(truth, allow_pickle=False) as file:
+        return str(file["mark"])
+    return None
+
+
+def _write(path: Path, save: Callable[[Any], None]) -> None:
+    """A file that is there whole or not at all, also when several processes write it at once."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            save(file)
+        os.replace(part, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"the simulated twin {path} cannot be written ({reason}): set data.root=DIR with space"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""The data module of spontaneous activity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording, Trials
+
+BLOCK_MS = 72_000
+"""Blocks in which shared variance is found and tested in turn, as in Stringer et al. 2019."""
+
+
+class Spontaneous(PopulationDataModule):
+    """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
+
+    The options from ``planes`` to ``bin_ms`` are explained at
+    :class:`neuro_lightning.data.stringer.spontaneous.Preparation`.
+
+    Args:
+        root: the folder of data.
+        cache_dir: prepared tensors.
+        path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``; None for
+            ``root/stringer/stringer_spontaneous.npy``.
+        sha256: what the file must be; None for anything.
+        simulate: use a simulated twin, written below ``root`` in the layout of the real file.
+        simulate_seed: of the twin.
+        loader: see :class:`PopulationDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        cache_dir: str,
+        path: str | None = None,
+        sha256: str | None = None,
+        simulate: bool = False,
+        simulate_seed: int = 0,
+        planes: str | int = "all",
+        blocks: int | None = None,
+        neurons_per_plane: int | None = None,
+        neuron_seed: int = 0,
+        normalisation: str = "layer_pop_mean",
+        downsample: int = 2,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        window: int | None = None,
+        stride: int | None = None,
+        heldout_fraction: float = 0.0,
+        behavior_components: int = 16,
+        bin_ms: int | None = None,
+        **loader: Any,
+    ) -> None:
+        from neuro_lightning.data.stringer.spontaneous import Preparation
+
+        super().__init__(**loader)
+        self.root, self.cache_dir, self.path, self.sha256 = Path(root), Path(cache_dir), path, sha256
+        self.simulate, self.simulate_seed = simulate, simulate_seed
+        self.options = Preparation(
+            planes=planes,
+            blocks=blocks,
+            neurons_per_plane=neurons_per_plane,
+            neuron_seed=neuron_seed,
+            normalisation=normalisation,
+            downsample=downsample,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            window=window,
+            stride=stride,
+            heldout_fraction=heldout_fraction,
+            behavior_components=behavior_components,
+            bin_ms=bin_ms,
+        )
+        self._ceilings: dict[str, dict[str, float]] = {}
+
+    def load(self) -> Recording:
+        """The prepared planes, from the cache if they are there."""
+        from dataclasses import asdict
+
+        from neuro_lightning.data.cache import cached
+        from neuro_lightning.data.stringer.files import find_file
+        from neuro_lightning.data.stringer.spontaneous import load_spontaneous
+
+        truth = None
+        if self.simulate:
+            from neuro_lightning.data.simulate.stringer_spontaneous import write_twin
+
+            folder = self.root / "simulated" / "stringer_spontaneous" / f"seed_{self.simulate_seed}"
+            path, truth = write_twin(folder, seed=self.simulate_seed)
+        else:
+            path = find_file(self.path, self.root)
+
+        def build() -> Recording:
+            rates = None if truth is None else np.load(truth, allow_pickle=False)["rates"]
+            return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
+
+        params = {"reader": "stringer_spontaneous", "sha256": self.sha256, **asdict(self.options)}
+        return cached(self.cache_dir, params, [path] if truth is None else [path, truth], build)
+
+    def ceilings(self, split: str) -> dict[str, float]:
+        """Share of the split's variance that neurons have in common, by shared variance components.
+
+        Components are found in the training part and tested on the split (in blocks of its own, in turn, where the
+        split is the training part), each plane's neurons in two halves; see :mod:`neuro_lightning.functional.svca`.
+        It is an estimate from below, as half of the neurons must tell the other half. A model that sees the very neuron
+        that it predicts may score more by copying its private noise; held-out neurons show whether it does.
+        """
+        if split not in self._ceilings:
+            self._ceilings[split] = {"variance": self._shared_variance(split)}
+        return self._ceilings[split]
+
+    def _shared_variance(self, split: str) -> float:
+        from neuro_lightning.functional.svca import interleaved, pooled_share, random_half, shared_variance
+
+        recording = self.recording
+        parts = []
+        for plane in recording.info["planes"]:
+            train, test = (_sequence(recording.splits[name], plane) for name in ("train", split))
+            if split == "train":
+                found = interleaved(test.shape[1], max(1, BLOCK_MS // recording.bin_ms))
+                train, test = test[:, found], test[:, ~found]
+            half = random_half(len(test), seed=self.options.neuron_seed)
+            parts.append(shared_variance(train, test, half))
+        return float(pooled_share(parts))
+
+
+def _sequence(trials: Trials, plane: int) -> Tensor:
+    """(N, T) activity of a plane's neurons, held-in and held-out ones, over all of its samples."""
+    rows = trials.condition == plane
+    parts = [trials.heldin[rows]] + ([] if trials.heldout is None else [trials.heldout[rows]])
+    return torch.from_numpy(np.concatenate(parts, axis=2)).flatten(0, 1).T

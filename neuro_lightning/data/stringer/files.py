@@ -1,0 +1,176 @@
+"""Read the files that spontaneous activity of mouse V1 is published in: Neuromatch Academy's and the original ones.
+
+Source: Stringer, Pachitariu et al. 2019, Science 364:255. Neuromatch Academy's ``stringer_spontaneous.npy`` is one of
+the original recordings (mouse MP019, 2016-04-05), three frames to a bin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.data.safe_pickle import check_arrays, load_dict
+from neuro_lightning.errors import DataError
+
+URL = "https://osf.io/dpqaj/download"
+MAT_URL = "https://figshare.com/articles/dataset/6163622"
+NAME = "stringer_spontaneous.npy"
+NPY_BIN_MS = 1200
+MAT_BIN_MS = 400  # a frame; the files do not say it, but Neuromatch's 1.2 s are three frames
+
+SHAPES = {"sresp": "NT", "xyz": "3N", "run": "T1", "pupilArea": "T1", "pupilCOM": "T2", "beh_svd_time": "TK"}
+BEHAVIOR = {"running": "run", "pupil_area": "pupilArea", "pupil_com": "pupilCOM", "face": "beh_svd_time"}
+"""Behavior by our names and Neuromatch's keys; ``beh_svd_mask[..., k]`` is the picture of face component k."""
+
+
+@dataclass
+class Spontaneous:
+    """What a file holds, in its own bins.
+
+    Attributes:
+        path: the file.
+        activity: (N, T) deconvolved activity.
+        xyz: (3, N) positions, um.
+        behavior: ``running`` (T, 1), ``pupil_area`` (T, 1), ``pupil_com`` (T, 2) and ``face`` (T, K): components of
+            the face's motion energy. What a file lacks is left out.
+        bin_ms: width of a bin.
+    """
+
+    path: Path
+    activity: np.ndarray
+    xyz: np.ndarray
+    behavior: dict[str, np.ndarray]
+    bin_ms: int
+
+
+def find_file(path: str | Path | None, root: str | Path) -> Path:
+    """The file of the recording.
+
+    Args:
+        path: the file itself, or None for ``root/stringer/stringer_spontaneous.npy``.
+        root: the folder of data.
+
+    Raises:
+        DataError: it is not there; says where it is published and where it belongs.
+    """
+    found = Path(root) / "stringer" / NAME if path is None else Path(path)
+    found = found.expanduser()
+    if not found.is_file():
+        raise DataError(
+            f"{found} is not there. Fetch it with `curl -L --create-dirs -o {found} {URL}` (an original recording, "
+            f"spont_*.mat from {MAT_URL}, goes in by data.path=FILE), or use data.simulate=true"
+        )
+    return found
+
+
+def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontaneous:
+    """Read Neuromatch Academy's dictionary or an original MATLAB file, told apart by their endings.
+
+    Args:
+        path: the file.
+        bin_ms: width of the file's bins in ms; None means 1200 for the dictionary and 400 for the original files.
+
+    Raises:
+        DataError: the file is damaged or of another layout, its shapes contradict each other, activity or positions
+            hold NaN, activity is negative, or there is no imaging plane to be told apart.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".mat":
+        arrays, default = _read_mat(path), MAT_BIN_MS
+    else:
+        optional = [key for key in SHAPES if key not in ("sresp", "xyz")]
+        arrays, default = load_dict(path, ["sresp", "xyz"], optional), NPY_BIN_MS
+        for key in ("run", "pupilArea"):
+            if key in arrays and arrays[key].ndim == 1:
+                arrays[key] = arrays[key][:, None]
+    check_arrays(path, arrays, SHAPES, may_be_nan=tuple(BEHAVIOR.values()))
+    activity = arrays["sresp"]
+    if (smallest := min(float(row.min()) for row in activity)) < 0:
+        raise DataError(f"{path}: sresp holds {smallest:g}, but deconvolved activity is not negative; fetch it again")
+    behavior = {name: arrays[key] for name, key in BEHAVIOR.items() if key in arrays}
+    return Spontaneous(path, activity, arrays["xyz"], behavior, bin_ms or default)
+
+
+def checksum(path: Path, expected: str | None = None) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        path: the file.
+        expected: what it must be; None for anything.
+
+    Raises:
+        DataError: it is another.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and found != expected.lower():
+        raise DataError(
+            f"{path} has the SHA-256 {found}, but data.sha256 says {expected}: fetch the file again, or correct the key"
+        )
+    return found
+
+
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an original file by Neuromatch's keys."""
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise DataError(f"{path} is not there: data.path must name a spont_*.mat from {MAT_URL}")
+    try:
+        file = loadmat(path, variable_names=["Fsp", "med", "xyz", "beh"])
+    except NotImplementedError:
+        raise DataError(
+            f"{path} is a MATLAB 7.3 file; save it in MATLAB with '-v7', as the published ones are"
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path} cannot be read: damaged, cut short or no MATLAB file ({reason})") from error
+    positions = file.get("med", file.get("xyz"))
+    if "Fsp" not in file or positions is None:
+        has = ", ".join(key for key in file if not key.startswith("__")) or "none of them"
+        raise DataError(
+            f"{path} lacks Fsp (neurons x time) or med (their positions). Of Fsp, med, xyz, beh it has: {has}"
+        )
+    activity = file["Fsp"]
+    activity = activity.toarray() if hasattr(activity, "toarray") else activity
+    if positions.ndim == 2 and positions.shape[0] == activity.shape[0]:
+        positions = positions.T
+    arrays = {"sresp": activity, "xyz": positions}
+    return arrays | (_mat_behavior(file["beh"]) if "beh" in file else {})
+
+
+def _mat_behavior(beh: np.ndarray) -> dict[str, np.ndarray]:
+    """Behavior of the struct ``beh``, of the fields face, whisker, eye, pupil, runSpeed; what is missing is left out.
+
+    The published description puts the running speed below the pupil, the files beside it: both are looked at.
+    """
+    face, pupil = _field(beh, "face", 0), _field(beh, "pupil", 3)
+    running = _field(beh, "runSpeed", 4)
+    found = {
+        "run": _field(pupil, "runSpeed", None) if running is None else running,
+        "pupilArea": _field(pupil, "area", 0),
+        "pupilCOM": _field(pupil, "com", 1),
+        "beh_svd_time": _field(face, "motionSVD", 0),
+    }
+    return {key: np.asarray(value) for key, value in found.items() if value is not None and np.size(value)}
+
+
+def _field(struct: Any, name: str, index: int | None) -> Any:
+    """A field of a 1 x 1 struct by its name or, where it was saved without names, by its number."""
+    while isinstance(struct, np.ndarray) and struct.dtype == object and struct.size == 1:
+        struct = struct.reshape(-1)[0]
+    if not isinstance(struct, np.ndarray | np.void):
+        return None
+    if struct.dtype.names is not None:
+        value = struct[name] if name in struct.dtype.names else None
+    elif struct.dtype == object and index is not None and struct.size > index:
+        value = struct.reshape(-1)[index]
+    else:
+        return None
+    while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
+        value = value.reshape(-1)[0]
+    return value
