@@ -1,0 +1,123 @@
+"""The data module of the UW Neural Data Challenge 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.module import ImageDataModule
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
+from neuro_lightning.data.uwndc19.split import split_images
+from neuro_lightning.nn.augment import arrange
+
+Transform = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class UWNDC19(ImageDataModule):
+    """18 neurons of macaque V4 that were shown 551 natural image patches, and 50 test images without responses.
+
+    Responses are square roots of spike counts, NaN where an image was not shown to a neuron. The split ``test`` has
+    images only: its predictions are the challenge's submission.
+
+    Args:
+        root: the files lie in ``<root>/uwndc19``; a twin in ``<root>/simulated/uwndc19/seed_<k>``.
+        image_size: side in pixels of the images' centre that is kept; 80 keeps all, 48 is the winner's.
+        folds: the labelled images validate in so many parts in turn; None for the winner's split.
+        fold: which part validates now, from 0.
+        eval_size: images that validate in the winner's split.
+        split_seed: of either split.
+        min_responses: images with responses of fewer neurons are left out.
+        simulate: use a simulated twin in the layout of the real files.
+        simulate_seed: of the twin.
+        augment: distortions of training images, a mapping by name or a list; see :mod:`neuro_lightning.nn.augment`.
+            They are drawn with ``shuffle_seed``.
+        loader: see :class:`neuro_lightning.data.module.PopulationDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        image_size: int = 48,
+        folds: int | None = 5,
+        fold: int = 0,
+        eval_size: int = 20,
+        split_seed: int = 130,
+        min_responses: int = 1,
+        simulate: bool = False,
+        simulate_seed: int = 0,
+        augment: Mapping[str, Transform] | Sequence[Transform] | None = None,
+        **loader: Any,
+    ) -> None:
+        super().__init__(**loader)
+        self.augment = arrange(augment, self.shuffle_seed)
+        self.root, self.image_size = Path(root), image_size
+        self.simulate, self.simulate_seed = simulate, simulate_seed
+        self.split = {
+            "folds": folds,
+            "fold": fold,
+            "eval_size": eval_size,
+            "min_responses": min_responses,
+            "seed": split_seed,
+        }
+
+    def folder(self) -> Path:
+        """Where the files lie; a twin is written there if need be."""
+        if not self.simulate:
+            return self.root / "uwndc19"
+        from neuro_lightning.data.simulate.uwndc19 import write_uwndc19
+
+        return write_uwndc19(
+            self.root / "simulated" / "uwndc19" / f"seed_{self.simulate_seed}", seed=self.simulate_seed
+        )
+
+    def load(self) -> Recording:
+        """Read anew each time: it takes a fraction of a second."""
+        folder = self.folder()
+        challenge = read_challenge(folder, image_size=self.image_size)
+        train, val = split_images(challenge.responses, **self.split)
+        names = [*FILES, TRUTH] if challenge.rates is not None else FILES
+        return Recording(
+            name="uwndc19",
+            bin_ms=0,
+            splits={
+                "train": _labelled(challenge, train),
+                "val": _labelled(challenge, val),
+                "test": _unlabelled(challenge),
+            },
+            unit_ids=np.arange(challenge.responses.shape[1]),
+            kind="images",
+            simulated=challenge.rates is not None,
+            sources=[{"path": str(folder / name), "size": (folder / name).stat().st_size} for name in names],
+            info={
+                "columns": challenge.columns,
+                "split": {**self.split, "train": (train + N_TEST).tolist(), "val": (val + N_TEST).tolist()},
+            },
+        )
+
+
+def _labelled(challenge: Challenge, rows: np.ndarray) -> ImageTrials:
+    """The labelled images at ``rows`` of train.csv."""
+    ids = rows + N_TEST
+    return ImageTrials(
+        images=challenge.images[ids],
+        responses=challenge.responses[rows],
+        rates=None if challenge.rates is None else challenge.rates[ids],
+        row=ids.astype(np.int64),
+    )
+
+
+def _unlabelled(challenge: Challenge) -> ImageTrials:
+    """The challenge's test images."""
+    return ImageTrials(
+        images=challenge.images[:N_TEST],
+        responses=np.full((N_TEST, challenge.responses.shape[1]), np.nan, np.float32),
+        rates=None if challenge.rates is None else challenge.rates[:N_TEST],
+        row=np.arange(N_TEST),
+    )

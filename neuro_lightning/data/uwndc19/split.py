@@ -1,0 +1,99 @@
+"""Which of the labelled images train and which validate: the winner's split, or k folds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuro_lightning.errors import ConfigError
+
+
+def split_images(
+    responses: np.ndarray,
+    *,
+    folds: int | None,
+    fold: int = 0,
+    eval_size: int = 20,
+    min_responses: int = 1,
+    seed: int = 130,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the labelled images.
+
+    Args:
+        responses: (B, N), NaN where an image was not shown to a neuron.
+        folds: how many parts validate in turn, or None for the winner's split (:func:`winner_split`).
+        fold: which of them validates now, from 0.
+        eval_size: of the winner's split.
+        min_responses: images with responses of fewer neurons are left out, 1 to N.
+        seed: of the shuffling.
+
+    Returns:
+        ``(train, val)``, the rows of ``responses``, without a common one.
+
+    Raises:
+        ConfigError: an argument is impossible.
+    """
+    observed = np.isfinite(responses)
+    _whole("data.min_responses", min_responses, 1, observed.shape[1])
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"data.split_seed={seed} must be a whole number from 0 to 2^32 - 1")
+    enough = observed.sum(1) >= min_responses
+    if folds is None:
+        train, val = winner_split(observed, eval_size, seed)
+        return train[enough[train]], val
+    _whole("data.folds", folds, 2, int(enough.sum()))
+    _whole("data.fold", fold, 0, folds - 1)
+    rows = np.flatnonzero(enough)
+    number = fold_numbers(observed[rows], folds, seed)
+    return rows[number != fold], rows[number == fold]
+
+
+def winner_split(observed: np.ndarray, eval_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The split of the challenge's winner (repository apls777/kaggle-uw-neural-data-challenge).
+
+    All rows are shuffled. The first ``eval_size`` complete ones, in shuffled order, validate; the other complete ones,
+    followed by the incomplete ones, train. With 20 and the winner's seed 130 the published files give 531 and 20.
+
+    Args:
+        observed: (B, N) bool, where there is a response.
+        eval_size: rows to validate with.
+        seed: of the shuffling.
+
+    Returns:
+        ``(train, val)``, row numbers in this order.
+
+    Raises:
+        ConfigError: there are not so many complete rows.
+    """
+    order = np.random.RandomState(seed).permutation(len(observed))
+    complete = observed[order].all(1)
+    n_complete = int(complete.sum())
+    _whole("data.eval_size", eval_size, 1, n_complete, f" (so many of the {len(observed)} images were shown to all)")
+    chosen, rest = order[complete][:eval_size], order[complete][eval_size:]
+    return np.concatenate([rest, order[~complete]]), chosen
+
+
+def fold_numbers(observed: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row: every row in one, and each pattern of missing responses in equal shares.
+
+    Without this care a fold could have next to no image of the seven neurons that saw only the first 151.
+
+    Args:
+        observed: (B, N) bool, where there is a response.
+        folds: how many.
+        seed: of the shuffling.
+
+    Returns:
+        (B,) int64, from 0 to ``folds - 1``; the folds' sizes differ by one at most.
+    """
+    rng = np.random.default_rng(seed)
+    _, pattern = np.unique(observed, axis=0, return_inverse=True)
+    order = rng.permutation(len(observed))
+    order = order[np.argsort(pattern.reshape(-1)[order], kind="stable")]  # shuffled within each pattern
+    numbers = np.empty(len(observed), np.int64)
+    numbers[order] = np.arange(len(observed)) % folds  # dealt like cards
+    return numbers
+
+
+def _whole(key: str, value: int, low: int, high: int, why: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{key}={value} must be a whole number from {low} to {high}{why}")

@@ -1,0 +1,137 @@
+"""The submission file of the UW Neural Data Challenge 2019 (https://www.kaggle.com/c/uwndc19): written and checked.
+
+A CSV of 51 lines and 19 columns: the header of ``train.csv`` (``Id`` and the 18 neurons, in its order), then one line
+for each of the test images 0 to 49, the rows of ``stim.npy``. The values are predicted square roots of spike counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from neuro_lightning.errors import SubmissionError
+
+N_IMAGES = 50
+LARGEST = 30.0
+"""900 spikes in the 300 ms that were counted: no neuron does that. The largest recorded response is 11.2."""
+
+
+def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) -> Path:
+    """Writes the challenge's CSV: complete, or not at all.
+
+    Args:
+        path: the file to write; it replaces an existing one.
+        rates: (50, N) predicted responses to the test images, sqrt(spikes), in the order of ``stim.npy``.
+        columns: the N neurons' names, from the header of ``train.csv`` (``recording.info["columns"]``).
+
+    Returns:
+        The path written.
+
+    Raises:
+        SubmissionError: the predictions are not what the challenge takes, or the file cannot be written.
+    """
+    path, rates = Path(path), np.asarray(rates)
+    _check_columns("the submission", columns)
+    check_responses("the submission", rates, columns)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["Id", *columns])
+            # str() of a numpy number is the shortest text that reads back as the same number
+            writer.writerows([image, *map(str, row)] for image, row in enumerate(rates))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def check_kaggle(path: str | Path, columns: Sequence[str]) -> None:
+    """Checks a submission file.
+
+    Args:
+        path: the file.
+        columns: the neurons' names, from the header of ``train.csv``.
+
+    Raises:
+        SubmissionError: anything is not as the challenge takes it; the message says what, where, and how to mend it.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: cannot be read as CSV ({error}); write it again") from None
+    expected = ["Id", *columns]
+    if header != expected:
+        place = next((i for i, pair in enumerate(zip(header, expected, strict=False)) if len(set(pair)) > 1), None)
+        detail = f"{len(header)} columns, not {len(expected)}" if place is None else (
+            f"column {place + 1} is {header[place]!r}, not {expected[place]!r}"
+        )  # fmt: skip
+        raise SubmissionError(f"{path}: the header differs from that of train.csv: {detail}; keep its order")
+    if len(rows) != N_IMAGES:
+        raise SubmissionError(
+            f"{path}: {len(rows) + 1} lines, expected {N_IMAGES + 1}: the header and one for each test image"
+        )
+    for image, row in enumerate(rows):
+        if len(row) != len(expected):
+            raise SubmissionError(f"{path}, line {image + 2}: {len(row)} cells, expected {len(expected)}")
+        if row[0] != str(image):
+            raise SubmissionError(
+                f"{path}, line {image + 2}: the Id is {row[0]!r}, expected {image}; they are 0 to {N_IMAGES - 1} in "
+                "the order of stim.npy"
+            )
+    values = [[_number(path, i + 2, name, c) for name, c in zip(columns, r[1:], strict=True)]
+              for i, r in enumerate(rows)]  # fmt: skip
+    check_responses(str(path), np.array(values), columns)
+
+
+def check_responses(where: str, rates: np.ndarray, columns: Sequence[str]) -> None:
+    """Checks predicted responses. Slightly negative ones are taken, as by the challenge.
+
+    Args:
+        where: the file, for the message.
+        rates: (50, N) square roots of spike counts.
+        columns: the N neurons' names.
+
+    Raises:
+        SubmissionError: shape or type is wrong, or a value is NaN, infinite or too large to be a square root.
+    """
+    expected = (N_IMAGES, len(columns))
+    if rates.shape != expected or rates.dtype.kind not in "fiu":
+        raise SubmissionError(
+            f"{where}: {rates.dtype} values of shape {rates.shape}, expected numbers of shape {expected}: one row for "
+            "each test image, one column for each neuron"
+        )
+    for name, bad in (("not finite (NaN or infinite)", ~np.isfinite(rates)), ("too large", np.abs(rates) > LARGEST)):
+        if bad.any():
+            image, neuron = np.argwhere(bad)[0]
+            raise SubmissionError(
+                f"{where}: {bad.sum()} values are {name}, the first is {rates[image, neuron]:g} for image {image}, "
+                f"neuron {columns[neuron]}; they are square roots of spike counts, 0 to about 12"
+            )
+
+
+def _check_columns(where: str, columns: Sequence[str]) -> None:
+    if not columns or not all(isinstance(name, str) and name for name in columns) or len(set(columns)) < len(columns):
+        raise SubmissionError(
+            f"{where}: the columns must be the neurons' names from the header of train.csv, not {list(columns)[:3]}"
+        )
+    if columns[0] == "Id":
+        raise SubmissionError(f"{where}: the columns are the neurons' names only, without Id")
+
+
+def _number(path: Path, line: int, name: str, cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise SubmissionError(f"{path}, line {line}, column {name}: {cell!r} is no number") from None
