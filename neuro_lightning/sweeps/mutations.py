@@ -287,15 +287,14 @@ def _base_model(overrides: Sequence[str]) -> tuple[Model, list[str]]:
 
     from neuro_lightning.cli import CONF
 
-    in_package = CONF.startswith("pkg://")
-    place = initialize_config_module(CONF[6:]) if in_package else initialize_config_dir(CONF)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         for override in parsed:
             if override.is_sweep_override() and override.key_or_group.split(".")[0] in ("model", "experiment"):
                 raise ConfigError(f"{override.input_line}: mutations are of one model; give one value")
         fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
-        with place:
+        in_package = CONF.startswith("pkg://")
+        with initialize_config_module(CONF[6:]) if in_package else initialize_config_dir(CONF):
             config = compose("train", overrides=fixed)
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from None
@@ -311,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="as for train.py, lists of values included")
     parser.add_argument("--shuffle", type=int, default=123, help="seed of the order of the trials")
     parser.add_argument("--list", action="store_true", help="print the trials' names and stop")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         trials = read_mutations(options.file)
         command = multirun_arguments(trials, options.overrides, options.shuffle)
