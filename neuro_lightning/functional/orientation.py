@@ -274,7 +274,7 @@ def template_errors(
         distance = circular_difference(trial[:, None], template_angle.double(), period).abs()
         error = torch.where(best, distance, 0.0).sum(1) / best.sum(1)
         errors.append(torch.where(row.isfinite().all(1), error, torch.nan))
-    return torch.cat(errors) if errors else angle.double()
+    return torch.cat(errors)
 
 
 def _unit_rows(values: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ class AngleError(SumMetric):
     def compute(self) -> Tensor:
         """The median error in degrees, a scalar; NaN without trials or where a prediction is not finite."""
         seen = self.seen > 0
+        if not seen.any():
+            return self.seen.new_tensor(torch.nan)
         times = self.seen[seen]
         templates, responses = self.predictions[seen] / times[:, None], self.responses[seen] / times[:, None]
         angle = self.angles[seen] / times

@@ -27,17 +27,20 @@ class Orientations(ImageDataModule):
         root: the files lie in ``<root>/stringer_orientations/``, ``<root>/stringer/`` or ``<root>`` itself.
         cache_dir: prepared tensors.
         file: Neuromatch's ``stringer_orientations.npy``, or a session's ``gratings_*.npy``; a path is taken as it is.
+        neurons: how many to draw, at most; None takes all.
+        remove_components: spontaneous principal components taken out of the responses.
+        standardize: z-score by the training trials.
+        val_fraction: share of the trials that do not test to validate with.
+        seed: draws the validation trials and the neurons.
         size: ``[H, W]`` of the images in pixels.
+        degrees_per_pixel: of the visual field.
+        cycles_per_degree: spatial frequency of the gratings.
+        phase: of the gratings in degrees.
         period: 180 takes gratings as orientations, 360 as directions.
         simulate: use a simulated twin, written below ``root`` in the layout of the real file.
         simulate_seed: of the twin.
-        augment: see :class:`ImageDataModule`.
-        options: see :func:`neuro_lightning.data.stringer_stimuli.orientations.load_orientations`, and what
-            :class:`ImageDataModule` takes.
+        loader: see :class:`ImageDataModule`.
     """
-
-    READER = ("remove_components", "standardize", "neurons", "val_fraction", "seed", "degrees_per_pixel",
-              "cycles_per_degree", "phase")  # fmt: skip
 
     def __init__(
         self,
@@ -45,18 +48,35 @@ class Orientations(ImageDataModule):
         root: str,
         cache_dir: str,
         file: str = "stringer_orientations.npy",
+        neurons: int | None = None,
+        remove_components: int = 0,
+        standardize: bool = True,
+        val_fraction: float = 0.1,
+        seed: int = 0,
         size: Sequence[int] = (32, 32),
+        degrees_per_pixel: float = 2.0,
+        cycles_per_degree: float = 0.05,
+        phase: float = 0,
         period: float = 180,
         simulate: bool = False,
         simulate_seed: int = 0,
-        augment: Sequence | None = None,
-        **options: Any,
+        **loader: Any,
     ) -> None:
-        reader, loader = _divide(options, self.READER)
-        super().__init__(augment=augment, **loader)
+        super().__init__(**loader)
         self.root, self.cache_dir, self.file = Path(root).expanduser(), Path(cache_dir), file
         self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.options = {"size": tuple(size), "period": period, **reader}
+        self.options = {
+            "neurons": neurons,
+            "remove_components": remove_components,
+            "standardize": standardize,
+            "val_fraction": val_fraction,
+            "seed": seed,
+            "size": tuple(size),
+            "degrees_per_pixel": degrees_per_pixel,
+            "cycles_per_degree": cycles_per_degree,
+            "phase": phase,
+            "period": period,
+        }
 
     def load(self) -> Recording:
         """Images and responses, from the cache if they are there."""
@@ -70,7 +90,7 @@ class Orientations(ImageDataModule):
                 _twin(self.root, ORIENTATIONS, self.simulate_seed), seed=self.simulate_seed
             )
         else:
-            where = f"fetch it from {GRATINGS}" if "gratings" in self.file else f"curl -L -o {self.file} {OSF}"
+            where = f"fetch it from {GRATINGS if 'gratings' in self.file else OSF}"
             path, truth = _find(self.root, ORIENTATIONS, self.file, where), None
         return cached(
             self.cache_dir,
@@ -105,15 +125,18 @@ class NaturalImages(ImageDataModule):
         cache_dir: prepared tensors.
         session: ``<mouse>_<date>`` of the recording, or its file's name or path; None takes the only one there.
         images: the images' file.
+        neurons: how many to draw, at most; None takes all.
+        remove_components: spontaneous principal components taken out of the responses.
+        standardize: z-score by the training images.
+        val_fraction: share of the images to validate with.
+        test_fraction: share of the images to test with.
+        seed: draws the images of each split, and the neurons.
         crop: ``[top, bottom, left, right]`` in pixels, None for all.
+        downsample: pixels a side that are averaged to one.
         simulate: use a simulated twin, written below ``root`` in the layout of the real files.
         simulate_seed: of the twin.
-        augment: see :class:`ImageDataModule`.
-        options: see :func:`neuro_lightning.data.stringer_stimuli.natimg.load_natimg`, and what
-            :class:`ImageDataModule` takes.
+        loader: see :class:`ImageDataModule`.
     """
-
-    READER = ("remove_components", "standardize", "neurons", "val_fraction", "test_fraction", "seed", "downsample")
 
     def __init__(
         self,
@@ -122,17 +145,31 @@ class NaturalImages(ImageDataModule):
         cache_dir: str,
         session: str | None = None,
         images: str = IMAGES,
+        neurons: int | None = None,
+        remove_components: int = 32,
+        standardize: bool = True,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        seed: int = 0,
         crop: Sequence[int] | None = None,
+        downsample: int = 4,
         simulate: bool = False,
         simulate_seed: int = 0,
-        augment: Sequence | None = None,
-        **options: Any,
+        **loader: Any,
     ) -> None:
-        reader, loader = _divide(options, self.READER)
-        super().__init__(augment=augment, **loader)
+        super().__init__(**loader)
         self.root, self.cache_dir, self.session, self.images = Path(root).expanduser(), Path(cache_dir), session, images
         self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.options = {"crop": None if crop is None else tuple(crop), **reader}
+        self.options = {
+            "neurons": neurons,
+            "remove_components": remove_components,
+            "standardize": standardize,
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "seed": seed,
+            "crop": None if crop is None else tuple(crop),
+            "downsample": downsample,
+        }
 
     def files(self) -> tuple[Path, Path]:
         """The recording and the images.
@@ -172,14 +209,6 @@ class NaturalImages(ImageDataModule):
         )
 
 
-def _divide(options: dict[str, Any], reader: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The reader's options, and the loader's."""
-    return (
-        {name: value for name, value in options.items() if name in reader},
-        {name: value for name, value in options.items() if name not in reader},
-    )
-
-
 def _twin(root: Path, name: str, seed: int) -> Path:
     return root / "simulated" / name / f"seed_{seed}"
 
@@ -205,4 +234,5 @@ def _find(root: Path, name: str, file: str, where: str) -> Path:
 def _missing(root: Path, name: str, file: str, where: str) -> str:
     if Path(file).parent != Path():
         return f"{file} is not there: {where}, or set data.simulate=true"
-    return f"{file} is neither in {root / name} nor in {root / 'stringer'}: {where} to {root / name}, or set data.simulate=true"
+    places = f"{root / name} nor in {root / 'stringer'}"
+    return f"{file} is neither in {places}: {where} and put it into {root / name}, or set data.simulate=true"
