@@ -1,0 +1,105 @@
+"""Figures of what latents know of labels, from numpy arrays: each returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, note, style
+
+
+def umap_figure(
+    embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    labels: tuple[np.ndarray, np.ndarray],
+    *,
+    title: str,
+    label_name: str = "plane",
+    captions: Mapping[str, str] | None = None,
+    simulated: bool = False,
+) -> Figure:
+    """Embeddings as rows; training points, test points and both as columns, colored by label.
+
+    Args:
+        embeddings: by name (``supervised``, ``unsupervised``), training (n, 2) and test points (m, 2).
+        labels: (n,) and (m,) integers.
+        title: above the figure.
+        label_name: what a label is called.
+        captions: by name, a line to add to the title of the row's test panel, such as its accuracy.
+        simulated: whether the data are simulated.
+    """
+    names = np.unique(np.concatenate(labels))
+    palette = matplotlib.colormaps["Spectral"](np.linspace(0, 1, max(len(names), 2)))
+    # the map's middle is too pale on white
+    palette[:, :3] *= 1 - 0.22 * np.exp(-np.square(np.linspace(-1, 1, len(palette)) / 0.35))[:, None]
+    colors = [palette[np.searchsorted(names, label)] for label in labels]
+    rows = max(len(embeddings), 1)
+    with style():
+        figure, axes = new_figure(8.4, 0.7 + 2.7 * rows, title, simulated=simulated, rows=rows, columns=3)
+        for row, (name, (train, test)) in zip(axes, embeddings.items(), strict=False):
+            size = 9 if len(train) < 1500 else 3
+            row[0].scatter(*train.T, c=colors[0], s=size, lw=0)
+            row[1].scatter(*test.T, c=colors[1], s=size, lw=0)
+            row[2].scatter(*train.T, c=colors[0], s=size / 2, lw=0, alpha=0.25)
+            row[2].scatter(*test.T, c=colors[1], s=1.3 * size, lw=0.3, edgecolors=TRUE)
+            row[0].set_ylabel(name, fontsize=10)
+            row[0].set_title(f"{len(train)} training points", color="#555555")
+            row[1].set_title((captions or {}).get(name, f"{len(test)} test points"), color="#555555")
+            row[2].set_title("both", color="#555555")
+            both = np.concatenate([train, test])
+            middle, reach = (both.max(0) + both.min(0)) / 2, 0.54 * np.ptp(both, axis=0) + 1e-6
+            for panel in row:
+                panel.set(xticks=[], yticks=[], xlim=middle[0] + reach[0] * _BOTH, ylim=middle[1] + reach[1] * _BOTH)
+        if not embeddings:
+            note(axes[0, 0], "no embedding")
+            return figure
+        if len(names) <= 20:
+            points = [axes[0, 0].scatter([], [], color=color, s=14) for color in palette[: len(names)]]
+            figure.legend(points, [str(name) for name in names], title=label_name, loc="outside right center")
+    return figure
+
+
+def separability_figure(
+    accuracies: Sequence[tuple[str, float, float, float]],
+    agreements: Sequence[tuple[str, float, float]],
+    *,
+    chance: Mapping[str, float],
+    label_name: str = "plane",
+    simulated: bool = False,
+) -> Figure:
+    """Accuracies and clusterings beside their shuffled controls.
+
+    Args:
+        accuracies: name, accuracy, mean and standard deviation with shuffled labels.
+        agreements: name, adjusted Rand index, and the same with shuffled labels.
+        chance: for each of the accuracies' names, the share of the most frequent label.
+        label_name: what a label is called.
+        simulated: whether the data are simulated.
+    """
+    with style():
+        figure, axes = new_figure(
+            8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"What latents know of the {label_name}",
+            simulated=simulated, columns=2,
+        )  # fmt: skip
+        left, right = axes[0]
+        for panel, rows in ((left, accuracies), (right, agreements)):
+            place = np.arange(len(rows))
+            panel.barh(place - 0.18, [row[1] for row in rows], 0.36, color=MODEL, label="latents")
+            spread = [row[3] for row in rows] if panel is left else None
+            panel.barh(place + 0.18, [row[2] for row in rows], 0.36, xerr=spread, color=QUIET, label="shuffled labels")
+            panel.set_yticks(place, [row[0] for row in rows])
+            panel.invert_yaxis()
+            panel.axvline(0, color="#555555", lw=0.8)
+        for k, row in enumerate(accuracies):
+            left.plot(
+                [chance[row[0]]] * 2, [k - 0.4, k + 0.4], color=BASELINE, lw=1.4, label="chance" if k == 0 else None
+            )
+        left.set(xlabel="accuracy, cross-validated", xlim=(0, 1))
+        right.set(xlabel="adjusted Rand index of clusters", xlim=(min([-0.05, *(row[1] for row in agreements)]), 1))
+        left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
+    return figure
+
+
+_BOTH = np.array([-1, 1])

@@ -1,0 +1,117 @@
+"""Reads the latents that ``predict.py output=latents`` wrote, and puts their splits together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from neuro_lightning.errors import DataError
+
+FILE = "latents.h5"
+ORDER = ("train", "val", "test")
+
+
+@dataclass
+class Latents:
+    """Latents of the splits of one recording.
+
+    Attributes:
+        values: (B, T, D).
+        condition: (B,) the samples' labels (imaging planes, conditions of trials), or None.
+        behavior: (B, T, K), NaN where unknown, or None.
+        later: (B, T) bool, True for what behavior decoding is scored on: the later splits, or the last quarter.
+        splits: the splits' names.
+        continuous: whether samples are recorded side by side in one stretch of time (planes); else they are trials.
+        dataset: what was recorded.
+        bin_ms: bin width in ms.
+        simulated: whether the recording is simulated.
+    """
+
+    values: np.ndarray
+    condition: np.ndarray | None
+    behavior: np.ndarray | None
+    later: np.ndarray
+    splits: tuple[str, ...]
+    continuous: bool
+    dataset: str
+    bin_ms: float
+    simulated: bool
+
+
+def find_latents(path: str | Path) -> Path:
+    """The latents' file, from itself or from a run's folder.
+
+    Raises:
+        DataError: there is none; the message says which command writes it.
+    """
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        run = path if path.is_dir() else path.parent
+        raise DataError(f"{file} is missing: write it with `python predict.py ckpt={run} output=latents`")
+    return file
+
+
+def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Latents:
+    """Read latents and join their splits.
+
+    Splits of the same samples (the planes of one recording) follow each other in time; splits of different samples
+    (trials) are put side by side.
+
+    Args:
+        path: the file, or the run's folder.
+        splits: which to read; None is all.
+
+    Raises:
+        DataError: no file, no latents in it, a split that is not there, or splits that cannot be joined.
+    """
+    file = find_latents(path)
+    try:
+        with h5py.File(file) as source:
+            found = [name for name in source if isinstance(source[name], h5py.Group) and "latents" in source[name]]
+            if not found:
+                raise DataError(f"{file} holds no latents: it has {', '.join(source) or 'nothing'}")
+            if missing := set(splits or ()) - set(found):
+                raise DataError(f"{file} has no split {min(missing)!r}; it has {', '.join(found)}")
+            names = sorted(splits or found, key=lambda name: (ORDER.index(name) if name in ORDER else 9, name))
+            parts = [{key: values[()] for key, values in source[name].items()} for name in names]
+            attributes = dict(source.attrs)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read as HDF5 ({error}); write it again with predict.py") from None
+    return _joined(parts, tuple(names), attributes, file)
+
+
+def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attributes: dict, file: Path) -> Latents:
+    for name, part in zip(names, parts, strict=True):
+        if part["latents"].ndim != 3 or not np.isfinite(part["latents"]).all():
+            raise DataError(f"{file}: {name}/latents must be finite numbers (B, T, D), not {part['latents'].shape}")
+    first = parts[0]
+    labels = [part.get("condition", np.zeros(len(part["latents"]))) for part in parts]
+    alike = all(np.array_equal(label, labels[0]) for label in labels)
+    continuous = alike and len(np.unique(labels[0])) == len(labels[0])
+    axis = 1 if continuous else 0
+    shapes = [np.delete(part["latents"].shape, axis).tolist() for part in parts]
+    if any(shape != shapes[0] for shape in shapes):
+        raise DataError(f"{file}: the latents of {' and '.join(names)} differ in shape; choose one with --splits")
+    join = {
+        key: np.concatenate([part[key] for part in parts], axis)
+        for key in ("latents", "behavior")
+        if all(key in part for part in parts)
+    }
+    condition = None
+    if all("condition" in part for part in parts):
+        condition = first["condition"] if continuous else np.concatenate(labels)
+    values = join["latents"]
+    begin = first["latents"].shape[axis] if len(parts) > 1 else values.shape[axis] * 3 // 4
+    later = np.zeros(values.shape[:2], bool)
+    later[:, begin:] = continuous
+    later[begin:] |= not continuous
+    return Latents(
+        values.astype(np.float64), condition, join.get("behavior"), later, names, continuous,
+        str(attributes.get("dataset", file.parent.name)), float(attributes.get("bin_ms", 0)),
+        bool(attributes.get("simulated", False)),
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+import json
+import os
+import re
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling UMAP takes longer than these tests
+
+from neuro_lightning.functional.separability import cluster_agreement, decode_behavior, decode_labels, reduce
+from neuro_lightning.report import latents as report
+from neuro_lightning.report.embedding import umap_embedding
+from neuro_lightning.report.latents_file import read_latents
+
+
+def planted(n=40, labels=3, spread=0.3, dimensions=6, seed=0):
+    """Points around one center for each label."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(labels), n)
+    return 2 * np.eye(dimensions)[label] + spread * rng.normal(size=(n * labels, dimensions)), label
+
+
+def planes(bins=120, n_latents=8, offset=3.0, seed=0):
+    """(3, T, D) latents of planes that share a state but not a mean, and the behavior that follows the state."""
+    rng = np.random.default_rng(seed)
+    state = np.cumsum(rng.normal(size=(bins, 2)), 0) * 0.3
+    values = state @ rng.normal(size=(2, n_latents)) + 0.2 * rng.normal(size=(3, bins, n_latents))
+    values += offset * rng.normal(size=(3, 1, n_latents))
+    return values, np.tile(state[None, :, :1] + 0.1 * rng.normal(size=(bins, 1)), (3, 1, 1))
+
+
+def write(path, parts, **attributes):
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"dataset": "tiny", "simulated": True, "bin_ms": 2400, **attributes})
+        for split, arrays in parts.items():
+            for name, values in arrays.items():
+                file[f"{split}/{name}"] = values
+    return path
+
+
+# ---- the maths
+
+
+@pytest.mark.parametrize("classifier", ["knn", "logistic"])
+def test_planted_labels_are_decoded_and_shuffled_ones_are_not(classifier):
+    points, labels = planted()
+    found = decode_labels(points, labels, classifier=classifier, shuffles=10)
+    assert found["accuracy"] > 0.98
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["shuffled"] == pytest.approx(1 / 3, abs=0.08)
+    assert (found["n_points"], found["n_folds"]) == (120, 5)
+    noise = np.random.default_rng(1).normal(size=points.shape)
+    assert decode_labels(noise, labels, classifier=classifier, shuffles=2)["accuracy"] == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_neighbours_in_time_do_not_help():
+    """A slow signal that says nothing of the labels: with random folds its neighbours in time give the label away."""
+    rng = np.random.default_rng(0)
+    points = np.cumsum(rng.normal(size=(400, 3)), 0)
+    labels = np.arange(400) // 20 % 2
+    apart = decode_labels(points, labels, np.arange(400) // 20, shuffles=0)["accuracy"]
+    mixed = decode_labels(points, labels, shuffles=0)["accuracy"]
+    assert mixed > 0.8 and apart < 0.65
+
+
+def test_labels_that_cannot_be_decoded():
+    points, labels = planted(n=1)
+    assert np.isnan(decode_labels(points, labels, shuffles=1)["accuracy"])  # no label is left for a second fold
+    assert decode_labels(*planted(), np.zeros(120), shuffles=1)["n_folds"] == 1
+
+
+def test_components_come_from_the_first_points_alone():
+    rng = np.random.default_rng(0)
+    for n in (30, 300):  # fewer and more points than features
+        train, test = rng.normal(size=(n, 80)) * np.arange(1, 81), rng.normal(size=(7, 80))
+        a, b = reduce(train, test)
+        assert a.shape == (n, min(50, n - 1)) and b.shape[1] == a.shape[1]
+        np.testing.assert_allclose(reduce(train, 9 * test)[0], a)
+        scaled = (train - train.mean(0)) / train.std(0)
+        variances = np.linalg.svd(scaled)[1][: a.shape[1]] ** 2
+        np.testing.assert_allclose((a**2).sum(0), variances)
+        np.testing.assert_allclose(reduce(train, train)[1], a)
+    assert np.isfinite(reduce(np.ones((5, 2)), np.zeros((1, 2)))[1]).all()
+
+
+@pytest.mark.parametrize("method", ["kmeans", "hdbscan"])
+def test_clusters_are_the_planted_ones(method):
+    found = cluster_agreement(*planted(), method=method)
+    assert found["ari"] > 0.99 and found["nmi"] > 0.99 and found["n_clusters"] == 3
+    assert abs(found["shuffled_ari"]) < 0.03 < found["nmi"] - found["shuffled_nmi"]
+    noise = np.random.default_rng(1).normal(size=(120, 6))
+    assert abs(cluster_agreement(noise, planted()[1], method=method)["ari"]) < 0.05
+
+
+def test_behavior_is_decoded_from_later_time():
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(400, 5))
+    behavior = np.stack([latents @ np.arange(5) + 0.5 * rng.normal(size=400), rng.normal(size=400), np.ones(400)], 1)
+    behavior[50] = np.nan
+    found = decode_behavior(latents, behavior, np.arange(400) >= 300)
+    assert found["r2"][0] == pytest.approx(1 - 0.25 / 30.25, abs=0.01)  # variances 0 + 1 + 4 + 9 + 16 and 1/4
+    assert abs(found["r2"][1]) < 0.1 and np.isnan(found["r2"][2])
+    assert abs(found["shifted"][0]) < 0.15
+    assert (found["n_train"], found["n_test"]) == (299, 100)
+    behavior[:100] += 1000.0  # rows before the test change only what is learnt
+    poisoned = np.where(np.arange(400)[:, None] >= 300, behavior, np.nan)
+    assert np.isnan(decode_behavior(latents, poisoned, np.arange(400) >= 300)["r2"]).all()
+
+
+def test_supervised_umap_places_unlabelled_points_with_their_like():
+    points, labels = planted(n=20)
+    test = np.arange(60) % 4 == 0
+    options = {"n_neighbors": 12, "n_epochs": 40}
+    train, placed = umap_embedding(points[~test], points[test], labels[~test], **options)
+    assert train.shape == (45, 2) and placed.shape == (15, 2)
+    again, _ = umap_embedding(points[~test], points[test], labels[~test], **options)
+    np.testing.assert_array_equal(train, again)
+    centers = np.stack([train[labels[~test] == label].mean(0) for label in range(3)])
+    nearest = np.linalg.norm(placed[:, None] - centers, axis=2).argmin(1)
+    np.testing.assert_array_equal(nearest, labels[test])
+
+
+# ---- files
+
+
+def test_splits_of_planes_follow_in_time(tmp_path):
+    values, behavior = planes()
+    parts = {
+        "val": {"latents": values[:, 90:], "condition": [4, 5, 6], "behavior": behavior[:, 90:]},
+        "train": {"latents": values[:, :90], "condition": [4, 5, 6], "behavior": behavior[:, :90]},
+    }
+    latents = read_latents(write(tmp_path / "latents.h5", parts))
+    np.testing.assert_allclose(latents.values, values)
+    assert latents.splits == ("train", "val") and latents.continuous and latents.simulated
+    assert not latents.later[:, :90].any() and latents.later[:, 90:].all()
+    one = read_latents(tmp_path, ["val"])  # the run's folder
+    assert one.values.shape == (3, 30, 8) and one.later[0].tolist() == [False] * 22 + [True] * 8
+
+
+def test_splits_of_trials_are_put_side_by_side(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {
+        name: {"latents": rng.normal(size=(n, 6, 2)), "condition": np.arange(n) % 2}
+        for name, n in (("train", 8), ("val", 4))
+    }
+    latents = read_latents(write(tmp_path / "latents.h5", parts))
+    assert latents.values.shape == (12, 6, 2) and not latents.continuous
+    assert latents.later[:, 0].tolist() == [False] * 8 + [True] * 4
+    (points,) = report.as_points(latents).values()  # trials have no view of traces
+    by_trial = points.test.reshape(12, 6)
+    assert (by_trial == by_trial[:, :1]).all() and by_trial[:, 0].sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (None, r"predict\.py ckpt=.* output=latents"),
+        ({"train": {"rates": np.ones(3)}}, "holds no latents"),
+        ({"train": {"latents": np.full((2, 3, 4), np.nan)}}, "finite"),
+        (
+            {"train": {"latents": np.ones((4, 3, 2))}, "val": {"latents": np.ones((3, 5, 2))}},
+            "choose one with --splits",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path, capsys, parts, message):
+    if parts is not None:
+        write(tmp_path / "latents.h5", parts)
+    assert report.main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and re.search(message, error)
+
+
+# ---- the command
+
+
+def test_the_report(tmp_path, capsys):
+    values, behavior = planes(n_latents=24)
+    parts = {
+        "train": {"latents": values[:, :90], "condition": [0, 1, 2], "behavior": behavior[:, :90]},
+        "val": {"latents": values[:, 90:], "condition": [0, 1, 2], "behavior": behavior[:, 90:]},
+    }
+    write(tmp_path / "latents.h5", parts)
+    assert report.main([str(tmp_path), "--shuffles", "3", "--no-umap"]) == 0
+    printed = capsys.readouterr().out
+    assert "Latents of tiny (simulated data), train + val: 3 planes x 120 bins x 24 latents" in printed
+    for row in ("plane: kNN", "plane: logistic regression", "plane: k-means, 3 clusters", "behavior 0: ridge"):
+        assert row in printed
+    results = json.loads((tmp_path / "latents.json").read_text())
+    assert results["simulated"] and results["splits"] == ["train", "val"]
+    # planes differ by their mean, which every bin tells
+    assert results["bins"]["knn"]["accuracy"] > 0.95 and results["bins"]["kmeans"]["ari"] > 0.95
+    assert results["bins"]["knn"]["shuffled"] < 0.5 and results["bins"]["knn"]["n_points"] == 360
+    assert results["traces"]["knn"]["n_points"] == 72 and "umap" not in results["traces"]
+    assert results["behavior"]["r2"][0] > 0.5 > results["behavior"]["shifted"][0]
+    assert (results["behavior"]["n_train"], results["behavior"]["n_test"]) == (90, 30)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"latents_time.png", "latents_separability.png"}
+
+
+def test_the_report_with_umap(tmp_path, capsys, monkeypatch):
+    """The pictures and their scores, with a projection in place of UMAP, which has a test of its own."""
+    seen = []
+
+    def project(train, test, labels, **options):
+        seen.append((None if labels is None else len(labels), options["n_neighbors"]))
+        return train[:, :2], test[:, :2]
+
+    monkeypatch.setattr("neuro_lightning.report.embedding.umap_embedding", project)
+    values, _ = planes(bins=80, offset=20.0)
+    write(tmp_path / "latents.h5", {"val": {"latents": values, "condition": [0, 1, 2]}}, simulated=False)
+    assert report.main([str(tmp_path / "latents.h5"), "--shuffles", "2", "--out", str(tmp_path / "out")]) == 0
+    assert seen == [(18, 60), (None, 60), (180, 45), (None, 45)]  # three quarters of 3 x 8 traces and of 3 x 80 bins
+    results = json.loads((tmp_path / "out" / "latents.json").read_text())
+    assert results["bins"]["umap"]["supervised"]["n_points"] == 60
+    assert results["bins"]["kmeans_umap"]["n_points"] == 240
+    names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert {"latents_umap_traces.png", "latents_umap_bins.png"} <= names
+    assert "recorded data" in capsys.readouterr().out
+
+
+def test_a_missing_umap_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    write(tmp_path / "latents.h5", {"val": {"latents": planes(bins=40)[0], "condition": [0, 1, 2]}})
+    assert report.main([str(tmp_path), "--shuffles", "1"]) == 1
+    assert "neuro_lightning[analysis]" in capsys.readouterr().err
+    assert not (tmp_path / "latents.json").exists()
