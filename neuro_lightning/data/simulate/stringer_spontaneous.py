@@ -75,9 +75,9 @@ def simulate(
     *,
     seed: int = 0,
     neurons: tuple[int, ...] = NEURONS,
-    n_bins: int = 1000,
+    n_bins: int = 1200,
     n_latents: int = 8,
-    timescale: float = 8.0,
+    timescale: float = 3.0,
     depth: float = 0.7,
     events: float = 2.0,
 ) -> Twin:
@@ -249,4 +249,5 @@ def _write(path: Path, save: Callable[[Any], None]) -> None:
             f"the simulated twin {path} cannot be written ({reason}): set data.root=DIR with space"
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
