@@ -1,0 +1,236 @@
+"""Simulated twins of Antolik et al. 2016: the same files, with a planted model of the kind that was published on them.
+
+Each neuron is driven through a hierarchical structural model (HSM): a few difference-of-Gaussians units look at the
+image, a hidden layer with softplus combines them, and a second one makes the neurons' drive. Noise is normal with a
+standard deviation in proportion to the square root of the drive, as in msc-neuro's study of simulated responses, and
+responses are cut at zero as inferred spikes are: almost half are zero. Mean, largest response and the share of
+explainable variance are about the recordings'. The images have the 1/f spectrum of natural ones. Beside the published files each folder
+holds ``truth.npz``: what was planted, and the exact means of the responses after cutting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from neuro_lightning.data.antolik.files import GREY, SIDE, TRUTH
+from neuro_lightning.errors import ConfigError, DataError
+
+VERSION = 1
+"""Raised whenever a seed gives other content than before, so that older files are written anew."""
+REPEATS = {1: 10, 2: 8, 3: 12}
+ANIMAL = {1: 0, 2: 0, 3: 1}  # regions of one animal were shown the same repeated images
+SHARE = {1: (1.0, 1.0), 2: (0.7, 0.53), 3: (1.0, 0.99)}  # of training images and neurons, as recorded
+N_TEST = 50
+README = "Simulated twin of Antolik et al. 2016 (PLoS Comput Biol 12:e1004927): no animal was recorded.\n"
+
+
+def write_twin(
+    root: str | Path,
+    regions: Sequence[int],
+    *,
+    seed: int = 0,
+    train_images: int = 1800,
+    neurons: int = 40,
+    dogs: int = 5,
+    noise: float = 2.5,
+) -> Path:
+    """Write simulated regions, or find the very ones that an earlier call has written.
+
+    Args:
+        root: the files go to ``<root>/antolik2016/region<k>/``.
+        regions: which of 1, 2 and 3; each is the same whether written alone or with others.
+        seed: the same seed and arguments give the same content.
+        train_images: of region 1; the others have the recordings' share of it.
+        neurons: likewise.
+        dogs: planted difference-of-Gaussians units of each region.
+        noise: standard deviation of a response, before the cut at zero, in units of the square root of its drive. At
+            2.5 the fraction of explainable variance is about the recordings', 0.2; below 1 it is most of it.
+
+    Returns:
+        The folder ``<root>/antolik2016``.
+
+    Raises:
+        ConfigError: a size that no twin can have, or no such region.
+        DataError: the folder cannot be written to.
+    """
+    if train_images < 20 or neurons < 2 or not 1 <= dogs <= 9 or noise < 0 or not set(regions) <= set(REPEATS):
+        raise ConfigError(
+            "a twin of antolik_v1 has regions of 1, 2 and 3, data.twin.train_images >= 20, neurons >= 2, dogs from 1 "
+            f"to 9 and noise >= 0, not {list(regions)}, {train_images}, {neurons}, {dogs} and {noise}"
+        )
+    folder = Path(root).expanduser() / "antolik2016"
+    for region in regions:
+        recipe = {
+            "twin": VERSION, "region": region, "seed": seed, "train_images": train_images, "neurons": neurons,
+            "dogs": dogs, "noise": float(noise),
+        }  # fmt: skip
+        note = json.dumps(recipe, sort_keys=True)
+        place = folder / f"region{region}"
+        if _note(place / TRUTH) != note:
+            files, truth = simulate_region(recipe)
+            _write(place, files, {**truth, "recipe": np.array(note)})
+    return folder
+
+
+def simulate_region(recipe: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A region's files and its truth.
+
+    Args:
+        recipe: the arguments of :func:`write_twin` and ``region``.
+
+    Returns:
+        ``(files, truth)``, arrays by name; ``truth["dog"]`` is (K, 6): [mx, my, s1, s2, a1, a2] of
+        :func:`dog_filters`, for images that are z-scored by the training images' mean and standard deviation.
+    """
+    region, seed = recipe["region"], recipe["seed"]
+    share_images, share_neurons = SHARE[region]
+    n_train = max(20, round(share_images * recipe["train_images"]))
+    rng = np.random.default_rng([seed, 10 + region])
+    train = natural_images(rng, n_train)
+    test = natural_images(np.random.default_rng([seed, ANIMAL[region]]), N_TEST)
+    model, drive = _plant(rng, train, test, max(2, round(share_neurons * recipe["neurons"])), recipe["dogs"])
+    noise = recipe["noise"]
+    drive *= _gain(drive[:n_train], noise, rng.lognormal(np.log(0.57), 0.25, drive.shape[1]))
+    means = rectified_mean(drive, noise)
+    trained = _respond(rng, drive[:n_train], noise)
+    raw = np.stack([_respond(rng, drive[n_train:], noise) for _ in range(REPEATS[region])])
+    files = {
+        "training_inputs": train * GREY,
+        "training_set": trained,
+        "validation_inputs": test * GREY,
+        "validation_set": raw.mean(0),
+        "raw_validation_set": raw,
+    }
+    return files, {**model, "training_means": means[:n_train], "validation_means": means[n_train:]}
+
+
+def natural_images(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Patches of noise with a 1/f amplitude spectrum, of different brightness and contrast.
+
+    Returns:
+        (n, 961) whole grey levels 0 to 255, float64.
+    """
+    size = 2 * SIDE + 2  # a patch of a larger field does not wrap around
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    amplitude = 1 / np.maximum(frequency, 1 / size)
+    field = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(n, size, size))) * amplitude, s=(size, size))
+    patch = field[:, :SIDE, :SIDE].reshape(n, -1)
+    contrast = rng.uniform(0.6, 1.4, (n, 1))
+    return np.clip(np.round(118 + 78 * contrast * patch / field.std()), 0, 255)
+
+
+def dog_filters(dog: np.ndarray) -> np.ndarray:
+    """Differences of Gaussians as Antolik et al. (2016) have them: shared centre, the surround's variance is s1 + s2.
+
+    Args:
+        dog: (K, 6) [mx, my, s1, s2, a1, a2]: centre (column, row) in pixels from 0 to 30, variances in pixels squared,
+            amplitudes.
+
+    Returns:
+        (K, 961), row by row.
+    """
+    mx, my, s1, s2, a1, a2 = (column[:, None, None] for column in dog.T)
+    y, x = np.mgrid[:SIDE, :SIDE][:, None]
+    squared = (x - mx) ** 2 + (y - my) ** 2
+    centre = a1 / (2 * np.pi * s1) * np.exp(-squared / (2 * s1))
+    surround = a2 / (2 * np.pi * (s1 + s2)) * np.exp(-squared / (2 * (s1 + s2)))
+    return (centre - surround).reshape(len(dog), -1)
+
+
+def rectified_mean(drive: np.ndarray, noise: float) -> np.ndarray:
+    """Mean of a normal variable with mean ``drive`` and deviation ``noise * sqrt(drive)`` that is cut at zero."""
+    from scipy.special import ndtr
+
+    sd = np.maximum(noise * np.sqrt(drive), 1e-12)
+    z = drive / sd
+    return drive * ndtr(z) + sd * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def _plant(
+    rng: np.random.Generator, train: np.ndarray, test: np.ndarray, n_neurons: int, n_dogs: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draw the model and let it see all images: ``(parameters, drive)``, the drive (B, N) not yet scaled."""
+    dog = _draw_dogs(rng, n_dogs)
+    images = (np.concatenate([train, test]) - train.mean()) / train.std()
+    gain = 1 / (images[: len(train)] @ dog_filters(dog).T).std(0)  # each unit's output has variance 1
+    dog[:, 4:] *= gain[:, None]
+    lgn = images @ dog_filters(dog).T
+    n_hidden = 2 * n_dogs
+    # of every unit one hidden neuron sees the increments and one the decrements, beside a little of the others
+    w1 = rng.normal(0, 0.3, (n_dogs, n_hidden))
+    w1[np.arange(n_hidden) // 2, np.arange(n_hidden)] = np.where(np.arange(n_hidden) % 2, -1.5, 1.5)
+    t1 = rng.uniform(0.5, 1.5, n_hidden)
+    hidden = np.logaddexp(0, lgn @ w1 - t1)
+    w2 = rng.gamma(2, 1, (n_hidden, n_neurons)) * (rng.random((n_hidden, n_neurons)) < 2 / n_hidden)
+    w2[rng.permutation(np.arange(n_neurons) % n_hidden), np.arange(n_neurons)] += 2.5
+    summed = hidden @ w2
+    w2 *= 2.5 * rng.lognormal(0, 0.35, n_neurons) / summed[: len(train)].std(0)  # how selective a neuron is
+    summed = hidden @ w2
+    t2 = np.quantile(summed[: len(train)], 0.6, axis=0)  # most images drive a neuron little
+    model = {"dog": dog, "w1": w1, "t1": t1, "w2": w2, "t2": t2}
+    return model, np.logaddexp(0, summed - t2)
+
+
+def _draw_dogs(rng: np.random.Generator, n: int) -> np.ndarray:
+    """(n, 6) units with centres on a jittered 3 x 3 grid, so that none hides behind another."""
+    cells = rng.permutation(9)[:n]
+    centre = 15 + 7.5 * np.column_stack([cells % 3 - 1, cells // 3 - 1]) + rng.uniform(-1.5, 1.5, (n, 2))
+    variances = np.column_stack([rng.uniform(2, 5, n), rng.uniform(6, 14, n)])
+    amplitudes = np.column_stack([np.ones(n), rng.uniform(0.75, 1.0, n)])
+    return np.column_stack([centre, variances, amplitudes])
+
+
+def _gain(drive: np.ndarray, noise: float, target: np.ndarray) -> np.ndarray:
+    """(N,) factors of the drive (B, N) that make the mean responses ``target``, by bisection."""
+    low, high = np.full(len(target), -12.0), np.full(len(target), 12.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = rectified_mean(drive * np.exp(middle), noise).mean(0) > target
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.exp(low)
+
+
+def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float) -> np.ndarray:
+    return np.maximum(0, drive + noise * np.sqrt(drive) * rng.normal(size=drive.shape))
+
+
+def _note(path: Path) -> str | None:
+    """What a twin notes down about how it was made; None for any other file."""
+    with suppress(OSError, ValueError, EOFError, KeyError), np.load(path, allow_pickle=False) as file:
+        return str(file["recipe"])
+    return None
+
+
+def _write(folder: Path, files: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
+    """The truth goes last and is taken away first: a folder that has it is whole."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TRUTH).unlink(missing_ok=True)
+        (folder.parent / "README").write_text(README)
+        for name, values in files.items():
+            _replace(folder / f"{name}.npy", values)
+        _replace(folder / TRUTH, truth)
+    except OSError as error:
+        raise DataError(f"the simulated twin {folder} cannot be written: {error}; set data.root elsewhere") from error
+
+
+def _replace(path: Path, content: np.ndarray | dict[str, np.ndarray]) -> None:
+    """Write beside the place, then move there: nobody ever sees half of a file."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        with temporary.open("wb") as file:
+            if isinstance(content, dict):
+                np.savez(file, **content)
+            else:
+                np.lib.format.write_array(file, np.ascontiguousarray(content, "<f8"), version=(1, 0))
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
