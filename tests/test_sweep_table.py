@@ -1,16 +1,23 @@
 import csv
+import io
 import math
 import os
+import runpy
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuro_lightning.errors import DataError
 from neuro_lightning.records import read_record, write_json
-from neuro_lightning.sweeps.table import collect, mean, print_summary, sem, summarize, varied, write_table
+from neuro_lightning.sweeps.table import collect, mean, percentile, print_summary, sem, summarize, varied, write_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +44,9 @@ def app(cfg):
         if cfg.fail == "killed":
             return 0.0
         value = {"a": 1.0, "b": 2.0}[HydraConfig.get().runtime.choices.model] + cfg.seed / 10
-        record.finish(objective={"name": "val/co_bps", "value": value, "mode": "max"}, metrics={"val/co_bps": value},
+        moments = {"end": value - (cfg.seed == 0) * 0.5, "peak": value + 0.1}
+        record.finish(objective={"name": "val/co_bps", "value": value, "mode": "max", **moments},
+                      metrics={"val/co_bps": value},
                       data={"name": HydraConfig.get().runtime.choices.data, "simulated": True},
                       checkpoints={"best": "best.ckpt"})
         return value
@@ -69,6 +78,7 @@ def app(tmp_path_factory):
 
 
 def launch(app, folder, *words):
+    """The app in a process of its own, which the workers of a launcher need."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -85,6 +95,26 @@ def launch(app, folder, *words):
     )
 
 
+@pytest.fixture
+def launch_here(app, tmp_path, monkeypatch):
+    """The app in this process, which is quicker."""
+
+    def launch_here(*words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", [str(app / "app.py"), *words])
+        out, error, code = io.StringIO(), io.StringIO(), 0
+        with redirect_stdout(out), redirect_stderr(error), warnings.catch_warnings():
+            warnings.filterwarnings("error", category=UserWarning, module="hydra._internal.callbacks")
+            try:
+                runpy.run_path(str(app / "app.py"), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        return SimpleNamespace(stdout=out.getvalue(), stderr=error.getvalue(), returncode=code)
+
+    return launch_here
+
+
 def read_csv(folder):
     with open(folder / "sweep.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -95,11 +125,12 @@ def only(folder):
     return path
 
 
-def job(folder, name, value, *, mode="max", data="x", status="finished", **overrides):
+def job(folder, name, value, *, mode="max", data="x", status="finished", moments=(), simulated=False, **overrides):
     write_json(folder / name / "run.json", {
         "status": status, "error": "ValueError: a\nb" if status == "failed" else None,
         "overrides": [f"{key}={text}" for key, text in {"data": data, **overrides}.items()], "wall_s": 1.5,
-        "objective": {"name": "val/co_bps", "value": value, "mode": mode}, "data": {"name": data, "simulated": False},
+        "objective": {"name": "val/co_bps", "value": value, "mode": mode, **dict(moments)},
+        "data": {"name": data, "simulated": simulated},
         "metrics": {"val/co_bps": value, "val/vel_r2": 0.5, "test/co_bps": 0.1},
         "checkpoints": {"best": f"{name}/best.ckpt"},
     })  # fmt: skip
@@ -153,8 +184,70 @@ def test_seeds_alone_are_one_setting(tmp_path, capsys):
     assert row["setting"] == {} and row["n"] == 3 and row["best"] == 0.0
     print_summary(tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert "Sweep: 3 of 3 jobs finished; val/co_bps of the saved checkpoints over seeds" in lines
-    assert any(line.split() == ["recorded", "3", "0.1000", "0.0577", "0.0000", "0.5000"] for line in lines)
+    assert "Sweep: 3 of 3 jobs finished; val/co_bps on recorded data, of the saved checkpoints over seeds" in lines
+    assert any(line.split() == ["3", "0.1000", "0.0577", "0.0000", "0.5000"] for line in lines)
+
+
+def test_percentiles_over_seeds_at_the_end_and_at_the_peak(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    end, peak = rng.random((2, 10))
+    for seed in range(10):
+        job(tmp_path, f"{seed}_a", 0.5, model="gru", seed=seed, moments={"end": end[seed], "peak": peak[seed]})
+    job(tmp_path, "10_a", 0.5, model="gru", seed=10)  # a record of before, that does not tell
+    job(tmp_path, "11_a", 0.5, model="gru", seed=11, status="failed", moments={"end": 9.0, "peak": 9.0})
+    for number in (12, 13):
+        job(tmp_path, f"{number}_b", 0.4, model="ndt", seed=number, moments={"end": 0.4, "peak": 0.4})
+    gru, ndt = summarize(collect(tmp_path))
+    for moment, values in (("end", end), ("peak", peak)):
+        found = [gru[f"p{percent}_{moment}"] for percent in (10, 50, 90)]
+        np.testing.assert_allclose(found, np.percentile(values, [10, 50, 90]))
+    assert gru["n"] == 11 and gru["mean"] == 0.5 and ndt["p10_end"] == 0.4
+    write_table(tmp_path)
+    row = read_csv(tmp_path)[0]
+    assert (row["end"], row["peak"]) == (str(end[0]), str(peak[0]))
+    assert row["seeds_p10_end"] == str(gru["p10_end"]) and row["seeds_p90_peak"] == str(gru["p90_peak"])
+    print_summary(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    spread = ["/".join(f"{value:.3f}" for value in np.percentile(values, [10, 50, 90])) for values in (end, peak)]
+    assert any(line.split()[-3:-1] == spread for line in lines)
+    assert any(line.split()[:2] == ["ndt", "2"] and line.split()[-3:-1] == ["-", "-"] for line in lines)
+
+
+def test_percentiles_of_a_loss_are_of_the_loss_itself(tmp_path):
+    for seed in range(5):
+        job(tmp_path, f"{seed}_a", seed, mode="min", seed=seed, moments={"end": seed, "peak": seed})
+    (row,) = summarize(collect(tmp_path))
+    np.testing.assert_allclose([row["p10_end"], row["p50_end"], row["p90_end"]], [0.4, 2.0, 3.6])
+    assert row["best"] == 0
+
+
+def test_older_records_without_end_and_peak_have_no_percentiles(tmp_path, capsys):
+    for seed in range(4):
+        job(tmp_path, f"{seed}_a", 0.5, seed=seed)
+    (row,) = summarize(collect(tmp_path))
+    assert row["p50_end"] is None and row["mean"] == 0.5
+    write_table(tmp_path)
+    assert read_csv(tmp_path)[0]["seeds_p50_end"] == ""
+    print_summary(tmp_path)
+    assert "p50" not in capsys.readouterr().out
+
+
+def test_the_summary_keeps_to_a_terminals_width(tmp_path, capsys):
+    names = ["delete_last_conv_layer", "change_conv_layer-layer_id=0-kernel=7"]
+    for number in range(6):
+        job(tmp_path, f"{number}_a", 0.1234, seed=number // 2, **{"+mutation": names[number % 2]},
+            simulated=number > 2, moments={"end": -10.1234, "peak": 0.2})  # fmt: skip
+        path = tmp_path / f"{number}_a" / "run.json"
+        record = read_record(path)
+        metrics = ("corr", "rmse", "rmse_columns", "trial_corr", "feve", "cc_norm", "oracle_fraction", "rates_corr")
+        write_json(path, record | {"metrics": {f"val/{name}": 0.5 for name in metrics}})
+    print_summary(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert any("mutation" in line and "source" in line and "end p10/p50/p90" in line for line in lines)
+    assert any(
+        line.split()[:2] == [names[0], "simulated"] or line.split()[:2] == [names[0], "recorded"] for line in lines
+    )
 
 
 def test_jobs_that_left_little_are_rows_too(tmp_path, capsys):
@@ -183,34 +276,40 @@ def test_no_sweep_there(tmp_path):
 def test_statistics():
     assert mean([]) is None and mean([None, 2.0, 4.0]) == 3.0
     assert sem([1.0]) is None and math.isclose(sem([1.0, 3.0]), 1.0)
+    assert percentile([], 50) is None and percentile([3.0], 90) == 3.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12), st.sampled_from([0, 10, 50, 90, 100]))
+def test_percentiles_are_numpys(values, percent):
+    np.testing.assert_allclose(percentile(values, percent), np.percentile(values, percent), rtol=1e-9, atol=1e-6)
 
 
 # ---- as a Hydra callback
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_writes_and_prints_its_table(app, tmp_path, launcher):
-    words = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    done = launch(app, tmp_path, "-m", "model=a,b", "data=x", "seed=0,1,2", f"hydra/launcher={launcher}", *words)
+def test_a_sweep_writes_and_prints_its_table(launch_here, tmp_path):
+    done = launch_here("-m", "model=a,b", "data=x", "seed=0,1,2")
     assert done.returncode == 0, done.stderr
     folder = only(tmp_path / "multirun")
     rows = read_csv(folder)
     assert [row["job"] for row in rows] == [f"{i}_x_{'ab'[i // 3]}" for i in range(6)]
     np.testing.assert_allclose([float(row["objective"]) for row in rows], [1, 1.1, 1.2, 2, 2.1, 2.2])
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["b", "simulated", "3", "2.1000", "0.0577", "2.2000"] in lines
-    assert ["a", "simulated", "3", "1.1000", "0.0577", "1.2000"] in lines
+    assert ["b", "3", "2.1000", "0.0577", "2.2000", "1.620/2.100/2.180", "2.120/2.200/2.280"] in lines
+    assert ["a", "3", "1.1000", "0.0577", "1.2000", "0.620/1.100/1.180", "1.120/1.200/1.280"] in lines
+    assert "Sweep: 6 of 6 jobs finished; val/co_bps on simulated data, of the saved" in done.stdout
     assert lines[-1] == ["table", f"multirun/{folder.name}/sweep.csv"]
     assert not any("=" in part for path in folder.iterdir() for part in path.parts)
     (folder / "sweep.csv").unlink()
-    again = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.table", folder], cwd=ROOT,
-                           capture_output=True, text=True, check=True)  # fmt: skip
-    assert read_csv(folder) == rows and "6 of 6 jobs finished" in again.stdout
+    write_table(folder)
+    assert read_csv(folder) == rows
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_failed_job_is_a_row_and_stops_no_other(app, tmp_path, launcher):
-    done = launch(app, tmp_path, "-m", "fail=early,late,handled,killed,''", f"hydra/launcher={launcher}")
+def test_a_failed_job_is_a_row_and_stops_no_other(app, launch_here, tmp_path, launcher):
+    words = ["-m", "fail=early,late,handled,killed,''", f"hydra/launcher={launcher}"]
+    done = launch_here(*words) if launcher == "basic" else launch(app, tmp_path, *words, "hydra.launcher.n_jobs=2")
     folder = only(tmp_path / "multirun")
     rows = read_csv(folder)
     assert [row["status"] for row in rows] == ["failed", "failed", "failed", "running", "finished"]
@@ -221,14 +320,14 @@ def test_a_failed_job_is_a_row_and_stops_no_other(app, tmp_path, launcher):
     assert done.returncode == 1  # Hydra passes the first unhandled error on, after all jobs
 
 
-def test_handled_errors_leave_the_sweep_whole(app, tmp_path):
-    done = launch(app, tmp_path, "-m", "fail=handled,''", "seed=0,1")
+def test_handled_errors_leave_the_sweep_whole(launch_here, tmp_path):
+    done = launch_here("-m", "fail=handled,''", "seed=0,1")
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert [row["status"] for row in read_csv(only(tmp_path / "multirun"))] == ["failed"] * 2 + ["finished"] * 2
 
 
-def test_a_single_run_makes_no_table(app, tmp_path):
-    done = launch(app, tmp_path, "seed=1")
+def test_a_single_run_makes_no_table(launch_here, tmp_path):
+    done = launch_here("seed=1")
     assert done.returncode == 0 and "Sweep" not in done.stdout
     folder = only(tmp_path / "outputs" / "x" / "a")
     assert sorted(os.listdir(folder)) == [".hydra", "config.log", "run.json"]
