@@ -89,7 +89,7 @@ def load_natimg(
     ongoing, usable = _ongoing(path, spont, remove_components)
     chosen = choose_neurons(usable, neurons, seed)
     shown = istim <= n_images
-    single = relative_to_ongoing(resp[shown].T, ongoing, chosen)
+    single = relative_to_ongoing(resp.T[:, shown], ongoing, chosen)
     row, repeats = stack_repeats(istim[shown] - 1, single)
     rates = None
     if truth is not None:
@@ -97,7 +97,8 @@ def load_natimg(
     index = draw(len(row), {"val": val_fraction, "test": test_fraction}, seed)
     if standardize:
         mean, std = standardizer(repeats[index["train"]])
-        repeats = (repeats - mean) / std
+        repeats -= mean
+        repeats /= std
         rates = None if rates is None else (rates - mean) / std
     small = shrink(images[row], crop, downsample)
     level, contrast = small[index["train"]].mean(dtype=np.float64), small[index["train"]].std(dtype=np.float64)

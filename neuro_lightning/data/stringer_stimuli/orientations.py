@@ -90,7 +90,8 @@ def load_orientations(
     index = split_trials(len(istim), val_fraction, seed)
     if standardize:
         mean, std = standardizer(responses[index["train"]])
-        responses = (responses - mean) / std
+        responses -= mean  # in place: all neurons of a session take 400 MB
+        responses /= std
         rates = None if rates is None else (rates - mean) / std
     images = render_gratings(
         torch.from_numpy(np.rad2deg(istim)),

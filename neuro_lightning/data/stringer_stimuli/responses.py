@@ -70,14 +70,19 @@ def relative_to_ongoing(
     return result
 
 
-def standardizer(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (+1e-6) of each neuron over training responses (..., N), NaN ignored, float32."""
     flat = train.reshape(-1, train.shape[-1])
-    seen = np.isfinite(flat)
-    count = np.maximum(seen.sum(0), 1)
-    mean = np.where(seen, flat, 0).sum(0, dtype=np.float64) / count
-    variance = np.where(seen, (flat - mean) ** 2, 0).sum(0, dtype=np.float64) / count
-    return mean.astype(np.float32), (np.sqrt(variance) + EPSILON).astype(np.float32)
+    mean, std = np.empty(flat.shape[1], np.float32), np.empty(flat.shape[1], np.float32)
+    for start in range(0, flat.shape[1], block):  # in blocks, for double precision at little memory
+        columns = slice(start, start + block)
+        values = flat[:, columns].astype(np.float64)
+        seen = np.isfinite(values)
+        count = np.maximum(seen.sum(0), 1)
+        center = np.where(seen, values, 0).sum(0) / count
+        variance = np.where(seen, (values - center) ** 2, 0).sum(0) / count
+        mean[columns], std[columns] = center, np.sqrt(variance) + EPSILON
+    return mean, std
 
 
 def choose_neurons(candidates: np.ndarray, neurons: int | None, seed: int) -> np.ndarray:
