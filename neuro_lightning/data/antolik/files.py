@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _load(path: Path, axes: tuple[str, ...]) -> np.ndarray:
         raise DataError(f"{path.name} is missing in {path.parent}: {_how_to_get(path.parent.parent)}")
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"{path} cannot be read: damaged, cut short or not numbers; unpack it again ({reason})"
@@ -189,7 +190,7 @@ def _load_truth(folder: Path, train: Shown, test: Shown) -> dict[str, np.ndarray
         with np.load(path, allow_pickle=False) as file:
             truth = {name: file[name] for name in file.files}
         train.rates, test.rates = truth["training_means"], truth["validation_means"]
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read; delete the folder {folder} to have it simulated again") from error
     for shown in (train, test):
         if shown.rates.shape != (shown.repeats.shape[0], shown.repeats.shape[2]):

@@ -4,8 +4,8 @@ Each neuron is driven through a hierarchical structural model (HSM): a few diffe
 image, a hidden layer with softplus combines them, and a second one makes the neurons' drive. Noise is normal with a
 standard deviation in proportion to the square root of the drive, as in msc-neuro's study of simulated responses, and
 responses are cut at zero as inferred spikes are: almost half are zero. Mean, largest response and the share of
-explainable variance are about the recordings'. The images have the 1/f spectrum of natural ones. Beside the published files each folder
-holds ``truth.npz``: what was planted, and the exact means of the responses after cutting.
+explainable variance are about the recordings'. The images have the 1/f spectrum of natural ones. Beside the published
+files each folder holds ``truth.npz``: what was planted, and the exact means of the responses after cutting.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -203,7 +204,7 @@ def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float) -> np.nd
 
 def _note(path: Path) -> str | None:
     """What a twin notes down about how it was made; None for any other file."""
-    with suppress(OSError, ValueError, EOFError, KeyError), np.load(path, allow_pickle=False) as file:
+    with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as file:
         return str(file["recipe"])
     return None
 
