@@ -98,9 +98,7 @@ def test_twin_responses_are_drawn_around_their_truth(challenge):
     assert 0.3 < np.sqrt(np.nanmean(error**2)) < 0.6
     assert np.nanmin(responses) == 0 and rates.min() >= 0
     signal = rates.std(0)
-    assert (
-        np.ptp(rates[:, 17]) == 0 and (signal[:17] > 0.2).all()
-    )  # nothing drives the last neuron
+    assert np.ptp(rates[:, 17]) == 0 and (signal[:17] > 0.2).all()  # nothing drives the last neuron
 
 
 def test_mean_root_count_is_the_mean_of_root_counts():
