@@ -35,7 +35,8 @@ class StepClock(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop the watch."""
-        self._times.append(time.perf_counter() - self._start)
+        steps = len(batch) if isinstance(batch, list) else 1  # a batch of the trainer's may hold several
+        self._times.append((time.perf_counter() - self._start) / steps)
 
     @property
     def ms_per_step(self) -> float | None:

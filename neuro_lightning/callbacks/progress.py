@@ -91,7 +91,9 @@ def total_steps(trainer: pl.Trainer) -> int | None:
     """The steps of the whole training; None where it has no end."""
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and math.isfinite(trainer.num_training_batches):
-        limits.append(trainer.max_epochs * -(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+        whole = getattr(trainer.datamodule, "steps_per_epoch", None)  # where a batch holds several steps
+        each = whole or -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        limits.append(trainer.max_epochs * each)
     return min(limits, default=None)
 
 

@@ -20,9 +20,26 @@ class StepSeed(pl.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Be called before every step of those that the model takes in one batch of the trainer's."""
+        pl_module.before_step = lambda step: self.draw_anew(step, trainer.global_rank)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed all of torch's generators."""
-        step = self.seed * 1_000_003 + trainer.fit_loop.total_batch_idx * 1_009 + trainer.global_rank
-        torch.manual_seed(step % 2**63)
+        if pl_module.automatic_optimization:
+            self.draw_anew(trainer.fit_loop.total_batch_idx, trainer.global_rank)
+
+    def draw_anew(self, step: int, rank: int) -> None:
+        """Seed all of torch's generators for a step of a process.
+
+        ``torch.manual_seed`` does more: where there is no GPU it notes for each step, with a traceback, what to seed
+        should one turn up, which takes longer than a step of a small network.
+        """
+        seed = (self.seed * 1_000_003 + step * 1_009 + rank) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        if torch.backends.mps.is_available():
+            torch.mps.manual_seed(seed)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.sampler import EpochBatches, Shards
+from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.errors import DataError
 
 
@@ -25,17 +25,23 @@ class PopulationDataModule(pl.LightningDataModule):
         batch_size: trials in a training batch, over all processes.
         eval_batch_size: trials in a batch of validation, test and prediction, per process.
         shuffle_seed: of the order of the training trials.
+        steps_at_once: batches that the trainer hands to the model together. The result is the same, bit for bit; a
+            network whose steps take a millisecond trains twice as fast. Several processes take one at a time.
     """
 
-    def __init__(self, *, batch_size: int = 64, eval_batch_size: int = 256, shuffle_seed: int = 0) -> None:
+    def __init__(
+        self, *, batch_size: int = 64, eval_batch_size: int = 256, shuffle_seed: int = 0, steps_at_once: int = 1
+    ) -> None:
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1:
-            raise DataError("data.batch_size and data.eval_batch_size must be at least 1")
+        if batch_size < 1 or eval_batch_size < 1 or steps_at_once < 1:
+            raise DataError("data.batch_size, data.eval_batch_size and data.steps_at_once must be at least 1")
+        self._steps_at_once = steps_at_once
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
         self._datasets: dict[tuple[str, bool], Dataset] = {}
         self._resume_at = (-1, 0)
+        self.steps_per_epoch: int | None = None  # where the trainer does not see every step
 
     def load(self) -> Recording:
         """Read, download or simulate the recording; what it costs is cached on disk by the subclass.
@@ -104,6 +110,15 @@ class PopulationDataModule(pl.LightningDataModule):
 
     # ---- Lightning
 
+    @property
+    def steps_at_once(self) -> int:
+        """How many steps the model takes in one batch of the trainer's: 1 where the trainer itself must see each."""
+        trainer = self.trainer
+        if trainer is None or trainer.world_size > 1 or trainer.accumulate_grad_batches > 1 or trainer.overfit_batches:
+            return 1
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        return 1 if scaled or trainer.limit_train_batches != 1.0 or trainer.max_steps != -1 else self._steps_at_once
+
     def prepare_data(self) -> None:
         """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
         check_splits(self.recording)
@@ -119,6 +134,9 @@ class PopulationDataModule(pl.LightningDataModule):
         except ValueError as error:
             raise DataError(str(error)) from None
         sampler.resume(*self._resume_at)
+        if self.steps_at_once > 1:
+            self.steps_per_epoch = len(sampler)
+            return DataLoader(_Groups(dataset), batch_size=None, sampler=Grouped(sampler, self.steps_at_once))
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -154,12 +172,22 @@ class PopulationDataModule(pl.LightningDataModule):
         """How far into which epoch a checkpoint was taken."""
         loop = self.trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
-        done = 0 if progress.is_last_batch else progress.current.ready
+        done = 0 if progress.is_last_batch else progress.current.ready * self.steps_at_once
         return {"epoch": self.trainer.current_epoch, "batches": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there: the epoch's finished batches are left out."""
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
+
+
+class _Groups(Dataset):
+    """Several batches of a dataset at once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, groups: list[list[int]]) -> list[Batch]:
+        return [self.dataset[index] for index in groups]
 
 
 class ImageDataModule(PopulationDataModule):
@@ -179,6 +207,8 @@ class ImageDataModule(PopulationDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Distort a training batch, on the device it has come to."""
+        if isinstance(batch, list):
+            return [self.on_after_batch_transfer(part, dataloader_idx) for part in batch]
         if self.augment and self.trainer is not None and self.trainer.training:
             images = batch["inputs"]
             for transform in self.augment:

@@ -53,6 +53,35 @@ class EpochBatches(Sampler[list[int]]):
             yield batch[self.rank :: self.world].tolist()
 
 
+class Grouped(Sampler[list[list[int]]]):
+    """Several batches at once, for networks so small that the trainer's work around a step outweighs the step.
+
+    Args:
+        batches: the batches of an epoch.
+        size: how many are handed out together; the last group may be smaller.
+    """
+
+    def __init__(self, batches: EpochBatches, size: int) -> None:
+        self.batches, self.size = batches, size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.size)
+
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        group: list[list[int]] = []
+        for batch in self.batches:
+            group.append(batch)
+            if len(group) == self.size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+
 class Shards(SequentialSampler):
     """All trials once, in order, dealt to the processes without padding: no trial is scored twice.
 

@@ -56,6 +56,7 @@ class PopulationModule(pl.LightningModule):
         self.recipe: dict[str, Any] = {}
         self._epoch_sums: dict[str, Any] = {}
         self._counted: tuple[int, int] | None = None
+        self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
@@ -68,8 +69,35 @@ class PopulationModule(pl.LightningModule):
 
     # ---- training
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss per scored element, plus the network's own terms."""
+    def training_step(self, batch: Batch | list[Batch], batch_idx: int) -> Tensor | None:
+        """The loss per scored element, plus the network's own terms; or several whole steps, see the data module."""
+        return self._take_steps(batch, batch_idx) if isinstance(batch, list) else self._loss_of(batch, batch_idx)
+
+    def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
+        """What the trainer does in a step, for each of several batches: the same, bit for bit, at less cost."""
+        optimizer, data = self.optimizers(), self.trainer.datamodule
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
+        for i, batch in enumerate(batches, start=batch_idx * data.steps_at_once):
+            if self.before_step is not None:
+                self.before_step(self.current_epoch * data.steps_per_epoch + i)
+
+            def closure(batch: Batch = batch, i: int = i) -> Tensor:
+                loss = self._loss_of(batch, i)
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                if self.trainer.gradient_clip_val:
+                    self.clip_gradients(optimizer, gradient_clip_algorithm=self.trainer.gradient_clip_algorithm)
+                return loss
+
+            optimizer._on_before_step()  # Lightning counts the step
+            optimizer.optimizer.step(closure)
+            optimizer._on_after_step()
+            for schedule in schedules:
+                schedule.step()
+        # the number under which Lightning logs a validation; it adds one for the batch
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(batches) - 1
+
+    def _loss_of(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
             inputs, scored = self.masking(inputs)
@@ -120,7 +148,9 @@ class PopulationModule(pl.LightningModule):
         optimizer = self._optimizer(self.parameters())
         if not self._scheduler:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
+        steps = self.trainer.estimated_stepping_batches  # loads the training data
+        if (whole := self.trainer.datamodule.steps_per_epoch) is not None:  # a batch of the trainer's holds several
+            steps = self.trainer.max_epochs * whole if self.trainer.max_epochs not in (None, -1) else math.inf
         if not math.isfinite(steps):
             raise ValueError(
                 "a schedule needs trainer.max_epochs or trainer.max_steps; with neither, "
@@ -165,6 +195,8 @@ class PopulationModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Build the metrics of each labelled split from the data module's references."""
+        if stage == "fit":
+            self.automatic_optimization = self.trainer.datamodule.steps_at_once == 1
         for split, references in self.trainer.datamodule.references().items():
             if split not in self.metrics:
                 metrics = nn.ModuleDict({"scores": build_metrics(self.spec, **references), "loss": MeanMetric()})
