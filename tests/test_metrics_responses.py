@@ -152,7 +152,8 @@ def test_a_split_without_repeats_has_only_the_plain_scores():
     batch, predictions = data()
     del batch["repeats"]
     found = score(batch, predictions)
-    assert math.isnan(found["feve"]) and math.isnan(found["trial_corr"]) and found["feve_neurons"] == 0
+    needs_repeats = ("trial_corr", "feve", "feve_neurons", "oracle_fraction", "cc_norm")
+    assert all(math.isnan(found[name]) for name in needs_repeats)
     assert math.isfinite(found["corr"]) and math.isfinite(found["rates_corr"])
     assert list(score(batch, predictions, n_repeats=0)) == ["corr", "rmse", "rmse_columns", "rates_corr"]
 
@@ -193,3 +194,15 @@ def test_sums_keep_their_precision_when_a_module_is_cast():
     batch, predictions = data()
     metrics.update(*cut(batch, predictions, slice(None)))
     assert metrics.compute() == score(batch, predictions)
+
+
+def test_directions_are_decoded_where_stimuli_have_one():
+    batch, _ = data(offset=2.0)
+    batch["angle"] = torch.linspace(0, math.pi, B + 1)[:-1].double()
+    curves = 2 + torch.cos(2 * (batch["angle"][:, None] - torch.arange(N) * math.pi / N))
+    batch |= {"targets": curves, "mask": torch.ones(B, N, dtype=torch.bool)}
+    options = {"spec": spec(has_angle=True, mean_rates=(), true_rates=False), "n_eval": B, "n_repeats": 0}
+    found = score(batch, curves.float(), [slice(0, 11), slice(11, B)], **options)
+    assert list(found) == ["corr", "rmse", "rmse_columns", "angle_deg"] and found["angle_deg"] < 1
+    shifted = score(batch, curves.roll(5, 0).float(), **options)  # 5 stimuli of 6 degrees each
+    assert shifted["angle_deg"] == pytest.approx(30, abs=1)

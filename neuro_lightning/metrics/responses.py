@@ -165,7 +165,7 @@ class ResponseMetrics(nn.Module):
                 case "rates" if "rates" in batch:
                     metric.update(batch["rates"], predictions, batch["rates"].isfinite())
                 case "angle":
-                    metric.update(predictions, targets, batch["index"], batch["angle"])
+                    metric.update(predictions, targets, batch["index"], batch["angle"], batch["mask"])
 
     def update_train(self, output: Output, batch: Batch) -> None:
         """Training images teach these metrics nothing."""
@@ -223,7 +223,7 @@ class ResponseMetrics(nn.Module):
         return values
 
     def _repeat_scores(self, each: dict[str, Tensor], moments: Tensor) -> dict[str, Tensor | float]:
-        predicted, _ = self.metrics["repeats"].totals()
+        predicted, sums = self.metrics["repeats"].totals()
         feve, n_feve = mean_feve(each["feve"], each["fev"])
         scores = {
             "trial_corr": mean_correlation(predicted),
@@ -232,4 +232,5 @@ class ResponseMetrics(nn.Module):
             "cc_norm": mean_cc_norm(each["corr"], each["cc_max"], each["fev"]),
         }
         finite = predicted.isfinite().all() and moments.isfinite().all()
-        return {name: value if finite else math.nan for name, value in scores.items()} | {"feve_neurons": n_feve}
+        scores = {name: value if finite else math.nan for name, value in scores.items()}
+        return scores | {"feve_neurons": n_feve if sums.noise[0].any() else math.nan}
