@@ -1,6 +1,7 @@
 """UWNDC19: its twin, reader, splits and data module. The golden values are those of the published files and winner."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from neuro_lightning.data.uwndc19.datamodules import UWNDC19
 from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.data.uwndc19.split import fold_numbers, split_images, winner_split
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.nn.augment import Compose
 
 FILES = ("stim.npy", "train.csv", "sub.csv", "truth.npz")
 
@@ -411,6 +413,19 @@ def test_a_real_folder_is_not_taken_for_simulated(root, folder, tmp_path):
     data = UWNDC19(root=str(tmp_path), image_size=16)
     assert not data.recording.simulated and not data.spec.true_rates and data.recording.splits["test"].rates is None
     assert data.spec.image_shape == (3, 16, 16)
+
+
+def test_only_training_images_are_distorted(root):
+    data = instantiate(config(root, "augment@data.augment=[winner,flips]", "seed=3").data)
+    index = [5, 0, 7]
+    batch = data.dataset("train", evaluate=False)[index]
+    data.trainer = SimpleNamespace(training=True, current_epoch=2)
+    distorted = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(distorted["inputs"], Compose(data.augment, seed=3)(batch["inputs"], torch.tensor(index), 2))
+    assert not torch.equal(distorted["inputs"], batch["inputs"])
+    assert all(torch.equal(distorted[key], batch[key]) for key in batch if key != "inputs")
+    data.trainer.training = False
+    assert data.on_after_batch_transfer(batch, 0) is batch
 
 
 def test_nan_never_reaches_a_batch(root):
