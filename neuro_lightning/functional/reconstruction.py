@@ -59,10 +59,10 @@ def error_sums(
         Sums of shape (M, N).
     """
     target = target.double()
-    difference = prediction.double() - target
+    difference = prediction - target  # float64, as the target is
     if shift is not None:
         target = target - shift
-    if mask is None:
+    if mask is None or mask.all():
         count = torch.full_like(target[:, 0], target.shape[1])
     else:
         count = mask.sum(1).double()
