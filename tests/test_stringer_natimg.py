@@ -280,7 +280,7 @@ def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     data = module(root, simulate=True, remove_components=4)
     spec, train = data.spec, data.recording.splits["train"]
     assert spec.kind == "images" and spec.simulated and spec.true_rates and not spec.has_angle and spec.n_repeats == 2
-    assert spec.n_neurons == 60 and spec.image_shape == (1, 17, 67)
+    assert spec.n_neurons == 200 and spec.image_shape == (1, 17, 67)
     slope = (train.rates * train.responses).sum() / (train.rates**2).sum()
     assert abs((train.responses - train.rates).mean()) < 0.02 and abs(slope - 1) < 0.05
     residual = train.repeats - train.rates[:, None]  # independent in the two presentations
@@ -314,7 +314,7 @@ def test_a_run(tmp_path, root):
     run = here(
         tmp_path / "run", "trainer.max_epochs=8",
         base=["data=stringer_natimg", "data.simulate=true", f"paths.data={root}", f"paths.cache={root}/cache",
-              "data.remove_components=4", "data.crop=[0,68,0,136]", "model=core_readout", "loss@model.loss=mse",
+              "data.neurons=40", "data.crop=[0,68,0,136]", "model=core_readout", "loss@model.loss=mse",
               "model.output=identity", "readout@model.readout=factorised", "model.core.channels=8",
               "model.core.layers=1", "trainer=cpu", "trainer.check_val_every_n_epoch=8", "logger=csv",
               "callbacks=minimal", "++trainer.enable_progress_bar=false", "baselines=null"],

@@ -80,7 +80,7 @@ def write_orientations(
 
 
 def write_natimg(
-    folder: str | Path, *, seed: int = 0, n_neurons: int = 60, n_images: int = 300, n_repeats: int = 2
+    folder: str | Path, *, seed: int = 0, n_neurons: int = 200, n_images: int = 300, n_repeats: int = 2
 ) -> tuple[Path, Path, Path]:
     """Write ``natimg2800_<mouse>_<date>.mat`` and ``images_natimg2800_all.mat``, or find those of an earlier call.
 
@@ -89,7 +89,7 @@ def write_natimg(
     Args:
         folder: where to.
         seed: the same seed and sizes give the same content.
-        n_neurons: N.
+        n_neurons: N; with far fewer, the 32 components that are usually taken out hold much of the responses.
         n_images: images of 68 x 270 pixels.
         n_repeats: presentations of each.
 
