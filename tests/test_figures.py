@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 
-from neuro_lightning.callbacks.figures import Figures, neuron_bits, predicted_psth
+from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth
+from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.loggers import MetricsCSV

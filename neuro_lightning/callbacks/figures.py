@@ -13,19 +13,22 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
-from neuro_lightning.functional.psth import condition_sums
+from neuro_lightning.callbacks.drawings import drawings
+from neuro_lightning.contracts import rates_of
 from neuro_lightning.loggers import METRICS_FILE, log_figure, read_metrics
 from neuro_lightning.report.table import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KEPT = ("targets", "mask", "index", "condition", "jitter", "rates")
+KEPT = ("targets", "mask", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
 
 
 class Figures(pl.Callback):
-    """At the end of training: spikes and rates, learning curve, latents, PSTHs, each neuron's score.
+    """At the end of training: the learning curve, and what fits the data.
+
+    Of spikes: rasters and rates, latents, PSTHs, each neuron's score. Of traces: a reconstruction, latents, each
+    neuron's R2. Of images: receptive fields, first-stage filters, responses against predictions, tuning curves.
 
     They show the best checkpoint, the one that is scored and saved. A figure that fails is a warning, never the end
     of a run. Drawing neither changes the network nor draws random numbers from training's generators.
@@ -72,29 +75,9 @@ class Figures(pl.Callback):
             references: scores for the learning curve to compare with, by name.
         """
         self.draw_learning_curve(trainer, pl_module, references)
-        spec = pl_module.spec
-        if spec.kind != "spikes":
-            return
-        trials = predict_trials(trainer, pl_module, self.max_trials)
-        bits = "co-smoothing (bits/spike)" if spec.n_out else "bits per spike"
-        psth = getattr(getattr(trainer.datamodule, "recording", None), "psth", None)
-        drawings: dict[str, Callable[[Any], Figure]] = {
-            "rates": lambda report: _rates(report, trials, spec, self.n_trials),
-            "neurons": lambda report: report.neuron_bits_figure(
-                neuron_bits(trials, spec), label=bits, simulated=spec.simulated
-            ),
-        }
-        if "latents" in trials:
-            drawings["latents"] = lambda report: report.latents_figure(
-                trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=_numpy(trials.get("condition")),
-                simulated=spec.simulated,
-            )  # fmt: skip
-        if psth is not None and "condition" in trials:
-            drawings["psth"] = lambda report: report.psth_figure(
-                predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms,
-                simulated=spec.simulated,
-            )  # fmt: skip
-        for name, drawing in drawings.items():
+        split = shown_split(trainer.datamodule)
+        trials = predict_trials(trainer, pl_module, self.max_trials, split)
+        for name, drawing in drawings(trials, pl_module, trainer.datamodule, self.n_trials).items():
             self._save(name, drawing, trainer)
 
     @rank_zero_only
@@ -112,20 +95,18 @@ class Figures(pl.Callback):
         known = {"true rates": float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
-            lambda report: report.learning_curve(
+            lambda: _learning_curve(
                 metrics, metric=self.monitor, label=label, references={**known, **(references or {})},
                 simulated=spec.simulated,
             ),
             trainer,
         )  # fmt: skip
 
-    def _save(self, name: str, drawing: Callable[[Any], Figure], trainer: pl.Trainer) -> None:
-        from neuro_lightning.report import figures as report
-
+    def _save(self, name: str, drawing: Callable[[], Figure], trainer: pl.Trainer) -> None:
         path = Path(trainer.default_root_dir) / "figures" / f"{name}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            drawing(report).savefig(path)
+            drawing().savefig(path)
             log_figure(trainer.loggers, f"figures/{name}", path, trainer.global_step)
         except Exception as error:
             rank_zero_warn(f"the figure {name} was not drawn: {type(error).__name__}: {error}")
@@ -148,23 +129,31 @@ def best_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator
         pl_module.net.load_state_dict(own)
 
 
+def shown_split(data: Any) -> str:
+    """Validation trials are shown; of images the repeated ones of the test split, whose noise is known."""
+    splits = getattr(getattr(data, "recording", None), "splits", {})
+    return "test" if getattr(splits.get("test"), "repeats", None) is not None else "val"
+
+
 @torch.no_grad()
-def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int) -> dict[str, Tensor]:
-    """The first validation trials with the network's ``log_rates`` and ``latents`` for them, on the CPU.
+def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, split: str = "val") -> dict[str, Tensor]:
+    """The first trials of a split with what the network says of them, on the CPU.
 
     Returns:
-        What the batches hold of ``targets``, ``mask``, ``index``, ``condition``, ``jitter`` and true ``rates``, and
-        ``log_rates`` (B, L, N), and ``latents`` (B, L, D) where the network has some.
+        What the batches hold of :data:`KEPT`, and ``predicted``, the expected targets, ``log_rates`` where the network
+        gives them, and ``latents`` (B, L, D) where it has some.
     """
     training = {module: module.training for module in pl_module.net.modules()}
     pl_module.net.eval()
     parts: list[dict[str, Tensor]] = []
     with torch.random.fork_rng():  # a loader's iterator draws a seed
-        loaders = trainer.datamodule.val_dataloader()
+        data = trainer.datamodule
+        loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
         for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
             output = pl_module.net(batch["inputs"].to(pl_module.device).float())
             part = {name: batch[name] for name in KEPT if name in batch}
             part |= {name: output[name].float() for name in ("log_rates", "latents") if name in output}
+            part["predicted"] = rates_of(output).float()
             parts.append({name: value.cpu() for name, value in part.items()})
             if sum(len(part["targets"]) for part in parts) >= n:
                 break
@@ -173,37 +162,7 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int) -
     return {name: torch.cat([part[name] for part in parts])[:n] for name in parts[0]} if parts else {}
 
 
-def neuron_bits(trials: dict[str, Tensor], spec: Any) -> np.ndarray:
-    """(N_out,) bits per spike of each held-out neuron in the observed bins; of all neurons where none is held out."""
-    part = (slice(None), slice(0, spec.n_bins), slice(spec.n_in if spec.n_out else 0, None))
-    sums = spike_sums(trials["log_rates"][part].exp(), trials["targets"][part], trials["mask"][part])
-    return bits_per_spike_from_sums(sums, per_neuron=True).numpy()
+def _learning_curve(*args: Any, **kwargs: Any) -> Figure:
+    from neuro_lightning.report.figures import learning_curve
 
-
-def predicted_psth(trials: dict[str, Tensor], spec: Any, n_conditions: int) -> np.ndarray:
-    """(C, T, N) mean predicted rates in spikes per bin; NaN for a condition without trials."""
-    rates = trials["log_rates"][:, : spec.n_bins].exp()
-    sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"))
-    return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
-
-
-def _rates(report: Any, trials: dict[str, Tensor], spec: Any, n: int) -> Figure:
-    """Rasters of the held-out neurons (all neurons, where none is held out) in trials from all over the split."""
-    total = len(trials["targets"])
-    chosen = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
-    part = (torch.from_numpy(chosen), slice(None), slice(spec.n_in if spec.n_out else 0, None))
-    observed = trials["targets"][part].float().masked_fill(~trials["mask"][part], torch.nan)
-    return report.rates_figure(
-        observed.numpy(),
-        trials["log_rates"][part].exp().numpy(),
-        bin_ms=spec.bin_ms,
-        n_bins=spec.n_bins,
-        true_rates=trials["rates"][part].numpy() if "rates" in trials else None,
-        trials=trials["index"][part[0]].numpy(),
-        neurons="held-out neurons" if spec.n_out else "neurons",
-        simulated=spec.simulated,
-    )
-
-
-def _numpy(values: Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.numpy()
+    return learning_curve(*args, **kwargs)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
@@ -16,6 +15,7 @@ from neuro_lightning.data.describe import check_splits, describe, labelled, make
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.errors import DataError
+from neuro_lightning.nn.augment import Transform, arrange
 
 
 class PopulationDataModule(pl.LightningDataModule):
@@ -194,16 +194,14 @@ class ImageDataModule(PopulationDataModule):
     """Serves images and the responses to them; training images may be distorted.
 
     Args:
-        augment: transforms ``(images (B, C, H, W), index (B,), epoch) -> images``, applied in this order to training
-            batches, on the device; see ``neuro_lightning.nn.augment``. None or empty for none.
+        augment: transforms ``(images (B, C, H, W), index (B,), epoch) -> images``, a list or by name, applied in this
+            order to training batches, on the device; see ``neuro_lightning.nn.augment``. None or empty for none.
         loader: see :class:`PopulationDataModule`.
     """
 
-    def __init__(
-        self, *, augment: Sequence[Callable[[Tensor, Tensor, int], Tensor]] | None = None, **loader: Any
-    ) -> None:
+    def __init__(self, *, augment: Sequence[Transform] | Mapping[str, Transform] | None = None, **loader: Any) -> None:
         super().__init__(**loader)
-        self.augment = list(augment or ())
+        self.augment = arrange(augment, self.shuffle_seed)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Distort a training batch, on the device it has come to."""

@@ -37,6 +37,7 @@ LABELS = {
     "rates_corr": "rates corr",
     "rates_r2": "rates R2",
 }
+HIDDEN = {"loss", "oracle_share", "feve_neurons"}  # the oracle has a row and a column of its own
 LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
 NAMES = {"model": "model", "oracle": "true rates (oracle)", "ceiling": "noise ceiling"}  # others are baselines
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
@@ -96,7 +97,7 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
     logged = {metric for who in by_who.values() for values in who.values() for metric in values}
-    shown = {metric for metric in logged if metric != "loss" and not metric.startswith("oracle_")}  # it has a row
+    shown = {metric for metric in logged if metric not in HIDDEN and not metric.startswith(("oracle_co", "oracle_bps"))}
     metrics = [metric for metric in LABELS if metric in shown] + sorted(shown - set(LABELS))
     columns = ["split", "", *(LABELS.get(metric, metric) for metric in metrics)]
     share = bool(by_who.get("oracle")) and bool(metrics) and metrics[0] not in LOWER_IS_BETTER
@@ -107,7 +108,8 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
             if values is None:
                 continue
             row = [split, names.get(who, f"{who} baseline"), *(number(values.get(metric)) for metric in metrics)]
-            rows.append(row + ([percent(values.get(metrics[0]), best)] if share else []))
+            part = percent(values.get(metrics[0]), best) if who != "ceiling" else "-"
+            rows.append(row + ([part] if share else []))
     return columns + (["of oracle"] if share else []), rows
 
 

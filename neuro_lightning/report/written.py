@@ -9,7 +9,7 @@ import numpy as np
 
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.report.table import LABELS, kind_of, number, print_table, relative
+from neuro_lightning.report.table import HIDDEN, LABELS, kind_of, number, print_table, relative
 from neuro_lightning.submission.score import table
 
 
@@ -45,7 +45,7 @@ def print_scores(
     if official is not None:
         print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
     elif scores is not None:
-        names = [name for name in scores if not name.startswith(("oracle_co", "oracle_bps", "oracle_share"))]
+        names = [name for name in scores if name not in HIDDEN and not name.startswith(("oracle_co", "oracle_bps"))]
         cells = [[split, *(number(scores[name]) for name in names)]]
         columns = ["split", *(LABELS.get(name, name) for name in names)]
         print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -87,5 +88,6 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
             f"{path} cannot be written ({error.strerror or error}); choose another with file="
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above says more
+            temporary.unlink(missing_ok=True)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -63,7 +64,8 @@ def write_submission(
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above says more
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from neuro_lightning.data.module import ImageDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
-from neuro_lightning.nn.augment import arrange
 
 Transform = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -35,8 +34,6 @@ class UWNDC19(ImageDataModule):
         min_responses: images with responses of fewer neurons are left out.
         simulate: use a simulated twin in the layout of the real files.
         simulate_seed: of the twin.
-        augment: distortions of training images, a mapping by name or a list; see :mod:`neuro_lightning.nn.augment`.
-            They are drawn with ``shuffle_seed``.
         loader: see :class:`neuro_lightning.data.module.PopulationDataModule`.
     """
 
@@ -52,11 +49,9 @@ class UWNDC19(ImageDataModule):
         min_responses: int = 1,
         simulate: bool = False,
         simulate_seed: int = 0,
-        augment: Mapping[str, Transform] | Sequence[Transform] | None = None,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.augment = arrange(augment, self.shuffle_seed)
         self.root, self.image_size = Path(root), image_size
         self.simulate, self.simulate_seed = simulate, simulate_seed
         self.split = {

@@ -1,0 +1,198 @@
+"""Which figures a run's data and network allow, and what goes into each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuro_lightning.functional.explainable import average_correlation, explainable
+from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
+from neuro_lightning.functional.psth import condition_sums
+from neuro_lightning.functional.receptive_fields import receptive_fields
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Drawings = dict[str, Callable[[], "Figure"]]
+FIELDS = 12  # receptive fields and tuning curves shown
+
+
+def drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
+    """The figures by name; each is drawn when it is called.
+
+    Args:
+        trials: see ``neuro_lightning.callbacks.figures.predict_trials``.
+        module: with ``net`` and ``spec``.
+        data: the data module.
+        n: trials shown as rasters.
+    """
+    of_kind = {"spikes": spike_drawings, "traces": trace_drawings, "images": image_drawings}
+    return of_kind[module.spec.kind](trials, module, data, n) if trials else {}
+
+
+# ---- spikes
+
+
+def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
+    """Rasters and rates, each neuron's score, latents, PSTHs."""
+    from neuro_lightning.report import figures as report
+
+    spec = module.spec
+    bits = "co-smoothing (bits/spike)" if spec.n_out else "bits per spike"
+    psth = getattr(getattr(data, "recording", None), "psth", None)
+    found: Drawings = {
+        "rates": lambda: _rates(report, trials, spec, n),
+        "neurons": lambda: report.neuron_bits_figure(neuron_bits(trials, spec), label=bits, simulated=spec.simulated),
+    }
+    if "latents" in trials:
+        found["latents"] = lambda: report.latents_figure(
+            trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=_numpy(trials.get("condition")),
+            simulated=spec.simulated,
+        )  # fmt: skip
+    if psth is not None and "condition" in trials:
+        found["psth"] = lambda: report.psth_figure(
+            predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms, simulated=spec.simulated
+        )
+    return found
+
+
+def neuron_bits(trials: Mapping[str, Tensor], spec: Any) -> np.ndarray:
+    """(N_out,) bits per spike of each held-out neuron in the observed bins; of all neurons where none is held out."""
+    part = (slice(None), slice(0, spec.n_bins), slice(spec.n_in if spec.n_out else 0, None))
+    sums = spike_sums(trials["log_rates"][part].exp(), trials["targets"][part], trials["mask"][part])
+    return bits_per_spike_from_sums(sums, per_neuron=True).numpy()
+
+
+def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -> np.ndarray:
+    """(C, T, N) mean predicted rates in spikes per bin; NaN for a condition without trials."""
+    rates = trials["log_rates"][:, : spec.n_bins].exp()
+    sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"))
+    return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
+
+
+def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int) -> Figure:
+    """Rasters of the held-out neurons (all neurons, where none is held out) in trials from all over the split."""
+    total = len(trials["targets"])
+    chosen = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
+    part = (torch.from_numpy(chosen), slice(None), slice(spec.n_in if spec.n_out else 0, None))
+    observed = trials["targets"][part].float().masked_fill(~trials["mask"][part], torch.nan)
+    return report.rates_figure(
+        observed.numpy(),
+        trials["log_rates"][part].exp().numpy(),
+        bin_ms=spec.bin_ms,
+        n_bins=spec.n_bins,
+        true_rates=trials["rates"][part].numpy() if "rates" in trials else None,
+        trials=trials["index"][part[0]].numpy(),
+        neurons="held-out neurons" if spec.n_out else "neurons",
+        simulated=spec.simulated,
+    )
+
+
+# ---- traces
+
+
+def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
+    """The first sequence beside its reconstruction, latents over time, each neuron's R2."""
+    from neuro_lightning.report import figures_traces as report
+
+    spec = module.spec
+    observed, predicted = _observed(trials)[0], trials["predicted"][0].numpy()
+    behavior = trials["behavior"][0].numpy() if "behavior" in trials else None
+    heldout = np.arange(spec.n_neurons) >= spec.n_in
+    found: Drawings = {
+        "reconstruction": lambda: report.reconstruction_figure(
+            observed, predicted, bin_ms=spec.bin_ms, simulated=spec.simulated
+        ),
+        "neurons": lambda: report.neuron_r2_figure(
+            neuron_r2(trials), heldout=np.tile(heldout, len(trials["targets"])), simulated=spec.simulated
+        ),
+    }
+    if "latents" in trials:
+        found["latents"] = lambda: report.latents_figure(
+            trials["latents"][0].numpy(), bin_ms=spec.bin_ms, behavior=behavior,
+            behavior_names=tuple(data.recording.info.get("behavior", ())), simulated=spec.simulated,
+        )  # fmt: skip
+    return found
+
+
+def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
+    """R2 of each neuron of each sequence, one after another, NaN for a constant one.
+
+    Planes have neurons of their own, so they are not pooled.
+    """
+    observed, predicted = _observed(trials), trials["predicted"].numpy()
+    residual = np.nansum((observed - predicted) ** 2, axis=1, dtype=float)
+    total = np.nansum((observed - np.nanmean(observed, axis=1, keepdims=True)) ** 2, axis=1, dtype=float)
+    return (1 - residual / np.where(total > 0, total, np.nan)).ravel()
+
+
+# ---- images
+
+
+def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
+    """Responses against predictions, receptive fields, first-stage filters, tuning."""
+    from neuro_lightning.report import figures_images as report
+
+    spec, net = module.spec, module.net
+    observed, predicted = _observed(trials), trials["predicted"].numpy()
+    scores, ceiling = image_scores(trials)
+    best = [int(i) for i in np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")[:FIELDS]]
+    images = data.dataset("train", evaluate=False).images
+    found: Drawings = {
+        "responses": lambda: report.responses_figure(
+            predicted, observed, scores=scores, ceiling=ceiling, repeats=_numpy(trials.get("repeats")),
+            simulated=spec.simulated,
+        ),
+        "receptive_fields": lambda: report.receptive_field_figure(
+            _fields(module, images, best), neurons=best, scores=scores[best], simulated=spec.simulated
+        ),
+    }  # fmt: skip
+    if hasattr(net, "filters"):
+        found["filters"] = lambda: report.filters_figure(net.filters().detach().cpu().numpy(), simulated=spec.simulated)
+    if hasattr(net, "dog_parameters") and net.dog_parameters():
+        dogs = {name: values.detach().cpu().numpy() for name, values in net.dog_parameters().items()}
+        found["dogs"] = lambda: report.dog_figure(
+            dogs, image_shape=spec.image_shape, planted=planted_dogs(data.recording.info), simulated=spec.simulated
+        )
+    if "angle" in trials:
+        found["tuning"] = lambda: report.tuning_figure(
+            trials["angle"].numpy(), observed, predicted, neurons=best, period=np.pi, simulated=spec.simulated
+        )
+    return found
+
+
+def image_scores(trials: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Each neuron's correlation over images, and the highest that its noise allows where there are repeats, (N,)."""
+    repeats = trials.get("repeats")
+    single = torch.from_numpy(_observed(trials))[:, None] if repeats is None else repeats
+    scores = average_correlation(single.double(), trials["predicted"].double()).numpy()
+    return scores, None if repeats is None else explainable(repeats.double()).cc_max.numpy()
+
+
+def planted_dogs(info: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """The differences of Gaussians that simulated data were made with, None where there are none."""
+    if not info.get("dog"):
+        return None
+    return dict(zip(("x", "y", "s1", "s2", "a1", "a2"), np.asarray(info["dog"], float).T, strict=True))
+
+
+def _fields(module: Any, images: Tensor, neurons: list[int]) -> np.ndarray:
+    training = {part: part.training for part in module.net.modules()}
+    module.net.eval()
+    fields = receptive_fields(module.net, images.to(module.device), neurons).cpu().numpy()
+    for part, was in training.items():
+        part.training = was
+    return fields
+
+
+def _observed(trials: Mapping[str, Tensor]) -> np.ndarray:
+    """Targets as float, NaN where nothing was observed."""
+    return trials["targets"].float().masked_fill(~trials["mask"], torch.nan).numpy()
+
+
+def _numpy(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.numpy()
