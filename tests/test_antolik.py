@@ -12,7 +12,8 @@ from neuro_lightning.data.antolik.files import load_region, load_repeats, region
 from neuro_lightning.data.antolik.reader import carve, load_antolik, pool
 from neuro_lightning.data.describe import describe
 from neuro_lightning.data.images import ImageDataset
-from neuro_lightning.data.simulate.antolik import dog_filters, natural_images, rectified_mean, write_twin
+from neuro_lightning.data.simulate.antolik import SIZES as SIZES_BY_DEFAULT
+from neuro_lightning.data.simulate.antolik import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional import explainable as ex
 from neuro_lightning.metrics import build_metrics
@@ -200,8 +201,16 @@ def test_a_region_goes_down_the_road(root):
 def test_the_data_module_simulates_below_its_root(tmp_path):
     data = module(tmp_path, region=[3], simulate_seed=4)
     assert data.recording.simulated and data.spec.n_neurons == 6 and data.spec.unit_ids[0] == 3000
-    folder = tmp_path / "simulated" / "antolik_v1" / "seed_4" / "antolik2016"
+    # jobs of other sizes beside this one have folders of their own
+    folder = tmp_path / "simulated" / "antolik_v1" / "seed_4_train_images-60_neurons-6_dogs-2" / "antolik2016"
     assert "no animal" in (folder / "README").read_text() and (folder / "region3" / "truth.npz").is_file()
+
+
+def test_twins_of_other_sizes_have_folders_of_their_own():
+    assert twin_folder(3, {}) == twin_folder(3, SIZES_BY_DEFAULT) == "seed_3"
+    assert twin_folder(3, {"noise": 1}) == "seed_3_noise-1"
+    with pytest.raises(ConfigError, match=r"unknown keys.*images"):
+        twin_folder(3, {"images": 5})
 
 
 def test_validation_is_a_seeded_draw(root):

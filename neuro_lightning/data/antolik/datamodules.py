@@ -60,8 +60,8 @@ class AntolikV1(ImageDataModule):
 
         root = self.root
         if self.simulate:
-            from neuro_lightning.data.simulate.antolik import write_twin
+            from neuro_lightning.data.simulate.antolik import twin_folder, write_twin
 
-            root = root / "simulated" / "antolik_v1" / f"seed_{self.simulate_seed}"
+            root = root / "simulated" / "antolik_v1" / twin_folder(self.simulate_seed, self.twin)
             write_twin(root, self.regions, seed=self.simulate_seed, **self.twin)
         return load_antolik(root, self.regions, **self.options)

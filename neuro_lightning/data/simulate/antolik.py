@@ -32,15 +32,26 @@ N_TEST = 50
 README = "Simulated twin of Antolik et al. 2016 (PLoS Comput Biol 12:e1004927): no animal was recorded.\n"
 
 
+SIZES = {"train_images": 1800, "neurons": 40, "dogs": 5, "noise": 2.5}
+"""What :func:`write_twin` takes by default."""
+
+
+def twin_folder(seed: int, sizes: dict[str, float]) -> str:
+    """A twin's folder: ``seed_0``, with the sizes that are not the default's, so that jobs beside each other differ."""
+    if unknown := set(sizes) - set(SIZES):
+        raise ConfigError(f"data.twin has the unknown keys {sorted(unknown)}; it takes {', '.join(SIZES)}")
+    return "_".join([f"seed_{seed}", *(f"{k}-{sizes[k]:g}" for k in SIZES if sizes.get(k, SIZES[k]) != SIZES[k])])
+
+
 def write_twin(
     root: str | Path,
     regions: Sequence[int],
     *,
     seed: int = 0,
-    train_images: int = 1800,
-    neurons: int = 40,
-    dogs: int = 5,
-    noise: float = 2.5,
+    train_images: int = SIZES["train_images"],
+    neurons: int = SIZES["neurons"],
+    dogs: int = SIZES["dogs"],
+    noise: float = SIZES["noise"],
 ) -> Path:
     """Write simulated regions, or find the very ones that an earlier call has written.
 
