@@ -24,6 +24,7 @@ CONTENT = {
     "number": 3,
     "scalar": np.float32(1.25),
     "list": [1, 2, 3],
+    "raw": np.bytes_(b""),
 }
 
 
@@ -112,6 +113,9 @@ def test_forged_dtypes_codecs_and_subclasses_are_refused(tmp_path):
         npy(path, array.replace(old, new))
         with pytest.raises(DataError, match=r"forged\.npy"):
             load_dict(path, ["x"])
+    npy(path, pickle.dumps(Call(bytes, 10**13), protocol=2))
+    with pytest.raises(DataError, match=r"forged\.npy"):
+        load_dict(path, ["x"])
     np.save(path, {"x": np.rec.fromarrays([[1, 2], [3, 4]])}, allow_pickle=True)
     with pytest.raises(DataError, match=r"forged\.npy"):
         load_dict(path, ["x"])

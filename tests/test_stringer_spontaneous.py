@@ -9,6 +9,7 @@ import torch
 from runs import here, record
 from scipy.io import loadmat, savemat
 
+from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.simulate.stringer_spontaneous import NEURONS, simulate, write_mat_twin, write_twin
 from neuro_lightning.data.stringer.datamodules import Spontaneous
 from neuro_lightning.data.stringer.files import find_file, read_spontaneous
@@ -221,8 +222,11 @@ def test_behavior(file):
     assert np.corrcoef(area, train[0][:, 1])[0, 1] == pytest.approx(1, abs=1e-6)
     file.behavior["pupil_area"] = np.array(file.behavior["pupil_area"])
     file.behavior["pupil_area"][4] = np.nan  # a blink stays unknown
-    train = prepare(file, Preparation()).splits["train"].behavior
+    splits = prepare(file, Preparation()).splits
+    train = splits["train"].behavior
     assert np.isnan(train[:, 2, 1]).all() and np.isnan(train).sum() == 3
+    batch = TrialDataset(splits["train"], n_out=0, n_forward=0, evaluate=False)[[1]]
+    assert batch["behavior"].isnan().nonzero().tolist() == [[0, 2, 1]]
     file.behavior = {}
     assert prepare(file, Preparation()).splits["train"].behavior is None
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from neuro_lightning.errors import DataError
 
-BUILTINS = {"dict": dict, "list": list, "tuple": tuple, "str": str, "float": float, "int": int, "bytes": bytes}
+BUILTINS = {"dict": dict, "list": list, "tuple": tuple, "str": str, "float": float, "int": int}
 SIMPLE = frozenset("biufcSUO")
 """The kinds of dtype that are read: numbers, text and Python objects; no records, no dates."""
 
@@ -130,9 +130,9 @@ class _Unpickler(pickle.Unpickler):
         self.path = path
         # bound methods have no attributes that a file could set
         self.known: dict[tuple[str, str], Callable | str] = {("_codecs", "encode"): self.encode}
-        self.known |= {
-            (module, name): value for module in ("builtins", "__builtin__") for name, value in BUILTINS.items()
-        }
+        for module in ("builtins", "__builtin__"):
+            self.known |= {(module, name): value for name, value in BUILTINS.items()}
+            self.known[module, "bytes"] = self.no_bytes
         self.known |= {("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): self.dtype}
         for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
             self.known |= {(core, "_reconstruct"): self.reconstruct, (core, "scalar"): self.scalar}
@@ -151,6 +151,10 @@ class _Unpickler(pickle.Unpickler):
         if encoding not in ("latin1", "latin-1"):
             raise DataError(f"{self.path} asks for the codec {encoding!r}; only latin1 carries bytes of arrays")
         return text.encode("latin1")
+
+    def no_bytes(self) -> bytes:
+        """The empty bytes, as Python 3 writes them for Python 2; ``bytes(10**12)`` would fill the memory."""
+        return b""
 
     def dtype(self, name: str, *_: Any) -> _DType:
         """In place of ``numpy.dtype``."""
