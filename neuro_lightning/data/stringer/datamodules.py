@@ -15,6 +15,9 @@ from neuro_lightning.data.recording import Recording, Trials
 BLOCK_MS = 72_000
 """Blocks in which shared variance is found and tested in turn, as in Stringer et al. 2019."""
 
+VERSION = 1
+"""Of the preparation: raised whenever it gives other content than before, so that older caches are left aside."""
+
 
 class Spontaneous(PopulationDataModule):
     """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
@@ -100,14 +103,15 @@ class Spontaneous(PopulationDataModule):
             rates = None if truth is None else np.load(truth, allow_pickle=False)["rates"]
             return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
 
-        params = {"reader": "stringer_spontaneous", "sha256": self.sha256, **asdict(self.options)}
+        params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
         return cached(self.cache_dir, params, [path] if truth is None else [path, truth], build)
 
     def ceilings(self, split: str) -> dict[str, float]:
         """Share of the split's variance that neurons have in common, by shared variance components.
 
         Components are found in the training part and tested on the split (in blocks of its own, in turn, where the
-        split is the training part), each plane's neurons in two halves; see :mod:`neuro_lightning.functional.svca`.
+        split is the training part), each plane's neurons in two halves by squares of the field; see
+        :mod:`neuro_lightning.functional.svca`.
         It is an estimate from below, as half of the neurons must tell the other half. A model that sees the very neuron
         that it predicts may score more by copying its private noise; held-out neurons show whether it does.
         """
@@ -116,7 +120,7 @@ class Spontaneous(PopulationDataModule):
         return self._ceilings[split]
 
     def _shared_variance(self, split: str) -> float:
-        from neuro_lightning.functional.svca import interleaved, pooled_share, random_half, shared_variance
+        from neuro_lightning.functional.svca import interleaved, pooled_share, shared_variance
 
         recording = self.recording
         parts = []
@@ -125,7 +129,7 @@ class Spontaneous(PopulationDataModule):
             if split == "train":
                 found = interleaved(test.shape[1], max(1, BLOCK_MS // recording.bin_ms))
                 train, test = test[:, found], test[:, ~found]
-            half = random_half(len(test), seed=self.options.neuron_seed)
+            half = torch.tensor(recording.info["half"][str(plane)], dtype=torch.bool)
             parts.append(shared_variance(train, test, half))
         return float(pooled_share(parts))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.stringer.files import Spontaneous, checksum, read_spontaneous
@@ -21,6 +22,7 @@ from neuro_lightning.data.stringer.planes import (
     windows,
 )
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.functional.svca import checkerboard, random_half
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def prepare(
     Returns:
         A recording of traces. ``condition`` is the plane's number and ``decode_mask`` (B, planes) one-hot: different
         planes' columns are different neurons. ``info["neurons"]`` has the drawn neurons' numbers in the file, plane by
-        plane, and ``info["scaling"]`` what undoes the normalisation (:func:`denormalise`).
+        plane, ``info["half"]`` 1 for those of the first half in shared variance, and ``info["scaling"]`` what undoes
+        the normalisation (:func:`denormalise`).
     """
     x, y, z = file.xyz
     labels = plane_labels(z, file.path) if options.blocks is None else block_labels(x, y, options.blocks)
@@ -144,6 +147,7 @@ def prepare(
         info={
             "planes": chosen,
             "neurons": {str(label): [int(i) for i in index] for label, index in neurons.items()},
+            "half": {str(label): _half(file.xyz[:2, index], options.neuron_seed) for label, index in neurons.items()},
             "neurons_in_file": np.bincount(labels).tolist(),
             "n_in": n_in,
             "normalisation": options.normalisation,
@@ -240,6 +244,14 @@ def _trials(
         rates=None if rates is None else cut(rates, slice(0, n)),
         row=np.array([part.start for _ in labels for part in cuts], np.int64),
     )
+
+
+def _half(xy: np.ndarray, seed: int) -> list[int]:
+    """1 for the neurons (2, n) of one half: squares of the field, as published, or drawn where few lie on them."""
+    half = checkerboard(torch.from_numpy(np.ascontiguousarray(xy.T, np.float64)))
+    if not 0.25 <= float(half.double().mean()) <= 0.75:
+        half = random_half(len(half), seed)
+    return half.int().tolist()
 
 
 def _plain(scaling: Scaling) -> dict[str, Any]:
