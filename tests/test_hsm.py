@@ -1,0 +1,193 @@
+"""HSM and its relatives: sizes, outputs, penalties, refusals, every experiment's network, and recovery of a planted one."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from neuro_lightning.config import check_config, instantiate
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.images import ImageDataset, ImageTrials
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.losses import mse, poisson_normalised
+from neuro_lightning.models.hsm import HSM, HSMNet, QuasiNewtonHSM
+from neuro_lightning.nn.hsm_layers import Conv, Dense, DoG, Layer, n_units
+
+CONF = str(Path(__file__).resolve().parents[1] / "conf")
+EXPERIMENTS = sorted(path.stem for path in Path(CONF, "experiment").glob("antolik_*.yaml"))
+
+
+def spec(n=6, shape=(1, 12, 12), mean=0.5, **more):
+    return DataSpec("images", kind="images", n_out=n, image_shape=shape, mean_rates=(mean,) * n, **more)
+
+
+def parts(units=3, hidden=0.5, **output):
+    return {
+        "first": partial(DoG, units=units),
+        "hidden": partial(Dense, units=hidden, activation="softplus"),
+        "output": partial(Dense, **{"activation": "softplus", **output}),
+    }
+
+
+def composed(*overrides):
+    with initialize_config_dir(CONF):
+        return compose("train", overrides=["logger=none", "paths.output_dir=/nowhere", *overrides])
+
+
+@pytest.mark.parametrize(("neurons", "hidden", "parameters"), [(103, 20, 2426), (55, 11, 833), (102, 20, 2405)])
+def test_published_sizes(neurons, hidden, parameters):
+    model = instantiate(composed("model=hsm").model, spec=spec(neurons, (1, 31, 31)))
+    assert n_units(0.2, neurons) == hidden == model.net.layers["hidden"].out_shape[0]
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model.net.filters().shape == (9, 31, 31)
+
+
+def test_numbers_of_units():
+    assert [n_units(u, 40) for u in (None, 7, 7.0, 0.3, 0.001)] == [40, 7, 7, 12, 1]
+    assert n_units(0.29, 100) == 29  # 0.29 * 100 is a little less in floating point
+    for wrong in (0, -1, 2.5):
+        with pytest.raises(ConfigError, match="neither a whole number"):
+            n_units(wrong, 40)
+
+
+def test_layers_in_a_row_are_what_the_paper_writes():
+    torch.manual_seed(0)
+    net = HSMNet((1, 12, 12), 6, parts()).eval()
+    images = torch.randn(5, 1, 12, 12)
+    dog, hidden, output = net.layers.values()
+    u = images.flatten(1) @ dog.dog().flatten(1).T + dog.bias
+    h = torch.log1p((u @ hidden.weight.flatten(1).T + hidden.bias).exp())
+    y = torch.log1p((h @ output.weight.flatten(1).T + output.bias).exp())
+    result = net(images)
+    assert set(result) == {"rates"}
+    torch.testing.assert_close(result["rates"], y, rtol=1e-4, atol=1e-5)
+    assert (result["rates"] >= 0).all()
+
+
+def test_penalties_are_there_in_training_only():
+    torch.manual_seed(0)
+    net = HSMNet((1, 12, 12), 6, parts(reg={"l2": 0.1, "l1": 0}))
+    losses = net(torch.randn(2, 1, 12, 12))["losses"]
+    assert list(losses) == ["output_l2"]
+    torch.testing.assert_close(losses["output_l2"], 0.05 * net.layers["output"].weight.square().sum())
+    assert "losses" not in net.eval()(torch.randn(2, 1, 12, 12))
+
+
+def test_learnt_scale_of_the_image():
+    torch.manual_seed(0)
+    net = HSMNet((1, 12, 12), 6, parts(), scale_input=True).eval()
+    images = torch.randn(2, 1, 12, 12)
+    with torch.no_grad():
+        plain = net(3 * images - 1)["rates"]
+        net.scale.scale.fill_(3.0)
+        net.scale.shift.fill_(-1.0)
+    torch.testing.assert_close(net(images)["rates"], plain)
+
+
+def test_receptive_fields_are_gradients():
+    torch.manual_seed(0)
+    net = HSMNet((2, 9, 9), 4, parts()).double()
+    image, step = torch.randn(2, 9, 9, dtype=torch.float64), torch.zeros(2, 9, 9, dtype=torch.float64)
+    step[:, 3, 5] = 1e-5
+    net.eval()
+    wanted = (net((image + step)[None])["rates"] - net((image - step)[None])["rates"])[0] / 2e-5 / 2
+    net.train()
+    fields = net.receptive_fields(image)
+    assert fields.shape == (4, 9, 9) and net.training
+    torch.testing.assert_close(fields[:, 3, 5], wanted.detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="activation=none loss@model.loss=mse"):
+        HSM(spec(mean=-0.1), **parts(), loss=mse)
+    with pytest.raises(ConfigError, match="may be negative"):
+        HSM(spec(), **parts(activation="none"), loss=partial(poisson_normalised))
+    with pytest.raises(ConfigError, match="4 x 1 x 1 numbers for 6 neurons"):
+        HSM(spec(), **parts(units=3) | {"output": partial(Dense, units=4, activation="softplus")})
+    with pytest.raises(ConfigError, match=r"model\.first: .*5 x 5 pixels"):
+        HSM(spec(shape=(1, 4, 4)), **parts())
+    with pytest.raises(ConfigError, match="dropout=1.5"):
+        Layer((1, 3, 3), dropout=1.5)
+    for layer in (partial(Dense, dropout=0.1), partial(Conv, filters=2, size=3, batch_norm=True)):
+        with pytest.raises(ConfigError, match="take model=hsm"):
+            QuasiNewtonHSM(spec(), first=layer, output=parts()["output"])
+    assert HSM(spec(mean=-0.1), **parts(activation="none"), loss=mse).net.layers["output"].activation == "none"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds_and_learns(experiment):
+    cfg = composed(f"experiment={experiment}")
+    check_config(cfg, known=set(cfg))
+    torch.manual_seed(0)
+    data = spec(10, (1, 31, 31))
+    model = instantiate(cfg.model, spec=data)
+    assert cfg.data.protocol == "thesis" and cfg.data.batch_size == 16
+    output = model.net.train()(torch.randn(3, 1, 31, 31))
+    targets = torch.rand(3, 10)
+    total, count = model.loss(output, targets, torch.ones(3, 10, dtype=torch.bool), data)
+    (total / count + sum(output["losses"].values())).backward()
+    assert output["rates"].shape == (3, 10) and (output["rates"] >= 0).all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_settings_of_the_baselines():
+    found = {}
+    for name in ("antolik_bl1", "antolik_bl2", "antolik_bl3", "antolik_bl4"):
+        cfg = composed(f"experiment={name}")
+        layers = [cfg.model[layer] for layer in ("first", "hidden", "output")]
+        assert cfg.model.first.parametrisation == "published" and cfg.model.first.units == 9
+        assert len({layer.bias_std for layer in layers}) == 1 and cfg.model.hidden.reg.l2 == 0
+        found[name[-1]] = (cfg.data.input_scale, layers[0].bias_std, cfg.model.optimizer.lr, layers[2].reg.l2)
+    assert found == {
+        "1": ("raw255", 0.0, 1e-4, 0),
+        "2": ("zscore_each", 0.0, 1e-4, 0),
+        "3": ("zscore_each", 0.1, 1e-3, 0),
+        "4": ("zscore_each", 0.1, 1e-3, 0.1),
+    }
+
+
+CENTERS = torch.tensor([[4.0, 10.0, 8.0], [4.0, 5.0, 11.0]])
+
+
+def plant(n_neurons=12, size=15, n_images=500):
+    """Images with a 1/f spectrum, mean responses of a network with three known units, and noisy responses."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
+    field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(n_images, size, size))) / np.maximum(frequency, 1 / size)).real
+    images = torch.from_numpy((field / field.std()).astype(np.float32))[:, None]
+    torch.manual_seed(1)
+    net = HSMNet((1, size, size), n_neurons, parts(hidden=6)).eval()
+    first, hidden, output = net.layers.values()
+    variance, amplitude = torch.tensor([[2.0, 3.0, 4.0], [6.0, 8.0, 5.0]]), torch.tensor([[8.0] * 3, [6.0] * 3])
+    first.dog.assign(center=CENTERS, variance=variance, amplitude=amplitude)
+    with torch.no_grad():
+        hidden.weight.zero_()
+        for k in range(6):  # of each unit one hidden neuron sees the increments and one the decrements
+            hidden.weight[k, k // 2] = 2.0 * (-1) ** k
+        hidden.bias.fill_(-1.0)
+        output.bias.fill_(-1.0)
+        output.weight.copy_((torch.rand(n_neurons, 6) * (torch.rand(n_neurons, 6) < 0.4))[:, :, None, None])
+        output.weight[range(n_neurons), [n % 6 for n in range(n_neurons)]] += 1.0
+        rates = net(images)["rates"]
+        rates = rates / rates.mean(0)
+    return images, rates, torch.poisson(4 * rates, generator=torch.Generator().manual_seed(0)) / 4
+
+
+def test_planted_centers_are_found():
+    images, rates, responses = plant()
+    train, val = (
+        ImageDataset(ImageTrials(images[part].numpy(), responses[part].numpy()))
+        for part in (slice(400), slice(400, 450))
+    )
+    data = DataSpec("planted", kind="images", n_out=12, image_shape=(1, 15, 15), mean_rates=(1.0,) * 12)
+    model = QuasiNewtonHSM(data, **parts(), loss=poisson_normalised, restarts=2, iterations=200, patience=10)
+    model.fit_net(train, val)
+    assert len({fit.score for fit in model.fits}) == 2
+    found = model.net.dog_parameters()
+    distance = torch.hypot(found["x"][:, None] - CENTERS[0], found["y"][:, None] - CENTERS[1])
+    assert distance.min(0).values.max() < 0.5, found
+    predicted, true = model.net.eval()(images[450:])["rates"].detach(), rates[450:]
+    assert 1 - (predicted - true).square().mean() / true.var(0).mean() > 0.9  # of the variance that can be explained
