@@ -11,8 +11,8 @@ from scipy.io import loadmat, savemat
 
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.simulate.stringer_spontaneous import NEURONS, simulate, write_mat_twin, write_twin
-from neuro_lightning.data.stringer import datamodules
-from neuro_lightning.data.stringer.files import Spontaneous, find_file, read_spontaneous
+from neuro_lightning.data.stringer.datamodules import Spontaneous
+from neuro_lightning.data.stringer.files import SpontaneousFile, find_file, read_spontaneous
 from neuro_lightning.data.stringer.planes import (
     block_labels,
     downsample,
@@ -239,7 +239,7 @@ def test_one_plane_and_blocks(file):
     x, y = (file.xyz[axis][one.info["neurons"]["2"]] for axis in (0, 1))
     board = ((x // 60 + y // 60) % 2 == 0).astype(int).tolist()
     assert 3 <= sum(board) <= 7 and one.info["half"]["2"] == board == every.info["half"]["2"]
-    near = Spontaneous(file.path, file.activity, file.xyz * [[0.01], [0.01], [1]], {}, 1200)  # all on one square
+    near = SpontaneousFile(file.path, file.activity, file.xyz * [[0.01], [0.01], [1]], {}, 1200)  # all on one square
     assert sum(prepare(near, Preparation()).info["half"]["0"]) == 5
     blocks = prepare(file, Preparation(blocks=2))
     assert blocks.info["planes"] == [0, 1, 2, 3] and sum(blocks.info["neurons_in_file"]) == 36
@@ -393,8 +393,8 @@ def test_missing_file_says_where_to_get_it(tmp_path):
 # ---- the data module
 
 
-def module(tmp_path, **options) -> datamodules.Spontaneous:
-    return datamodules.Spontaneous(root=str(tmp_path), cache_dir=str(tmp_path / "cache"), **options)
+def module(tmp_path, **options) -> Spontaneous:
+    return Spontaneous(root=str(tmp_path), cache_dir=str(tmp_path / "cache"), **options)
 
 
 def test_data_module_and_cache(tmp_path, twin):

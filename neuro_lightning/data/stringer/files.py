@@ -28,7 +28,7 @@ BEHAVIOR = {"running": "run", "pupil_area": "pupilArea", "pupil_com": "pupilCOM"
 
 
 @dataclass
-class Spontaneous:
+class SpontaneousFile:
     """What a file holds, in its own bins.
 
     Attributes:
@@ -67,7 +67,7 @@ def find_file(path: str | Path | None, root: str | Path) -> Path:
     return found
 
 
-def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontaneous:
+def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> SpontaneousFile:
     """Read Neuromatch Academy's dictionary or an original MATLAB file, told apart by their endings.
 
     Args:
@@ -92,7 +92,7 @@ def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontane
     if (smallest := min(float(row.min()) for row in activity)) < 0:
         raise DataError(f"{path}: sresp holds {smallest:g}, but deconvolved activity is not negative; fetch it again")
     behavior = {name: arrays[key] for name, key in BEHAVIOR.items() if key in arrays}
-    return Spontaneous(path, activity, arrays["xyz"], behavior, bin_ms or default)
+    return SpontaneousFile(path, activity, arrays["xyz"], behavior, bin_ms or default)
 
 
 def checksum(path: Path, expected: str | None = None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.data.stringer.files import Spontaneous, checksum, read_spontaneous
+from neuro_lightning.data.stringer.files import SpontaneousFile, checksum, read_spontaneous
 from neuro_lightning.data.stringer.planes import (
     Scaling,
     block_labels,
@@ -100,7 +100,7 @@ def load_spontaneous(
 
 
 def prepare(
-    file: Spontaneous, options: Preparation, *, name: str = "stringer_spontaneous", truth: np.ndarray | None = None
+    file: SpontaneousFile, options: Preparation, *, name: str = "stringer_spontaneous", truth: np.ndarray | None = None
 ) -> Recording:
     """Populations of equal size, normalised, down-sampled and split, in this order; arguments as above.
 
@@ -201,7 +201,7 @@ def _normalised(
     return values, truth, Scaling(scaling.offset, downsample(scaling.scale, factor))
 
 
-def _behavior(file: Spontaneous, options: Preparation, train: slice) -> tuple[np.ndarray | None, list[str]]:
+def _behavior(file: SpontaneousFile, options: Preparation, train: slice) -> tuple[np.ndarray | None, list[str]]:
     """(T, K) behavior in standard deviations of the training part, and the channels' names."""
     columns, names = [], []
     for name, values in file.behavior.items():
