@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class CoreReadout(PopulationModule):
         ConfigError: an output that is never negative for responses that are, or a Poisson loss of one that may be.
     """
 
-    kinds = ("images",)
+    kinds: ClassVar[tuple[str, ...]] = ("images",)
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from neuro_lightning.report.latents_file import Latents, find_latents, read_late
 from neuro_lightning.report.table import number, print_table, relative
 
 MAX_POINTS = 3000  # bins are thinned out to as many
+MAX_CHANNELS = 5  # of behavior in the table; latents.json has all
 UMAP = {"traces": {"n_neighbors": 60, "min_dist": 0.1}, "bins": {"n_neighbors": 45, "min_dist": 0.3}}  # as published
 CLASSIFIER_NAMES = {"knn": "kNN", "logistic": "logistic regression"}
 CLUSTERING_NAMES = {"kmeans": "k-means", "hdbscan": "HDBSCAN"}
@@ -183,8 +184,11 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
                 rows.append([f"{label}: {found}", points, key.upper(), number(value[key], 3), chance, control])
     if behavior := results.get("behavior"):
         points = f"{behavior['n_train']} + {behavior['n_test']} bins"
-        for k, (r2, control) in enumerate(zip(behavior["r2"][:8], behavior["shifted"], strict=False)):
-            rows.append([f"behavior {k}: ridge", points, "R2", *_3(r2, 0.0), number(control, 3)])
+        pairs = list(zip(behavior["r2"], behavior["shifted"], strict=True))
+        named = [(str(k), *pair) for k, pair in enumerate(pairs[:MAX_CHANNELS])]
+        if len(known := [pair for pair in pairs if np.isfinite(pair[0])]) > 1:
+            named.append((f"mean of {len(known)}", *np.mean(known, axis=0)))
+        rows += [[f"behavior {k}: ridge", points, "R2", *_3(r2, 0.0), number(control, 3)] for k, r2, control in named]
     return rows
 
 
@@ -208,7 +212,7 @@ def write(results: dict[str, Any], views: dict[str, Points], latents: Latents, f
         if "embeddings" not in found:
             continue
         captions = {
-            name: f"{int(points.test.sum())} test points: kNN {value['accuracy']:.2f}, chance {value['chance']:.2f}"
+            name: f"{int(points.test.sum())} test: kNN {value['accuracy']:.2f}, chance {value['chance']:.2f}"
             for name, value in found["umap"].items()
         }
         name = f"{label}s and latents" if view == "traces" else "time bins"
