@@ -223,13 +223,13 @@ def _lines(answer: Answer, curves: list[str]) -> Iterable[tuple[str, str, Any]]:
         yield who, TRUE if who in BEYOND else QUIET, "-" if who == "ceiling" else next(styles, (0, (1, 3)))
 
 
-def write_report(folder: str | Path, *, split: str = "val", metric: str = "mse") -> Path:
-    """Print the table, write the figure and the numbers beside the sweep's runs.
+def write_report(folder: str | Path, *, split: str = "val", metric: str | None = None) -> Path:
+    """Print the tables, write the figure and the numbers beside the sweep's runs.
 
     Args:
         folder: the sweep's folder.
         split: ``val`` or ``test``.
-        metric: of the table.
+        metric: of the table; None prints one for each.
 
     Returns:
         The figure's path.
@@ -238,12 +238,13 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str = "mse")
         DataError: as :func:`read_answer`; or nobody logged the metric.
     """
     answer = read_answer(folder, split)
-    if metric not in answer.metrics:
+    if metric is not None and metric not in answer.metrics:
         raise DataError(f"--metric {metric}: these runs have {', '.join(answer.metrics)}")
     kind = "simulated data" if answer.simulated else "recorded data"
-    title = f"{answer.split} {LABELS.get(metric, metric)} on {answer.dataset} ({kind}) against the number of latents"
-    print_table(title, *table_rows(answer, metric))
-    print(f"{answer.enough(metric)} latents are the fewest within one standard error of the best.")
+    for name in [metric] if metric else answer.metrics:
+        title = f"{answer.split} {LABELS.get(name, name)} on {answer.dataset} ({kind}) against the number of latents"
+        print_table(title, *table_rows(answer, name))
+        print(f"{answer.enough(name)} latents are the fewest within one standard error of the best.")
     path = Path(folder) / "latent_dimension.png"
     write_csv(answer, path.with_suffix(".csv"))
     figure(answer).savefig(path)
@@ -258,7 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", help="the sweep's folder, such as multirun/2026-01-31_12-00-00")
     parser.add_argument("--split", default="val", help="val or test")
-    parser.add_argument("--metric", default="mse", help=f"of the table: {', '.join(METRICS)}")
+    parser.add_argument("--metric", help=f"of the table: {', '.join(METRICS)}; all by default")
     given = parser.parse_args(arguments)
     try:
         write_report(given.folder, split=given.split, metric=given.metric)
