@@ -1,4 +1,4 @@
-"""HSM and its relatives: sizes, outputs, penalties, refusals, every experiment's network, and recovery of a planted one."""
+"""HSM and its relatives: sizes, penalties, refusals, every experiment's network, and recovery of a planted one."""
 
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_published_sizes(neurons, hidden, parameters):
     model = instantiate(composed("model=hsm").model, spec=spec(neurons, (1, 31, 31)))
     assert n_units(0.2, neurons) == hidden == model.net.layers["hidden"].out_shape[0]
     assert sum(p.numel() for p in model.parameters()) == parameters
-    assert model.net.filters().shape == (9, 31, 31)
+    assert model.net.filters().shape == (9, 1, 31, 31)
 
 
 def test_numbers_of_units():
@@ -87,21 +87,18 @@ def test_learnt_scale_of_the_image():
     torch.testing.assert_close(net(images)["rates"], plain)
 
 
-def test_receptive_fields_are_gradients():
+def test_what_figures_show():
     torch.manual_seed(0)
-    net = HSMNet((2, 9, 9), 4, parts()).double()
-    image, step = torch.randn(2, 9, 9, dtype=torch.float64), torch.zeros(2, 9, 9, dtype=torch.float64)
-    step[:, 3, 5] = 1e-5
-    net.eval()
-    wanted = (net((image + step)[None])["rates"] - net((image - step)[None])["rates"])[0] / 2e-5 / 2
-    net.train()
-    fields = net.receptive_fields(image)
-    assert fields.shape == (4, 9, 9) and net.training
-    torch.testing.assert_close(fields[:, 3, 5], wanted.detach(), rtol=1e-6, atol=1e-9)
+    net = HSMNet((3, 9, 9), 4, parts())
+    torch.testing.assert_close(net.filters()[:, 0], net.layers["first"].dog().detach())
+    table = net.dog_parameters()
+    assert set(table) == {"x", "y", "a1", "a2", "s1", "s2"} and all(v.shape == (3,) for v in table.values())
+    conv = HSMNet((3, 9, 9), 4, parts() | {"first": partial(Conv, filters=5, size=3)})
+    assert conv.filters().shape == (5, 3, 3, 3) and conv.dog_parameters() == {}
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="activation=none loss@model.loss=mse"):
+    with pytest.raises(ConfigError, match=r"activation=none loss@model\.loss=mse"):
         HSM(spec(mean=-0.1), **parts(), loss=mse)
     with pytest.raises(ConfigError, match="may be negative"):
         HSM(spec(), **parts(activation="none"), loss=partial(poisson_normalised))
@@ -109,7 +106,7 @@ def test_what_does_not_fit_is_refused():
         HSM(spec(), **parts(units=3) | {"output": partial(Dense, units=4, activation="softplus")})
     with pytest.raises(ConfigError, match=r"model\.first: .*5 x 5 pixels"):
         HSM(spec(shape=(1, 4, 4)), **parts())
-    with pytest.raises(ConfigError, match="dropout=1.5"):
+    with pytest.raises(ConfigError, match=r"dropout=1\.5"):
         Layer((1, 3, 3), dropout=1.5)
     for layer in (partial(Dense, dropout=0.1), partial(Conv, filters=2, size=3, batch_norm=True)):
         with pytest.raises(ConfigError, match="take model=hsm"):

@@ -79,7 +79,7 @@ def test_closed_form(n_images):
 
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_the_strength_has_the_least_leave_one_out_error(per_neuron):
-    images, y, weight = data(30, seed=1)
+    images, y, _ = data(30, seed=1)
     y = y.clone()
     y[:, 2] = torch.randn(30, generator=torch.Generator().manual_seed(2))  # nothing to learn: wants a strong penalty
     strengths = [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]
@@ -158,7 +158,7 @@ def test_strong_penalties_are_chosen_for_noise_and_weak_ones_for_signal():
 
 @pytest.mark.parametrize("kind", [RegularisedLinear, LNP])
 def test_models_predict_what_was_fitted(kind):
-    images, y, weight = data(200, n_neurons=4, shape=(1, 5, 5))
+    images, y, _ = data(200, n_neurons=4, shape=(1, 5, 5))
     y = y.clamp_min(0) if kind is LNP else y
     y[:30, 1] = torch.nan
     train = ImageDataset(ImageTrials(images[:150].numpy(), y[:150].numpy()))
@@ -166,7 +166,7 @@ def test_models_predict_what_was_fitted(kind):
     model = kind(spec, strengths=[0.001, 0.1, 1000.0])
     model.fit_net(train)
     predicted = model.net.eval()(images[150:])["rates"]
-    assert predicted.shape == (50, 4) and model.net.filters().shape == (4, 5, 5)
+    assert predicted.shape == (50, 4) and model.net.filters().shape == (4, 1, 5, 5)
     for n in range(4):
         assert np.corrcoef(predicted[:, n], y[150:, n])[0, 1] > 0.5
     assert kind is RegularisedLinear or (predicted > 0).all()

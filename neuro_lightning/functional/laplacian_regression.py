@@ -2,8 +2,8 @@
 
 The penalty is ``strength * |S w|^2`` with S the five-point Laplacian of the image grid (4 on the diagonal, -1 to each
 existing neighbour), so that ``w = (X'X + strength * S S')^-1 X'y``: the regularised linear model that Antolik et al.
-(2016) compare with. S is diagonal in the sine transform. In the coordinates ``v = |S| w`` of that basis, which two small
-matrix products reach, the problem is an ordinary ridge regression, and no matrix of pixels by pixels is needed.
+(2016) compare with. S is diagonal in the sine transform. In the coordinates ``v = |S| w`` of that basis, which two
+small matrix products reach, the problem is an ordinary ridge regression, and no matrix of pixels by pixels is needed.
 """
 
 from __future__ import annotations

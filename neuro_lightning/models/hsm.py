@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -14,7 +13,7 @@ from neuro_lightning.losses import poisson, poisson_normalised
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.fitted import FittedModule
 from neuro_lightning.models.quasi_newton import Fit, best_of_restarts
-from neuro_lightning.nn.hsm_layers import POSITIVE, DoG, DoGConv, Layer, LinScale
+from neuro_lightning.nn.hsm_layers import POSITIVE, DoG, Layer, LinScale
 
 LayerMaker = Callable[[Sequence[int], int], Layer]
 
@@ -83,47 +82,17 @@ class HSMNet(nn.Module):
 
     # ---- for figures
 
-    @torch.no_grad()
     def filters(self) -> Tensor:
-        """The filters of the first layer, averaged over the image's channels, (K, h, w)."""
-        return next(iter(self.layers.values())).weight.mean(1)
+        """The filters of the first layer, (K, C, h, w); C is 1 where it sees the mean of the channels."""
+        return next(iter(self.layers.values())).weight.detach()
 
     def dog_parameters(self) -> dict[str, Tensor]:
-        """The parameters of the differences of Gaussians, each (K,), see ``DoGFilters.table``; empty without."""
-        first = next(iter(self.layers.values()))
-        return first.dog.table() if isinstance(first, DoG | DoGConv) else {}
+        """Where each difference of Gaussians looks and how, each (K,), see ``DoGFilters.table``.
 
-    def receptive_fields(self, image: Tensor | None = None) -> Tensor:
-        """How each neuron's response grows with each pixel, averaged over channels, (N, H, W).
-
-        Args:
-            image: (C, H, W) at which the gradient is taken, best the mean image; None for zeros, the mean of
-                z-scored images.
+        Empty where the first layer is another one, or a convolution, whose units look everywhere.
         """
-        return receptive_fields(self, self.image_shape, image)
-
-
-def receptive_fields(net: nn.Module, image_shape: Sequence[int], image: Tensor | None = None) -> Tensor:
-    """The gradient of each neuron's expected response at an image, averaged over channels.
-
-    Args:
-        net: (B, C, H, W) -> ``rates`` (B, N).
-        image_shape: (C, H, W).
-        image: (C, H, W); None for zeros.
-
-    Returns:
-        (N, H, W).
-    """
-    weight = next(net.parameters(), None)
-    image = torch.zeros(tuple(image_shape)) if image is None else image
-    image = image if weight is None else image.to(weight)
-    was_training = net.training
-    net.eval()
-    try:
-        gradient = torch.func.jacrev(lambda pixels: net(pixels[None])["rates"][0], chunk_size=256)(image)
-    finally:
-        net.train(was_training)
-    return gradient.detach().mean(1)
+        first = next(iter(self.layers.values()))
+        return first.dog.table() if isinstance(first, DoG) else {}
 
 
 def make_net(

@@ -49,12 +49,8 @@ class LinearFilters(nn.Module):
             getattr(self, name).copy_(values)
 
     def filters(self) -> Tensor:
-        """Each neuron's filter, averaged over the image's channels, (N, H, W)."""
-        return self.weight.mean(1)
-
-    def receptive_fields(self, image: Tensor | None = None) -> Tensor:
-        """The same: they do not depend on the image but for the link's slope."""
-        return self.filters()
+        """Each neuron's filter, (N, C, H, W)."""
+        return self.weight
 
 
 class RegularisedLinear(FittedModule):
