@@ -111,7 +111,7 @@ class DataSpec:
         n_conditions: conditions with a target PSTH, 0 without.
         image_shape: (C, H, W) of images.
         n_repeats: the largest number of repeats R of an image in any split, 0 without repeats.
-        has_angle: whether the stimuli have a direction.
+        angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
     """
@@ -131,7 +131,7 @@ class DataSpec:
     n_conditions: int = 0
     image_shape: tuple[int, ...] = ()
     n_repeats: int = 0
-    has_angle: bool = False
+    angle_period: int = 0
     true_rates: bool = False
     simulated: bool = False
 

@@ -27,6 +27,7 @@ from neuro_lightning.ensemble import check_same_data, mean_rates, predict_latent
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
+from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import data_of, official_scores, output_kind, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
@@ -68,7 +69,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         data = instantiate(cfg.data, trusted=cfg.trusted)
         data.prepare_data()
         model = build_model(cfg, config, data)
-        check_monitors(cfg, model)
+        check_monitors(cfg, data)
         write_job(output, config, list(overrides))
         with loggers_of(cfg, config, overrides, group, record, title(model, data, cfg.seed)) as loggers:
             trainer = build_trainer(cfg, loggers, output)
@@ -81,7 +82,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             result = outcome(cfg, config, trainer, model, data, scores)
             record.finish(**result)
             log_summary(loggers, result["metrics"])
-            show_references(cfg.monitor, trainer, model, scores)
+            show_references(cfg, trainer, model, scores)
             print_results(scores, data.recording, best_checkpoint(trainer), output)
     return objective(cfg, trainer, scores)
 
@@ -153,20 +154,21 @@ def check_match(target: str, spec: DataSpec) -> None:
         raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
 
 
-def check_monitors(cfg: DictConfig, model: PopulationModule) -> None:
+def check_monitors(cfg: DictConfig, data: PopulationDataModule) -> None:
     """A monitored metric that nobody logs is an error before the training, not after it.
 
     Raises:
         ConfigError: naming the key.
     """
+    logged = ["val/loss"]
+    if "val" in (references := data.references()):
+        logged += [f"val/{name}" for name in build_metrics(data.spec, **references["val"]).names]
     callbacks = {
         f"callbacks.{name}.monitor": node.get("monitor") for name, node in (cfg.callbacks or {}).items() if node
     }
     for key, metric in {"monitor": cfg.monitor, **callbacks}.items():
-        if metric is not None and metric not in model.metric_names and not metric.startswith("train/"):
-            raise ConfigError(
-                f"{key}={metric}: nobody logs it; with these data there are {', '.join(model.metric_names)}"
-            )
+        if metric is not None and metric not in logged and not metric.startswith("train/"):
+            raise ConfigError(f"{key}={metric}: nobody logs it; with these data there are {', '.join(logged)}")
 
 
 def title(model: PopulationModule, data: PopulationDataModule, seed: int) -> tuple[str, str, str]:
@@ -249,8 +251,10 @@ def score_best(
         who: {split: evaluate(predict, data, split) for split in data.references()}
         for who, predict in predictors.items()
     }
-    ceilings = {split: found for split in data.references() if (found := data.ceilings(split))}
-    return scores | ({"ceiling": ceilings} if ceilings else {})
+    for split in data.references():
+        for who, found in data.reference_scores(split).items():
+            scores.setdefault(who, {})[split] = found
+    return scores
 
 
 def outcome(
@@ -286,12 +290,16 @@ def outcome(
 
 
 def show_references(
-    monitor: str, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
+    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
 ) -> None:
     """Draw the learning curve again, now with the lines to beat and to reach."""
-    split, metric = monitor.split("/", 1)
-    found = {NAMES.get(who, who): values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
-    references = {name: value for name, value in found.items() if value is not None}
+    split, metric = cfg.monitor.split("/", 1)
+    found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
+    found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
+    best = max if cfg.mode == "max" else min
+    baselines = [who for who in found if who not in NAMES]
+    drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
+    references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
     for callback in trainer.callbacks:
         if isinstance(callback, Figures):
             callback.draw_learning_curve(trainer, model, references)

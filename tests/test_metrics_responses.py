@@ -201,7 +201,7 @@ def test_directions_are_decoded_where_stimuli_have_one():
     batch["angle"] = torch.linspace(0, math.pi, B + 1)[:-1].double()
     curves = 2 + torch.cos(2 * (batch["angle"][:, None] - torch.arange(N) * math.pi / N))
     batch |= {"targets": curves, "mask": torch.ones(B, N, dtype=torch.bool)}
-    options = {"spec": spec(has_angle=True, mean_rates=(), true_rates=False), "n_eval": B, "n_repeats": 0}
+    options = {"spec": spec(angle_period=180, mean_rates=(), true_rates=False), "n_eval": B, "n_repeats": 0}
     found = score(batch, curves.float(), [slice(0, 11), slice(11, B)], **options)
     assert list(found) == ["corr", "rmse", "rmse_columns", "angle_deg"] and found["angle_deg"] < 1
     shifted = score(batch, curves.roll(5, 0).float(), **options)  # 5 stimuli of 6 degrees each

@@ -257,7 +257,8 @@ def test_twin_has_the_real_files_layout(root):
 def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     data = module(root, simulate=True, remove_components=4)
     spec, train = data.spec, data.recording.splits["train"]
-    assert spec.kind == "images" and spec.simulated and spec.true_rates and spec.has_angle and spec.n_repeats == 0
+    assert spec.kind == "images" and spec.simulated and spec.true_rates
+    assert spec.angle_period == 180 and spec.n_repeats == 0
     assert spec.n_neurons == spec.n_out == 300 and spec.image_shape == (1, 32, 32)
     assert {k: len(v) for k, v in data.recording.splits.items()} == {"train": 405, "val": 45, "test": 150}
     residual = train.responses - train.rates
@@ -267,11 +268,10 @@ def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     assert batch["mask"].all() and batch["angle"].max() > math.pi
 
 
-def test_ceiling_is_the_linear_decoder(root):
+def test_the_linear_decoder_stands_beside_every_model(root):
     data = module(root, simulate=True)
-    found = data.ceilings("test")
-    assert set(found) == {"angle_deg"} and 0 < found["angle_deg"] < 5
-    assert data.ceilings("train")["angle_deg"] < found["angle_deg"]
+    found, fitted = (data.reference_scores(split)["linear decoder"]["angle_deg"] for split in ("test", "train"))
+    assert 0 < fitted < found < 5
 
 
 def test_missing_files_say_where_they_come_from(tmp_path):

@@ -38,6 +38,7 @@ class Figures(pl.Callback):
         max_trials: validation trials that latents, PSTHs and scores are taken from.
         every_n_validations: draw during training as well, with the weights of the moment; 0 for the end only.
         monitor: the metric of the learning curve.
+        mode: ``max`` or ``min``, which of two scores is better.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Figures(pl.Callback):
         max_trials: int = 256,
         every_n_validations: int = 0,
         monitor: str = "val/co_bps",
+        mode: str = "max",
     ) -> None:
+        self.mode = mode
         self.n_trials, self.max_trials, self.every, self.monitor = n_trials, max_trials, every_n_validations, monitor
         self._validations = 0
 
@@ -91,12 +94,14 @@ class Figures(pl.Callback):
         metrics = read_metrics(path)
         name = self.monitor.split("/", 1)[1]
         label = {"co_bps": "co-smoothing (bits/spike)", "bps": "bits per spike"}.get(name, LABELS.get(name, name))
+        loss = "loss (nats per bin and neuron)" if spec.kind == "spikes" else "loss"
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
         known = {"true rates": float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
             lambda: _learning_curve(
-                metrics, metric=self.monitor, label=label, references={**known, **(references or {})},
+                metrics, metric=self.monitor, label=label, mode=self.mode, loss=loss,
+                references={**known, **(references or {})},
                 simulated=spec.simulated,
             ),
             trainer,

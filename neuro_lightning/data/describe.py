@@ -1,4 +1,4 @@
-"""What a recording is, whatever its kind: the description that models get, its tensors, and whether it can be scored."""
+"""What a recording is, whatever its kind: the description that models get, its tensors, what can be scored."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ def describe(recording: Recording) -> DataSpec:
         "simulated": recording.simulated,
     }
     if isinstance(train, ImageTrials):
-        repeats = [trials.repeats for trials in recording.splits.values() if trials.repeats is not None]
         return DataSpec(
             **shared,
             n_out=train.responses.shape[1],
             image_shape=tuple(train.images.shape[1:]),
-            n_repeats=max((r.shape[1] for r in repeats), default=0),
-            has_angle=train.angle is not None,
+            n_repeats=max(n_repeats(trials) for trials in recording.splits.values()),
+            angle_period=0 if train.angle is None else int(recording.info.get("period", 360)),
         )
     behavior = train.behavior
     return DataSpec(
@@ -63,6 +62,12 @@ def labelled(trials: Split, kind: str) -> bool:
     if kind == "traces":  # what was observed is the target itself
         return True
     return trials.heldout is not None or trials.heldin_forward is not None or trials.rates is not None
+
+
+def n_repeats(trials: Split) -> int:
+    """The largest number of repeats of an image in a split."""
+    repeats = getattr(trials, "repeats", None)
+    return 0 if repeats is None else repeats.shape[1]
 
 
 def evaluation_split(recording: Recording) -> str:

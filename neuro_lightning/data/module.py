@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
-from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset
+from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.errors import DataError
@@ -80,11 +80,11 @@ class PopulationDataModule(pl.LightningDataModule):
         return self._spec
 
     def references(self) -> dict[str, dict[str, Any]]:
-        """What the metrics of each labelled split compare with: ``n_eval`` trials and the target PSTHs."""
+        """What the metrics of each labelled split need: its number of trials, the target PSTHs, the repeats."""
         psth = self.recording.psth
-        shared = {"psth": None if psth is None else torch.from_numpy(np.asarray(psth, np.float64))}
+        psth = None if psth is None else torch.from_numpy(np.asarray(psth, np.float64))
         return {
-            name: {"n_eval": len(trials), **shared}
+            name: {"n_eval": len(trials), "psth": psth, "n_repeats": n_repeats(trials)}
             for name, trials in self.recording.splits.items()
             if name != "train" and labelled(trials, self.recording.kind)
         }
@@ -100,6 +100,11 @@ class PopulationDataModule(pl.LightningDataModule):
         from neuro_lightning.functional.explainable import ceilings
 
         return ceilings(torch.from_numpy(np.asarray(repeats, np.float64)))
+
+    def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
+        """Scores that stand beside a model's, by who: the noise ceiling, where there is one."""
+        found = self.ceilings(split)
+        return {"ceiling": found} if found else {}
 
     def dataset(self, split: str, *, evaluate: bool) -> Dataset:
         """The split's tensors, made once."""

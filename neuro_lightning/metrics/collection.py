@@ -14,7 +14,9 @@ from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
 
 
-def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) -> nn.Module:
+def build_metrics(
+    spec: DataSpec, *, n_eval: int, psth: Tensor | None = None, n_repeats: int | None = None
+) -> nn.Module:
     """The metrics that a dataset allows: those of spikes below, of traces and images in modules of their own.
 
     ==================  ==============================================================================
@@ -32,6 +34,7 @@ def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) ->
         spec: the data's description.
         n_eval: evaluation trials in all, over which ``batch["index"]`` runs.
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
+        n_repeats: the largest number of repeats of an image in the split; None for that of any split.
 
     Raises:
         DataError: the PSTHs are not those of the data described.
@@ -39,7 +42,7 @@ def build_metrics(spec: DataSpec, *, n_eval: int, psth: Tensor | None = None) ->
     if spec.kind == "images":
         from neuro_lightning.metrics.responses import ResponseMetrics
 
-        return ResponseMetrics(spec, n_eval=n_eval)
+        return ResponseMetrics(spec, n_eval=n_eval, n_repeats=n_repeats)
     if spec.kind == "traces":
         from neuro_lightning.metrics.traces import TraceMetrics
 

@@ -138,10 +138,10 @@ class ResponseMetrics(nn.Module):
             metrics["repeats"] = RepeatedResponses(n, n_repeats, spec.mean_rates)
         if spec.true_rates:
             metrics["rates"] = Agreement(n, spec.mean_rates)
-        if spec.has_angle and n_eval is not None:
+        if spec.angle_period and n_eval is not None:
             from neuro_lightning.metrics.angle import AngleError
 
-            metrics["angle"] = AngleError(n_eval, n, period=180)
+            metrics["angle"] = AngleError(n_eval, n, period=spec.angle_period)
         self.metrics = nn.ModuleDict(metrics)
 
     @property

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
-from neuro_lightning.metrics.collection import MetricSet, build_metrics
+from neuro_lightning.metrics.collection import build_metrics
 
 CHECKPOINT_KEY = "neuro_lightning"
 
@@ -31,7 +31,8 @@ class PopulationModule(pl.LightningModule):
         net: (B, T, N_in) or (B, C, H, W) float inputs -> :class:`Output`.
         spec: what to know of the data.
         loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for other data.
-        masking: for sequences, (B, T, N_in) inputs -> (masked inputs, bool mask of the elements to score); None shows and scores all.
+        masking: for sequences, (B, T, N_in) inputs -> (masked inputs, bool mask of the elements to score); None shows
+            and scores all.
         optimizer: called with the parameters; None for models that are fitted in closed form.
         scheduler: called with the optimizer and the number of steps, see ``neuro_lightning.optim``.
     """
@@ -188,11 +189,6 @@ class PopulationModule(pl.LightningModule):
 
     # ---- evaluation
 
-    @property
-    def metric_names(self) -> list[str]:
-        """The names of what validation logs, such as ``val/co_bps``."""
-        return ["val/loss", *(f"val/{name}" for name in _probe(self.spec).names)]
-
     def setup(self, stage: str) -> None:
         """Build the metrics of each labelled split from the data module's references."""
         if stage == "fit":
@@ -285,8 +281,3 @@ class PopulationModule(pl.LightningModule):
 
 def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(weights[name].shape) if name in weights else None
-
-
-def _probe(spec: DataSpec) -> MetricSet:
-    psth = torch.zeros(spec.n_conditions, spec.n_bins, spec.n_neurons) if spec.n_conditions else None
-    return build_metrics(spec, n_eval=1, psth=psth)

@@ -104,6 +104,8 @@ def learning_curve(
     metric: str = "val/co_bps",
     label: str = "co-smoothing (bits/spike)",
     references: Mapping[str, float] | None = None,
+    mode: str = "max",
+    loss: str = "loss (nats per bin and neuron)",
     simulated: bool = False,
 ) -> Figure:
     """Losses and the reported metric over training.
@@ -112,22 +114,24 @@ def learning_curve(
         metrics: columns of ``metrics.csv``, NaN where nothing was logged.
         metric: the column shown at the right.
         label: how its axis is called, with the unit.
-        references: scores to compare with, by name: the smoothing baseline, the true rates.
+        references: scores to compare with, by name: the best baseline, the true rates, the noise ceiling.
+        mode: ``max`` or ``min``, which of two scores is better.
+        loss: how the losses' axis is called.
         simulated: whether the data are simulated.
     """
     with style():
         figure, axes = new_figure(7.4, 2.9, "Learning curve", simulated=simulated, columns=2)
         losses, scores = axes[0]
         drawn = [
-            _curve(losses, metrics, "train/loss", QUIET, "training (masked input)"),
+            _curve(losses, metrics, "train/loss", QUIET, "training"),
             _curve(losses, metrics, "val/loss", MODEL, "validation"),
         ]
-        losses.set(xlabel="training step", ylabel="loss (nats per bin and neuron)")
+        losses.set(xlabel="training step", ylabel=loss)
         losses.legend() if any(drawn) else note(losses, "no loss was logged")
 
         if _curve(scores, metrics, metric, MODEL, "validation"):
             seen = np.isfinite(metrics[metric])
-            best = np.nanargmax(metrics[metric])
+            best = (np.nanargmax if mode == "max" else np.nanargmin)(metrics[metric])
             scores.plot(metrics["step"][best], metrics[metric][best], "o", color=MODEL, ms=4.5, zorder=3)
             text = f"{metrics[metric][best]:.3f}"
             right = metrics["step"][best] > metrics["step"][seen].mean()
@@ -140,7 +144,7 @@ def learning_curve(
                 color=MODEL,
             )
         for name, value in (references or {}).items():
-            color = TRUE if name == "true rates" else BASELINE
+            color = TRUE if name.startswith(("true rates", "noise ceiling")) else BASELINE
             scores.axhline(value, color=color, lw=1, ls=(0, (4, 2)), label=f"{name} ({value:.3f})")
         scores.set(xlabel="training step", ylabel=label)
         scores.legend() if scores.lines else note(scores, "nothing was logged")

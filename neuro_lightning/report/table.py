@@ -39,7 +39,12 @@ LABELS = {
 }
 HIDDEN = {"loss", "oracle_share", "feve_neurons"}  # the oracle has a row and a column of its own
 LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
-NAMES = {"model": "model", "oracle": "true rates (oracle)", "ceiling": "noise ceiling"}  # others are baselines
+NAMES = {
+    "model": "model",
+    "oracle": "true rates (oracle)",
+    "ceiling": "noise ceiling",
+    "linear decoder": "linear decoder",
+}  # others are baselines
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 

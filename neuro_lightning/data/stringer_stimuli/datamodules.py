@@ -99,7 +99,7 @@ class Orientations(ImageDataModule):
             lambda: load_orientations(path, **self.options, truth=truth),
         )
 
-    def ceilings(self, split: str) -> dict[str, float]:
+    def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
         """What recorded training responses tell of the angle: the authors' linear decoder, by the same neurons.
 
         It is a reference rather than a bound: a model without noise may make better templates than that.
@@ -114,7 +114,8 @@ class Orientations(ImageDataModule):
             for s in (splits["train"], splits[split])
         )
         decoded = decode_bumps(fit_bumps(x, angle, period), x_split, period)
-        return {**super().ceilings(split), "angle_deg": float(median_angle_error(decoded, angle_split, period))}
+        error = float(median_angle_error(decoded, angle_split, period))
+        return {**super().reference_scores(split), "linear decoder": {"angle_deg": error}}
 
 
 class NaturalImages(ImageDataModule):
