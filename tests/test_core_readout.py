@@ -3,8 +3,12 @@ from itertools import product
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TESTS, here, record, same
 
 from neuro_lightning import losses
+from neuro_lightning.checkpoint import load_checkpoint
+from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.core_readout import CoreReadout
@@ -12,6 +16,15 @@ from neuro_lightning.nn.core import ConvCore
 from neuro_lightning.nn.readouts import DenseReadout, FactorisedReadout, GaussianReadout
 from neuro_lightning.nn.vit import ViTCore
 
+PICTURES = [
+    f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures", "model=core_readout",
+    "trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "logger=none", "callbacks=minimal",
+    "baselines=null",
+]  # fmt: skip
+SMALL = {
+    "conv": ["model.core.first_kernel=5", "model.core.channels=4", "model.core.layers=2"],
+    "vit": ["model.core.patch=4", "model.core.channels=8", "model.core.blocks=1"],
+}
 RATES = (0.2, 0.0, 1.0, 3.5)
 SPEC = DataSpec("tiny", kind="images", n_out=4, image_shape=(3, 14, 12), mean_rates=RATES, unit_ids=(0, 1, 2, 3))
 CORES = {
@@ -100,3 +113,46 @@ def test_what_cannot_be_meant_is_refused():
     model(spec=zscored, output="identity", loss=partial(losses.mse))
     with pytest.raises(ValueError, match=r"model\.output=relu is none of elu, softplus, identity"):
         model(output="relu")
+
+
+# ---- as composed by the configs
+
+
+@pytest.mark.parametrize(("core", "readout", "loss"), [("conv", "gaussian", "poisson"), ("vit", "factorised", "mse")])
+def test_a_run_and_its_checkpoint(tmp_path, core, readout, loss):
+    groups = [f"core@model.core={core}", f"readout@model.readout={readout}", f"loss@model.loss={loss}"]
+    here(tmp_path, *groups, *SMALL[core], base=PICTURES)
+    assert {"val/corr", "val/rmse"} <= set(record(tmp_path)["metrics"])
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    saved = load_checkpoint(path, trusted=["pictures"]).model.eval()  # with no data at hand
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    assert same(dict(saved.state_dict()), dict(weights)) and len(weights) > 10
+    given = torch.rand(3, 3, 12, 10)
+    assert saved(given)["rates"].shape == (3, 4) and (saved(given)["rates"] >= 0).all()
+    here(tmp_path / "again", *groups, *SMALL[core], base=PICTURES)  # draws of the readout included
+    again = torch.load(tmp_path / "again" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert same(dict(weights), dict(again))
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(ROOT / "conf")):
+        return compose("train", overrides=["data=antolik_v1", "paths.output_dir=out", *overrides])
+
+
+@pytest.mark.parametrize("experiment", ["sensorium", "ln", "v1t", "klindt"])
+def test_experiments_are_what_they_say(experiment):
+    cfg = composed(f"experiment=core_readout_{experiment}")
+    check_config(cfg, known=set(cfg))
+    spec = DataSpec("lurz", kind="images", n_out=10, image_shape=(1, 36, 64), mean_rates=(1.0,) * 10)
+    net = instantiate(cfg.model, spec=spec).net
+    parameters = sum(p.numel() for p in net.parameters())
+    if experiment == "sensorium":  # core, then position, matrix, features and bias of each neuron
+        assert parameters == 39_680 + 10 * (2 + 4 + 64 + 1)
+        assert net.core.layers[0][1].momentum == 0.9 and net.output == "elu"
+    if experiment == "ln":
+        assert not any(isinstance(layer, torch.nn.ELU) for layer in net.core.modules())
+    if experiment == "v1t":
+        assert net.core.out_shape == (156, 29, 57) and len(net.core.blocks) == 4
+    if experiment == "klindt":
+        assert net.core.out_shape == (48, 24, 52)
+        assert parameters == 48 * 169 + 2 * 48 * 48 * 9 + 3 * 2 * 48 + 10 * (24 * 52 + 48 + 1)
