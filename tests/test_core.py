@@ -53,10 +53,12 @@ def test_laplacian_energy():
     spike = torch.zeros(1, 1, 5, 5)
     spike[0, 0, 2, 2] = 3.0
     assert laplacian_energy(spike).item() == pytest.approx(20)  # 4^2 + 4 * (-1)^2, whatever the height
-    ramp = torch.arange(5.0).expand(2, 3, 5, 5)
-    assert laplacian_energy(ramp).item() == pytest.approx(0, abs=1e-10)
+    flat = torch.ones(2, 3, 5, 5)  # falls off at its edges: by 1 beside each of 12 pixels, by 2 at the 4 corners
+    assert laplacian_energy(flat).item() == pytest.approx((12 * 1 + 4 * 4) / 25)
     checkers = 1 - 2 * ((torch.arange(5)[:, None] + torch.arange(5)) % 2).float()[None, None]
-    assert laplacian_energy(checkers).item() == pytest.approx(64 * 9 / 25)  # |L * w| = 8 at the 9 inner pixels
+    assert laplacian_energy(checkers).item() == pytest.approx((9 * 8**2 + 12 * 7**2 + 4 * 6**2) / 25)
+    bump = torch.exp(-(torch.arange(-4.0, 5) ** 2) / 8)
+    assert laplacian_energy(bump.outer(bump)[None, None]) < 0.3 < laplacian_energy(torch.randn(1, 1, 9, 9))
     weight = torch.randn(4, 2, 7, 7)
     for scale in (1e-3, 7.0, -100.0):
         torch.testing.assert_close(laplacian_energy(scale * weight), laplacian_energy(weight))
@@ -127,7 +129,6 @@ def test_vit_parameters():
         (lambda: ConvCore((1, 31, 31), layers=0), "core.layers=0"),
         (lambda: ConvCore((1, 31, 31), kernel=4), "core.kernel"),
         (lambda: ConvCore((1, 31, 31), group_sparsity=1.0), "depth_separable=false"),
-        (lambda: ConvCore((1, 31, 31), first_kernel=1, laplace=1.0), "core.laplace"),
         (lambda: ViTCore((1, 31, 31), patch=40), "core.patch=40"),
         (lambda: ViTCore((1, 31, 31), channels=10, heads=4), "core.heads=4"),
     ],

@@ -70,8 +70,6 @@ class ConvCore(nn.Module):
             )
         if group_sparsity and depth_separable:
             raise ValueError("core.group_sparsity needs core.depth_separable=false")
-        if laplace and first_kernel < 3:
-            raise ValueError("core.laplace needs a core.first_kernel of 3 pixels at least")
         self.laplace, self.group_sparsity = laplace, group_sparsity
         self.out_shape = (channels, height, width)
         first = nn.Conv2d(image_shape[0], channels, first_kernel, stride=stride, padding=padding, bias=False)
@@ -112,17 +110,17 @@ class ConvCore(nn.Module):
 def laplacian_energy(weight: Tensor) -> Tensor:
     """How rough kernels are: energy of their Laplacian over their own, ``sum |L * w|^2 / sum |w|^2``.
 
-    Scale-invariant (``LaplaceL2norm`` of sinzlab/neuralpredictors). ``L`` is the 5-point Laplacian, taken inside the
-    kernel, so that nothing is said of its edge.
+    Scale-invariant (``LaplaceL2norm`` of sinzlab/neuralpredictors). ``L`` is the 5-point Laplacian; beyond its edges a
+    kernel counts as zero. Taken inside the kernel only, it leaves the outermost pixels free, and they turn to noise.
 
     Args:
-        weight: (K, C, k, k) kernels of 3 pixels at least.
+        weight: (K, C, k, k) kernels.
 
     Returns:
         A scalar between 0 and 64.
     """
     kernel = weight.new_tensor([[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]])
-    rough = F.conv2d(weight.flatten(0, 1)[:, None], kernel[None, None])
+    rough = F.conv2d(weight.flatten(0, 1)[:, None], kernel[None, None], padding=1)
     return rough.square().sum() / weight.square().sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
 
