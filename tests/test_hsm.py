@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from runs import checkpoint, here, record
 
 from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.contracts import DataSpec
@@ -188,3 +189,22 @@ def test_planted_centers_are_found():
     assert distance.min(0).values.max() < 0.5, found
     predicted, true = model.net.eval()(images[450:])["rates"].detach(), rates[450:]
     assert 1 - (predicted - true).square().mean() / true.var(0).mean() > 0.9  # of the variance that can be explained
+
+
+TWIN = ["data=antolik_v1", "data.simulate=true", "data.batch_size=64", "trainer=cpu", "logger=csv", "callbacks=minimal"]
+
+
+@pytest.mark.parametrize("model", ["hsm", "hsm_qn", "lnp"])
+def test_runs_on_the_twin_beat_the_mean_and_a_checkpoint_holds_the_model(tmp_path, model):
+    size = ["data.twin={train_images: 300, neurons: 8, dogs: 2, noise: 0.5}", f"paths.data={tmp_path}"]
+    few = {
+        "hsm": ["trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10", "model.optimizer.lr=0.05"],
+        "hsm_qn": ["model.restarts=2", "model.iterations=60"],
+        "lnp": ["model.strengths=[0.1,1.0]"],
+    }[model]
+    run = here(tmp_path, f"model={model}", *TWIN, *size, *few, "baselines=null", base=[])
+    assert run.score == pytest.approx(record(run.folder)["metrics"]["val/corr"]) and run.score > 0.3
+    saved = checkpoint(run.folder, "best.ckpt")
+    again = instantiate(composed(f"model={model}").model, spec=DataSpec.from_dict(saved["neuro_lightning"]["spec"]))
+    state = {name.removeprefix("net."): value for name, value in saved["state_dict"].items() if name[:4] == "net."}
+    again.net.load_state_dict(state)
