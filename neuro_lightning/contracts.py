@@ -86,6 +86,23 @@ def rates_of(output: Output) -> Tensor:
     return output["rates"] if "rates" in output else output["log_rates"].exp()
 
 
+def respond(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
+    """What a network says of a batch.
+
+    A network sees the inputs alone, unless it says of itself ``by_condition = True``: then it is told each trial's
+    condition too. That is for traces, whose condition is the imaging plane: planes have neurons of their own.
+
+    Args:
+        net: inputs, or inputs and condition (B,) -> output.
+        batch: with what it needs.
+        inputs: in place of the batch's, on another device, say, or masked.
+    """
+    inputs = batch["inputs"] if inputs is None else inputs
+    if getattr(net, "by_condition", False):
+        return net(inputs, batch["condition"].to(inputs.device))
+    return net(inputs)
+
+
 def with_link(values: Tensor, kind: str) -> Output:
     """A linear readout's values as the output that fits the data: log-rates of spikes, expected values of traces."""
     return {"log_rates": values} if kind == "spikes" else {"rates": values}
@@ -109,6 +126,7 @@ class DataSpec:
         behavior_kind: ``velocity`` (decoded bin by bin), ``interval`` (dmfc_rsg's trial columns) or ``none``.
         decode_groups: groups of trials M that are decoded apart.
         n_conditions: conditions with a target PSTH, 0 without.
+        nonnegative: whether no target of the training split is below zero: rates are, z-scores are not.
         image_shape: (C, H, W) of images.
         n_repeats: the largest number of repeats R of an image in any split, 0 without repeats.
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
@@ -129,6 +147,7 @@ class DataSpec:
     behavior_kind: str = "none"
     decode_groups: int = 1
     n_conditions: int = 0
+    nonnegative: bool = True
     image_shape: tuple[int, ...] = ()
     n_repeats: int = 0
     angle_period: int = 0

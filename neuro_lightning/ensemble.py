@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from neuro_lightning.checkpoint import Saved, load_checkpoint
-from neuro_lightning.contracts import DataSpec, rates_of
+from neuro_lightning.contracts import DataSpec, rates_of, respond
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 
@@ -45,7 +45,10 @@ def predict_rates(
 ) -> np.ndarray:
     """Expected values of a split's targets, (B, L, N) or (B, N) float32 in the order of the trial table."""
     model = model.to(device).eval()
-    parts = [rates_of(model(batch["inputs"].to(device).float())).cpu().numpy() for batch in data.eval_dataloader(split)]
+    parts = [
+        rates_of(respond(model, batch, batch["inputs"].to(device).float())).cpu().numpy()
+        for batch in data.eval_dataloader(split)
+    ]
     return np.concatenate(parts)
 
 
@@ -91,5 +94,8 @@ def predict_latents(
 ) -> np.ndarray | None:
     """The latents of every trial of a split, (B, L, D) float32 in the order of the trial table; None without any."""
     model = model.to(device).eval()
-    parts = [model(batch["inputs"].to(device).float()).get("latents") for batch in data.eval_dataloader(split)]
+    parts = [
+        respond(model, batch, batch["inputs"].to(device).float()).get("latents")
+        for batch in data.eval_dataloader(split)
+    ]
     return None if parts[0] is None else torch.cat([part.cpu() for part in parts]).numpy()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from neuro_lightning.contracts import Batch, Output
+from neuro_lightning.contracts import Batch, Output, respond
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.metrics.collection import build_metrics
 
@@ -50,7 +50,7 @@ def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") 
     dtype = next((weight.dtype for weight in net.parameters()), torch.float32)
 
     def predict(batch: Batch, split: str) -> Output:
-        output = net(batch["inputs"].to(device, dtype))
+        output = respond(net, batch, batch["inputs"].to(device, dtype))
         return {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
 
     return predict

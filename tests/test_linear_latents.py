@@ -6,7 +6,7 @@ import torch
 from runs import TESTS, here, record
 from sklearn import decomposition
 
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import DataSpec, respond
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.factors import factor_analysis, principal_components
 from neuro_lightning.models.linear_latents import PCA, FactorAnalysis
@@ -109,7 +109,7 @@ def test_held_out_neurons_are_predicted_and_never_seen(model):
     error = (output["rates"] - signal[30:]).square().mean((0, 1)) / signal.var((0, 1))
     assert float(error[15:].max()) < 0.2 and float(error[:15].max()) < 0.3
     torch.testing.assert_close(
-        output["rates"][..., :15], fitted.net.mean + output["latents"] @ fitted.net.loadings[:, :15]
+        output["rates"][..., :15], fitted.net.mean + output["latents"] @ fitted.net.loadings[0, :, :15]
     )
 
 
@@ -162,3 +162,21 @@ def test_as_baselines_they_have_as_many_latents_as_the_model(tmp_path):
     here(tmp_path / "pca", "model=pca", "model.n_components=2", base=TRACES)
     expected = {name.split("/")[1]: v for name, v in record(tmp_path / "pca")["metrics"].items() if "val/" in name}
     assert found[2]["pca"]["val"] == pytest.approx({k: v for k, v in expected.items() if k != "loss"}, rel=1e-6)
+
+
+@pytest.mark.parametrize("model", [PCA, FactorAnalysis])
+def test_planes_may_have_components_of_their_own(model):
+    """Two planes with unrelated loadings: their own maps equal two separate fits, and one map serves them worse."""
+    parts = [planted(n=1000, seed=seed)[0].float().unflatten(0, (20, 50)) for seed in (1, 2)]
+    x, plane = torch.cat(parts), torch.arange(2).repeat_interleave(20)
+    batch = {"inputs": x[..., :15], "targets": x, "mask": torch.ones_like(x, dtype=torch.bool), "condition": plane}
+    own, shared = (model(spec(15, 5, decode_groups=2), n_components=3, per_plane=which) for which in (True, False))
+    for fitted in (own, shared):
+        fitted.fit_net(OneBatch([batch]))
+    rates = respond(own.net, batch)["rates"]
+    for k, part in enumerate(parts):
+        alone = model(spec(15, 5), n_components=3)
+        alone.fit_net(dataset(part, 15))
+        torch.testing.assert_close(rates[plane == k], alone.net(part[..., :15])["rates"])
+    errors = [(respond(net, batch)["rates"] - x).square().mean() for net in (own.net, shared.net)]
+    assert errors[0] < 0.5 * errors[1]

@@ -420,6 +420,7 @@ def test_the_simulated_road(tmp_path):
     run = here(
         tmp_path / "run", "data=stringer_spontaneous", "data.simulate=true", f"paths.data={data}",
         f"paths.cache={data}/cache", "model=mean", "trainer=cpu", "trainer.max_epochs=1", "logger=csv",
+        "data.window=null", "data.stride=null",
         "callbacks=minimal", "++trainer.enable_progress_bar=false", "baselines=null", base=[],
     )  # fmt: skip
     assert (data / "simulated/stringer_spontaneous/seed_0/stringer_spontaneous.npy").is_file()

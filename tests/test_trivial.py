@@ -5,7 +5,7 @@ import pytest
 import torch
 from runs import TESTS, TINY, here, record
 
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import DataSpec, respond
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import mse
 from neuro_lightning.models.trivial import FLOOR, Constant, Mean, Zero
@@ -53,6 +53,19 @@ def test_on_traces():
     assert found["Zero", None] == [0, 0, 0] and found["Constant", 2.5] == [2.5] * 3
     assert found["Constant", None] == pytest.approx([overall] * 3)
     assert found["Mean", None] == pytest.approx([13.5, 11.5, overall]), "a neuron never observed gets the mean of all"
+
+
+def test_each_plane_has_means_of_its_own():
+    data = sequences()
+    data.batch["condition"] = torch.tensor([1, 0])
+    model = Mean(DataSpec("x", kind="traces", n_in=2, n_out=1, n_bins=4, decode_groups=2))
+    model.fit_net(data)
+    told = {"inputs": torch.zeros(3, 9, 2), "condition": torch.tensor([0, 1, 0])}
+    rates = respond(model.net, told)["rates"]
+    overall = np.mean([6, 9, 12, 15, 18, 21, 1, 4, 7, 10, 13, 16, 19, 22])
+    assert rates.shape == (3, 9, 3) and (rates == rates[:, :1]).all() and (rates[0] == rates[2]).all()
+    assert rates[0, 0].tolist() == pytest.approx([16.5, 17.5, overall])
+    assert rates[1, 0].tolist() == pytest.approx([7.5, 5.5, overall])
 
 
 def test_on_images():

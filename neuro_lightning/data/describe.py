@@ -22,6 +22,7 @@ def describe(recording: Recording) -> DataSpec:
         "kind": recording.kind,
         "mean_rates": tuple(mean_rates(train).tolist()),
         "unit_ids": tuple(int(unit) for unit in recording.unit_ids),
+        "nonnegative": nonnegative(train),
         "true_rates": train.rates is not None,
         "simulated": recording.simulated,
     }
@@ -83,6 +84,12 @@ def mean_rates(train: Split) -> np.ndarray:
         return total / np.maximum(seen.sum(0), 1)
     parts = [train.heldin] + ([] if train.heldout is None else [train.heldout])
     return np.concatenate([np.nan_to_num(np.nanmean(part, axis=(0, 1), dtype=np.float64)) for part in parts])
+
+
+def nonnegative(train: Split) -> bool:
+    """Whether no observed target is below zero."""
+    parts = [train.responses] if isinstance(train, ImageTrials) else [train.heldin, train.heldout]
+    return all(part is None or not part.size or bool(np.nanmin(part, initial=0.0) >= 0) for part in parts)
 
 
 def check_splits(recording: Recording) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
+from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of, respond
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
@@ -68,6 +68,9 @@ class PopulationModule(pl.LightningModule):
         """Inputs of any dtype -> the network's output."""
         return self.net(inputs.to(self.dtype))
 
+    def _respond(self, batch: Batch) -> Output:
+        return respond(self.net, batch, batch["inputs"].to(self.dtype))
+
     # ---- training
 
     def training_step(self, batch: Batch | list[Batch], batch_idx: int) -> Tensor | None:
@@ -104,7 +107,7 @@ class PopulationModule(pl.LightningModule):
             inputs, scored = self.masking(inputs)
             mask = mask.clone()
             mask[:, : inputs.shape[1], : self.spec.n_in] &= scored
-        output = self.net(inputs)
+        output = respond(self.net, batch, inputs)
         self._check_shape(output, batch)
         total, count = self.loss(output, batch["targets"], mask, self.spec)
         terms = output.get("losses", {})
@@ -199,7 +202,7 @@ class PopulationModule(pl.LightningModule):
                 self.metrics[split] = metrics.to(self.device)
 
     def _evaluate(self, batch: Batch, split: str, dataloader_idx: int) -> None:
-        output, metrics = self(batch["inputs"]), self.metrics[split]
+        output, metrics = self._respond(batch), self.metrics[split]
         self._check_shape(output, batch)
         if dataloader_idx > 0:  # the training trials, from which velocity is decoded
             metrics["scores"].update_train(output, batch)
@@ -241,7 +244,7 @@ class PopulationModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Expected values of the targets, in spikes per bin for spikes, with the trials' numbers."""
-        output = self(batch["inputs"])
+        output = self._respond(batch)
         return {
             "index": batch["index"],
             "rates": rates_of(output),

@@ -25,40 +25,44 @@ class LinearLatentsNet(nn.Module):
         n_in: neurons that are shown.
         n_neurons: all neurons N, of which those shown come first.
         latent_dim: latents D.
+        n_groups: imaging planes with a map of their own; 1 for one that all share.
     """
 
-    def __init__(self, n_in: int, n_neurons: int, latent_dim: int) -> None:
+    def __init__(self, n_in: int, n_neurons: int, latent_dim: int, n_groups: int = 1) -> None:
         super().__init__()
-        self.n_in = n_in
-        self.register_buffer("mean", torch.zeros(n_in))
-        self.register_buffer("encoder", torch.zeros(n_in, latent_dim))
-        self.register_buffer("loadings", torch.zeros(latent_dim, n_neurons))
-        self.register_buffer("bias", torch.zeros(n_neurons))
+        self.n_in, self.by_condition = n_in, n_groups > 1
+        self.register_buffer("mean", torch.zeros(n_groups, 1, n_in))
+        self.register_buffer("encoder", torch.zeros(n_groups, n_in, latent_dim))
+        self.register_buffer("loadings", torch.zeros(n_groups, latent_dim, n_neurons))
+        self.register_buffer("bias", torch.zeros(n_groups, 1, n_neurons))
 
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) traces -> rates (B, T, N) and latents (B, T, D)."""
-        latents = (inputs - self.mean) @ self.encoder
-        return {"rates": latents @ self.loadings + self.bias, "latents": latents}
+    def forward(self, inputs: Tensor, condition: Tensor | None = None) -> Output:
+        """(B, T, N_in) traces, and the plane of each (B,) -> rates (B, T, N) and latents (B, T, D)."""
+        maps = (self.mean, self.encoder, self.loadings, self.bias)
+        mean, encoder, loadings, bias = (part[condition] for part in maps) if self.by_condition else maps
+        latents = (inputs - mean) @ encoder
+        return {"rates": latents @ loadings + bias, "latents": latents}
 
     @torch.no_grad()
-    def set(self, factors: Factors, readout: Tensor, bias: Tensor) -> None:
-        """Take over fitted factors of the shown neurons, and the map (D, N_out), (N_out,) to those held out."""
-        self.mean.copy_(factors.mean)
-        self.encoder.copy_(factors.encoder)
-        self.loadings.copy_(torch.cat([factors.loadings, readout], dim=1))
-        self.bias.copy_(torch.cat([factors.mean, bias]))
+    def set(self, group: int, factors: Factors, readout: Tensor, bias: Tensor) -> None:
+        """Take over fitted factors of a group's shown neurons, and the map (D, N_out), (N_out,) to those held out."""
+        self.mean[group] = factors.mean
+        self.encoder[group] = factors.encoder
+        self.loadings[group] = torch.cat([factors.loadings, readout], dim=1)
+        self.bias[group] = torch.cat([factors.mean, bias])
 
 
 class LinearLatents(FittedModule):
     """What :class:`PCA` and :class:`FactorAnalysis` share.
 
-    The bins of all training sequences are pooled: recordings that share a network (the imaging planes of one session)
-    share the components too. Held-out neurons are predicted from the latents by ridge regression, its penalty chosen by
+    The bins of all training sequences are pooled: imaging planes that share a network share the components too, unless
+    each is to have its own. Held-out neurons are predicted from the latents by ridge regression, its penalty chosen by
     cross-validation over stretches of time.
 
     Args:
         spec: what to know of the data.
         n_components: latents; more than there are neurons to show make no difference.
+        per_plane: each imaging plane has components of its own.
 
     Raises:
         ConfigError: fewer than one component.
@@ -66,10 +70,11 @@ class LinearLatents(FittedModule):
 
     kinds: ClassVar[tuple[str, ...]] = ("traces",)
 
-    def __init__(self, spec: DataSpec, *, n_components: int) -> None:
+    def __init__(self, spec: DataSpec, *, n_components: int, per_plane: bool = False) -> None:
         if n_components < 1:
             raise ConfigError(f"n_components={n_components}: there must be at least one")
-        super().__init__(LinearLatentsNet(spec.n_in, spec.n_neurons, min(n_components, spec.n_in)), spec)
+        groups = spec.decode_groups if per_plane else 1
+        super().__init__(LinearLatentsNet(spec.n_in, spec.n_neurons, min(n_components, spec.n_in), groups), spec)
         self.n_components = min(n_components, spec.n_in)
 
     @classmethod
@@ -83,9 +88,12 @@ class LinearLatents(FittedModule):
 
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
         """Fit the network on the training sequences alone."""
-        x, y = _rows(train[list(range(len(train)))], self.spec)
-        factors = self.factors(x)
-        self.net.set(factors, *_regress((x - factors.mean) @ factors.encoder, y))
+        batch = train[list(range(len(train)))]
+        for group in range(len(self.net.encoder)):
+            chosen = batch["condition"] == group if self.net.by_condition else slice(None)
+            x, y = _rows({name: batch[name][chosen] for name in ("inputs", "targets", "mask")}, self.spec)
+            factors = self.factors(x)
+            self.net.set(group, factors, *_regress((x - factors.mean) @ factors.encoder, y))
 
 
 class PCA(LinearLatents):
@@ -94,6 +102,7 @@ class PCA(LinearLatents):
     Args:
         spec: what to know of the data.
         n_components: latents; more than there are neurons to show make no difference.
+        per_plane: each imaging plane has components of its own.
     """
 
     def factors(self, x: Tensor) -> Factors:
@@ -110,11 +119,14 @@ class FactorAnalysis(LinearLatents):
     Args:
         spec: what to know of the data.
         n_components: latents; more than there are neurons to show make no difference.
+        per_plane: each imaging plane has factors of its own.
         max_iterations: of the maximum-likelihood fit.
     """
 
-    def __init__(self, spec: DataSpec, *, n_components: int, max_iterations: int = 200) -> None:
-        super().__init__(spec, n_components=n_components)
+    def __init__(
+        self, spec: DataSpec, *, n_components: int, per_plane: bool = False, max_iterations: int = 200
+    ) -> None:
+        super().__init__(spec, n_components=n_components, per_plane=per_plane)
         self.max_iterations = max_iterations
 
     def factors(self, x: Tensor) -> Factors:

@@ -19,18 +19,21 @@ class TrivialNet(nn.Module):
 
     Args:
         spec: what to know of the data.
+        n_groups: imaging planes, whose neurons are different ones.
     """
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, n_groups: int = 1) -> None:
         super().__init__()
-        self.kind, self.n_forward = spec.kind, spec.n_forward
-        self.register_buffer("values", torch.zeros(spec.n_neurons))
+        self.kind, self.n_forward, self.by_condition = spec.kind, spec.n_forward, n_groups > 1
+        self.register_buffer("values", torch.zeros(n_groups, spec.n_neurons))
 
-    def forward(self, inputs: Tensor) -> Output:
+    def forward(self, inputs: Tensor, condition: Tensor | None = None) -> Output:
         """(B, T, N_in) or (B, C, H, W) -> (B, L, N) or (B, N); log-rates of spikes, else rates."""
-        bins = () if self.kind == "images" else (inputs.shape[1] + self.n_forward,)
         values = self.values.clamp_min(FLOOR).log() if self.kind == "spikes" else self.values
-        return with_link(values.expand(len(inputs), *bins, -1), self.kind)
+        values = values[condition] if self.by_condition else values.expand(len(inputs), -1)
+        if self.kind != "images":
+            values = values[:, None].expand(-1, inputs.shape[1] + self.n_forward, -1)
+        return with_link(values, self.kind)
 
 
 class Zero(FittedModule):
@@ -76,6 +79,8 @@ class Constant(FittedModule):
 class Mean(FittedModule):
     """Each neuron's mean: what is gained over it is all that a model says about time, stimulus or population.
 
+    Imaging planes have neurons of their own, and each of those a mean.
+
     Args:
         spec: what to know of the data.
     """
@@ -83,14 +88,18 @@ class Mean(FittedModule):
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces", "images")
 
     def __init__(self, spec: DataSpec) -> None:
-        super().__init__(TrivialNet(spec), spec)
+        super().__init__(TrivialNet(spec, spec.decode_groups if spec.kind == "traces" else 1), spec)
 
     @torch.no_grad()
     def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
         """Each neuron's mean over its observed training targets; one never observed gets the mean of all."""
-        total, count = _observed(train[list(range(len(train)))])
+        batch = train[list(range(len(train)))]
+        total, count = _observed(batch)
         overall = total.sum() / count.sum().clamp_min(1)
-        self.net.values.copy_(torch.where(count > 0, total / count.clamp_min(1), overall))
+        for group, values in enumerate(self.net.values):
+            if self.net.by_condition:
+                total, count = _observed({k: batch[k][batch["condition"] == group] for k in ("targets", "mask")})
+            values.copy_(torch.where(count > 0, total / count.clamp_min(1), overall))
 
 
 def _observed(batch: Batch) -> tuple[Tensor, Tensor]:

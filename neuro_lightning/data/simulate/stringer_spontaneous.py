@@ -19,7 +19,7 @@ import numpy as np
 from neuro_lightning.data.stringer.files import NAME
 from neuro_lightning.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 NEURONS = (82, 85, 83, 87, 83, 78, 72, 70, 67)

@@ -1,0 +1,43 @@
+"""Every model meets every kind of data: it runs there, or it is refused in one line that says why."""
+
+import math
+from pathlib import Path
+
+import pytest
+from runs import TINY, here, record
+
+from neuro_lightning.errors import ConfigError
+
+MODELS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/model").glob("*.yaml") if p.stem[0] != "_")
+TRIVIAL = {"mean", "zero", "constant"}
+IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
+RUNS = {
+    "tiny": {"gru", "lstm_autoencoder", "smoothing", "mean", "constant"},
+    "tiny_traces": {"gru", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
+    "pictures": IMAGES,
+    "pictures data.offset=-2": IMAGES - {"lnp"},  # z-scored responses, say: no Poisson likelihood
+}
+SMALL = {"cnn": ["model.dense=[{units: 8}]", "model.conv=[{filters: 4, kernel: 3}]"], "hsm_qn": ["model.restarts=1"]}
+
+
+def base(data: str) -> list[str]:
+    kept = [word for word in TINY if not word.startswith(("data=", "model", "trusted"))]
+    return [*kept, *f"data={data}".split(), "trusted=[tiny,pictures,tiny_traces]", "trainer.max_epochs=1"]
+
+
+def test_every_model_is_in_the_table():
+    assert set(MODELS) == set().union(*RUNS.values())
+
+
+@pytest.mark.parametrize("data", RUNS)
+@pytest.mark.parametrize("model", MODELS)
+def test_it_runs_or_says_why_not(tmp_path, data, model):
+    words = [f"model={model}", *SMALL.get(model, [])]
+    if model in RUNS[data]:
+        run = here(tmp_path, *words, base=base(data))
+        assert math.isfinite(run.score) and record(run.folder)["status"] == "finished"
+        assert (run.folder / "checkpoints" / "best.ckpt").is_file()
+        return
+    with pytest.raises(ConfigError, match="cannot run on") as refused:
+        here(tmp_path, *words, base=base(data))
+    assert "\n" not in str(refused.value) and record(tmp_path)["status"] == "failed"
