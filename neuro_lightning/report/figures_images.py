@@ -151,10 +151,10 @@ def tuning_figure(
     *,
     neurons: Sequence[int],
     period: float = 2 * np.pi,
-    n_bins: int = 24,
+    n_bins: int | None = None,
     simulated: bool = False,
 ) -> Figure:
-    """Tuning to the stimulus's direction: mean observed response in bins of angle, and what the model predicts.
+    """Tuning to the stimulus's angle: mean observed response in bins of it, and what the model predicts.
 
     Args:
         angle: (B,) radians.
@@ -162,23 +162,27 @@ def tuning_figure(
         predicted: (B, N), or None.
         neurons: (n,) the neurons to show.
         period: radians after which stimuli repeat: pi for static gratings.
-        n_bins: of angle.
+        n_bins: of angle; None is 8 to 24, by the number of trials.
         simulated: whether the data are simulated.
     """
     columns = min(max(len(neurons), 1), 4)
     rows = -(-max(len(neurons), 1) // columns)
+    n_bins = n_bins or int(np.clip(len(angle) // 8, 8, 24))
+    name = "orientation" if period < 1.5 * np.pi else "direction"
     place = np.minimum((np.mod(angle, period) / period * n_bins).astype(int), n_bins - 1)
     degrees = (np.arange(n_bins) + 0.5) / n_bins * np.degrees(period)
     with style():
         figure, axes = new_figure(
-            0.8 + 1.85 * columns, 0.8 + 1.5 * rows, "Tuning to the stimulus's direction", simulated=simulated,
+            0.8 + 1.85 * columns, 0.8 + 1.5 * rows, f"Tuning to the stimulus's {name}", simulated=simulated,
             rows=rows, columns=columns, sharex=True,
         )  # fmt: skip
         for panel, neuron in zip(axes.flat, neurons, strict=False):
             mean, error = _binned(observed[:, neuron], place, n_bins)
             panel.errorbar(degrees, mean, error, fmt="o", ms=2.5, color=TRUE, lw=0.8, label="observed, mean ± s.e.m.")
             if predicted is not None:
-                panel.plot(degrees, _binned(predicted[:, neuron], place, n_bins)[0], color=MODEL, label="predicted")
+                curve, _ = _binned(predicted[:, neuron], place, n_bins)
+                seen = np.isfinite(curve)
+                panel.plot(degrees[seen], curve[seen], color=MODEL, label="predicted")
             panel.set_title(f"neuron {neuron}", color="#555555")
             panel.set_xticks(np.linspace(0, np.degrees(period), 5))
         for panel in axes.flat[len(neurons) :]:
@@ -187,7 +191,7 @@ def tuning_figure(
             note(axes[0, 0], "no neurons")
             return figure
         for panel in axes[-1]:
-            panel.set_xlabel("direction (degrees)")
+            panel.set_xlabel(f"{name} (degrees)")
         for panel in axes[:, 0]:
             panel.set_ylabel("response")
         handles, labels = axes[0, 0].get_legend_handles_labels()
