@@ -128,6 +128,8 @@ class DataSpec:
         n_conditions: conditions with a target PSTH, 0 without.
         nonnegative: whether no target of the training split is below zero: rates are, z-scores are not.
         image_shape: (C, H, W) of images.
+        image_mean: mean of the training images' pixels.
+        image_std: their standard deviation.
         n_repeats: the largest number of repeats R of an image in any split, 0 without repeats.
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
@@ -149,6 +151,8 @@ class DataSpec:
     n_conditions: int = 0
     nonnegative: bool = True
     image_shape: tuple[int, ...] = ()
+    image_mean: float = 0.0
+    image_std: float = 1.0
     n_repeats: int = 0
     angle_period: int = 0
     true_rates: bool = False

@@ -7,6 +7,7 @@ Neither value nor gradient sees what lies outside the mask, NaN included.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -51,8 +52,7 @@ def poisson_normalised(output: Output, targets: Tensor, mask: Tensor, spec: Data
         The sum over the mask, and the number of samples (trials or images) with anything observed.
     """
     nll, mask = _poisson_terms(output, targets, mask)
-    mean = torch.tensor(spec.mean_rates, dtype=nll.dtype, device=nll.device).clamp_min(1e-8)
-    return (nll / mean).sum(), mask.flatten(1).any(1).sum().to(nll.dtype)
+    return (nll / _scales(spec.mean_rates, nll.dtype, nll.device)).sum(), mask.flatten(1).any(1).sum().to(nll.dtype)
 
 
 def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -72,9 +72,49 @@ def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[
     return (values - targets).square().sum(), mask.sum().to(values.dtype)
 
 
+def gaussian(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """Squared error summed over neurons, mean over samples: NDN3's Gaussian loss.
+
+    Its value is of the order of the number of neurons, as that of :func:`poisson_normalised`.
+
+    Args:
+        output: of the network.
+        targets: of any dtype, anything where ``mask`` is False.
+        mask: bool like ``targets``.
+        spec: what to know of the data; not used.
+
+    Returns:
+        The sum over the mask, and the number of samples (trials or images) with anything observed.
+    """
+    total, count = mse(output, targets, mask, spec)
+    return total, mask.flatten(1).any(1).sum().to(count.dtype)
+
+
+def auto(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """:func:`poisson`, or :func:`mse` where targets may be negative, as z-scored responses are."""
+    return (poisson if spec.nonnegative else mse)(output, targets, mask, spec)
+
+
+def auto_normalised(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """:func:`poisson_normalised`, or :func:`gaussian` where targets may be negative."""
+    return (poisson_normalised if spec.nonnegative else gaussian)(output, targets, mask, spec)
+
+
+def needs_positive(loss: Loss | None, spec: DataSpec) -> bool:
+    """Whether a loss has no meaning for rates below zero; ``loss`` may be a partial of one."""
+    function = getattr(loss, "func", loss)
+    return function in (poisson, poisson_normalised) or (function in (auto, auto_normalised) and spec.nonnegative)
+
+
 def default_loss(spec: DataSpec) -> Loss:
     """Poisson for spikes, squared error for everything else."""
     return poisson if spec.kind == "spikes" else mse
+
+
+@functools.lru_cache(maxsize=16)
+def _scales(mean_rates: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # made in a validation, it must still serve in training
+        return torch.tensor(mean_rates, dtype=dtype, device=device).clamp_min(1e-8)
 
 
 def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

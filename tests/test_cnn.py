@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -122,10 +123,10 @@ def test_a_wrong_layer_is_named(wrong, message):
 
 
 def test_a_rectified_output_is_refused_where_responses_are_negative():
-    assert rectifier("auto", spec()) == "relu" and rectifier("auto", spec(mean=-0.1)) == "none"
+    assert rectifier("auto", spec()) == "relu" and rectifier("auto", replace(spec(), nonnegative=False)) == "none"
     assert rectifier("softplus", spec()) == "softplus" and rectifier("none", spec()) == "none"
     with pytest.raises(ConfigError, match=r"responses of pictures are: give model.output=none"):
-        rectifier("relu", spec(mean=-0.1))
+        rectifier("relu", replace(spec(), nonnegative=False))
 
 
 # ---- in a run

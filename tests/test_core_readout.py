@@ -105,9 +105,12 @@ def test_filters_are_those_of_the_first_stage():
 
 
 def test_what_cannot_be_meant_is_refused():
-    zscored = DataSpec("gratings", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1e-9, -1e-9))
-    with pytest.raises(ConfigError, match=r"responses in gratings are: take model\.output=identity"):
-        model(spec=zscored)
+    zscored = DataSpec(
+        "gratings", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1e-9, -1e-9), nonnegative=False
+    )
+    assert model(spec=zscored).net.output == "identity" and model().net.output == "elu"
+    with pytest.raises(ConfigError, match=r"responses in gratings are: take model\.output=auto"):
+        model(spec=zscored, output="elu")
     with pytest.raises(ConfigError, match=r"take loss@model\.loss=mse"):
         model(spec=zscored, output="identity", loss=partial(losses.poisson))
     model(spec=zscored, output="identity", loss=partial(losses.mse))

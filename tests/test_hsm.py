@@ -1,5 +1,6 @@
 """HSM and its relatives: sizes, penalties, refusals, every experiment's network, and recovery of a planted one."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import mse, poisson_normalised
+from neuro_lightning.losses import auto_normalised, mse, poisson_normalised
 from neuro_lightning.models.hsm import HSM, HSMNet, QuasiNewtonHSM
-from neuro_lightning.nn.hsm_layers import Conv, Dense, DoG, Layer, n_units
+from neuro_lightning.nn.hsm_layers import Conv, Dense, DoG, Layer, LinScale, n_units
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 EXPERIMENTS = sorted(path.stem for path in Path(CONF, "experiment").glob("antolik_*.yaml"))
@@ -79,7 +80,7 @@ def test_penalties_are_there_in_training_only():
 
 def test_learnt_scale_of_the_image():
     torch.manual_seed(0)
-    net = HSMNet((1, 12, 12), 6, parts(), scale_input=True).eval()
+    net = HSMNet((1, 12, 12), 6, parts(), scale=LinScale()).eval()
     images = torch.randn(2, 1, 12, 12)
     with torch.no_grad():
         plain = net(3 * images - 1)["rates"]
@@ -99,8 +100,9 @@ def test_what_figures_show():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match=r"activation=none loss@model\.loss=mse"):
-        HSM(spec(mean=-0.1), **parts(), loss=mse)
+    negative = replace(spec(), nonnegative=False)
+    with pytest.raises(ConfigError, match=r"activation=auto loss@model\.loss=auto_normalised"):
+        HSM(negative, **parts(), loss=mse)
     with pytest.raises(ConfigError, match="may be negative"):
         HSM(spec(), **parts(activation="none"), loss=partial(poisson_normalised))
     with pytest.raises(ConfigError, match="4 x 1 x 1 numbers for 6 neurons"):
@@ -112,7 +114,9 @@ def test_what_does_not_fit_is_refused():
     for layer in (partial(Dense, dropout=0.1), partial(Conv, filters=2, size=3, batch_norm=True)):
         with pytest.raises(ConfigError, match="take model=hsm"):
             QuasiNewtonHSM(spec(), first=layer, output=parts()["output"])
-    assert HSM(spec(mean=-0.1), **parts(activation="none"), loss=mse).net.layers["output"].activation == "none"
+    for data, chosen in ((negative, "none"), (spec(), "softplus")):
+        model = HSM(data, **parts(activation="auto"), loss=partial(auto_normalised))
+        assert model.net.layers["output"].activation == chosen
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

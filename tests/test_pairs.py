@@ -12,7 +12,7 @@ MODELS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/model").glob(
 TRIVIAL = {"mean", "zero", "constant"}
 IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
 RUNS = {
-    "tiny": {"gru", "lstm_autoencoder", "smoothing", "mean", "constant"},
+    "tiny": {"gru", "smoothing", "mean", "constant"},  # with forward bins, which an autoencoder has none of
     "tiny_traces": {"gru", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
     "pictures": IMAGES,
     "pictures data.offset=-2": IMAGES - {"lnp"},  # z-scored responses, say: no Poisson likelihood

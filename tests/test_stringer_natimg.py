@@ -279,7 +279,8 @@ def test_twin_has_the_real_files_layout(root):
 def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     data = module(root, simulate=True, remove_components=4)
     spec, train = data.spec, data.recording.splits["train"]
-    assert spec.kind == "images" and spec.simulated and spec.true_rates and not spec.angle_period and spec.n_repeats == 2
+    assert spec.kind == "images" and spec.simulated and spec.true_rates
+    assert not spec.angle_period and spec.n_repeats == 2
     assert spec.n_neurons == 200 and spec.image_shape == (1, 17, 67)
     slope = (train.rates * train.responses).sum() / (train.rates**2).sum()
     assert abs((train.responses - train.rates).mean()) < 0.02 and abs(slope - 1) < 0.05

@@ -171,6 +171,14 @@ class PopulationDataModule(pl.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    def transfer_batch_to_device(
+        self, batch: Batch | list[Batch], device: torch.device, dataloader_idx: int
+    ) -> Batch | list[Batch]:
+        """A batch is a dictionary of tensors: Lightning's search through any kind of nest takes longer than a step."""
+        if isinstance(batch, list):
+            return [self.transfer_batch_to_device(part, device, dataloader_idx) for part in batch]
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
     # ---- resume
 
     def state_dict(self) -> dict[str, int]:

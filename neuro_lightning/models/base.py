@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
@@ -51,11 +53,12 @@ class PopulationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net, self.spec, self.masking = net, spec, masking
-        self.loss = loss or default_loss(spec)
+        self.loss = _unguarded(loss) or default_loss(spec)
         self._optimizer, self._scheduler = optimizer, scheduler
         self.metrics = nn.ModuleDict()
         self.recipe: dict[str, Any] = {}
-        self._epoch_sums: dict[str, Any] = {}
+        self._epoch_sums: tuple[tuple[str, ...], Tensor] | None = None  # names and values
+        self._epoch_steps = 0
         self._counted: tuple[int, int] | None = None
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
 
@@ -81,16 +84,18 @@ class PopulationModule(pl.LightningModule):
         """What the trainer does in a step, for each of several batches: the same, bit for bit, at less cost."""
         optimizer, data = self.optimizers(), self.trainer.datamodule
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
+        clip, precision = self.trainer.gradient_clip_val, self.trainer.precision_plugin
+        algorithm = GradClipAlgorithmType(self.trainer.gradient_clip_algorithm or "norm")
         for i, batch in enumerate(batches, start=batch_idx * data.steps_at_once):
             if self.before_step is not None:
                 self.before_step(self.current_epoch * data.steps_per_epoch + i)
 
             def closure(batch: Batch = batch, i: int = i) -> Tensor:
                 loss = self._loss_of(batch, i)
-                optimizer.zero_grad()
-                self.manual_backward(loss)
-                if self.trainer.gradient_clip_val:
-                    self.clip_gradients(optimizer, gradient_clip_algorithm=self.trainer.gradient_clip_algorithm)
+                optimizer.optimizer.zero_grad()
+                loss.backward()  # one process and no scaled gradients: nothing is left for Lightning to do
+                if clip:
+                    precision.clip_gradients(optimizer.optimizer, clip, algorithm)
                 return loss
 
             optimizer._on_before_step()  # Lightning counts the step
@@ -121,29 +126,32 @@ class PopulationModule(pl.LightningModule):
         Some optimizers evaluate a batch more than once in a step (SAM, LBFGS): the first time counts.
         """
         dtype = torch.float64 if self.device.type != "mps" else torch.float32
-        step = torch.stack([value.detach().to(dtype) for value in values.values()])
+        step = torch.stack([value.detach() for value in values.values()]).to(dtype)
         if self._trainer is not None and self.trainer.world_size > 1:
             torch.distributed.all_reduce(step)
             step = step / self.trainer.world_size
-        means = dict(zip(values, step, strict=True))
-        if self._counted == (now := (self.current_epoch, batch_idx)):
-            return means
-        self._counted = now
-        for name, value in {**means, "steps": 1}.items():
-            self._epoch_sums[name] = self._epoch_sums.get(name, 0) + value
-        return means
+        if self._counted != (now := (self.current_epoch, batch_idx)):
+            self._counted = now
+            before = 0 if self._epoch_sums is None else self._epoch_sums[1].to(step.device)
+            self._epoch_sums = tuple(values), before + step
+            self._epoch_steps += 1
+        return dict(zip(values, step.unbind(), strict=True))
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch: the loss per scored element, the network's own terms per step."""
-        sums, self._epoch_sums = {name: float(value) for name, value in self._epoch_sums.items()}, {}
+        sums, self._epoch_sums, steps, self._epoch_steps = self._plain_sums(), None, self._epoch_steps, 0
         if not sums:  # resumed at the epoch's very end
             return
-        steps, count = sums.pop("steps"), sums.pop("count")
+        count = sums.pop("count")
         means = {f"train/{name}": value / (max(count, 1) if name == "loss" else steps) for name, value in sums.items()}
         self.log_dict(means, prog_bar=True, logger=False)
         # Lightning would write them after the checkpoints of this moment, which could then never be resumed exactly
         for logger in self.trainer.loggers:
             logger.log_metrics({**means, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
+
+    def _plain_sums(self) -> dict[str, float]:
+        names, values = self._epoch_sums or ((), torch.empty(0))
+        return dict(zip(names, values.tolist(), strict=True))
 
     def configure_optimizers(self) -> Any:
         """The optimizer and, if there is one, its schedule over all steps of the run."""
@@ -255,7 +263,7 @@ class PopulationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model with no data at hand: plain values only."""
-        sums = {name: float(value) for name, value in self._epoch_sums.items()}
+        sums = {**self._plain_sums(), "steps": self._epoch_steps}
         checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, "epoch_sums": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -279,7 +287,19 @@ class PopulationModule(pl.LightningModule):
             )
         if any(theirs[name].dtype == torch.float64 for name, _ in self.named_parameters()):
             self.double()  # Lightning loads the weights before it converts the model to double precision
-        self._epoch_sums = dict(saved.get("epoch_sums", {}))
+        sums = dict(saved.get("epoch_sums", {}))
+        self._epoch_steps = int(sums.pop("steps", 0))
+        self._epoch_sums = (tuple(sums), torch.tensor(list(sums.values()), dtype=torch.float64)) if sums else None
+
+
+def _unguarded(function: Callable | None) -> Callable | None:
+    """A function as it is: what Hydra makes a partial of checks at each call whether it may be called.
+
+    That has been asked before, when it was built; and it takes longer than a loss.
+    """
+    if not isinstance(function, functools.partial):
+        return function
+    return functools.partial(function.func, *function.args, **function.keywords)
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:

@@ -24,8 +24,8 @@ class CNN(WarmStartModule):
         conv: convolutional layers, see :class:`neuro_lightning.nn.conv.ConvLayer`.
         dense: dense layers, see :class:`neuro_lightning.nn.conv.DenseLayer`.
         logits: ``dropout`` and ``l2`` of the output layer.
-        output: ``relu``, ``softplus`` or ``none``; ``auto`` is ReLU, and none where a neuron's mean response is
-            negative, as those of z-scored responses are.
+        output: ``relu``, ``softplus`` or ``none``; ``auto`` is ReLU, and none where responses may be negative, as
+            z-scored ones are.
         output_bias: what the output layer's bias starts at: each neuron's ``mean`` response, or ``zero``.
         init_from: a checkpoint or a run's folder whose layers to begin with, or None.
         init_layers: which layers those are.
@@ -82,10 +82,9 @@ def rectifier(output: str, spec: DataSpec) -> str:
     """
     if output not in ("auto", *RECTIFIERS):
         raise ConfigError(f"model.output={output}: give auto, {', '.join(RECTIFIERS)}")
-    negative = min(spec.mean_rates, default=0.0) < 0
     if output == "auto":
-        return "none" if negative else "relu"
-    if negative and output != "none":
+        return "relu" if spec.nonnegative else "none"
+    if not spec.nonnegative and output != "none":
         raise ConfigError(
             f"model.output={output}: it is never negative, and responses of {spec.dataset} are: give model.output=none"
         )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import poisson, poisson_normalised
+from neuro_lightning.losses import needs_positive
 from neuro_lightning.models.base import PopulationModule
 
 LOWEST = 1e-3  # of the mean responses that a positive output starts at
@@ -70,7 +70,8 @@ class CoreReadout(PopulationModule):
         spec: what to know of the data.
         core: called with the image's shape (C, H, W); has ``out_shape``, ``penalties()`` and ``filters()``.
         readout: called with the core's ``out_shape`` and the number of neurons; has ``bias`` and ``penalties()``.
-        output: ``elu`` or ``softplus`` for responses that are never negative, ``identity`` for z-scored ones.
+        output: ``elu`` or ``softplus`` for responses that are never negative, ``identity`` for z-scored ones; ``auto``
+            chooses between the first and the last.
         loss: as in ``neuro_lightning.losses``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -87,17 +88,19 @@ class CoreReadout(PopulationModule):
         *,
         core: Callable[..., nn.Module],
         readout: Callable[..., nn.Module],
-        output: str = "elu",
+        output: str = "auto",
         loss: Callable | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
-        if output != "identity" and min(spec.mean_rates, default=0.0) < 0:
+        if output == "auto":
+            output = "elu" if spec.nonnegative else "identity"
+        if output != "identity" and not spec.nonnegative:
             raise ConfigError(
                 f"model.output={output} is never negative, but responses in {spec.dataset} are: "
-                "take model.output=identity loss@model.loss=mse"
+                "take model.output=auto loss@model.loss=auto"
             )
-        if output == "identity" and getattr(loss, "func", loss) in (poisson, poisson_normalised):
+        if output == "identity" and needs_positive(loss, spec):
             raise ConfigError(
                 "model.output=identity may be negative, which a Poisson loss has no meaning for: "
                 "take loss@model.loss=mse, or model.output=elu"

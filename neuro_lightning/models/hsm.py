@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import poisson, poisson_normalised
+from neuro_lightning.losses import needs_positive
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.fitted import FittedModule
 from neuro_lightning.models.quasi_newton import Fit, best_of_restarts
-from neuro_lightning.nn.hsm_layers import POSITIVE, DoG, Layer, LinScale
+from neuro_lightning.nn.hsm_layers import POSITIVE, DoG, Layer, LinScale, Standardise
 
 LayerMaker = Callable[[Sequence[int], int], Layer]
 
@@ -29,18 +30,23 @@ class HSMNet(nn.Module):
         image_shape: (C, H, W).
         n_neurons: N; what the last layer must give.
         layers: makers of the layers by name, in their order.
-        scale_input: a factor and an offset of the image, learnt (NDN3's LinScale).
+        scale: what is done to the image first.
 
     Raises:
         ConfigError: there is no layer, or the last one does not give N numbers.
     """
 
     def __init__(
-        self, image_shape: Sequence[int], n_neurons: int, layers: Mapping[str, LayerMaker], *, scale_input: bool = False
+        self,
+        image_shape: Sequence[int],
+        n_neurons: int,
+        layers: Mapping[str, LayerMaker],
+        *,
+        scale: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
-        self.scale = LinScale() if scale_input else nn.Identity()
+        self.scale = scale or nn.Identity()
         self.layers = nn.ModuleDict()
         shape = self.image_shape
         for name, make in layers.items():
@@ -102,12 +108,21 @@ def make_net(
     deeper: Mapping[str, LayerMaker] | None,
     hidden: LayerMaker | None,
     output: LayerMaker,
-    scale_input: bool,
+    scale_input: str,
 ) -> HSMNet:
     """The network of an :class:`HSM`, whose arguments these are."""
+    if output.keywords.get("activation") == "auto":
+        output = partial(output, activation="softplus" if spec.nonnegative else "none")
     layers = {"first": first, **(deeper or {}), "hidden": hidden, "output": output}
     present = {name: maker for name, maker in layers.items() if maker is not None}
-    return HSMNet(spec.image_shape, spec.n_neurons, present, scale_input=scale_input)
+    scales = {
+        "standard": lambda: Standardise(spec.image_mean, spec.image_std),
+        "learnt": LinScale,
+        "none": nn.Identity,
+    }
+    if scale_input not in scales:
+        raise ConfigError(f"model.scale_input={scale_input}: give {', '.join(scales)}")
+    return HSMNet(spec.image_shape, spec.n_neurons, present, scale=scales[scale_input]())
 
 
 def check_output(net: HSMNet, spec: DataSpec, loss: Callable | None) -> None:
@@ -117,12 +132,12 @@ def check_output(net: HSMNet, spec: DataSpec, loss: Callable | None) -> None:
         ConfigError: an output that is never negative for responses that are, or a Poisson loss of one that may be.
     """
     activation = net.layers["output"].activation
-    if activation in POSITIVE and min(spec.mean_rates, default=0.0) < 0:
+    if activation in POSITIVE and not spec.nonnegative:
         raise ConfigError(
             f"model.output.activation={activation} is never negative, but responses in {spec.dataset} are: "
-            "take model.output.activation=none loss@model.loss=mse"
+            "take model.output.activation=auto loss@model.loss=auto_normalised"
         )
-    if activation not in POSITIVE and getattr(loss, "func", loss) in (poisson, poisson_normalised):
+    if activation not in POSITIVE and needs_positive(loss, spec):
         raise ConfigError(
             f"model.output.activation={activation} may be negative, which a Poisson loss has no meaning for: "
             "take loss@model.loss=mse, or model.output.activation=softplus"
@@ -138,7 +153,8 @@ class HSM(PopulationModule):
         deeper: further layers between the first and the hidden one, by name, in their order.
         hidden: the hidden layer, or None.
         output: the layer whose units are the neurons.
-        scale_input: a factor and an offset of the image, learnt.
+        scale_input: ``standard`` divides the image by the training images' deviation after taking off their mean,
+            ``learnt`` learns a factor and an offset (NDN3's LinScale), ``none`` takes it as it is.
         loss: see ``neuro_lightning.losses``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -157,7 +173,7 @@ class HSM(PopulationModule):
         first: LayerMaker | None = None,
         deeper: Mapping[str, LayerMaker] | None = None,
         hidden: LayerMaker | None = None,
-        scale_input: bool = False,
+        scale_input: str = "standard",
         loss: Callable | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -204,7 +220,7 @@ class QuasiNewtonHSM(FittedModule):
         first: LayerMaker | None = None,
         deeper: Mapping[str, LayerMaker] | None = None,
         hidden: LayerMaker | None = None,
-        scale_input: bool = False,
+        scale_input: str = "standard",
         loss: Callable | None = None,
         restarts: int = 5,
         iterations: int = 1000,

@@ -100,7 +100,7 @@ class LNP(FittedModule):
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
         """Poisson counts are not negative."""
-        if min(spec.mean_rates, default=0.0) < 0:
+        if not spec.nonnegative:
             return "LNP predicts responses that are never negative, and these are: take model=rln"
         return None
 

@@ -271,6 +271,24 @@ class DoGConv(Layer):
         return F.conv2d(grey, self.weight, self.bias, stride=self.stride)
 
 
+class Standardise(nn.Module):
+    """Takes a mean off images and divides by a deviation; both stay as they are.
+
+    Args:
+        mean: of the training images' pixels.
+        std: their standard deviation.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> likewise."""
+        return (images - self.mean) / self.std
+
+
 class LinScale(nn.Module):
     """``w x + b`` with two numbers for all pixels, which begin at 1 and 0 (NDN3)."""
 
