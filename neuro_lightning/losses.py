@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neuro_lightning.contracts import DataSpec, Output
+from neuro_lightning.contracts import DataSpec, Output, is_full
 from neuro_lightning.functional.likelihood import log_rate_nll
 
 Loss = Callable[[Output, Tensor, Tensor, DataSpec], tuple[Tensor, Tensor]]
@@ -32,8 +32,8 @@ def poisson(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tu
     Returns:
         The sum over the mask in nats, and the number of entries in it.
     """
-    nll, mask = _poisson_terms(output, targets, mask)
-    return nll.sum(), mask.sum().to(nll.dtype)
+    nll = _poisson_terms(output, targets, mask)
+    return nll.sum(), _entries(mask, nll)
 
 
 def poisson_normalised(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -51,8 +51,8 @@ def poisson_normalised(output: Output, targets: Tensor, mask: Tensor, spec: Data
     Returns:
         The sum over the mask, and the number of samples (trials or images) with anything observed.
     """
-    nll, mask = _poisson_terms(output, targets, mask)
-    return (nll / _scales(spec.mean_rates, nll.dtype, nll.device)).sum(), mask.flatten(1).any(1).sum().to(nll.dtype)
+    nll = _poisson_terms(output, targets, mask)
+    return (nll / _scales(spec.mean_rates, nll.dtype, nll.device)).sum(), _samples(mask, nll)
 
 
 def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -67,9 +67,9 @@ def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[
     Returns:
         The sum over the mask, and the number of entries in it.
     """
-    values = output["rates"] if "rates" in output else torch.where(mask, output["log_rates"], 0.0).exp()
+    values = output["rates"] if "rates" in output else _observed(output["log_rates"], mask).exp()
     values, targets = _observed(values, mask), _observed(targets, mask)
-    return (values - targets).square().sum(), mask.sum().to(values.dtype)
+    return (values - targets).square().sum(), _entries(mask, values)
 
 
 def gaussian(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -86,8 +86,8 @@ def gaussian(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> t
     Returns:
         The sum over the mask, and the number of samples (trials or images) with anything observed.
     """
-    total, count = mse(output, targets, mask, spec)
-    return total, mask.flatten(1).any(1).sum().to(count.dtype)
+    total, _ = mse(output, targets, mask, spec)
+    return total, _samples(mask, total)
 
 
 def auto(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -117,15 +117,23 @@ def _scales(mean_rates: tuple[float, ...], dtype: torch.dtype, device: torch.dev
         return torch.tensor(mean_rates, dtype=dtype, device=device).clamp_min(1e-8)
 
 
-def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihood of each entry, 0 outside the mask; and the mask."""
+def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
+    """The negative log-likelihood of each entry, 0 outside the mask."""
     counts = _observed(targets, mask)
     if "rates" in output:
         rates = _observed(output["rates"], mask)
         nll = rates - counts * (rates + EPS).log()
     else:
         nll = log_rate_nll(_observed(output["log_rates"], mask), counts)
-    return torch.where(mask, nll, 0.0), mask
+    return nll if is_full(mask) else torch.where(mask, nll, 0.0)
+
+
+def _entries(mask: Tensor, like: Tensor) -> Tensor:
+    return like.new_tensor(mask.numel()) if is_full(mask) else mask.sum().to(like.dtype)
+
+
+def _samples(mask: Tensor, like: Tensor) -> Tensor:
+    return like.new_tensor(len(mask)) if is_full(mask) else mask.flatten(1).any(1).sum().to(like.dtype)
 
 
 def _observed(values: Tensor, mask: Tensor) -> Tensor:
@@ -134,4 +142,5 @@ def _observed(values: Tensor, mask: Tensor) -> Tensor:
     They are masked before any function of them is taken: a NaN that is masked after it still reaches the gradient as
     0 * NaN.
     """
-    return torch.where(mask, values.to(torch.promote_types(values.dtype, torch.float32)), 0.0)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return values if is_full(mask) else torch.where(mask, values, 0.0)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from neuro_lightning.contracts import full_mask
+
 IMAGE_ARRAYS = ("images", "responses", "repeats", "rates", "angle", "row")
 
 
@@ -51,7 +53,8 @@ class ImageDataset(Dataset):
     def __init__(self, trials: ImageTrials) -> None:
         self.images = _float32(trials.images)
         responses = _float32(trials.responses)
-        self.mask = ~responses.isnan()
+        mask = ~responses.isnan()
+        self.mask = None if mask.all() else mask
         self.responses = responses.nan_to_num()  # a masked zero is harmless where a masked NaN is a trap
         self.extras: dict[str, Tensor] = {
             name: _float32(values)
@@ -68,7 +71,7 @@ class ImageDataset(Dataset):
         return {
             "inputs": self.images[chosen],
             "targets": self.responses[chosen],
-            "mask": self.mask[chosen],
+            "mask": full_mask((len(chosen), self.responses.shape[1])) if self.mask is None else self.mask[chosen],
             "index": chosen,
             **extras,
         }

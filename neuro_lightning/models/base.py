@@ -116,26 +116,28 @@ class PopulationModule(pl.LightningModule):
         self._check_shape(output, batch)
         total, count = self.loss(output, batch["targets"], mask, self.spec)
         terms = output.get("losses", {})
-        everywhere = self._add_to_epoch({"loss": total, "count": count, **terms}, batch_idx)
+        count = self._add_to_epoch({"count": count, "loss": total, **terms}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
-        return total / everywhere["count"].clamp_min(1).to(total.dtype) + sum(terms.values())
+        return total / count.clamp_min(1) + sum(terms.values())
 
-    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Add a step's values to the sums of the epoch; returns their mean over the processes, float64.
+    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Add a step's values to the sums of the epoch; returns the count, the mean over all processes.
 
         Some optimizers evaluate a batch more than once in a step (SAM, LBFGS): the first time counts.
         """
         dtype = torch.float64 if self.device.type != "mps" else torch.float32
         step = torch.stack([value.detach() for value in values.values()]).to(dtype)
+        count = values["count"]
         if self._trainer is not None and self.trainer.world_size > 1:
             torch.distributed.all_reduce(step)
             step = step / self.trainer.world_size
+            count = step[0].to(values["loss"].dtype)
         if self._counted != (now := (self.current_epoch, batch_idx)):
             self._counted = now
             before = 0 if self._epoch_sums is None else self._epoch_sums[1].to(step.device)
             self._epoch_sums = tuple(values), before + step
             self._epoch_steps += 1
-        return dict(zip(values, step.unbind(), strict=True))
+        return count
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch: the loss per scored element, the network's own terms per step."""
