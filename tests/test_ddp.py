@@ -100,3 +100,19 @@ def test_the_environment_is_put_back(monkeypatch):
         torch.set_num_threads(threads + 1)
         raise KeyError
     assert os.environ["RANK"] == "7" and "LOCAL_RANK" not in os.environ and torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_same_distorted_images(tmp_path):
+    """NaN responses, flips and rotations drawn per image and epoch: weights, log and scores of one process."""
+    data = ["data=pictures", "trusted=[pictures]", "data.n_train=37", "data.n_val=11", "data.batch_size=10"]
+    distorted = ["augment@data.augment=[flips,rotation]", "model.dense=[{units: 8}]", "model.logits={dropout: 0}"]
+    model = ["model=cnn", "model.conv=[{filters: 4, kernel: 3, l2: 0.1}]", "++trainer.precision=64-true"]
+    descent = ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.05", "scheduler@model.scheduler=none"]
+    kept = [word for word in TINY if not word.startswith(("data=", "model", "trusted"))]
+    base = [*kept, *data, *model, *distorted, *descent]
+    two, one = here(tmp_path / "two", *TWO, base=base), here(tmp_path / "one", base=base)
+    assert record(two.folder)["processes"] == 2
+    assert_equal_runs(two.folder, one.folder)
+    plain = here(tmp_path / "plain", "augment@data.augment=none", base=base)
+    assert not same(checkpoint(plain.folder)["state_dict"], checkpoint(one.folder)["state_dict"])
