@@ -32,7 +32,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead.py --model gru
+	$(BIN)/python benchmarks/overhead.py --model cnn
+	$(BIN)/python benchmarks/overhead.py --model hsm
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
 
