@@ -139,6 +139,29 @@ def test_splits_of_planes_follow_in_time(tmp_path):
     assert one.values.shape == (3, 30, 8) and one.later[0].tolist() == [False] * 22 + [True] * 8
 
 
+@pytest.mark.parametrize("stride", [3, 4, 8, 10])
+def test_windows_are_put_together_again(tmp_path, stride):
+    values, behavior = planes(bins=60)
+    starts = np.arange(0, 40 - 8 + 1, stride)
+    cuts = [(plane, start) for plane in range(3) for start in starts]
+    order = np.random.default_rng(0).permutation(len(cuts))
+    train = {
+        "latents": np.stack([values[cuts[i][0], cuts[i][1] : cuts[i][1] + 8] for i in order]),
+        "behavior": np.stack([behavior[cuts[i][0], cuts[i][1] : cuts[i][1] + 8] for i in order]),
+        "condition": np.array([cuts[i][0] for i in order]),
+        "row": np.array([cuts[i][1] for i in order]),
+    }
+    val = {"latents": values[:, 40:], "behavior": behavior[:, 40:], "condition": np.arange(3), "row": np.full(3, 40)}
+    latents = read_latents(write(tmp_path / "latents.h5", {"train": train, "val": val}, kind="traces"))
+    seen = np.zeros(60, bool)
+    for start in starts:
+        seen[start : start + 8] = True
+    seen[40:] = True
+    np.testing.assert_array_equal(latents.values, values[:, seen])
+    np.testing.assert_array_equal(latents.behavior, behavior[:, seen])
+    assert latents.continuous and (latents.later.sum(1) == 20).all() and latents.condition.tolist() == [0, 1, 2]
+
+
 def test_splits_of_trials_are_put_side_by_side(tmp_path):
     rng = np.random.default_rng(0)
     parts = {

@@ -60,7 +60,7 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
     """Read latents and join their splits.
 
     Splits of the same samples (the planes of one recording) follow each other in time; splits of different samples
-    (trials) are put side by side.
+    (trials) are put side by side. A split that was cut into windows is put together again first, see :func:`_whole`.
 
     Args:
         path: the file, or the run's folder.
@@ -89,6 +89,8 @@ def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attribut
     for name, part in zip(names, parts, strict=True):
         if part["latents"].ndim != 3 or not np.isfinite(part["latents"]).all():
             raise DataError(f"{file}: {name}/latents must be finite numbers (B, T, D), not {part['latents'].shape}")
+    if attributes.get("kind") == "traces":
+        parts = [_whole(part) for part in parts]
     first = parts[0]
     labels = [part.get("condition", np.zeros(len(part["latents"]))) for part in parts]
     alike = all(np.array_equal(label, labels[0]) for label in labels)
@@ -115,3 +117,29 @@ def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attribut
         str(attributes.get("dataset", file.parent.name)), float(attributes.get("bin_ms", 0)),
         bool(attributes.get("simulated", False)),
     )  # fmt: skip
+
+
+def _whole(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Windows of sequences as the sequences again, one for each label; anything else as it is.
+
+    Where windows overlap each gives its half: at its ends a window knows the past or the future alone.
+    """
+    if not {"condition", "row"} <= set(part):
+        return part
+    labels, n_bins = np.unique(part["condition"]), part["latents"].shape[1]
+    windows = [np.flatnonzero(part["condition"] == label) for label in labels]
+    windows = [found[np.argsort(part["row"][found], kind="stable")] for found in windows]
+    starts = part["row"][windows[0]]
+    if len(starts) < 2 or any(not np.array_equal(part["row"][found], starts) for found in windows):
+        return part
+    shared = np.maximum(0, starts[:-1] + n_bins - starts[1:])  # bins that a window has in common with the next one
+    first, last = np.append(0, shared - shared // 2), n_bins - np.append(shared // 2, 0)
+    whole = {"condition": labels, "row": np.full(len(labels), starts[0])}
+    for name in {"latents", "behavior"} & set(part):
+        whole[name] = np.stack(
+            [
+                np.concatenate([part[name][k, a:b] for k, a, b in zip(found, first, last, strict=True)])
+                for found in windows
+            ]
+        )
+    return whole

@@ -73,7 +73,8 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w") as file:
-            file.attrs.update({"dataset": recording.name, "simulated": recording.simulated, "bin_ms": recording.bin_ms})
+            file.attrs.update({"dataset": recording.name, "kind": recording.kind})
+            file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
             file["unit_ids"] = recording.unit_ids
             for name, splits in arrays.items():
                 for split, values in splits.items():
