@@ -315,6 +315,9 @@ def test_responses_in_units_of_their_deviation(root):
         ({"response_scale": "max"}, "data.response_scale must be one of none, std"),
         ({"protocol": "paper"}, "data.protocol must be one of honest, thesis"),
         ({"val_fraction": 1.0}, "data.val_fraction must be above 0 and below 1"),
+        ({"val_fraction": "some"}, "data.val_fraction must be above 0 and below 1, not 'some'"),
+        ({"split_seed": -1}, "data.split_seed must be a whole number from 0 on, not -1"),
+        ({"region": 4, "simulate": True}, r"data.region must be 1, 2 or 3.*\[4\]"),
     ],
 )
 def test_options_that_cannot_be(root, options, message):

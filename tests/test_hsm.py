@@ -111,6 +111,13 @@ def test_what_does_not_fit_is_refused():
         HSM(spec(shape=(1, 4, 4)), **parts())
     with pytest.raises(ConfigError, match=r"dropout=1\.5"):
         Layer((1, 3, 3), dropout=1.5)
+    for wrong, said in (
+        ({"size": 0}, "size=0"),
+        ({"size": 3, "stride": 0}, "stride=0"),
+        ({"size": 3, "weight_std": -1}, "w"),
+    ):
+        with pytest.raises(ConfigError, match=rf"model\.first: {said}"):
+            HSM(spec(), **parts() | {"first": partial(Conv, filters=2, **wrong)})
     for layer in (partial(Dense, dropout=0.1), partial(Conv, filters=2, size=3, batch_norm=True)):
         with pytest.raises(ConfigError, match="take model=hsm"):
             QuasiNewtonHSM(spec(), first=layer, output=parts()["output"])

@@ -181,6 +181,7 @@ def test_what_is_refused(tmp_path, changes, message):
         ({"neurons": 0}, "data.neurons must be a whole number above 0"),
         ({"val_fraction": 1.0}, "data.val_fraction must be above 0 and below 1"),
         ({"val_fraction": 0.99}, "leaves nothing to train on"),
+        ({"val_fraction": "a"}, "data.val_fraction must be above 0 and below 1, not 'a'"),
         ({"size": (32,)}, "data.size must be two"),
         ({"cycles_per_degree": 0.3}, "more than half a cycle a pixel"),
         ({"degrees_per_pixel": 0}, "must be above 0"),

@@ -91,6 +91,9 @@ def test_draws_that_cannot_be():
         draw_neurons(labels, heldout_fraction=0.9)
     with pytest.raises(ConfigError, match=r"fewer data\.blocks"):
         draw_neurons(np.array([0, 0, 2, 2]))
+    with pytest.raises(ConfigError) as error:
+        draw_neurons(np.arange(10_000))  # data.blocks=100
+    assert len(str(error.value)) < 150
     with pytest.raises(DataError, match="100 different depths"):
         plane_labels(np.arange(100.0))
 
@@ -103,7 +106,7 @@ def test_bins_and_splits():
         parts = list(split_bins(n, val, test).values())
         assert parts[0] == slice(0, train) and parts[-1].stop == n
         assert all(a.stop == b.start for a, b in pairwise(parts))
-    for val, test in [(0.0, 0.2), (0.6, 0.4), (-0.1, 0.2)]:
+    for val, test in [(0.0, 0.2), (0.6, 0.4), (-0.1, 0.2), ("a", 0.2)]:
         with pytest.raises(ConfigError, match=r"data\.val_fraction"):
             split_bins(50, val, test)
 

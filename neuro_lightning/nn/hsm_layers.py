@@ -79,6 +79,8 @@ class Layer(nn.Module):
             raise ConfigError(f"activation={activation} is none of {', '.join(ACTIVATIONS)}")
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout} must lie in [0, 1): it is the share that is left out")
+        if weight_std < 0 or bias_std < 0:
+            raise ConfigError(f"weight_std={weight_std} and bias_std={bias_std} must not be negative")
         self.in_shape, self.activation = tuple(in_shape), activation
         self.dropout = nn.Dropout(dropout)
         self.weight_std, self.bias_std, self.reg = weight_std, bias_std, chosen(reg)
@@ -302,7 +304,11 @@ class LinScale(nn.Module):
 
 
 def _stride(size: int, stride: int | None) -> int:
-    return (size + 1) // 2 if stride is None else stride
+    stride = (size + 1) // 2 if stride is None else stride
+    for name, pixels in {"size": size, "stride": stride}.items():
+        if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1:
+            raise ConfigError(f"{name}={pixels!r} must be a whole number of pixels from 1 on")
+    return stride
 
 
 def _strided(in_shape: Sequence[int], filters: int, stride: int) -> tuple[int, int, int]:

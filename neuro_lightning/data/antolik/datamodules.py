@@ -56,8 +56,9 @@ class AntolikV1(ImageDataModule):
 
     def load(self) -> Recording:
         """Read anew each time: it takes a tenth of a second."""
-        from neuro_lightning.data.antolik.reader import load_antolik
+        from neuro_lightning.data.antolik.reader import check_options, load_antolik
 
+        check_options(self.regions, **self.options)  # before a twin is written
         root = self.root
         if self.simulate:
             from neuro_lightning.data.simulate.antolik import twin_folder, write_twin

@@ -54,7 +54,7 @@ def load_antolik(
         DataError: see :func:`neuro_lightning.data.antolik.files.load_region`.
         ConfigError: an option cannot be.
     """
-    regions = _check_options(regions, input_scale, response_scale, val_fraction, protocol)
+    regions = check_options(regions, input_scale, response_scale, val_fraction, split_seed, protocol)
     found = {k: load_region(region_folder(root, k)) for k in regions}
     simulated = [region.truth is not None for region in found.values()]
     if any(simulated) and not all(simulated):
@@ -219,9 +219,19 @@ def _numbered(keys: list[bytes]) -> list[tuple[bytes, int]]:
     return numbered
 
 
-def _check_options(
-    regions: Sequence[int], input_scale: str, response_scale: str, val_fraction: float, protocol: str
+def check_options(
+    regions: Sequence[int],
+    input_scale: str,
+    response_scale: str,
+    val_fraction: float,
+    split_seed: int,
+    protocol: str,
 ) -> list[int]:
+    """The regions as a list; the arguments are those of :func:`load_antolik`.
+
+    Raises:
+        ConfigError: one cannot be.
+    """
     regions = list(regions)
     known = all(isinstance(k, int) and not isinstance(k, bool) and k in (1, 2, 3) for k in regions)
     if not regions or not known or len(set(regions)) < len(regions):
@@ -233,6 +243,8 @@ def _check_options(
     ):
         if value not in choices:
             raise ConfigError(f"data.{key} must be one of {', '.join(choices)}, not {value!r}")
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"data.val_fraction must be above 0 and below 1, not {val_fraction}")
+    if isinstance(val_fraction, bool) or not isinstance(val_fraction, int | float) or not 0 < val_fraction < 1:
+        raise ConfigError(f"data.val_fraction must be above 0 and below 1, not {val_fraction!r}")
+    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
+        raise ConfigError(f"data.split_seed must be a whole number from 0 on, not {split_seed!r}")
     return regions

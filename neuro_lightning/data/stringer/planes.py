@@ -71,13 +71,14 @@ def draw_neurons(
     least = int(counts.min())
     if least < 2:
         raise ConfigError(
-            f"groups of {', '.join(map(str, counts))} neurons are too small to use; choose fewer data.blocks"
+            f"the smallest of the {len(counts)} groups has {least} of the recording's {len(labels)} neurons, too few "
+            "to use; choose fewer data.blocks"
         )
     n = least if n is None else n
     if not 2 <= n <= least:
         raise ConfigError(
-            f"data.neurons_per_plane={n}: the least populated of the {len(counts)} groups has {least} neurons "
-            f"(groups of {', '.join(map(str, counts))}); use 2 to {least}, or null for {least}"
+            f"data.neurons_per_plane={n}: the least populated of the {len(counts)} groups has {least} neurons; use 2 "
+            f"to {least}, or null for {least}"
         )
     n_out = round(heldout_fraction * n)
     if not 0 <= heldout_fraction < 1 or n_out > n - 2:
@@ -118,8 +119,9 @@ def split_bins(n_bins: int, val_fraction: float, test_fraction: float) -> dict[s
     Raises:
         ConfigError: a part would have fewer than two bins.
     """
-    if val_fraction < 0 or test_fraction < 0:
-        raise ConfigError("data.val_fraction and data.test_fraction are shares of the recording, from 0 to 1")
+    for name, share in {"val": val_fraction, "test": test_fraction}.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ConfigError(f"data.{name}_fraction={share!r} must be a share of the recording, from 0 to below 1")
     # 0.7 * 10 is 7.000000000000001 or 6.999999999999999: shares that mean whole bins shall give them
     first = math.floor(n_bins * (1 - val_fraction - test_fraction) + 1e-6)
     second = math.floor(n_bins * (1 - test_fraction) + 1e-6)

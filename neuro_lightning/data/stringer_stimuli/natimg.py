@@ -172,8 +172,10 @@ def shrink(images: np.ndarray, crop: tuple[int, int, int, int] | None, factor: i
         ConfigError: nothing would be left.
     """
     height, width = images.shape[1:]
-    top, bottom, left, right = (0, height, 0, width) if crop is None else crop
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+    top, bottom, left, right = edges = (0, height, 0, width) if crop is None or len(crop) != 4 else crop
+    whole = all(isinstance(edge, int) and not isinstance(edge, bool) for edge in edges)
+    inside = whole and 0 <= top < bottom <= height and 0 <= left < right <= width
+    if not inside or (crop is not None and len(crop) != 4):
         raise ConfigError(
             f"data.crop={list(crop)} must be [top, bottom, left, right] with 0 <= top < bottom <= {height} "
             f"and 0 <= left < right <= {width}"

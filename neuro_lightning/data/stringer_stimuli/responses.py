@@ -115,8 +115,10 @@ def draw(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray
         ConfigError: a fraction is not between 0 and 1, or nothing would be left to train on.
     """
     for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise ConfigError(f"data.{name}_fraction must be above 0 and below 1, not {fraction}")
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+            raise ConfigError(f"data.{name}_fraction must be above 0 and below 1, not {fraction!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"data.seed must be a whole number from 0 on, not {seed!r}")
     order, parts, start = np.random.default_rng([seed, 1]).permutation(n), {}, 0
     for name, fraction in fractions.items():
         size = max(1, round(fraction * n))
