@@ -16,7 +16,7 @@ from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import auto_normalised, mse, poisson_normalised
 from neuro_lightning.models.hsm import HSM, HSMNet, QuasiNewtonHSM
-from neuro_lightning.nn.hsm_layers import Conv, Dense, DoG, Layer, LinScale, n_units
+from neuro_lightning.nn.hsm_layers import ACTIVATIONS, POSITIVE, Conv, Dense, DoG, Layer, LinScale, n_units
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 EXPERIMENTS = sorted(path.stem for path in Path(CONF, "experiment").glob("antolik_*.yaml"))
@@ -45,6 +45,22 @@ def test_published_sizes(neurons, hidden, parameters):
     assert n_units(0.2, neurons) == hidden == model.net.layers["hidden"].out_shape[0]
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert model.net.filters().shape == (9, 1, 31, 31)
+
+
+@pytest.mark.parametrize("layer", ["conv", "dense", "dog", "dog_conv", "separable"])
+def test_deviations_of_first_values_are_keys_that_do_something(layer):
+    """Differences of Gaussians draw no weights, so that their configs have no deviation of them."""
+    config = composed("model=hsm", f"layer@model.first={layer}").model.first
+    assert ("weight_std" in config) == (not layer.startswith("dog"))
+    names = [name for name in ("weight_std", "bias_std") if name in config]
+    extra = {"filters": 2, "size": 5} if "size" in config else {"units": 2}
+
+    def first(**changes):
+        torch.manual_seed(0)
+        layer = instantiate(config)((1, 9, 9), 6, **extra, **changes)
+        return torch.cat([p.detach().flatten() for p in layer.parameters()])
+
+    assert all(not torch.equal(first(), first(**{name: 0.7})) for name in names)
 
 
 def test_numbers_of_units():
@@ -156,6 +172,34 @@ def test_settings_of_the_baselines():
         "3": ("zscore_each", 0.1, 1e-3, 0),
         "4": ("zscore_each", 0.1, 1e-3, 0.1),
     }
+
+
+def test_dropout_is_of_the_outputs_and_in_training_only():
+    torch.manual_seed(0)
+    layer = Dense((2, 3, 3), 400, activation="softplus", dropout=0.25)
+    maps = torch.randn(5, 2, 3, 3)
+    values = layer.eval()(maps)
+    torch.testing.assert_close(values, torch.nn.functional.softplus(layer.linear(maps)))
+    trained = layer.train()(maps)
+    kept = trained != 0
+    assert abs(float(kept.float().mean()) - 0.75) < 0.05
+    torch.testing.assert_close(trained[kept], values[kept] / 0.75)
+
+
+def test_activations():
+    x = torch.tensor([-2.0, 0.0, 3.0])
+    torch.testing.assert_close(ACTIVATIONS["elu"](x), torch.tensor([np.exp(-2.0), 1.0, 4.0], dtype=torch.float32))
+    for name in POSITIVE:
+        assert (ACTIVATIONS[name](torch.linspace(-9, 9, 50)) >= 0).all(), name
+
+
+def test_batch_normalisation_comes_before_the_bias_and_has_no_scale():
+    torch.manual_seed(0)
+    layer = Conv((2, 9, 9), 4, filters=3, size=3, stride=1, batch_norm=True)
+    maps = layer(5 + 2 * torch.randn(8, 2, 9, 9))
+    torch.testing.assert_close(maps.mean((0, 2, 3)), layer.bias.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(maps.std((0, 2, 3), correction=0), torch.ones(3), rtol=1e-3, atol=0)
+    assert sorted(name for name, _ in layer.named_parameters()) == ["bias", "weight"]
 
 
 CENTERS = torch.tensor([[4.0, 10.0, 8.0], [4.0, 5.0, 11.0]])

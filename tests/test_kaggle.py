@@ -97,6 +97,7 @@ def test_no_csv(tmp_path, content):
         (np.full((50, 18), "1"), COLUMNS, "expected numbers"),
         (np.full((50, 18), np.nan), COLUMNS, "900 values are not finite"),
         (np.full((50, 18), 40.0), COLUMNS, "too large.* 40 for image 0"),
+        (np.full((50, 18), -20.0), COLUMNS, "far below zero.* -20 for image 0"),
         (np.ones((50, 19)), ["Id", *COLUMNS], "without Id"),
         (np.ones((50, 18)), [COLUMNS[0]] * 18, "names"),
         (np.ones((50, 0)), [], "names"),

@@ -194,6 +194,7 @@ def edit(row, cell=None, value=None, drop=False, swap=None, text=None):
         ("train.csv", edit(5, 3, "much"), "line 6, column 11_06_18_0_0: 'much' is no number"),
         ("train.csv", edit(5, 3, "-0.5"), "cannot be -0.5"),
         ("train.csv", edit(5, 3, "inf"), "cannot be inf"),
+        ("train.csv", edit(5, 3, "121"), "cannot be 121"),
         ("train.csv", edit(5, text="54,1,2"), "line 6: 3 cells, expected 19"),
         ("train.csv", edit(0, 0, "id"), "header must be Id"),
         ("train.csv", edit(0, 2, "10_1_2018_0_0"), "must differ.*10_1_2018_0_0"),

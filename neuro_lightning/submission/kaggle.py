@@ -19,6 +19,8 @@ from neuro_lightning.errors import SubmissionError
 N_IMAGES = 50
 LARGEST = 30.0
 """900 spikes in the 300 ms that were counted: no neuron does that. The largest recorded response is 11.2."""
+SMALLEST = -5.0
+"""A linear model's prediction for a silent neuron may lie a little below zero."""
 
 
 def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) -> Path:
@@ -104,7 +106,8 @@ def check_responses(where: str, rates: np.ndarray, columns: Sequence[str]) -> No
         columns: the N neurons' names.
 
     Raises:
-        SubmissionError: shape or type is wrong, or a value is NaN, infinite or too large to be a square root.
+        SubmissionError: shape or type is wrong, or a value is NaN, infinite, far below zero or too large to be
+            a square root.
     """
     expected = (N_IMAGES, len(columns))
     if rates.shape != expected or rates.dtype.kind not in "fiu":
@@ -112,7 +115,12 @@ def check_responses(where: str, rates: np.ndarray, columns: Sequence[str]) -> No
             f"{where}: {rates.dtype} values of shape {rates.shape}, expected numbers of shape {expected}: one row for "
             "each test image, one column for each neuron"
         )
-    for name, bad in (("not finite (NaN or infinite)", ~np.isfinite(rates)), ("too large", np.abs(rates) > LARGEST)):
+    faults = {
+        "not finite (NaN or infinite)": ~np.isfinite(rates),
+        "too large": rates > LARGEST,
+        "far below zero": rates < SMALLEST,
+    }
+    for name, bad in faults.items():
         if bad.any():
             image, neuron = np.argwhere(bad)[0]
             raise SubmissionError(

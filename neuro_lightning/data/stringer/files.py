@@ -107,7 +107,7 @@ def checksum(path: Path, expected: str | None = None) -> str:
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected is not None and found != expected.lower():
+    if expected is not None and found != str(expected).lower():
         raise DataError(
             f"{path} has the SHA-256 {found}, but data.sha256 says {expected}: fetch the file again, or correct the key"
         )
