@@ -86,7 +86,7 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
         os.replace(temporary, path)
     except OSError as error:
         raise SubmissionError(
-            f"{path} cannot be written ({error.strerror or error}); choose another with file="
+            f"{path} cannot be written ({error.strerror or error}); choose another place with file=PATH"
         ) from None
     finally:
         with suppress(OSError):  # the error above says more
