@@ -127,3 +127,24 @@ def test_small_patches_and_unknown_parametrisations_are_refused():
         DoGConv((1, 31, 31), 9, filters=3, size=3)
     with pytest.raises(ConfigError, match="smooth, published"):
         DoGFilters(2, (9, 9), parametrisation="clipped")
+
+
+def test_odd_padding_goes_to_the_right_and_lower_edge():
+    """As in TensorFlow, whose filters would else be shifted by a pixel."""
+    padded = same_padding(torch.ones(1, 1, 4, 6), 4, 2)
+    assert padded.shape == (1, 1, 6, 8)
+    assert torch.equal(
+        same_padding(torch.ones(1, 1, 4, 6), 2, 1)[0, 0], torch.nn.functional.pad(torch.ones(4, 6), (0, 1, 0, 1))
+    )
+    assert torch.equal(padded[0, 0], torch.nn.functional.pad(torch.ones(4, 6), (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("parametrisation", ["smooth", "published"])
+def test_units_start_apart_and_all_over_the_image(parametrisation):
+    torch.manual_seed(0)
+    dog = DoGFilters(200, (20, 30), parametrisation=parametrisation)
+    for name in ("center", "variance", "amplitude"):
+        values = dog.bounded(name)
+        assert all(len(row.unique()) > 150 for row in values), name
+    x, y = dog.bounded("center")
+    assert x.min() < 4 and x.max() > 26 and y.min() < 4 and y.max() > 16

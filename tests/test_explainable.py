@@ -116,6 +116,30 @@ def test_unequal_numbers_of_repeats_do_not_bias_signal_or_noise():
     assert found.noise_variance.numpy() == pytest.approx(2.25, rel=0.05)
 
 
+def test_signal_power_takes_pairs_of_repeats_from_the_images_that_have_both():
+    """Far from zero a sum over other images than those of the product would be off by orders of magnitude."""
+    y = uneven(responses()[1])
+    found = ex.explainable(torch.from_numpy(y)).signal_power
+    for n in range(N):
+        scatter = freedom = 0.0
+        for r in range(R):
+            for s in set(range(R)) - {r}:
+                both = y[~np.isnan(y[:, r, n] + y[:, s, n]), :, n][:, [r, s]]
+                if len(both) > 1:
+                    scatter += np.cov(both.T)[0, 1] * (len(both) - 1)
+                    freedom += len(both) - 1
+        assert float(found[n]) == pytest.approx(scatter / freedom, rel=1e-9)
+
+
+def test_pooled_and_columnwise_rmse_ceilings_weigh_neurons_by_their_images():
+    y = np.sqrt([1.0, 9.0]) * responses(neurons=2)[1]
+    y[10:, :, 1] = np.nan  # the noisy neuron was shown a quarter of the images
+    y, noise = torch.from_numpy(y), ex.explainable(torch.from_numpy(y)).average_noise
+    found = ex.ceilings(y)
+    assert found["rmse"] == pytest.approx(math.sqrt(float(noise[0] * B + noise[1] * 10) / (B + 10)))
+    assert found["rmse_columns"] == pytest.approx(float(noise.sqrt().mean()))
+
+
 def test_one_repeat_leaves_no_ceiling():
     means, y = responses(repeats=1)
     y = torch.from_numpy(y)

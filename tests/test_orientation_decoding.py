@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from neuro_lightning.functional.orientation import (
@@ -20,6 +21,7 @@ from neuro_lightning.functional.orientation import (
     template_decode,
     template_errors,
 )
+from neuro_lightning.functional.ridge import Ridge
 from neuro_lightning.metrics.angle import AngleError, decoding_neurons
 
 VIEW = {"degrees_per_pixel": 2.0, "cycles_per_degree": 0.05}
@@ -125,6 +127,16 @@ def test_the_peak_is_found_between_bumps():
     assert median_angle_error(decoded, new, 180) < 0.1
 
 
+def test_the_peak_is_that_of_the_bumps_fourier_series():
+    """The highest frequency of 48 bumps included, which their finer series splits in two."""
+    values = np.random.default_rng(0).normal(size=(40, 48))
+    identity = Ridge(torch.eye(48, dtype=torch.float64), torch.zeros(48, dtype=torch.float64))
+    finer = scipy.signal.resample(values, 4800, axis=1)
+    np.testing.assert_allclose(
+        decode_bumps(identity, torch.from_numpy(values), 180), finer.argmax(1) * 180 / 4800, atol=1e-9
+    )
+
+
 def test_decoders_of_responses_that_are_no_numbers():
     angle = uniform(60)
     x = tuned(angle)
@@ -150,6 +162,16 @@ def test_true_tuning_decodes_through_noise_and_gain():
     errors = template_errors(observed, angle, tuned(grid), grid, 180, rows=64)
     torch.testing.assert_close(errors, circular_difference(decoded, angle, 180).abs())
     assert median_angle_error(template_decode(observed, tuned(grid, seed=9), grid), angle, 180) > 25
+
+
+def test_of_equally_good_angles_the_mean_error_counts():
+    angle, grid = torch.tensor([10.0, 80.0]).double(), torch.tensor([0.0, 30.0, 60.0, 90.0]).double()
+    observed = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 6)))
+    errors = template_errors(observed, angle, torch.ones(4, 6), grid, 180)
+    assert errors.tolist() == [(10 + 20 + 50 + 80) / 4, (80 + 50 + 20 + 10) / 4]
+    one_of_two = torch.tensor([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]).double()  # the first two are alike
+    errors = template_errors(one_of_two[[0, 2]], angle, one_of_two, grid[:3], 180)
+    assert errors.tolist() == [(10 + 20) / 2, 20]
 
 
 def test_an_unobserved_neuron_takes_no_side():
@@ -230,6 +252,24 @@ def test_angle_error_of_what_was_not_observed_or_not_seen():
     assert metric.compute() < 5
     metric.reset()
     assert metric.compute().isnan()
+
+
+def test_angle_error_is_that_of_what_was_observed_however_often_a_trial_is_seen():
+    angle = uniform(60)
+    observed = noisy(tuned(angle, 12), 0.6)
+    mask = torch.ones_like(observed, dtype=torch.bool)
+    mask[::3, :6] = False
+    templates = noisy(tuned(angle, 12), 0.2, seed=5)
+    expected = template_errors(torch.where(mask, observed, math.nan), angle, templates, angle, 180).median()
+    metric = AngleError(60, 12)
+    poisoned = torch.where(mask, observed, 3.0)
+    twice = torch.arange(20)  # a sampler that fills up its processes' shares shows some trials again
+    for index in (torch.arange(60), twice):
+        metric.update(templates[index], poisoned[index], index, torch.deg2rad(angle[index]), mask[index])
+    found = metric.compute()
+    errors = template_errors(torch.where(mask, observed, math.nan), angle, templates, angle, 180)
+    torch.testing.assert_close(found, torch.quantile(errors, 0.5), rtol=1e-9, atol=1e-9)
+    assert abs(expected - template_errors(poisoned, angle, templates, angle, 180).median()) > 0.01
 
 
 def test_a_seeded_choice_of_neurons_bounds_memory():

@@ -1,6 +1,7 @@
 """What a model must not know is poisoned, and nothing changes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,6 +156,23 @@ def test_losses_equal_their_closed_forms():
         found = loss({"rates": rates}, targets, mask, spec)
         assert float(found[0]) == pytest.approx(float(total)) and found[1] == count
         assert float(loss({"log_rates": rates.log()}, targets, mask, spec)[0]) == pytest.approx(float(total), abs=1e-4)
+
+
+def test_losses_that_fit_the_responses():
+    """Counts take the Poisson losses, z-scored responses squared errors of the same scale."""
+    rates, targets = torch.rand(7, 3) + 0.1, torch.rand(7, 3)
+    mask = torch.rand(7, 3, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[2] = False
+    counts = DataSpec("data", n_out=3, mean_rates=(0.5, 2.0, 1.0))
+    error = float((rates - targets)[mask].square().sum())
+    total, count = losses.gaussian({"rates": rates}, targets, mask, counts)
+    assert float(total) == pytest.approx(error) and count == mask.any(1).sum() < mask.sum()
+    for spec, plain, normalised in (
+        (counts, losses.poisson, losses.poisson_normalised),
+        (replace(counts, nonnegative=False), losses.mse, losses.gaussian),
+    ):
+        for automatic, wanted in ((losses.auto, plain), (losses.auto_normalised, normalised)):
+            assert automatic({"rates": rates}, targets, mask, spec) == wanted({"rates": rates}, targets, mask, spec)
 
 
 @pytest.mark.parametrize("poison", POISONS)

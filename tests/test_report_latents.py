@@ -109,6 +109,18 @@ def test_behavior_is_decoded_from_later_time():
     assert np.isnan(decode_behavior(latents, poisoned, np.arange(400) >= 300)["r2"]).all()
 
 
+def test_r2_of_behavior_is_about_its_mean_in_the_tested_rows():
+    """A behavior that drifts makes a decoder look good that only knows of the drift."""
+    rng = np.random.default_rng(0)
+    test = np.arange(400) >= 300
+    latents = rng.normal(size=(400, 3)) + 5.0 * test[:, None]
+    behavior = latents[:, :1] + rng.normal(size=(400, 1))
+    design = np.column_stack([latents, np.ones(400)])
+    fitted = design @ np.linalg.lstsq(design[~test], behavior[~test], rcond=None)[0]
+    left = ((behavior - fitted)[test] ** 2).sum() / ((behavior[test] - behavior[test].mean()) ** 2).sum()
+    assert decode_behavior(latents, behavior, test, shifts=0)["r2"][0] == pytest.approx(1 - left, abs=0.05)
+
+
 def test_supervised_umap_places_unlabelled_points_with_their_like():
     points, labels = planted(n=20)
     test = np.arange(60) % 4 == 0
