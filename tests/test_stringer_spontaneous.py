@@ -111,6 +111,21 @@ def test_bins_and_splits():
             split_bins(50, val, test)
 
 
+@pytest.mark.parametrize(("n", "val", "test", "train"), [(10, 0.3, 0.2, 5), (20, 0.15, 0.2, 13), (100, 0.4, 0.15, 45)])
+def test_shares_that_mean_whole_bins_give_them(n, val, test, train):
+    """Though 10 * (1 - 0.3 - 0.2) is 4.999... in floating point."""
+    assert split_bins(n, val, test)["train"] == slice(0, train)
+
+
+def test_heldout_neurons_lie_anywhere_in_the_file():
+    labels = np.zeros(200, int)
+    neurons, n_in = draw_neurons(labels, heldout_fraction=0.25)
+    held = neurons[0][n_in:]
+    assert held.min() < 40 and held.max() >= 160 and abs(held.mean() - 99.5) < 25
+    fewer, n_fewer = draw_neurons(labels, heldout_fraction=0.1)
+    assert set(fewer[0][n_fewer:]) < set(held)  # the last ones drawn
+
+
 def test_windows():
     assert windows(10, None, None) == [slice(0, 10)]
     assert windows(10, 4, None) == [slice(0, 4), slice(4, 8)]
@@ -127,6 +142,17 @@ def test_population_mean_is_one_in_every_bin(file):
     recording = prepare(file, Preparation())
     for trials in recording.splits.values():
         np.testing.assert_allclose(trials.heldin.mean(2), 1, atol=1e-6)
+
+
+def test_the_population_mean_is_taken_before_bins_are_joined(file):
+    """As published: bins in which the population is more active count no more than others."""
+    recording = prepare(file, Preparation(downsample=3, planes=1))
+    activity = np.asarray(file.activity[recording.info["neurons"]["1"]], np.float64)
+    ratio = (activity / activity.mean(0))[:, :120].reshape(10, 40, 3)
+    found = np.concatenate([part.heldin[0] for part in recording.splits.values()]).T
+    np.testing.assert_allclose(found, ratio.mean(2), rtol=1e-5, atol=1e-6)
+    joined = activity[:, :120].reshape(10, 40, 3).mean(2)
+    assert np.abs(found - joined / joined.mean(0)).max() > 0.01
 
 
 def test_statistics_of_the_training_part(file):
@@ -234,6 +260,14 @@ def test_behavior(file):
     assert prepare(file, Preparation()).splits["train"].behavior is None
 
 
+def test_behavior_of_a_window_is_that_of_its_bins(file):
+    whole = prepare(file, Preparation()).splits["train"].behavior[0]
+    train = prepare(file, Preparation(window=8, stride=5)).splits["train"]
+    assert len(train.behavior) == len(train.row) == 21
+    for start, behavior in zip(train.row, train.behavior, strict=True):
+        np.testing.assert_array_equal(behavior, whole[start : start + 8])
+
+
 def test_one_plane_and_blocks(file):
     every, one = prepare(file, Preparation()), prepare(file, Preparation(planes=2))
     np.testing.assert_array_equal(one.splits["val"].heldin[0], every.splits["val"].heldin[2])
@@ -301,6 +335,24 @@ def test_a_twin_is_written_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_twin(tmp_path / "file", **sizes)
+
+
+def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, file):
+    """By their places: face, whisker, eye, pupil and running speed; a face begins with motion, a pupil with area."""
+    rng = np.random.default_rng(0)
+    n_bins = file.activity.shape[1]
+    area, com, svd, run = (rng.normal(size=(n_bins, k)) for k in (1, 2, 4, 1))
+
+    def cell(*values):
+        found = np.empty((1, len(values)), object)
+        found[0] = values
+        return found
+
+    beh = cell(cell(svd, rng.normal(size=(3, 3, 4))), np.zeros((1, 1)), np.zeros((1, 1)), cell(area, com), run)
+    savemat(tmp_path / "spont.mat", {"Fsp": file.activity, "med": file.xyz.T, "beh": beh})
+    found = read_spontaneous(tmp_path / "spont.mat").behavior
+    for name, values in {"running": run, "pupil_area": area, "pupil_com": com, "face": svd}.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_planted_dimension_is_recovered():
@@ -436,4 +488,7 @@ def test_the_simulated_road(tmp_path):
     true = 1 - ((val.heldin - val.rates) ** 2).sum() / (centred**2).sum()
     assert 0.75 * true < ceiling < true and ceiling == pytest.approx(twin.ceilings("val")["variance"], abs=1e-6)
     assert 0.75 * true < twin.ceilings("train")["variance"] < 1.1 * true
+    noise = np.random.default_rng(0).gamma(1.0, size=twin.recording.splits["train"].heldin.shape)
+    twin.recording.splits["train"].heldin[:], twin._ceilings = noise, {}
+    assert abs(twin.ceilings("train")["variance"]) < 0.05  # tested on bins that it was not found in
     assert twin.spec.n_in == 67 and twin.spec.simulated and twin.spec.true_rates
