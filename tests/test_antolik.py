@@ -12,6 +12,7 @@ from neuro_lightning.data.antolik.files import load_region, load_repeats, region
 from neuro_lightning.data.antolik.reader import carve, load_antolik, pool
 from neuro_lightning.data.describe import describe
 from neuro_lightning.data.images import ImageDataset
+from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.simulate.antolik import SIZES as SIZES_BY_DEFAULT
 from neuro_lightning.data.simulate.antolik import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.errors import ConfigError, DataError
@@ -230,6 +231,11 @@ def test_the_thesis_validates_with_the_repeated_images(root):
     recording = load_antolik(root, [1], protocol="thesis", val_fraction=0.3)
     assert list(recording.splits) == ["train", "val"] and len(recording.splits["train"]) == 60
     assert recording.splits["val"].repeats.shape == (50, 10, 6)
+
+
+def test_published_steps_an_epoch():
+    """1800 images in batches of 16: the last, partial one is not left out."""
+    assert len(EpochBatches(1800, 16)) == 113 == len(list(EpochBatches(1800, 16)))
 
 
 def test_training_images_that_are_tested_are_dropped(copy):

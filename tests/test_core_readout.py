@@ -111,9 +111,14 @@ def test_what_cannot_be_meant_is_refused():
     assert model(spec=zscored).net.output == "identity" and model().net.output == "elu"
     with pytest.raises(ConfigError, match=r"responses in gratings are: take model\.output=auto"):
         model(spec=zscored, output="elu")
-    with pytest.raises(ConfigError, match=r"take loss@model\.loss=mse"):
+    with pytest.raises(ConfigError, match=r"take loss@model\.loss=mse$"):
         model(spec=zscored, output="identity", loss=partial(losses.poisson))
     model(spec=zscored, output="identity", loss=partial(losses.mse))
+    for wrong in ({"stride": 0}, {"laplace": -1.0}, {"group_sparsity": -1.0}):
+        with pytest.raises(ValueError, match=f"core.{next(iter(wrong))}"):
+            ConvCore((1, 14, 12), **wrong)
+    with pytest.raises(ValueError, match=r"core\.stride=0"):
+        ViTCore((1, 14, 12), stride=0)
     with pytest.raises(ValueError, match=r"model\.output=relu is none of elu, softplus, identity"):
         model(output="relu")
 

@@ -104,6 +104,8 @@ def test_what_it_cannot_do_is_said():
     assert LSTMAutoencoder.refuse(DataSpec("x", kind="traces", n_in=2)) is None
     with pytest.raises(ValueError, match="cell=elman: there are lstm, rnn, gru"):
         TwoWay(2, 2, cell="elman")
+    with pytest.raises(ConfigError, match="mlp_width=0"):
+        LSTMAutoencoder(DataSpec("x", kind="traces", n_in=2), latent_dim=2, mlp_width=0)
 
 
 def test_it_learns_and_its_checkpoint_gives_the_latents_back(tmp_path):

@@ -103,7 +103,7 @@ class CoreReadout(PopulationModule):
         if output == "identity" and needs_positive(loss, spec):
             raise ConfigError(
                 "model.output=identity may be negative, which a Poisson loss has no meaning for: "
-                "take loss@model.loss=mse, or model.output=elu"
+                f"take loss@model.loss=mse{', or model.output=elu' if spec.nonnegative else ''}"
             )
         features = core(spec.image_shape)
         net = CoreReadoutNet(

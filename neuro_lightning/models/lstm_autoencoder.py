@@ -139,7 +139,7 @@ class LSTMAutoencoder(PopulationModule):
         scheduler: called with the optimizer and the number of steps, or None.
 
     Raises:
-        ConfigError: there are no latents.
+        ConfigError: there are no latents, or the MLP has no width.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("traces", "spikes")
@@ -163,6 +163,8 @@ class LSTMAutoencoder(PopulationModule):
     ) -> None:
         if latent_dim < 1:
             raise ConfigError(f"latent_dim={latent_dim}: there must be at least one latent")
+        if mlp_width < 1:
+            raise ConfigError(f"mlp_width={mlp_width}: the MLP must be as wide as the latents at least")
         net = (FeedbackNet if feedback else LSTMAutoencoderNet)(
             spec.n_in,
             spec.n_neurons,

@@ -35,8 +35,8 @@ class ConvCore(nn.Module):
         group_sparsity: strength of :func:`group_sparsity` of the later layers' kernels.
 
     Raises:
-        ValueError: a kernel larger than its image, an even one where the map is to keep its size, or a group sparsity
-            of depth-separable layers, whose kernels are no groups.
+        ValueError: no stride, a negative penalty, a kernel larger than its image, an even one where the map is to keep
+            its size, or a group sparsity of depth-separable layers, whose kernels are no groups.
     """
 
     def __init__(
@@ -57,6 +57,11 @@ class ConvCore(nn.Module):
         group_sparsity: float = 0.0,
     ) -> None:
         super().__init__()
+        if stride < 1 or laplace < 0 or group_sparsity < 0:
+            raise ValueError(
+                f"core.stride={stride} must be 1 at least, core.laplace={laplace} and "
+                f"core.group_sparsity={group_sparsity} not negative"
+            )
         padding = first_kernel // 2 if pad_first else 0
         height, width = ((size + 2 * padding - first_kernel) // stride + 1 for size in image_shape[1:])
         if layers < 1 or min(height, width) < 1:

@@ -27,7 +27,7 @@ class ViTCore(nn.Module):
         dropout: of the tokens at the input and in every block.
 
     Raises:
-        ValueError: a patch larger than the image, or heads that do not divide the channels.
+        ValueError: no stride, a patch larger than the image, or heads that do not divide the channels.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class ViTCore(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        if stride < 1:
+            raise ValueError(f"core.stride={stride} must be 1 at least")
         height, width = ((size - patch) // stride + 1 for size in image_shape[1:])
         if min(image_shape[1:]) < patch:
             raise ValueError(
