@@ -95,8 +95,16 @@ def test_images_shown_once_or_thrice_leave_gaps(tmp_path):
 def test_images_that_were_not_shown_are_left_out(tmp_path):
     stim = stimuli()
     stim["istim"][stim["istim"] == 7] = GREY
-    recording = load(write(tmp_path, stim))
-    assert joined(recording, "row").tolist() == [i for i in range(20) if i != 6]
+    images, rates = RNG.integers(0, 255, (*SIZE, GREY - 1)).astype(np.uint8), RNG.gamma(2, 2, (6, GREY - 1))
+    np.savez(tmp_path / "truth.npz", rates=rates)
+    recording = load(write(tmp_path, stim, images), truth=tmp_path / "truth.npz")
+    row = joined(recording, "row")
+    assert row.tolist() == [i for i in range(20) if i != 6]
+    # those after it keep their own pixels and true rates
+    pixels = joined(recording, "images")[:, 0] * recording.info["image_std"] + recording.info["image_mean"]
+    np.testing.assert_allclose(pixels, images.transpose(2, 0, 1)[row], atol=1e-3)
+    expected = zscored(stim | {"resp": rates.T})[row]
+    np.testing.assert_allclose(joined(recording, "rates"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_lost_responses_stay_unobserved(tmp_path):
