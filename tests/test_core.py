@@ -116,6 +116,39 @@ def test_tokens_keep_their_places():
     assert (moved > 1e-4).sum() == 1
 
 
+def test_a_transformer_is_what_the_paper_writes():
+    """Embedding plus position, then pre-norm residual halves, then a last normalisation; dropout in training only."""
+    core = ViTCore((2, 12, 16), patch=4, stride=4, channels=8, heads=2, blocks=2, mlp=5, dropout=0.5).eval()
+    images = torch.randn(3, 2, 12, 16)
+    patches = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    tokens = patches @ core.embedding.weight.flatten(1).T + core.embedding.bias + core.position
+    for block in core.blocks:
+        tokens = tokens + block._attend(block.norm_attention(tokens))
+        first, _, _, second = block.mlp
+        tokens = tokens + second(nn.functional.gelu(first(block.norm_mlp(tokens))))
+    wanted = core.norm(tokens).unflatten(1, (3, 4)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(core(images), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(core(images), core(images), rtol=0, atol=0)
+    core.train()
+    assert not torch.allclose(core(images), wanted, atol=1e-2)
+
+
+def test_running_statistics_take_the_newest_batch_with_the_momentum():
+    core = ConvCore((1, 9, 9), channels=3, layers=1, first_kernel=3, momentum=0.2)
+    images = 3 + torch.randn(4, 1, 9, 9)
+    mean = core.layers[0][0](images).mean((0, 2, 3))
+    core(images)
+    torch.testing.assert_close(core.layers[0][1].running_mean, 0.2 * mean)
+
+
+def test_dropout_takes_whole_channels_in_training_only():
+    core = ConvCore((1, 9, 9), channels=200, layers=1, first_kernel=3, dropout=0.4)
+    images = torch.randn(1, 1, 9, 9)
+    gone = (core(images) == 0).flatten(2)[0]
+    assert torch.equal(gone.any(1), gone.all(1)) and 0.25 < float(gone.all(1).float().mean()) < 0.55
+    assert not (core.eval()(images) == 0).any()
+
+
 def test_vit_parameters():
     core = ViTCore((1, 31, 31), patch=8, stride=4, channels=64, blocks=2, heads=4, mlp=128)
     block = 3 * 64 * 64 + (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 2 * 2 * 64
