@@ -187,6 +187,13 @@ def test_frozen_layers_have_no_gradient_and_no_dropout():
     assert torch.equal(model.net.conv(images), model.net.conv(images))
 
 
+def test_a_layer_is_not_one_whose_name_begins_alike():
+    mine, theirs = (torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("conv", "conv2")}) for _ in range(2))
+    before = mine["conv2"].weight.clone()
+    restore_layers(mine, theirs.state_dict(), ["conv"], "old.ckpt")
+    assert torch.equal(mine["conv"].weight, theirs["conv"].weight) and torch.equal(mine["conv2"].weight, before)
+
+
 def test_layers_that_do_not_fit_are_refused_whole(tmp_path):
     mine, theirs = net(dense=[{"units": 9}]), net()
     weights, before = theirs.state_dict(), copy.deepcopy(mine.state_dict())

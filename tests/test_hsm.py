@@ -186,6 +186,30 @@ def test_dropout_is_of_the_outputs_and_in_training_only():
     torch.testing.assert_close(trained[kept], values[kept] / 0.75)
 
 
+def test_a_quasi_newton_fit_counts_penalties_and_validates_without():
+    rng = np.random.default_rng(0)
+    train, val = (
+        ImageDataset(ImageTrials(rng.normal(size=(n, 1, 8, 8)).astype(np.float32), rng.gamma(1, size=(n, 6))))
+        for n in (20, 9)
+    )
+    data = spec(shape=(1, 8, 8))
+    model = QuasiNewtonHSM(
+        data, **parts(reg={"l2": 0.1}), loss=poisson_normalised, scale_input="none", restarts=1, iterations=4
+    )
+    model.fit_net(train, val)
+    (fit,), net = model.fits, model.net.double()
+
+    def mean_loss(dataset):
+        batch = dataset[list(range(len(dataset)))]
+        rates, targets = net.eval()(batch["inputs"].double()), batch["targets"].double()
+        total, count = poisson_normalised(rates, targets, batch["mask"], data)
+        return float(total / count)
+
+    penalty = float(0.05 * net.layers["output"].weight.square().sum())
+    assert fit.loss == pytest.approx(mean_loss(train) + penalty, rel=1e-5) and penalty > 1e-4 * fit.loss
+    assert fit.score == pytest.approx(mean_loss(val), rel=1e-5)
+
+
 def test_activations():
     x = torch.tensor([-2.0, 0.0, 3.0])
     torch.testing.assert_close(ACTIVATIONS["elu"](x), torch.tensor([np.exp(-2.0), 1.0, 4.0], dtype=torch.float32))

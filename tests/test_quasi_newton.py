@@ -99,6 +99,19 @@ def test_best_of_several_starts_is_kept_and_repeats():
     assert [fit.score for fit in shifted] == [fit.score for fit in fits[1:]]
 
 
+def test_the_start_that_validates_best_is_kept_and_not_the_one_that_fits_best():
+    starts = iter([-4.0, 4.0])
+
+    def validation(point):
+        return (point.x - 3).square().sum()  # right in the shallow valley
+
+    best, fits = best_of_restarts(
+        lambda: Point(start=(next(starts), 0.0)), two_valleys, validation=validation, restarts=2, seed=0
+    )
+    assert best is fits[1] and best.score < fits[0].score and best.loss > fits[0].loss
+    assert float(best.state["x"]) > 2
+
+
 def test_what_cannot_be_fitted():
     with pytest.raises(ValueError, match="at least 1"):
         best_of_restarts(Point, rosenbrock, restarts=0, seed=0)
