@@ -63,6 +63,16 @@ def test_the_lowest_validation_loss_is_kept():
     assert float(on(val)(free)) > fit.score and float(on(train)(free)) < fit.loss
 
 
+def test_a_fit_ends_when_validation_has_not_improved_for_long():
+    def worse_all_the_way(point):
+        return -rosenbrock(point)
+
+    point = Point()
+    fit = quasi_newton(point, rosenbrock, validation=worse_all_the_way, every=2, patience=3)
+    assert fit.iterations == 2 * 3 and len(fit.history) in (4, 5)
+    assert float(point.x) == pytest.approx(-1.2) and fit.score == fit.history[0][1]  # the start was the best
+
+
 def test_training_and_evaluation_mode():
     modes = []
     point = Point()

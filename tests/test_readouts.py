@@ -70,6 +70,14 @@ def test_gaussian_readout_starts_as_published():
     assert readout.spread.abs().max() <= 0.1 and readout.spread.min() < 0
 
 
+def test_gaussian_penalty_is_the_mean_over_neurons_of_the_features_1_norm():
+    """So that a strength means the same for any number of neurons."""
+    readout = GaussianReadout(SHAPE, 6, l1=0.5)
+    put(readout.features, torch.randn(6, 3))
+    torch.testing.assert_close(readout.penalties(), {"l1": 0.5 * readout.features.abs().sum() / 6})
+    assert GaussianReadout(SHAPE, 6).penalties() == {}
+
+
 def test_positions_learn():
     """The only bright pixel of the map lies at the right: the point that is to see it moves there."""
     torch.manual_seed(0)
