@@ -73,6 +73,16 @@ def test_dropout_acts_on_the_input_of_its_layer_in_training_only():
     assert torch.equal(network(images := torch.rand(5, 3, 12, 10))["rates"], network(images)["rates"])
 
 
+def test_batch_statistics_are_those_of_the_pooled_map():
+    """With TensorFlow's epsilon of 1e-3, which matters where rectified maps hardly vary."""
+    network = net(conv=[{"filters": 4, "kernel": 3, "batch_norm": True}]).train()
+    images, block = 0.05 * torch.rand(6, 3, 12, 10), network.conv[0]
+    pooled = torch.nn.functional.max_pool2d(block.linear(images).relu(), 2)
+    centred = pooled - pooled.mean((0, 2, 3), keepdim=True)
+    expected = centred / (pooled.var((0, 2, 3), correction=0, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(block(images), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_start_glorot_uniform_and_biases_at_zero_or_the_mean():
     network = net(conv=[{"filters": 40, "kernel": 5}], dense=[{"units": 30}])
     for layer, fans in ((network.conv[0].linear, (3 + 40) * 25), (network.dense[0].linear, 40 * 30 + 30)):
