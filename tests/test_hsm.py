@@ -105,6 +105,16 @@ def test_learnt_scale_of_the_image():
     torch.testing.assert_close(net(images)["rates"], plain)
 
 
+def test_images_are_standardised_by_the_training_ones():
+    torch.manual_seed(0)
+    output = partial(Dense, activation="softplus")
+    images = 40 + 7 * torch.randn(5, 1, 6, 6)
+    scaled = HSM(spec(shape=(1, 6, 6), image_mean=40.0, image_std=7.0), output=output).net.eval()
+    plain = HSM(spec(shape=(1, 6, 6)), output=output, scale_input="none").net.eval()
+    plain.layers.load_state_dict(scaled.layers.state_dict())
+    torch.testing.assert_close(scaled(images)["rates"], plain((images - 40) / 7)["rates"])
+
+
 def test_what_figures_show():
     torch.manual_seed(0)
     net = HSMNet((3, 9, 9), 4, parts())
