@@ -191,3 +191,29 @@ def test_what_cannot_be_is_refused():
         RegularisedLinear(spec, strengths=[0.0])
     with pytest.raises(ConfigError, match="softplus, exp"):
         LNP(spec, strengths=[1.0], link="square")
+
+
+def test_models_are_fitted_on_the_training_images_by_their_own_options():
+    rng = np.random.default_rng(0)
+
+    def dataset(n):
+        images, responses = rng.normal(size=(n, 1, 5, 5)).astype(np.float32), rng.gamma(1.0, size=(n, 3))
+        responses[:, 0] += np.maximum(images[:, 0, 2, 2], 0)  # the other two neurons say nothing of the image
+        return ImageDataset(ImageTrials(images, responses))
+
+    train, val = dataset(40), dataset(30)
+    spec = DataSpec("images", kind="images", n_out=3, image_shape=(1, 5, 5), mean_rates=(1.0,) * 3)
+    batch, strengths = train[list(range(40))], [0.01, 100.0]
+    arguments = (batch["inputs"], batch["targets"], batch["mask"], strengths)
+    for model, expected in (
+        (RegularisedLinear(spec, strengths=strengths), laplacian_regression(*arguments)),
+        (
+            RegularisedLinear(spec, strengths=strengths, per_neuron=True),
+            laplacian_regression(*arguments, per_neuron=True),
+        ),
+        (LNP(spec, strengths=strengths, iterations=3), laplacian_poisson(*arguments, iterations=3)),
+        (LNP(spec, strengths=strengths, link="exp"), laplacian_poisson(*arguments, link="exp")),
+    ):
+        model.fit_net(train, val)
+        for name, values in expected._asdict().items():
+            torch.testing.assert_close(getattr(model.net, name), values.float(), rtol=1e-4, atol=1e-6)
