@@ -198,7 +198,7 @@ def test_models_are_fitted_on_the_training_images_by_their_own_options():
 
     def dataset(n):
         images, responses = rng.normal(size=(n, 1, 5, 5)).astype(np.float32), rng.gamma(1.0, size=(n, 3))
-        responses[:, 0] += np.maximum(images[:, 0, 2, 2], 0)  # the other two neurons say nothing of the image
+        responses[:, 0] += 9 * np.maximum(images[:, 0, 2, 2], 0)  # the other two neurons say nothing of the image
         return ImageDataset(ImageTrials(images, responses))
 
     train, val = dataset(40), dataset(30)
