@@ -31,7 +31,7 @@ from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import data_of, official_scores, output_kind, score_rates, submission_arrays
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
-from neuro_lightning.report.table import NAMES, print_header, print_results, relative
+from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.plain import write_latents, write_predictions
@@ -215,9 +215,6 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Train
         ConfigError: the trainer cannot be had on this machine.
     """
     callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
-    every, epochs = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
-    if every and epochs and 0 < epochs < every:  # a short run is validated at its end
-        cfg.trainer.check_val_every_n_epoch = epochs
     given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(output)}
     try:
         return instantiate(cfg.trainer, trusted=cfg.trusted, **given)
@@ -276,12 +273,12 @@ def outcome(
             **end_and_peak(cfg.monitor, trainer),
         },
         "metrics": {f"{split}/{k}": v for split, values in scores["model"].items() for k, v in values.items()},
-        "baselines": {who: scored for who, scored in scores.items() if who not in ("model", "oracle", "ceiling")},
+        "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
         "oracle": scores.get("oracle"),
-        "ceilings": scores.get("ceiling"),
+        "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
         "data": data_identity(data.recording, **config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
-        "parameters": sum(p.numel() for p in model.net.parameters()),
+        "parameters": model.size,
         "steps": trainer.global_step,
         "ms_per_step": clock.ms_per_step if clock else None,
         "device": str(trainer.strategy.root_device),

@@ -54,3 +54,10 @@ def test_a_sweeps_jobs_do_not_know_of_each_other(tmp_path):
         assert record(tmp_path / "sweep" / job)["metrics"] == record(alone)["metrics"]
     assert record(tmp_path / "sweep" / "1")["status"] == "failed"
     assert json.loads((tmp_path / "sweep" / "1" / "run.json").read_text())["error"]
+
+
+def test_the_last_epoch_is_validated_whatever_the_others(tmp_path):
+    """Else the end of training would have no score, and its last epochs no chance to be chosen."""
+    folder = here(tmp_path, "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2").folder
+    assert [int(row["epoch"]) for row in rows(folder) if row["val/co_bps"]] == [1, 3, 4]
+    assert record(folder)["objective"]["end"] == float([row["val/co_bps"] for row in rows(folder)][-1])

@@ -28,7 +28,7 @@ def job(sweep, number, latents, seed, value, *, dataset="twin", overrides=(), **
         "objective": {"name": "val/mse", "value": value, "mode": "min"},
         "metrics": {f"{split}/{k}": v for split, values in by_split(value).items() for k, v in values.items()},
         "baselines": {"mean": by_split(1.2), "pca": by_split(PCA[latents])},
-        "oracle": by_split(0.45), "ceilings": {"val": {"variance": 0.6}},
+        "oracle": by_split(0.45), "references": {"svca": {"val": {"variance": 0.6}}},
         "data": {"name": dataset, "simulated": True},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(content | changes))
@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_the_runs(sweep):
     columns, rows = table_rows(answer, "mse")
     assert columns == ["latents", "seeds", "LSTMAutoencoder", "s.e.m.", "mean", "pca", "true rates (oracle)"]
     assert rows[0] == ["2", "3", "1.0000", "0.0577", "1.2000", "0.8000", "0.4500"]
-    assert "noise ceiling" in table_rows(answer, "variance")[0]
+    assert "shared variance (SVCA)" in table_rows(answer, "variance")[0]
 
 
 def test_the_fewest_latents_that_are_as_good(sweep):
@@ -79,7 +79,7 @@ def test_the_figure_has_a_panel_for_each_metric(sweep):
     lines = {line.get_label(): line for line in panels[0].get_lines()}
     assert list(lines["pca"].get_ydata()) == pytest.approx(list(PCA.values()))
     assert lines["true rates (oracle)"].get_ydata()[0] == 0.45
-    assert {line.get_label() for line in panels[1].get_lines()} >= {"noise ceiling", "pca"}
+    assert {line.get_label() for line in panels[1].get_lines()} >= {"shared variance (SVCA)", "pca"}
 
 
 def test_the_command_leaves_figure_and_numbers(sweep, capsys):

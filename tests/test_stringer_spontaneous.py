@@ -481,14 +481,15 @@ def test_the_simulated_road(tmp_path):
     assert (data / "simulated/stringer_spontaneous/seed_0/stringer_spontaneous.npy").is_file()
     found = record(run.folder)
     assert found["data"]["simulated"] is True
-    ceiling = found["ceilings"]["val"]["variance"]
+    ceiling = found["references"]["svca"]["val"]["variance"]
     twin = module(data, simulate=True, normalisation="layer_pop_mean")
     val = twin.recording.splits["val"]
     centred = val.heldin - val.heldin.mean(1, keepdims=True)
     true = 1 - ((val.heldin - val.rates) ** 2).sum() / (centred**2).sum()
-    assert 0.75 * true < ceiling < true and ceiling == pytest.approx(twin.ceilings("val")["variance"], abs=1e-6)
-    assert 0.75 * true < twin.ceilings("train")["variance"] < 1.1 * true
+    shared = twin.reference_scores("val")["svca"]["variance"]
+    assert 0.75 * true < ceiling < true and ceiling == pytest.approx(shared, abs=1e-6)
+    assert 0.75 * true < twin.reference_scores("train")["svca"]["variance"] < 1.1 * true
     noise = np.random.default_rng(0).gamma(1.0, size=twin.recording.splits["train"].heldin.shape)
-    twin.recording.splits["train"].heldin[:], twin._ceilings = noise, {}
-    assert abs(twin.ceilings("train")["variance"]) < 0.05  # tested on bins that it was not found in
+    twin.recording.splits["train"].heldin[:], twin._shared = noise, {}
+    assert abs(twin.reference_scores("train")["svca"]["variance"]) < 0.05  # tested on bins that it was not found in
     assert twin.spec.n_in == 67 and twin.spec.simulated and twin.spec.true_rates

@@ -94,7 +94,7 @@ def test_a_terminal_gets_rules_and_bold(tmp_path):
 
 def test_header(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = SimpleNamespace(net=torch.nn.Linear(100, 20), spec=describe(recording()))
+    model = SimpleNamespace(size=2020, spec=describe(recording()))
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2)
     print_header(recording(), model, trainer, tmp_path / "outputs")
     assert capsys.readouterr().out.splitlines() == [

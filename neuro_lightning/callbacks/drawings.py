@@ -160,7 +160,12 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
         )
     if "angle" in trials:
         found["tuning"] = lambda: report.tuning_figure(
-            trials["angle"].numpy(), observed, predicted, neurons=best, period=np.pi, simulated=spec.simulated
+            trials["angle"].numpy(),
+            observed,
+            predicted,
+            neurons=best,
+            period=np.deg2rad(spec.angle_period),
+            simulated=spec.simulated,
         )
     return found
 

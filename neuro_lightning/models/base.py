@@ -139,6 +139,17 @@ class PopulationModule(pl.LightningModule):
             self._epoch_steps += 1
         return count
 
+    def on_train_epoch_start(self) -> None:
+        """The last epoch is validated, whatever the others are: training's end is a score of its own."""
+        last, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
+        if every and self.current_epoch + 1 == last and last % every:
+            self.trainer.check_val_every_n_epoch = last
+
+    @property
+    def size(self) -> int:
+        """How many numbers the network has learnt."""
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch: the loss per scored element, the network's own terms per step."""
         sums, self._epoch_sums, steps, self._epoch_steps = self._plain_sums(), None, self._epoch_steps, 0

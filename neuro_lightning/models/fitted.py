@@ -26,6 +26,11 @@ class FittedModule(PopulationModule):
         """
         raise NotImplementedError
 
+    @property
+    def size(self) -> int:
+        """How many numbers are fitted: what is fitted in closed form lies in buffers."""
+        return super().size or sum(value.numel() for value in self.net.buffers() if value.is_floating_point())
+
     def on_fit_start(self) -> None:
         """Everything there is to learn is learnt here; one epoch, whatever the trainer says."""
         self.trainer.check_val_every_n_epoch = 1

@@ -234,8 +234,10 @@ class QuasiNewtonHSM(FittedModule):
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d) or (isinstance(module, nn.Dropout) and module.p):
                 raise ConfigError("a quasi-Newton fit takes neither dropout nor batch normalisation: take model=hsm")
-        if restarts < 1:
-            raise ConfigError(f"model.restarts={restarts} must be at least 1")
+        numbers = {"restarts": restarts, "iterations": iterations, "every": every, "patience": patience}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ConfigError(f"model.{name}={value} must be at least 1")
         super().__init__(net, spec, loss=loss)
         self._parts = parts
         self.options = {"iterations": iterations, "every": every, "patience": patience}

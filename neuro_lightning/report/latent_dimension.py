@@ -2,8 +2,8 @@
 
 ``python -m neuro_lightning.report.latent_dimension FOLDER`` reads the runs of a sweep, prints a table, and
 leaves ``latent_dimension.png`` and ``latent_dimension.csv`` in the folder. The model's curve stands beside those of the
-baselines that grow with it (principal components, factor analysis), the trivial predictors, the noise ceiling and, on
-simulated data, the true signal.
+baselines that grow with it (principal components, factor analysis), the trivial predictors, the variance that neurons
+share (SVCA) and, on simulated data, the true signal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from neuro_lightning.sweeps.table import collect, mean, sem, varied
 
 METRICS = ("mse", "variance", "co_r2", "rates_r2")  # shown where they are known
 OWN = {"model.latent_dim", "model.n_components", "seed"}  # what the sweep may vary
-BEYOND = {"ceiling", "oracle"}  # not predictors of one's own
+BEYOND = {"ceiling", "svca", "oracle"}  # not predictors of one's own
 COLORS = (BASELINE, "#5b8c5a", "#8e6c8a", "#b08d57")
 
 
@@ -137,7 +137,7 @@ def _model_name(record: dict[str, Any]) -> str:
 
 def _scores(record: dict[str, Any], split: str) -> dict[str, dict[str, float | None]]:
     own = {name.split("/")[1]: value for name, value in record["metrics"].items() if name.startswith(f"{split}/")}
-    others = {**(record.get("baselines") or {}), "oracle": record.get("oracle"), "ceiling": record.get("ceilings")}
+    others = {**(record.get("baselines") or {}), "oracle": record.get("oracle"), **(record.get("references") or {})}
     return {"model": own} | {who: by[split] for who, by in others.items() if by and by.get(split)}
 
 
@@ -220,7 +220,7 @@ def _lines(answer: Answer, curves: list[str]) -> Iterable[tuple[str, str, Any]]:
     flat = [who for who in answer.scores if who not in curves and who != answer.model]
     styles = iter(((0, (1, 1)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (2, 3))))
     for who in flat:
-        yield who, TRUE if who in BEYOND else QUIET, "-" if who == "ceiling" else next(styles, (0, (1, 3)))
+        yield who, TRUE if who in BEYOND else QUIET, "-" if who in ("ceiling", "svca") else next(styles, (0, (1, 3)))
 
 
 def write_report(folder: str | Path, *, split: str = "val", metric: str | None = None) -> Path:

@@ -159,7 +159,7 @@ def analyse(
     for view, points in views.items():
         results[view] = analyse_labels(view, points, shuffles=shuffles, seed=seed, umap=umap)
     if (behavior := analyse_behavior(latents, shuffles=shuffles, seed=seed)) is not None:
-        results["behavior"] = behavior
+        results["behavior"] = {**behavior, "names": list(latents.behavior_names)}
     return results, views
 
 
@@ -185,10 +185,11 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
     if behavior := results.get("behavior"):
         points = f"{behavior['n_train']} + {behavior['n_test']} bins"
         pairs = list(zip(behavior["r2"], behavior["shifted"], strict=True))
-        named = [(str(k), *pair) for k, pair in enumerate(pairs[:MAX_CHANNELS])]
+        names = behavior["names"] or [f"behavior {k}" for k in range(len(pairs))]
+        named = [(names[k], *pair) for k, pair in enumerate(pairs[:MAX_CHANNELS])]
         if len(known := [pair for pair in pairs if np.isfinite(pair[0])]) > 1:
-            named.append((f"mean of {len(known)}", *np.mean(known, axis=0)))
-        rows += [[f"behavior {k}: ridge", points, "R2", *_3(r2, 0.0), number(control, 3)] for k, r2, control in named]
+            named.append((f"mean of {len(known)} channels", *np.mean(known, axis=0)))
+        rows += [[f"{k}: ridge", points, "R2", *_3(r2, 0.0), number(control, 3)] for k, r2, control in named]
     return rows
 
 
@@ -205,7 +206,11 @@ def write(results: dict[str, Any], views: dict[str, Points], latents: Latents, f
     if latents.bin_ms and latents.continuous:
         behavior = None if latents.behavior is None else latents.behavior[0]
         pictures["time"] = latents_figure(
-            latents.values[0], bin_ms=latents.bin_ms, behavior=behavior, simulated=latents.simulated
+            latents.values[0],
+            bin_ms=latents.bin_ms,
+            behavior=behavior,
+            behavior_names=latents.behavior_names,
+            simulated=latents.simulated,
         )
     for view, points in views.items():
         found = results[view]

@@ -29,6 +29,7 @@ class Latents:
         dataset: what was recorded.
         bin_ms: bin width in ms.
         simulated: whether the recording is simulated.
+        behavior_names: (K,) what the channels of behavior are called; empty where nobody says.
     """
 
     values: np.ndarray
@@ -40,6 +41,7 @@ class Latents:
     dataset: str
     bin_ms: float
     simulated: bool
+    behavior_names: tuple[str, ...] = ()
 
 
 def find_latents(path: str | Path) -> Path:
@@ -115,7 +117,7 @@ def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attribut
     return Latents(
         values.astype(np.float64), condition, join.get("behavior"), later, names, continuous,
         str(attributes.get("dataset", file.parent.name)), float(attributes.get("bin_ms", 0)),
-        bool(attributes.get("simulated", False)),
+        bool(attributes.get("simulated", False)), tuple(map(str, attributes.get("behavior", ()))),
     )  # fmt: skip
 
 

@@ -39,12 +39,8 @@ LABELS = {
 }
 HIDDEN = {"loss", "oracle_share", "feve_neurons"}  # the oracle has a row and a column of its own
 LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
-NAMES = {
-    "model": "model",
-    "oracle": "true rates (oracle)",
-    "ceiling": "noise ceiling",
-    "linear decoder": "linear decoder",
-}  # others are baselines
+REFERENCES = {"ceiling": "noise ceiling", "svca": "shared variance (SVCA)", "linear decoder": "linear decoder"}
+NAMES = {"model": "model", "oracle": "true rates (oracle)", **REFERENCES}  # others are baselines
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
@@ -53,7 +49,7 @@ def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Tr
     trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
     place = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     lines = {
-        "model": f"{type(model).__name__} with {sum(p.numel() for p in model.net.parameters()):,} parameters",
+        "model": f"{type(model).__name__} with {model.size:,} parameters",
         "data": f"{recording.name} ({kind_of(recording)}): {shape_of(model.spec)}: {trials}",
         "device": place,
         "folder": relative(folder),
@@ -113,7 +109,7 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
             if values is None:
                 continue
             row = [split, names.get(who, f"{who} baseline"), *(number(values.get(metric)) for metric in metrics)]
-            part = percent(values.get(metrics[0]), best) if who != "ceiling" else "-"
+            part = percent(values.get(metrics[0]), best) if who not in REFERENCES else "-"
             rows.append(row + ([part] if share else []))
     return columns + (["of oracle"] if share else []), rows
 

@@ -45,9 +45,11 @@ def print_scores(
     if official is not None:
         print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
     elif scores is not None:
-        names = [name for name in scores if name not in HIDDEN and not name.startswith(("oracle_co", "oracle_bps"))]
+        shown = [name for name in scores if name not in HIDDEN and not name.startswith(("oracle_co", "oracle_bps"))]
+        names = [name for name in LABELS if name in shown] + [name for name in shown if name not in LABELS]
         cells = [[split, *(number(scores[name]) for name in names)]]
         columns = ["split", *(LABELS.get(name, name) for name in names)]
         print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, cells)
     else:
-        print(f"The labels of these {split} trials are hidden: there is nothing to score.")
+        what = "images" if recording.kind == "images" else "trials"
+        print(f"The labels of these {split} {what} are hidden: there is nothing to score.")

@@ -76,6 +76,8 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
             file.attrs.update({"dataset": recording.name, "kind": recording.kind})
             file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
             file["unit_ids"] = recording.unit_ids
+            if names := recording.info.get("behavior"):
+                file.attrs["behavior"] = list(names)
             for name, splits in arrays.items():
                 for split, values in splits.items():
                     file.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")

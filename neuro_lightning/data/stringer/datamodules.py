@@ -80,7 +80,7 @@ class Spontaneous(PopulationDataModule):
             behavior_components=behavior_components,
             bin_ms=bin_ms,
         )
-        self._ceilings: dict[str, dict[str, float]] = {}
+        self._shared: dict[str, float] = {}
 
     def load(self) -> Recording:
         """The prepared planes, from the cache if they are there."""
@@ -106,8 +106,8 @@ class Spontaneous(PopulationDataModule):
         params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
         return cached(self.cache_dir, params, [path] if truth is None else [path, truth], build)
 
-    def ceilings(self, split: str) -> dict[str, float]:
-        """Share of the split's variance that neurons have in common, by shared variance components.
+    def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
+        """Share of the split's variance that neurons have in common, by shared variance components: ``svca``.
 
         Components are found in the training part and tested on the split (in blocks of its own, in turn, where the
         split is the training part), each plane's neurons in two halves by squares of the field; see
@@ -115,9 +115,9 @@ class Spontaneous(PopulationDataModule):
         It is an estimate from below, as half of the neurons must tell the other half. A model that sees the very neuron
         that it predicts may score more by copying its private noise; held-out neurons show whether it does.
         """
-        if split not in self._ceilings:
-            self._ceilings[split] = {"variance": self._shared_variance(split)}
-        return self._ceilings[split]
+        if split not in self._shared:
+            self._shared[split] = self._shared_variance(split)
+        return {"svca": {"variance": self._shared[split]}}
 
     def _shared_variance(self, split: str) -> float:
         from neuro_lightning.functional.svca import interleaved, pooled_share, shared_variance

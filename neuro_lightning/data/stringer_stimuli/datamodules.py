@@ -12,6 +12,7 @@ from neuro_lightning.data.module import ImageDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import DataError
 
+VERSION = 1  # of the readers: raise it when they give other results, and older caches are left aside
 ORIENTATIONS = "stringer_orientations"
 NATIMG = "stringer_natimg"
 OSF = "https://osf.io/ny4ut/download (937 MB)"
@@ -94,7 +95,7 @@ class Orientations(ImageDataModule):
             path, truth = _find(self.root, ORIENTATIONS, self.file, where), None
         return cached(
             self.cache_dir,
-            {"reader": ORIENTATIONS, "simulate": self.simulate, **self.options},
+            {"reader": ORIENTATIONS, "version": VERSION, "simulate": self.simulate, **self.options},
             [path] if truth is None else [path, truth],
             lambda: load_orientations(path, **self.options, truth=truth),
         )
@@ -204,7 +205,7 @@ class NaturalImages(ImageDataModule):
             files, truth = list(self.files()), None
         return cached(
             self.cache_dir,
-            {"reader": NATIMG, "simulate": self.simulate, **self.options},
+            {"reader": NATIMG, "version": VERSION, "simulate": self.simulate, **self.options},
             files if truth is None else [*files, truth],
             lambda: load_natimg(*files, **self.options, truth=truth),
         )
