@@ -6,6 +6,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling UMAP takes longer than these tests
 
@@ -261,3 +262,10 @@ def test_a_missing_umap_is_named(tmp_path, capsys, monkeypatch):
     assert report.main([str(tmp_path), "--shuffles", "1"]) == 1
     assert "neuro_lightning[analysis]" in capsys.readouterr().err
     assert not (tmp_path / "latents.json").exists()
+
+
+def test_umap_leaves_the_threads_of_the_process_alone():
+    """They decide the last bit of a network's sums: a run after a picture must equal one before it."""
+    before = torch.get_num_threads()
+    umap_embedding(np.random.default_rng(0).normal(size=(30, 4)), np.zeros((0, 4)), n_neighbors=5, n_epochs=2)
+    assert torch.get_num_threads() == before

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from neuro_lightning.errors import ConfigError
 
@@ -39,7 +42,7 @@ def umap_embedding(
         ConfigError: umap-learn is not installed.
     """
     umap = _umap()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _threads_kept():
         warnings.simplefilter("ignore")  # of fewer jobs with a seed, of spectral starts
         model = umap.UMAP(
             n_neighbors=max(2, min(n_neighbors, len(train) - 1)), min_dist=min_dist, random_state=seed, n_jobs=1,
@@ -47,6 +50,16 @@ def umap_embedding(
         )  # fmt: skip
         placed = model.fit_transform(train, labels)
         return np.asarray(placed), np.asarray(model.transform(test)) if len(test) else np.zeros((0, 2))
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """The number of torch's threads stays: UMAP sets that of the whole process, and with it the last bit of sums."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _umap() -> Any:
