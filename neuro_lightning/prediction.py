@@ -69,6 +69,19 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     return kind
 
 
+def check_suffix(file: str | None, kind: str, recording: Recording) -> None:
+    """A name that says something else of a file than what is in it would mislead its next reader.
+
+    Raises:
+        ConfigError: saying which ending fits.
+    """
+    csv, h5 = {".csv"}, {".h5", ".hdf5"}
+    fits, other = (csv, h5) if kind == "submission" and recording.name == "uwndc19" else (h5, csv)
+    if file is not None and Path(file).suffix.lower() in other:
+        suffix = min(fits)
+        raise ConfigError(f"file={file}: the {kind} of {recording.name} are a {suffix} file; give file=NAME{suffix}")
+
+
 def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A submission's arrays, checked.
 

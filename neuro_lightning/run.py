@@ -29,7 +29,14 @@ from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.prediction import data_of, official_scores, output_kind, score_rates, submission_arrays
+from neuro_lightning.prediction import (
+    check_suffix,
+    data_of,
+    official_scores,
+    output_kind,
+    score_rates,
+    submission_arrays,
+)
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
 from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
@@ -357,6 +364,7 @@ def predict(cfg: DictConfig) -> Path:
     data = data_of(saved, config["data"], cfg.trusted)
     recording, device = data.recording, pick_device(config["device"])
     kind = output_kind(config["output"], recording, merge=config["merge_into"] is not None)
+    check_suffix(config["file"] or config["merge_into"], kind, recording)
     if kind == "latents":
         if len(checkpoints) > 1:
             raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
@@ -367,7 +375,8 @@ def predict(cfg: DictConfig) -> Path:
         return path
     rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
     if kind == "predictions":
-        path = write_predictions(config["file"] or "predictions.h5", recording, rates)
+        default = run_folder(checkpoints[0]) if len(checkpoints) == 1 else Path()
+        path = write_predictions(config["file"] or default / "predictions.h5", recording, rates)
         print_arrays(path, recording, rates, checkpoints)
         official = None
     elif recording.name == "uwndc19":

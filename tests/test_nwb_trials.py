@@ -97,7 +97,7 @@ def test_counts_equal_brute_force(plain):
     recording = load_nwb_trials(plain, bin_ms=10, window_ms=(20, 220), forward_ms=50)
     nwb = open_nwb(plain)
     spikes = dict(zip(nwb.unit_ids.tolist(), nwb.spike_times, strict=True))
-    n_in = recording.n_in
+    n_in = recording.splits["train"].heldin.shape[2]
     total = 0
     for part in recording.splits.values():
         assert part.heldin.shape[1:] == (20, 6) and part.heldout_forward.shape[1:] == (5, 2)

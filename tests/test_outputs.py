@@ -91,3 +91,13 @@ def test_what_cannot_be_is_one_line(runs, run, words, error, message):
 def test_latents_of_several_networks_are_refused(runs):
     with pytest.raises(ConfigError, match="the latents of several networks have no mean"):
         written(f"ckpt=[{runs / 'traces'},{runs / 'traces'}]", "output=latents")
+
+
+def test_predictions_of_one_run_lie_beside_it(runs):
+    assert written(f"ckpt={runs / 'pictures'}", "evaluate=false") == runs / "pictures" / "predictions.h5"
+
+
+def test_an_ending_that_says_something_else_is_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match=r"the predictions of pictures are a .h5 file; give file=NAME.h5"):
+        written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / 'p.csv'}")
+    assert not list(tmp_path.iterdir())

@@ -111,6 +111,8 @@ def make_net(
     scale_input: str,
 ) -> HSMNet:
     """The network of an :class:`HSM`, whose arguments these are."""
+    if deeper is not None and not isinstance(deeper, Mapping):
+        raise ConfigError("model.deeper: give each layer a name, as in +layer@model.deeper.second=dense")
     if output.keywords.get("activation") == "auto":
         output = partial(output, activation="softplus" if spec.nonnegative else "none")
     layers = {"first": first, **(deeper or {}), "hidden": hidden, "output": output}

@@ -24,7 +24,7 @@ from neuro_lightning.records import FILE_NAME, flat_overrides, read_record
 from neuro_lightning.report.table import LABELS, number, print_table, relative
 
 TABLE_FILE = "sweep.csv"
-MAX_ROWS = 30
+MAX_ROWS = 40
 MAX_WIDTH = 120  # of what is printed, in characters
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
 MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
