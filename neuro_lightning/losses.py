@@ -129,11 +129,11 @@ def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
 
 
 def _entries(mask: Tensor, like: Tensor) -> Tensor:
-    return like.new_tensor(mask.numel()) if is_full(mask) else mask.sum().to(like.dtype)
+    return like.new_full((), mask.numel()) if is_full(mask) else mask.sum().to(like.dtype)
 
 
 def _samples(mask: Tensor, like: Tensor) -> Tensor:
-    return like.new_tensor(len(mask)) if is_full(mask) else mask.flatten(1).any(1).sum().to(like.dtype)
+    return like.new_full((), len(mask)) if is_full(mask) else mask.flatten(1).any(1).sum().to(like.dtype)
 
 
 def _observed(values: Tensor, mask: Tensor) -> Tensor:

@@ -69,6 +69,17 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     return kind
 
 
+def pick_device(name: str) -> str:
+    """``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigError(f"device={name}: there is none on this machine; give auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def check_suffix(file: str | None, kind: str, recording: Recording) -> None:
     """A name that says something else of a file than what is in it would mislead its next reader.
 

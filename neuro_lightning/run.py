@@ -34,6 +34,7 @@ from neuro_lightning.prediction import (
     data_of,
     official_scores,
     output_kind,
+    pick_device,
     score_rates,
     submission_arrays,
 )
@@ -392,16 +393,3 @@ def predict(cfg: DictConfig) -> Path:
     if config["evaluate"]:
         print_scores(official, score_rates(data, rates), recording)
     return path
-
-
-def pick_device(name: str) -> str:
-    """``auto`` takes a GPU where there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    import torch
-
-    if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(f"device={name}: there is none on this machine; give auto or cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -68,8 +68,7 @@ def test_dropout_acts_on_the_input_of_its_layer_in_training_only():
         network.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
     for training in (True, False):
         network.train(training)(torch.ones(50, 3, 12, 10))
-        assert {0.0, 2.0} >= set(seen["conv.0.linear"].unique().tolist()) if training else {1.0}
-        assert (seen["conv.0.linear"] == 0).any() == training
+        assert set(seen["conv.0.linear"].unique().tolist()) == ({0.0, 2.0} if training else {1.0})
     assert torch.equal(network(images := torch.rand(5, 3, 12, 10))["rates"], network(images)["rates"])
 
 

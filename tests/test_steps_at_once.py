@@ -6,6 +6,7 @@ import pytest
 from runs import checkpoint, here, record, rows, same
 
 from neuro_lightning.data.sampler import EpochBatches, Grouped
+from neuro_lightning.models.base import PopulationModule
 
 SETTINGS = ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "model.optimizer.lr=0.01"]
 
@@ -21,8 +22,11 @@ def one_by_one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("at_once", [3, 100])  # an epoch has four batches
-def test_the_same_bits(one_by_one, tmp_path, at_once):
+def test_the_same_bits(one_by_one, tmp_path, at_once, monkeypatch):
+    taken, take = [], PopulationModule._take_steps
+    monkeypatch.setattr(PopulationModule, "_take_steps", lambda self, b, i: taken.append(len(b)) or take(self, b, i))
     folder = here(tmp_path, *SETTINGS, f"data.steps_at_once={at_once}").folder
+    assert taken == ([3, 1] if at_once == 3 else [4]) * 4, "they were taken together"
     assert same(learned(folder), learned(one_by_one))
     assert rows(folder) == rows(one_by_one)
     assert record(folder)["steps"] == record(one_by_one)["steps"] == 16

@@ -121,8 +121,8 @@ class PopulationDataModule(pl.LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.world_size > 1 or trainer.accumulate_grad_batches > 1 or trainer.overfit_batches:
             return 1
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        return 1 if scaled or trainer.limit_train_batches != 1.0 or trainer.max_steps != -1 else self._steps_at_once
+        mixed = trainer.precision not in ("32-true", "64-true")  # Lightning casts or scales around each step
+        return 1 if mixed or trainer.limit_train_batches != 1.0 or trainer.max_steps != -1 else self._steps_at_once
 
     def prepare_data(self) -> None:
         """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
