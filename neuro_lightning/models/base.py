@@ -118,7 +118,11 @@ class PopulationModule(pl.LightningModule):
         terms = output.get("losses", {})
         count = self._add_to_epoch({"count": count, "loss": total, **terms}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
-        return total / count.clamp_min(1) + sum(terms.values())
+        return total / count.clamp_min(1) + self.weigh(terms)
+
+    def weigh(self, terms: dict[str, Tensor]) -> Tensor | float:
+        """The network's own terms as they enter the loss; an architecture may weigh them, by ``self.current_epoch``."""
+        return sum(terms.values())
 
     def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Add a step's values to the sums of the epoch; returns the count, the mean over all processes.
@@ -140,7 +144,12 @@ class PopulationModule(pl.LightningModule):
         return count
 
     def on_train_epoch_start(self) -> None:
-        """The last epoch is validated, whatever the others are: training's end is a score of its own."""
+        """The last epoch is validated, whatever the others are: training's end is a score of its own.
+
+        A masking that changes over the training is told the epoch, by its ``at_epoch``.
+        """
+        if hasattr(self.masking, "at_epoch"):
+            self.masking.at_epoch(self.current_epoch)
         last, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
         if every and self.current_epoch + 1 == last and last % every:
             self.trainer.check_val_every_n_epoch = last

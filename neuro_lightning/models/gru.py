@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
-from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
 class GRUNet(nn.Module):
@@ -75,42 +75,14 @@ class GRUNet(nn.Module):
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
         n_total = inputs.shape[1] + self.n_forward
-        steps = -(-n_total // self.stride)
-        padded = F.pad(self.input_dropout(inputs), (0, 0, 0, steps * self.stride - inputs.shape[1]))
-        latents, _ = self.gru(padded.unflatten(1, (steps, self.stride)).sum(2) if self.stride > 1 else padded)
+        latents, _ = self.gru(to_steps(self.input_dropout(inputs), n_total, self.stride))
         log_rates = F.linear(self.readout_dropout(latents), self.readout.weight)
-        if self.stride > 1:
-            to_bins = step_weights(n_total, steps, self.stride, self.causal).to(latents)
-            log_rates = to_bins @ log_rates
-            latents = latents if self.training else to_bins @ latents
+        log_rates = to_bins(log_rates, n_total, self.stride, causal=self.causal)
         log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
         output = with_link(log_rates, self.kind)
-        return output if self.training else {**output, "latents": latents}
-
-
-def step_weights(n_bins: int, steps: int, stride: int, causal: bool) -> Tensor:
-    """How much each recurrent step counts in each bin.
-
-    Args:
-        n_bins: bins L.
-        steps: recurrent steps, each of ``stride`` bins.
-        stride: bins in a step.
-        causal: a bin takes the last step that ended at it or before; else it lies between the two nearest centers.
-
-    Returns:
-        (L, steps). Rows sum to one, but for the first bins of a causal network, which no step precedes.
-    """
-    bins = torch.arange(n_bins)
-    weights = torch.zeros(n_bins, steps)
-    if causal:
-        ended = (bins + 1) // stride - 1
-        weights[bins[ended >= 0], ended[ended >= 0]] = 1.0
-        return weights
-    place = ((bins + 0.5) / stride - 0.5).clamp(0, steps - 1)
-    left = place.long().clamp(max=max(0, steps - 2))
-    weights[bins, left] = 1 - (place - left)
-    weights[bins, (left + 1).clamp(max=steps - 1)] += place - left
-    return weights
+        if self.training:
+            return output
+        return {**output, "latents": to_bins(latents, n_total, self.stride, causal=self.causal)}
 
 
 class GRU(PopulationModule):
@@ -157,18 +129,9 @@ class GRU(PopulationModule):
             hidden=hidden,
             layers=layers,
             bidirectional=bidirectional,
-            stride=_stride(step_ms, spec.bin_ms),
+            stride=bins_in_step(step_ms, spec.bin_ms),
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
             kind=spec.kind,
         )
         super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
-
-
-def _stride(step_ms: int | None, bin_ms: int) -> int:
-    """Bins in a recurrent step; a step is never shorter than a bin."""
-    if step_ms is None or step_ms <= bin_ms:
-        return 1
-    if step_ms % bin_ms:
-        raise ConfigError(f"model.step_ms={step_ms} is not a multiple of the bin width, {bin_ms} ms; null is one bin")
-    return step_ms // bin_ms

@@ -1,0 +1,78 @@
+"""Coarser time inside a network than in the data: steps of several bins.
+
+Rates change slowly. A network with a step for every 20 ms has a quarter of the steps of one with a step for every
+5 ms bin: counts are summed over a step's bins, and what is read out of the steps is interpolated between their centers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuro_lightning.errors import ConfigError
+
+
+def bins_in_step(step_ms: int | None, bin_ms: int) -> int:
+    """Bins in a step; a step is never shorter than a bin.
+
+    Args:
+        step_ms: width of a step; None is one bin.
+        bin_ms: width of a bin.
+
+    Raises:
+        ConfigError: a step is not a whole number of bins.
+    """
+    if step_ms is None or step_ms <= bin_ms:
+        return 1
+    if step_ms % bin_ms:
+        raise ConfigError(f"model.step_ms={step_ms} is not a multiple of the bin width, {bin_ms} ms; null is one bin")
+    return step_ms // bin_ms
+
+
+def to_steps(inputs: Tensor, n_total: int, stride: int) -> Tensor:
+    """Inputs summed over the bins of each step, zeros after the observed bins.
+
+    Args:
+        inputs: (B, T, N).
+        n_total: bins L to cover, T or more.
+        stride: bins in a step.
+
+    Returns:
+        (B, ceil(L / stride), N).
+    """
+    steps = -(-n_total // stride)
+    padded = F.pad(inputs, (0, 0, 0, steps * stride - inputs.shape[1]))
+    return padded.unflatten(1, (steps, stride)).sum(2) if stride > 1 else padded
+
+
+def to_bins(values: Tensor, n_total: int, stride: int, *, causal: bool = False) -> Tensor:
+    """What was computed in steps (B, S, N) as values of bins (B, L, N); see :func:`step_weights`."""
+    if stride == 1:
+        return values
+    return step_weights(n_total, values.shape[1], stride, causal).to(values) @ values
+
+
+def step_weights(n_bins: int, steps: int, stride: int, causal: bool) -> Tensor:
+    """How much each step counts in each bin.
+
+    Args:
+        n_bins: bins L.
+        steps: steps, each of ``stride`` bins.
+        stride: bins in a step.
+        causal: a bin takes the last step that ended at it or before; else it lies between the two nearest centers.
+
+    Returns:
+        (L, steps). Rows sum to one, but for the first bins of a causal network, which no step precedes.
+    """
+    bins = torch.arange(n_bins)
+    weights = torch.zeros(n_bins, steps)
+    if causal:
+        ended = (bins + 1) // stride - 1
+        weights[bins[ended >= 0], ended[ended >= 0]] = 1.0
+        return weights
+    place = ((bins + 0.5) / stride - 0.5).clamp(0, steps - 1)
+    left = place.long().clamp(max=max(0, steps - 2))
+    weights[bins, left] = 1 - (place - left)
+    weights[bins, (left + 1).clamp(max=steps - 1)] += place - left
+    return weights

@@ -1,0 +1,35 @@
+"""Sequences longer than a network was made for, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from neuro_lightning.contracts import Output
+
+
+def in_windows(respond: Callable[[Tensor], Output], inputs: Tensor, n_bins: int) -> Output:
+    """What a network of fixed length says of a longer sequence.
+
+    The sequence is cut into windows of ``n_bins``; the last one reaches back over the one before it, whose bins stand.
+    Traces are trained on windows and judged on whole recordings.
+
+    Args:
+        respond: (B, n_bins, N_in) -> output without forward bins.
+        inputs: (B, T, N_in) with T of at least ``n_bins``.
+        n_bins: bins of a window.
+
+    Returns:
+        The output over all T bins. Extra loss terms are those of training, which has no longer sequences: left out.
+    """
+    total = inputs.shape[1]
+    starts = [*range(0, total - n_bins, n_bins), total - n_bins]
+    keep = [0, *(previous + n_bins - start for previous, start in zip(starts, starts[1:], strict=False))]
+    parts = [respond(inputs[:, start : start + n_bins]) for start in starts]
+    return {
+        name: torch.cat([part[name][:, skip:] for part, skip in zip(parts, keep, strict=True)], dim=1)
+        for name in parts[0]
+        if name != "losses"
+    }
