@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def in_windows(respond: Callable[[Tensor], Output], inputs: Tensor, n_bins: int)
     """
     total = inputs.shape[1]
     starts = [*range(0, total - n_bins, n_bins), total - n_bins]
-    keep = [0, *(previous + n_bins - start for previous, start in zip(starts, starts[1:], strict=False))]
+    keep = [0, *(previous + n_bins - start for previous, start in pairwise(starts))]
     parts = [respond(inputs[:, start : start + n_bins]) for start in starts]
     return {
         name: torch.cat([part[name][:, skip:] for part, skip in zip(parts, keep, strict=True)], dim=1)
