@@ -1,0 +1,149 @@
+"""Transformer blocks over time: attention with a window of context, encoder layers, positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuro_lightning.errors import ConfigError
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself, through the fused kernel.
+
+    Args:
+        width: channels D of the sequence.
+        heads: they share the channels evenly.
+        dropout: of the attention weights, in training.
+
+    Raises:
+        ConfigError: the heads do not divide the width.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ConfigError(f"model.heads={heads} does not divide the width, {width}: set model.heads or model.width")
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """(B, L, D) -> (B, L, D); position i sees j where ``allowed`` (L, L) says True at [i, j], None sees all."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then two dense layers, each beside a residual connection.
+
+    Args:
+        width: channels D.
+        heads: of the attention.
+        feedforward: units of the hidden dense layer.
+        dropout: of attention weights, of hidden units, and of what joins the residual stream.
+        pre_norm: normalise what enters a block; False normalises what leaves it, as the first transformers did.
+        activation: ``relu`` or ``gelu``.
+        init_scale: weights of the dense layers and of the attention's output begin as Xavier's times this; None
+            leaves torch's own. Small values stand in for a warm-up (Huang et al. 2020, "T-Fixup").
+
+    Raises:
+        ConfigError: the heads do not divide the width, or there is no such activation.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        feedforward: int,
+        dropout: float = 0.0,
+        *,
+        pre_norm: bool = True,
+        activation: str = "relu",
+        init_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ConfigError(f"model.activation={activation}: there are {', '.join(ACTIVATIONS)}")
+        self.pre_norm = pre_norm
+        self.attention = SelfAttention(width, heads, dropout)
+        self.dense = nn.Sequential(
+            nn.Linear(width, feedforward), ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(feedforward, width)
+        )
+        self.attention_norm, self.dense_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        if init_scale is not None:
+            for layer in (self.attention.out, self.dense[0], self.dense[-1]):
+                nn.init.xavier_uniform_(layer.weight, gain=init_scale)
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """(B, L, D) -> (B, L, D); see :class:`SelfAttention`."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), allowed))
+            return x + self.dropout(self.dense(self.dense_norm(x)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, allowed)))
+        return self.dense_norm(x + self.dropout(self.dense(x)))
+
+
+def context_mask(n: int, forward: int | None, backward: int | None) -> Tensor | None:
+    """Which positions see which: i sees j where ``-backward <= j - i <= forward``.
+
+    Args:
+        n: positions L.
+        forward: how far ahead a position sees; 0 is causal, None or -1 has no limit.
+        backward: how far back.
+
+    Returns:
+        (L, L) bool, or None where nothing is hidden.
+    """
+    forward, backward = (n if reach is None or reach < 0 else reach for reach in (forward, backward))
+    if min(forward, backward) >= n - 1:
+        return None
+    return torch.ones(n, n, dtype=torch.bool).tril(forward).triu(-backward)
+
+
+class LearnedPositions(nn.Module):
+    """Adds a learned vector for each position; shorter sequences take the first ones.
+
+    Args:
+        n: positions.
+        width: channels D.
+    """
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(n, width).uniform_(-0.1, 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return x + self.table[: x.shape[1]]
+
+
+class SinusoidalPositions(nn.Module):
+    """Adds sines and cosines of the position, of wavelengths from 2 pi to 10,000 x 2 pi (Vaswani et al. 2017).
+
+    Args:
+        n: positions.
+        width: channels D.
+    """
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
+        phase = torch.arange(n)[:, None] * frequency
+        table = torch.stack([phase.sin(), phase.cos()], dim=2).flatten(1)[:, :width]
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return x + self.table[: x.shape[1]]
