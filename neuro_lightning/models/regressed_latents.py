@@ -1,0 +1,164 @@
+"""Latents of the held-in neurons, and a Poisson regression from them to the rates of all neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import Batch, DataSpec, Output
+from neuro_lightning.data.dataset import TrialDataset
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.likelihood import log_rate_nll
+from neuro_lightning.functional.poisson_regression import poisson_regression
+from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
+
+
+class RegressedLatentsNet(nn.Module):
+    """Counts in steps -> latents -> log-rates in steps -> log-rates in bins.
+
+    The steps end with the last observed bin: bins before the first whole step share its rates. A subclass says what
+    the latents are and learns them without labels; the regression knows all neurons.
+
+    Args:
+        n_in: held-in neurons.
+        n_neurons: all neurons N.
+        n_forward: forward bins F.
+        n_latents: D.
+        stride: bins in a step.
+    """
+
+    def __init__(self, n_in: int, n_neurons: int, n_forward: int, n_latents: int, stride: int) -> None:
+        super().__init__()
+        self.n_in, self.n_forward, self.stride = n_in, n_forward, stride
+        double = torch.float64
+        self.register_buffer("weight", torch.zeros(n_latents, n_neurons, dtype=double))
+        self.register_buffer("bias", torch.zeros(n_neurons, dtype=double))
+        self.register_buffer("forward_weight", torch.zeros(n_latents, n_neurons, dtype=double))
+        self.register_buffer("forward_bias", torch.zeros(n_neurons, dtype=double))
+
+    def infer(self, counts: Tensor, ahead: int) -> Tensor:
+        """Counts of held-in neurons in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
+        raise NotImplementedError
+
+    def learn(self, counts: Tensor) -> None:
+        """Fit the latents to counts of held-in neurons in steps, (B, S, N_in)."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """The number of latents may have been chosen by the fit: buffers take the checkpoint's shapes."""
+        for name, value in self._buffers.items():
+            if (saved := state.get(prefix + name)) is not None and saved.shape != value.shape:
+                self._buffers[name] = value.new_empty(saved.shape)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def in_steps(self, inputs: Tensor) -> Tensor:
+        """(B, T, N_in) counts -> (B, S, N_in) in the whole steps that end with the last bin, float64."""
+        lead = inputs.shape[1] % self.stride
+        return to_steps(inputs[:, lead:].double(), inputs.shape[1] - lead, self.stride)
+
+    def forward(self, inputs: Tensor) -> Output:
+        """(B, T, N_in) counts -> log-rates (B, L, N) and latents (B, L, D)."""
+        steps = inputs.shape[1] // self.stride
+        latents = self.infer(self.in_steps(inputs), -(-self.n_forward // self.stride))
+        observed = latents[:, :steps] @ self.weight + self.bias
+        log_rates = torch.cat([observed, latents[:, steps:] @ self.forward_weight + self.forward_bias], dim=1)
+        return {name: self._in_bins(v, inputs) for name, v in (("log_rates", log_rates), ("latents", latents))}
+
+    def _in_bins(self, values: Tensor, inputs: Tensor) -> Tensor:
+        lead = inputs.shape[1] % self.stride
+        bins = to_bins(values, inputs.shape[1] - lead + self.n_forward, self.stride).to(inputs.dtype)
+        return torch.cat([bins[:, :1].expand(-1, lead, -1), bins], dim=1) if lead else bins
+
+    @torch.no_grad()
+    def regress(self, batch: Batch, alpha: Sequence[float]) -> float:
+        """Fit the readout to all neurons.
+
+        Args:
+            batch: the training trials.
+            alpha: ridge penalties to choose from, on the last fifth of the trials.
+
+        Returns:
+            The log-likelihood of the last fifth's held-out counts with a readout of the others; of all neurons' counts
+            where none is held out. -inf of too few trials to choose with.
+        """
+        inputs = batch["inputs"]
+        bins, steps = inputs.shape[1], inputs.shape[1] // self.stride
+        latents = self.infer(self.in_steps(inputs), -(-self.n_forward // self.stride))
+        seen = batch["mask"][:, bins % self.stride :]
+        targets = torch.where(seen, batch["targets"][:, bins % self.stride :], 0).double()
+        counts, exposure = (to_steps(v.double(), v.shape[1], self.stride) for v in (targets, seen))
+        now, later = slice(0, steps), slice(steps, None)
+        rows = [(latents[:, part], counts[:, part], exposure[:, part]) for part in (now, later)]
+        score, penalty = -torch.inf, max(alpha)
+        if len(inputs) >= 10:
+            score, penalty = max((self._inner_score(*rows[0], a), a) for a in alpha)
+        self.weight, self.bias = _regress(*rows[0], penalty)
+        if self.n_forward:
+            self.forward_weight, self.forward_bias = _regress(*rows[1], penalty)
+        return score
+
+    def _inner_score(self, latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) -> float:
+        scored = slice(self.n_in if self.n_in < counts.shape[2] else 0, None)
+        cut = len(latents) * 4 // 5
+        weight, bias = _regress(latents[:cut], counts[:cut, :, scored], exposure[:cut, :, scored], alpha)
+        counts, exposure = counts[cut:, :, scored], exposure[cut:, :, scored]
+        log_counts = latents[cut:] @ weight + bias + exposure.clamp_min(1e-9).log()
+        return -float(log_rate_nll(log_counts, counts)[exposure > 0].sum())
+
+
+def _regress(latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Weights (D, N) and biases (N,) from latents (B, S, D) to counts (B, S, N) of ``exposure`` bins each."""
+    return poisson_regression(latents.flatten(0, 1), counts.flatten(0, 1), alpha, exposure=exposure.flatten(0, 1))
+
+
+class RegressedLatents(FittedModule):
+    """What GPFA, PLDS and factor analysis of spikes share: latents first, then the readout.
+
+    Args:
+        spec: what to know of the data.
+        n_latents: latents D; of several, the number is chosen on the last fifth of the training trials.
+        step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
+        alpha: ridge penalties of the readout to choose from, likewise.
+
+    Raises:
+        ConfigError: there is no latent, or a trial is shorter than a step.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("spikes",)
+
+    def __init__(
+        self, spec: DataSpec, *, n_latents: int | Sequence[int], step_ms: int | None, alpha: float | Sequence[float]
+    ) -> None:
+        stride = bins_in_step(step_ms, spec.bin_ms)
+        self_latents = sorted({min(n, spec.n_in) for n in _listed(n_latents)})
+        if not self_latents or self_latents[0] < 1:
+            raise ConfigError(f"model.n_latents={n_latents}: there must be at least one")
+        if spec.n_bins < stride:
+            raise ConfigError(f"model.step_ms={step_ms}: a trial has {spec.n_bins} bins of {spec.bin_ms} ms only")
+        super().__init__(self.build(spec, self_latents[-1], stride), spec)
+        self.n_latents, self.stride, self.alpha = self_latents, stride, _listed(alpha)
+
+    def build(self, spec: DataSpec, n_latents: int, stride: int) -> RegressedLatentsNet:
+        """The network with so many latents."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
+        """Fit the network on the training trials alone."""
+        batch = train[list(range(len(train)))]
+        best = None
+        for n_latents in self.n_latents:
+            net = self.build(self.spec, n_latents, self.stride)
+            net.learn(net.in_steps(batch["inputs"]))
+            score = net.regress(batch, self.alpha)
+            if best is None or score > best[0]:
+                best = score, net
+        self.net.load_state_dict(best[1].state_dict())
+
+
+def _listed(values: Any) -> list:
+    return list(values) if isinstance(values, Sequence) else [values]
