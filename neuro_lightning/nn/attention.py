@@ -112,6 +112,19 @@ def context_mask(n: int, forward: int | None, backward: int | None) -> Tensor | 
     return torch.ones(n, n, dtype=torch.bool).tril(forward).triu(-backward)
 
 
+def steps_of_context(
+    forward_ms: float | None, backward_ms: float | None, step_ms: float
+) -> tuple[int | None, int | None]:
+    """A window of context in steps, rounded up; None stays without limit.
+
+    Args:
+        forward_ms: how far ahead.
+        backward_ms: how far back.
+        step_ms: width of a step.
+    """
+    return tuple(None if ms is None or ms < 0 else math.ceil(ms / step_ms) for ms in (forward_ms, backward_ms))
+
+
 class LearnedPositions(nn.Module):
     """Adds a learned vector for each position; shorter sequences take the first ones.
 

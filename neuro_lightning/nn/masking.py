@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuro_lightning.errors import ConfigError
+
+MODES = ("timestep", "neuron", "full", "timestep_only")
 
 
 class CoordinatedDropout(nn.Module):
@@ -35,3 +40,134 @@ class CoordinatedDropout(nn.Module):
         hidden = hidden.view_as(inputs)
         shown = inputs / (1 - self.rate) if self.rescale else inputs
         return shown.masked_fill(hidden, 0.0), hidden
+
+
+class RandomMasking(nn.Module):
+    """Masks steps, neurons or single elements at random and scores the network on just these.
+
+    As in the Neural Data Transformer (Ye & Pandarinath 2021; repository snel-repo/neural-data-transformers) and in BERT
+    before it: of what is masked most is shown as zeros, some as random values, and some as it is. The network cannot
+    tell those from the elements that are not masked, and so must predict them all.
+
+    Masked steps may be joined to spans, which are harder to fill in. Their probability rises from epoch
+    ``ramp_start`` to ``ramp_end``; where a batch has spans, their width is drawn from 1 to ``max_span``, and as many
+    seeds as leave the expected share at ``ratio``: each step is masked with the same probability, the first and the
+    last included, because spans may begin before the trial does.
+
+    Args:
+        mode: ``timestep`` (all neurons of a trial's step), ``timestep_only`` (the same steps in all trials of a
+            batch), ``neuron`` (a trial's neuron in all of its bins), or ``full`` (single elements).
+        ratio: the expected share that is masked, 0 to 1.
+        token_ratio: share of the masked elements that is shown as zeros.
+        random_ratio: share of the other masked elements that is shown as random values: of counts from 0 to the
+            batch's largest, of traces the same neuron's elsewhere in the batch. The rest is shown as it is.
+        max_span: the largest width of a span, in steps; 1 has no spans, nor has the mode ``neuron``.
+        ramp_start: epoch from which on there are spans.
+        ramp_end: epoch from which on all batches have spans.
+        block: bins in a step; what is masked is masked in whole steps. Models set it, see :func:`suit`.
+        kind: of the data, ``spikes`` or ``traces``; set likewise.
+
+    Raises:
+        ConfigError: no such mode, a share outside [0, 1], spans shorter than a step, or a ramp that ends before it
+            begins.
+    """
+
+    def __init__(
+        self,
+        mode: str = "timestep",
+        *,
+        ratio: float = 0.25,
+        token_ratio: float = 1.0,
+        random_ratio: float = 0.5,
+        max_span: int = 1,
+        ramp_start: int = 0,
+        ramp_end: int = 0,
+        block: int = 1,
+        kind: str = "spikes",
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ConfigError(f"masking.mode={mode}: there are {', '.join(MODES)}")
+        for name, share in (("ratio", ratio), ("token_ratio", token_ratio), ("random_ratio", random_ratio)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"masking.{name} must lie in [0, 1], not {share}")
+        if max_span < 1 or block < 1:
+            raise ConfigError(f"masking.max_span={max_span} and masking.block={block} must be 1 at least")
+        if ramp_end < ramp_start:
+            raise ConfigError(f"masking.ramp_end={ramp_end} must not lie before masking.ramp_start={ramp_start}")
+        self.mode, self.ratio, self.token_ratio, self.random_ratio = mode, ratio, token_ratio, random_ratio
+        self.max_span, self.ramp_start, self.ramp_end = max_span, ramp_start, ramp_end
+        self.block, self.kind = block, kind
+        self.at_epoch(0)
+
+    def at_epoch(self, epoch: int) -> None:
+        """Set the probability of spans to that of an epoch, counted from 0."""
+        if epoch >= self.ramp_end:
+            self.span_probability = 1.0
+        else:
+            self.span_probability = max(0.0, (epoch - self.ramp_start) / (self.ramp_end - self.ramp_start))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask (B, T, N_in) inputs; returns what is shown and which elements are masked, bool, both of that shape."""
+        hidden = self._in_bins(self._draw(inputs), inputs).expand_as(inputs)
+        if self.token_ratio == 1:
+            return inputs.masked_fill(hidden, 0.0), hidden
+        steps = -(-inputs.shape[1] // self.block)
+        draw = self._in_bins(torch.rand(len(inputs), steps, inputs.shape[2], device=inputs.device), inputs)
+        shown = inputs.masked_fill(hidden & (draw < self.token_ratio), 0.0)
+        if self.random_ratio:
+            at_random = self.token_ratio + (1 - self.token_ratio) * self.random_ratio
+            replaced = hidden & (draw >= self.token_ratio) & (draw < at_random)
+            shown = torch.where(replaced, self._random_values(inputs), shown)
+        return shown, hidden
+
+    def _draw(self, inputs: Tensor) -> Tensor:
+        """Which (trial, step, neuron) are masked; an axis of 1 where all of it shares its fate."""
+        trials, bins, neurons = inputs.shape
+        steps = -(-bins // self.block)
+        if self.mode == "neuron":
+            return torch.rand(trials, 1, neurons, device=inputs.device) < self.ratio
+        trials, neurons = {"timestep": (trials, 1), "timestep_only": (1, 1), "full": (trials, neurons)}[self.mode]
+        width = self._draw_width()
+        seeds = torch.rand(trials, steps + width - 1, neurons, device=inputs.device) < seed_ratio(self.ratio, width)
+        if width == 1:
+            return seeds
+        return F.max_pool1d(seeds.mT.float(), width, stride=1).mT.bool()
+
+    def _draw_width(self) -> int:
+        if self.max_span == 1 or torch.rand(()).item() >= self.span_probability:
+            return 1
+        return int(torch.randint(1, self.max_span + 1, ()).item())
+
+    def _in_bins(self, steps: Tensor, inputs: Tensor) -> Tensor:
+        """Each step's value in all of its bins."""
+        if self.block == 1 or steps.shape[1] == 1:
+            return steps
+        return steps.repeat_interleave(self.block, dim=1)[:, : inputs.shape[1]]
+
+    def _random_values(self, inputs: Tensor) -> Tensor:
+        if self.kind == "spikes":
+            return (torch.rand_like(inputs) * (inputs.max() + 1)).floor()
+        values = inputs.flatten(0, 1)
+        return values.gather(0, torch.randint_like(values, len(values), dtype=torch.long)).view_as(inputs)
+
+
+def seed_ratio(ratio: float, width: int) -> float:
+    """With what probability a span of ``width`` begins at each step, if the share ``ratio`` is to be masked.
+
+    A step is shown if no span began at it or at the ``width - 1`` steps before: ``(1 - p) ** width = 1 - ratio``. The
+    simpler ``ratio / width`` forgets that spans overlap.
+    """
+    return 1 - (1 - ratio) ** (1 / width)
+
+
+def suit(masking: nn.Module | None, *, block: int, kind: str) -> None:
+    """Tell a masking of what the network's steps and the data are; one that does not care stays as it is.
+
+    Args:
+        masking: of a model, or None.
+        block: bins in a step of the network.
+        kind: ``spikes`` or ``traces``.
+    """
+    if isinstance(masking, RandomMasking):
+        masking.block, masking.kind = block, kind
