@@ -74,12 +74,22 @@ class Output(TypedDict):
         log_rates: natural log of the expected value of the targets, from networks with a log link.
         rates: the expected value itself, from all others.
         latents: (B, L, D) the network's own description of the population's state.
+        inferred_inputs: (B, L, U) what drives the network's dynamics from outside, as it believes.
+        initial_condition: (B, D) what the network's dynamics begin with.
+        log_shape: like the targets, log of a Gamma distribution's shape, for losses that need it.
+        gate_logit: like the targets, log-odds that a value is not zero, likewise.
+        log_variance: like the targets, log of a Gaussian distribution's variance, likewise.
         losses: extra loss terms by name (a KL divergence, a regularizer), scalars; in training only.
     """
 
     log_rates: NotRequired[Tensor]
     rates: NotRequired[Tensor]
     latents: NotRequired[Tensor]
+    inferred_inputs: NotRequired[Tensor]
+    initial_condition: NotRequired[Tensor]
+    log_shape: NotRequired[Tensor]
+    gate_logit: NotRequired[Tensor]
+    log_variance: NotRequired[Tensor]
     losses: NotRequired[dict[str, Tensor]]
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.contracts import DataSpec, Output, is_full
-from neuro_lightning.functional.likelihood import log_rate_nll
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.likelihood import gamma_nll, log_rate_nll, normal_nll, zero_inflated_gamma_nll
 
 Loss = Callable[[Output, Tensor, Tensor, DataSpec], tuple[Tensor, Tensor]]
 EPS = 1e-6  # added to rates before the logarithm, as NDN3 does: a network may predict zero
@@ -100,15 +101,116 @@ def auto_normalised(output: Output, targets: Tensor, mask: Tensor, spec: DataSpe
     return (poisson_normalised if spec.nonnegative else gaussian)(output, targets, mask, spec)
 
 
+def gamma(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """Gamma negative log-likelihood of positive traces, mean over observed entries; a target of zero counts as EPS.
+
+    Args:
+        output: with ``log_rates``, the log of the expected value, and ``log_shape``.
+        targets: not negative, of any dtype, anything where ``mask`` is False.
+        mask: bool like ``targets``.
+        spec: what to know of the data; not used.
+
+    Returns:
+        The sum over the mask in nats, and the number of entries in it.
+
+    Raises:
+        ConfigError: the network gives no ``log_shape``.
+    """
+    values = _observed(targets, mask).clamp_min(EPS)
+    nll = gamma_nll(values, *(_observed(part, mask) for part in _parts(output, gamma)))
+    return _total(nll, mask)
+
+
+def zero_inflated_gamma(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """:func:`gamma` of traces with many exact zeros, which have a probability of their own.
+
+    Args:
+        output: with ``log_rates``, the log of the expected value of all targets, ``log_shape`` and ``gate_logit``.
+        targets: not negative, of any dtype, anything where ``mask`` is False.
+        mask: bool like ``targets``.
+        spec: what to know of the data; not used.
+
+    Returns:
+        The sum over the mask in nats, and the number of entries in it.
+
+    Raises:
+        ConfigError: the network does not give all of them.
+    """
+    parts = (_observed(part, mask) for part in _parts(output, zero_inflated_gamma))
+    return _total(zero_inflated_gamma_nll(_observed(targets, mask), *parts), mask)
+
+
+def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """Gaussian negative log-likelihood with a variance that is predicted too, mean over observed entries.
+
+    Args:
+        output: with ``rates``, the expected value, and ``log_variance``.
+        targets: of any dtype, anything where ``mask`` is False.
+        mask: bool like ``targets``.
+        spec: what to know of the data; not used.
+
+    Returns:
+        The sum over the mask in nats, and the number of entries in it.
+
+    Raises:
+        ConfigError: the network gives no ``log_variance``.
+    """
+    parts = (_observed(part, mask) for part in _parts(output, gaussian_variance))
+    return _total(normal_nll(_observed(targets, mask), *parts), mask)
+
+
+def parameters_of(loss: Loss) -> tuple[str, ...]:
+    """What a network must say of each entry for a loss besides the expected value; ``loss`` may be a partial of one."""
+    return PARAMETERS.get(getattr(loss, "func", loss), ("",))[1:]
+
+
+def link_of(loss: Loss, kind: str) -> str:
+    """Whether a network should give ``log_rates`` or ``rates`` for a loss of data of a kind."""
+    default = "log_rates" if kind == "spikes" else "rates"
+    return PARAMETERS.get(getattr(loss, "func", loss), (default,))[0]
+
+
+def check_loss(loss: Loss | None, spec: DataSpec) -> None:
+    """Refuse likelihoods of positive traces for anything else.
+
+    Raises:
+        ConfigError: the targets are counts, or some are below zero.
+    """
+    function = getattr(loss, "func", loss)
+    if function in POSITIVE and (spec.kind != "traces" or not spec.nonnegative):
+        what = "z-scored or otherwise negative" if spec.kind == "traces" else spec.kind
+        raise ConfigError(
+            f"loss={function.__name__} is for traces without negative values, and those of {spec.dataset} are {what}: "
+            "leave it out, or choose another data.normalisation"
+        )
+
+
 def needs_positive(loss: Loss | None, spec: DataSpec) -> bool:
     """Whether a loss has no meaning for rates below zero; ``loss`` may be a partial of one."""
     function = getattr(loss, "func", loss)
-    return function in (poisson, poisson_normalised) or (function in (auto, auto_normalised) and spec.nonnegative)
+    return function in (poisson, poisson_normalised, *POSITIVE) or (
+        function in (auto, auto_normalised) and spec.nonnegative
+    )
 
 
 def default_loss(spec: DataSpec) -> Loss:
     """Poisson for spikes, squared error for everything else."""
     return poisson if spec.kind == "spikes" else mse
+
+
+POSITIVE = (gamma, zero_inflated_gamma)
+PARAMETERS: dict[Loss, tuple[str, ...]] = {
+    gamma: ("log_rates", "log_shape"),
+    zero_inflated_gamma: ("log_rates", "log_shape", "gate_logit"),
+    gaussian_variance: ("rates", "log_variance"),
+}
+"""What losses of several parameters an entry read of an output, the expected value first."""
+
+
+def _parts(output: Output, loss: Loss) -> list[Tensor]:
+    if missing := [name for name in PARAMETERS[loss] if name not in output]:
+        raise ConfigError(f"loss={loss.__name__} needs {missing[0]} of the network; of our models lfads gives it")
+    return [output[name] for name in PARAMETERS[loss]]
 
 
 @functools.lru_cache(maxsize=16)
@@ -126,6 +228,11 @@ def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
     else:
         nll = log_rate_nll(_observed(output["log_rates"], mask), counts)
     return nll if is_full(mask) else torch.where(mask, nll, 0.0)
+
+
+def _total(nll: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over the mask and its number of entries."""
+    return (nll if is_full(mask) else torch.where(mask, nll, 0.0)).sum(), _entries(mask, nll)
 
 
 def _entries(mask: Tensor, like: Tensor) -> Tensor:

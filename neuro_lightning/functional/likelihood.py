@@ -1,4 +1,4 @@
-"""Poisson likelihood and bits per spike, the benchmark's measure of predicted firing rates.
+"""Likelihoods, and bits per spike, the benchmark's measure of predicted firing rates.
 
 Bits per spike compares a prediction with the null model in which every neuron fires at its mean rate:
 
@@ -16,7 +16,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ZERO_RATE = 1e-9
 """What a rate of exactly zero is replaced by (spikes per bin), so that its logarithm exists."""
@@ -62,6 +62,51 @@ def log_rate_nll(log_rates: Tensor, counts: Tensor) -> Tensor:
         counts: (...) spike counts.
     """
     return log_rates.exp() - counts * log_rates
+
+
+def gamma_nll(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
+    """The negative log-likelihood of positive values under Gamma distributions, in nats, elementwise.
+
+    Deconvolved calcium traces are so: positive, with a deviation that grows with the mean. The distribution is given
+    by its mean and its shape k: its rate is ``k / mean``, its variance ``mean ** 2 / k``.
+
+    Args:
+        values: (...) above zero.
+        log_mean: (...) natural log of the expected value.
+        log_shape: (...) natural log of the shape.
+    """
+    shape = log_shape.exp()
+    log_rate = log_shape - log_mean
+    return torch.lgamma(shape) - shape * log_rate - (shape - 1) * values.log() + values * log_rate.exp()
+
+
+def zero_inflated_gamma_nll(values: Tensor, log_mean: Tensor, log_shape: Tensor, gate_logit: Tensor) -> Tensor:
+    """The negative log-likelihood of values of which many are exactly zero, in nats, elementwise.
+
+    A value is above zero with the probability ``sigmoid(gate_logit)``; what is above zero follows a Gamma
+    distribution. Source: Wei et al. 2020, "A zero-inflated gamma model for post-deconvolved calcium imaging traces".
+
+    Args:
+        values: (...) zero or above.
+        log_mean: (...) natural log of the expected value of *all* values, zeros among them.
+        log_shape: (...) natural log of the shape of those above zero.
+        gate_logit: (...) log-odds of a value above zero.
+    """
+    positive = values > 0
+    log_gate = nn.functional.logsigmoid(gate_logit)
+    above = gamma_nll(torch.where(positive, values, 1.0), log_mean - log_gate, log_shape) - log_gate
+    return torch.where(positive, above, -nn.functional.logsigmoid(-gate_logit))
+
+
+def normal_nll(values: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The negative log-likelihood under Gaussian distributions, in nats, elementwise.
+
+    Args:
+        values: (...).
+        mean: (...).
+        log_variance: (...) natural log of the variance.
+    """
+    return 0.5 * ((values - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
 
 
 def spike_sums(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> SpikeSums:

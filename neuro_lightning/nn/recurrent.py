@@ -1,7 +1,8 @@
-"""Recurrent blocks that read a sequence in both directions."""
+"""Recurrent blocks: networks that read a sequence in both directions, and single steps."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}
@@ -53,3 +54,40 @@ def mish_mlp(n_in: int, hidden: int, n_out: int, *, dropout: float = 0.0) -> nn.
         nn.Linear(hidden, n_out),
         nn.Mish(),
     )
+
+
+def gru_step(cell: nn.GRUCell, drive: Tensor, state: Tensor) -> Tensor:
+    """One step of a GRU whose input has been projected already: ``cell(x, state)`` with ``drive = W x + b``.
+
+    What enters all steps can so be projected for all of them at once, and the step takes few kernels.
+
+    Args:
+        cell: with H units.
+        drive: (B, 3H), ``x @ cell.weight_ih.T + cell.bias_ih``; or (3H,) for an input that is always zero.
+        state: (B, H).
+
+    Returns:
+        (B, H) the next state.
+    """
+    size = cell.hidden_size
+    recurrent = torch.addmm(cell.bias_hh, state, cell.weight_hh.t())
+    drive_gates, drive_new = drive.split((2 * size, size), -1)
+    gates, new = recurrent.split((2 * size, size), -1)
+    reset, keep = (drive_gates + gates).sigmoid().chunk(2, -1)
+    return torch.lerp(torch.addcmul(drive_new, reset, new).tanh(), state, keep)
+
+
+def init_gru(rnn: nn.RNNBase | nn.RNNCellBase) -> None:
+    """LFADS's start: weights of standard deviation ``1 / sqrt(inputs)``, gates that are open, all else zero.
+
+    Args:
+        rnn: an ``nn.GRU`` or ``nn.GRUCell``.
+    """
+    with torch.no_grad():
+        for name, weight in rnn.named_parameters():
+            if name.startswith("weight"):
+                weight.normal_(std=weight.shape[1] ** -0.5)
+            else:
+                weight.zero_()
+                if name.startswith("bias_ih"):
+                    weight[: 2 * rnn.hidden_size] = 1.0
