@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from hydra.utils import get_class
 from omegaconf import DictConfig
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from neuro_lightning.building import build_model, build_trainer, check_match
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, run_folder
 from neuro_lightning.config import check_config, instantiate, to_plain
-from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
 from neuro_lightning.ensemble import check_same_data, mean_rates, predict_latents
@@ -134,34 +132,6 @@ def check_resume(checkpoint: str | None, trainer: pl.Trainer) -> None:
         )
 
 
-def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
-    """The model of the config, for these data, with the recipe that its checkpoints carry.
-
-    Raises:
-        ConfigError: the model cannot run on these data.
-    """
-    check_match(cfg.model._target_, data.spec)
-    model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
-    model.recipe = {"model": config["model"], "data": config["data"], "info": data.recording.info}
-    return model
-
-
-def check_match(target: str, spec: DataSpec) -> None:
-    """A model that is made for other data is refused in one line.
-
-    Args:
-        target: the model's class.
-        spec: the data's description.
-
-    Raises:
-        ConfigError: saying why, and which models take such data.
-    """
-    model = get_class(target)
-    reason = model.refuse(spec) if spec.kind in model.kinds else f"it takes {' or '.join(model.kinds)}"
-    if reason is not None:
-        raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
-
-
 def check_monitors(cfg: DictConfig, data: PopulationDataModule) -> None:
     """A monitored metric that nobody logs is an error before the training, not after it.
 
@@ -214,20 +184,6 @@ def loggers_of(
         exit_code = 0
     finally:
         close_loggers(loggers, exit_code=exit_code)
-
-
-def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Trainer:
-    """Lightning's trainer with the config's callbacks.
-
-    Raises:
-        ConfigError: the trainer cannot be had on this machine.
-    """
-    callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
-    given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(output)}
-    try:
-        return instantiate(cfg.trainer, trusted=cfg.trusted, **given)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error} On this machine, try trainer=cpu") from error
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -42,6 +42,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self._datasets: dict[tuple[str, bool], Dataset] = {}
         self._resume_at = (-1, 0)
         self.steps_per_epoch: int | None = None  # where the trainer does not see every step
+        self.n_batches: int | None = None  # in an epoch; None: as batch_size makes them
 
     def load(self) -> Recording:
         """Read, download or simulate the recording; what it costs is cached on disk by the subclass.
@@ -71,6 +72,11 @@ class PopulationDataModule(pl.LightningDataModule):
             DataError: the family has one file only.
         """
         raise DataError(f"data.path: {spec.dataset} cannot be predicted from another file; leave data.path out")
+
+    @property
+    def stride(self) -> int | None:
+        """Bins between the starts of training windows; None where sequences are not cut, or windows do not overlap."""
+        return None
 
     @property
     def spec(self) -> DataSpec:
@@ -135,7 +141,8 @@ class PopulationDataModule(pl.LightningDataModule):
         if self.trainer is not None and self.trainer.overfit_batches:
             return self._loader(dataset, Shards(len(dataset), self.batch_size, rank=rank, world=world))
         try:
-            sampler = EpochBatches(len(dataset), self.batch_size, seed=self.shuffle_seed, rank=rank, world=world)
+            share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
+            sampler = EpochBatches(len(dataset), self.batch_size, **share)
         except ValueError as error:
             raise DataError(str(error)) from None
         sampler.resume(*self._resume_at)

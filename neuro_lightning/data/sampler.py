@@ -21,11 +21,14 @@ class EpochBatches(Sampler[list[int]]):
         seed: of the shuffling.
         rank: this process.
         world: how many processes share each batch.
+        n_batches: batches in an epoch, whatever their size; None follows from ``batch_size``.
     """
 
-    def __init__(self, n: int, batch_size: int, *, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, n: int, batch_size: int, *, seed: int = 0, rank: int = 0, world: int = 1, n_batches: int | None = None
+    ) -> None:
         self.n, self.seed, self.rank, self.world = n, seed, rank, world
-        self.n_batches = max(1, -(-n // batch_size))
+        self.n_batches = n_batches or max(1, -(-n // batch_size))
         if n // self.n_batches < world:
             raise ValueError(
                 f"data.batch_size={batch_size} leaves a batch with fewer trials than there are processes ({world}): "

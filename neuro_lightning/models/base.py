@@ -199,7 +199,10 @@ class PopulationModule(pl.LightningModule):
         """Show the schedules the metric that they watch, before the checkpoint of this validation is saved."""
         for config in self.trainer.lr_scheduler_configs if self.trainer.validating else ():
             if config.reduce_on_plateau and config.monitor in scores:
-                config.scheduler.step(scores[config.monitor])
+                score = scores[config.monitor]
+                config.scheduler.step(score)
+                # kept in its state: a refit, which has no validation, shows its schedule the same scores
+                config.scheduler.seen = [*getattr(config.scheduler, "seen", []), (self.global_step, score)]
 
     def _check_shape(self, output: Output, batch: Batch) -> None:
         """A network of one's own is told what is missing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
@@ -14,8 +14,11 @@ from neuro_lightning.models.base import PopulationModule
 class FittedModule(PopulationModule):
     """A model whose :meth:`fit_net` learns everything before the first validation.
 
-    It serves as a model of its own and as a baseline beside others.
+    It serves as a model of its own and as a baseline beside others. One whose fit is stopped or chosen on the
+    validation split says ``chooses_on_val``: without the split it would be another model.
     """
+
+    chooses_on_val: ClassVar[bool] = False
 
     def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
         """Fit the network, on the CPU.
@@ -36,7 +39,8 @@ class FittedModule(PopulationModule):
         self.trainer.check_val_every_n_epoch = 1
         self.automatic_optimization = False
         data = self.trainer.datamodule
-        self.cpu().fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
+        val = data.dataset("val", evaluate=True) if "val" in data.recording.splits else None  # a refit trains on both
+        self.cpu().fit_net(data.dataset("train", evaluate=False), val)
         self.to(self.trainer.strategy.root_device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:

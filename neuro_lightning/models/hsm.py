@@ -213,6 +213,7 @@ class QuasiNewtonHSM(FittedModule):
     """
 
     kinds = ("images",)
+    chooses_on_val = True
 
     def __init__(
         self,

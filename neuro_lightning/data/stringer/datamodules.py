@@ -82,6 +82,11 @@ class Spontaneous(PopulationDataModule):
         )
         self._shared: dict[str, float] = {}
 
+    @property
+    def stride(self) -> int | None:
+        """Bins between the starts of training windows."""
+        return self.options.stride
+
     def load(self) -> Recording:
         """The prepared planes, from the cache if they are there."""
         from dataclasses import asdict

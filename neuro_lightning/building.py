@@ -1,0 +1,71 @@
+"""From a config to the model and the trainer of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from neuro_lightning.config import instantiate
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.models.base import PopulationModule
+
+
+def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
+    """The model of the config, for these data, with the recipe that its checkpoints carry.
+
+    Raises:
+        ConfigError: the model cannot run on these data.
+    """
+    check_match(cfg.model._target_, data.spec)
+    model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
+    model.recipe = {"model": config["model"], "data": config["data"], "info": data.recording.info}
+    return model
+
+
+def check_match(target: str, spec: DataSpec) -> None:
+    """A model that is made for other data is refused in one line.
+
+    Args:
+        target: the model's class.
+        spec: the data's description.
+
+    Raises:
+        ConfigError: saying why, and which models take such data.
+    """
+    model = get_class(target)
+    reason = model.refuse(spec) if spec.kind in model.kinds else f"it takes {' or '.join(model.kinds)}"
+    if reason is not None:
+        raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
+
+
+def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Trainer:
+    """Lightning's trainer with the config's callbacks.
+
+    Raises:
+        ConfigError: the trainer cannot be had on this machine.
+    """
+    return make_trainer(cfg, callbacks=build_callbacks(cfg), logger=loggers or False, default_root_dir=str(output))
+
+
+def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
+    """The config's callbacks, in its order."""
+    return [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
+
+
+def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
+    """The config's trainer, with what is given in place of what it says.
+
+    Raises:
+        ConfigError: the trainer cannot be had on this machine.
+    """
+    try:
+        return instantiate(cfg.trainer, trusted=cfg.trusted, **given)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error} On this machine, try trainer=cpu") from error
