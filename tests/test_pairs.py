@@ -12,7 +12,8 @@ MODELS = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/model").glob(
 TRIVIAL = {"mean", "zero", "constant"}
 IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
 RUNS = {
-    "tiny": {"gru", "lfads", "neural_roberta", "stndt", "smoothing", "mean", "constant"},  # with forward bins, which an autoencoder has none of
+    # with forward bins, which an autoencoder has none of
+    "tiny": {"gru", "lfads", "neural_roberta", "stndt", "smoothing", "mean", "constant"},
     "tiny_traces": {"gru", "lfads", "neural_roberta", "stndt", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
     "pictures": IMAGES,
     "pictures data.offset=-2": IMAGES - {"lnp"},  # z-scored responses, say: no Poisson likelihood
