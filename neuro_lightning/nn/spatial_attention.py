@@ -27,7 +27,7 @@ class SpatialAttention(nn.Module):
     def forward(self, courses: Tensor) -> Tensor:
         """(B, D, S) time courses -> (B, D, D) weights, each row of which sums to one."""
         query, key = self.query_key(courses).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return (query @ key.mT / key.shape[-1] ** 0.5).softmax(3).mean(1)
+        return (query / key.shape[-1] ** 0.5 @ key.mT).softmax(3).mean(1)
 
 
 class SpatiotemporalLayer(nn.Module):
