@@ -44,8 +44,8 @@ from neuro_lightning.submission.plain import write_latents, write_predictions
 from neuro_lightning.submission.write import write_submission
 
 TRAIN_KEYS = {
-    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "resume",
-    "name", "tags", "trusted",
+    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "refit",
+    "resume", "name", "tags", "trusted",
 }  # fmt: skip
 
 
