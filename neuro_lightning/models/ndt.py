@@ -20,6 +20,7 @@ from neuro_lightning.nn.attention import (
     context_mask,
     steps_of_context,
 )
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import suit
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 from neuro_lightning.nn.windows import in_windows
@@ -121,7 +122,7 @@ class NDTNet(nn.Module):
             EncoderLayer(width, heads, feedforward, inside, pre_norm=pre_norm, init_scale=scale) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
-        self.embedding_dropout, self.readout_dropout = nn.Dropout(at_embedding), nn.Dropout(at_readout)
+        self.embedding_dropout, self.readout_dropout = Dropout(at_embedding), Dropout(at_readout)
         self.readout = nn.Linear(width, n_neurons)
         nn.init.uniform_(self.readout.weight, -0.01, 0.01)  # begin close to the mean rates
         nn.init.zeros_(self.readout.bias)

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.nn.dropout import Dropout
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself, through the fused kernel.
+    """Multi-head attention of a sequence to itself, through the fused kernel where it has what is needed.
 
     Args:
         width: channels D of the sequence.
@@ -29,7 +30,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         if heads < 1 or width % heads:
             raise ConfigError(f"model.heads={heads} does not divide the width, {width}: set model.heads or model.width")
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.qkv.weight)
@@ -39,9 +40,28 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, L, D); position i sees j where ``allowed`` (L, L) says True at [i, j], None sees all."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        if self.training and self.dropout.p and x.device.type == "cpu":
+            mixed = attend(q, k, v, allowed, self.dropout)
+        else:
+            dropout = self.dropout.p if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: nn.Module) -> Tensor:
+    """Attention written out, for CPUs, whose fused kernel has no dropout of the weights.
+
+    Args:
+        q: (B, heads, L, d) queries.
+        k: keys.
+        v: values.
+        allowed: (L, L) bool, or None for everything.
+        dropout: of the weights.
+    """
+    scores = q * q.shape[-1] ** -0.5 @ k.mT
+    if allowed is not None:
+        scores = scores + scores.new_zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+    return dropout(scores.softmax(-1)) @ v
 
 
 class EncoderLayer(nn.Module):
@@ -78,10 +98,10 @@ class EncoderLayer(nn.Module):
         self.pre_norm = pre_norm
         self.attention = SelfAttention(width, heads, dropout)
         self.dense = nn.Sequential(
-            nn.Linear(width, feedforward), ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), ACTIVATIONS[activation](), Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.attention_norm, self.dense_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if init_scale is not None:
             for layer in (self.attention.out, self.dense[0], self.dense[-1]):
                 nn.init.xavier_uniform_(layer.weight, gain=init_scale)
