@@ -1,17 +1,34 @@
-"""The mean of several models' rates, one model in memory at a time."""
+"""Several models as one: each predicts once, some are chosen, and memory does not grow with their number."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from neuro_lightning.checkpoint import Saved, load_checkpoint
+from neuro_lightning.checkpoint import Saved, load_checkpoint, read_checkpoint
 from neuro_lightning.contracts import DataSpec, rates_of, respond
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.errors import CheckpointError
+from neuro_lightning.errors import CheckpointError, ConfigError, NeuroError
+from neuro_lightning.functional.likelihood import ZERO_RATE
+from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
+from neuro_lightning.halves import Halves
+from neuro_lightning.member_files import MemberFiles
+from neuro_lightning.models.base import CHECKPOINT_KEY
+from neuro_lightning.report.table import relative
+
+METHODS = ("mean", "top", "greedy", "stack", "per_neuron")
+SPACES = ("rate", "log_rate")
+NO_WEIGHT = 1e-6  # below it a member does not take part
+SAME_TRIALS = {
+    "root", "cache_dir", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
+    "augment",
+}  # fmt: skip
+"""Keys of the data's config that change nothing of which trials train."""
 
 
 def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
@@ -45,47 +62,301 @@ def predict_rates(
 ) -> np.ndarray:
     """Expected values of a split's targets, (B, L, N) or (B, N) float32 in the order of the trial table."""
     model = model.to(device).eval()
-    parts = [
-        rates_of(respond(model, batch, batch["inputs"].to(device).float())).cpu().numpy()
-        for batch in data.eval_dataloader(split)
-    ]
-    return np.concatenate(parts)
+    rates, done = None, 0
+    for batch in data.eval_dataloader(split):
+        part = rates_of(respond(model, batch, batch["inputs"].to(device).float())).cpu().numpy()
+        if rates is None:
+            rates = np.empty((len(data.dataset(split, evaluate=True)), *part.shape[1:]), part.dtype)
+        rates[done : done + len(part)] = part
+        done += len(part)
+    return rates
 
 
-def mean_rates(
-    checkpoints: Sequence[Path],
+@dataclass(frozen=True)
+class Recipe:
+    """How several models become one.
+
+    Attributes:
+        method: ``mean`` of all, ``top``, ``greedy``, ``stack`` or ``per_neuron``, see
+            :mod:`neuro_lightning.functional.selection`.
+        space: ``rate`` for the mean of rates, as the benchmark's winners had it, or ``log_rate`` for the geometric one.
+        seed: of the halves of the validation trials.
+        most: members that are taken at most, by ``top`` and ``greedy``.
+        shrinkage: towards equal weights, and each neuron's towards those of all, in nats.
+
+    Raises:
+        ConfigError: one of them is not known.
+    """
+
+    method: str = "mean"
+    space: str = "rate"
+    seed: int = 0
+    most: int = 50
+    shrinkage: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("ensemble", self.method, METHODS), ("space", self.space, SPACES)):
+            if value not in known:
+                raise ConfigError(f"{name}={value}: give {', '.join(known[:-1])} or {known[-1]}")
+        if not isinstance(self.most, int) or self.most < 1:
+            raise ConfigError(f"max_members={self.most}: give a whole number from 1 on")
+        if not isinstance(self.shrinkage, int | float) or not self.shrinkage >= 0:
+            raise ConfigError(f"shrinkage={self.shrinkage}: give a number from 0 on, in nats")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"ensemble_seed={self.seed}: give a whole number from 0 on")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of M members.
+
+    Attributes:
+        recipe: how they were chosen.
+        members: their checkpoints, those of diverged models left out.
+        weights: (M,) or, for each neuron, (M, N); they sum to one over members.
+        left_out: a line for each member that could not take part.
+        metric: what the scores are: ``co-bps``, ``fp-bps``, ``bits/spike`` or ``MSE``.
+        halves: which validation trials chose and which report, in a line.
+        chose: (P,) bool of each trial (or part of a sequence), True where it chose.
+        scores: of ``best`` (the best member where it was chosen), ``mean`` (of all members) and ``ensemble``, on the
+            half that chose and on the other.
+        member_scores: (M, 2) likewise.
+        gain: of the ensemble over ``best`` and ``mean`` on the half that reports, positive where it is better, with
+            its standard error over trials, None where they are few.
+    """
+
+    recipe: Recipe
+    members: list[Path]
+    weights: np.ndarray
+    left_out: list[str]
+    metric: str
+    halves: str
+    chose: np.ndarray
+    scores: dict[str, tuple[float, float]]
+    member_scores: np.ndarray
+    gain: dict[str, tuple[float, float | None]]
+
+
+def combine(
+    members: Sequence[Path],
     data: PopulationDataModule,
     splits: Iterable[str],
     device: torch.device | str,
+    recipe: Recipe,
     *,
     trusted: Sequence[str] = (),
-    progress: Callable[[Path], None] = lambda path: None,
-) -> dict[str, np.ndarray]:
-    """Rates averaged over models, in rate space as the benchmark's winners did.
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> tuple[dict[str, np.ndarray], Choice | None]:
+    """Rates of several models as one, each predicted once; where members are chosen, theirs wait on the disk.
 
     Args:
-        checkpoints: trained on the same data.
+        members: checkpoints trained on the same data; their order does not matter.
         data: what to predict.
         splits: which of its splits.
         device: where the networks run.
+        recipe: how they are combined; the validation trials choose, never others.
         trusted: packages of your own that the checkpoints may build from.
-        progress: called with each checkpoint before it is used.
+        progress: shows how far the members have come.
 
     Returns:
-        (B, L, N) or (B, N) float64 for each split.
+        (B, L, N) or (B, N) float64 for each split, and what was chosen: None of one model, which is itself.
 
     Raises:
-        CheckpointError: a checkpoint of other data.
+        CheckpointError: a checkpoint of other data, or none that predicts finite rates.
+        ConfigError: these data cannot choose.
+        DataError: the disk has no room for what the members predict.
     """
-    total: dict[str, np.ndarray] = {}
-    for path in checkpoints:
-        progress(path)
-        saved = load_checkpoint(path, trusted=trusted)
-        check_same_data(saved, data.spec, "the first checkpoint's data")
-        for split in splits:
-            rates = predict_rates(saved.model.net, data, split, device)
-            total[split] = rates + total[split] if split in total else rates.astype(np.float64)
-    return {split: rates / len(checkpoints) for split, rates in total.items()}
+    splits = list(splits)
+    members = sorted(members, key=_by_number)
+    if len(members) == 1:
+        saved = _load(members[0], data, trusted)
+        return {split: predict_rates(saved.model.net, data, split, device).astype(np.float64) for split in splits}, None
+    halves = _halves(members, data, recipe)
+    with MemberFiles() as files:
+        pool = _Pool(data, splits, recipe, halves, files, n_members=len(members))
+        for path in progress(members):
+            saved = _load(path, data, trusted)
+            pool.add(path, lambda split, net=saved.model.net: predict_rates(net, data, split, device))
+        return pool.finish()
+
+
+class _Pool:
+    """The members that have been predicted: their losses, their sum, and on the disk what is chosen from."""
+
+    def __init__(
+        self,
+        data: PopulationDataModule,
+        splits: Sequence[str],
+        recipe: Recipe,
+        halves: Halves | None,
+        files: MemberFiles,
+        n_members: int,
+    ) -> None:
+        self.splits, self.recipe, self.halves, self.files = splits, recipe, halves, files
+        self.sizes = {split: len(data.recording.splits[split]) for split in splits}
+        self.members: list[Path] = []
+        self.left_out: list[str] = []
+        self.losses: list[np.ndarray] = []
+        self.linear: list[np.ndarray] = []
+        self.sums: dict[str, np.ndarray] = {}
+        self.neurons = data.spec.n_neurons
+        if recipe.method != "mean":
+            self.where, self.targets, self.starts = halves.choose_from()
+            entries = len(self.where) + sum(_n_entries(data, split) for split in splits)
+            files.reserve(4 * n_members * entries)
+
+    def add(self, path: Path, predict: Callable[[str], np.ndarray]) -> None:
+        """Take in one member, whose rates of a split ``predict`` gives."""
+        keep = self.recipe.method != "mean"
+        ahead = ["val"] if self.halves else []
+        number = len(self.members)
+        for split in dict.fromkeys([*ahead, *self.splits]):
+            rates = predict(split)
+            if split == "val" and self.halves:
+                losses = self.halves.losses(rates)
+                if not np.isfinite(losses).all():
+                    self.left_out.append(f"{relative(path)} is left out: not all of its rates are numbers from 0 on")
+                    return
+                self.losses.append(losses)
+                if keep:
+                    values, linear = self.halves.values(rates, self.where)
+                    self.files.write("chooses", number, values)
+                    self.linear.append(linear)
+            if keep and split in self.splits:
+                self.files.write(split, number, rates)
+            if split == "val" or not keep:
+                self.sums[split] = _add(self.sums.get(split), rates, 1.0, self.recipe.space)
+        self.members.append(path)
+
+    def finish(self) -> tuple[dict[str, np.ndarray], Choice | None]:
+        """The rates of the ensemble, and what it is."""
+        if not self.members:
+            raise CheckpointError("; ".join(self.left_out))
+        n_members = len(self.members)
+        means = {split: _mean(total, n_members, self.recipe.space) for split, total in self.sums.items()}
+        if self.recipe.method == "mean":
+            weights, rates = np.ones(n_members), {split: means[split] for split in self.splits}
+        else:
+            weights = self._weights()
+            rates = {split: self._mixture(split, weights) for split in self.splits}
+        if self.halves is None:
+            return rates, None
+        losses = np.array(self.losses)
+        best = losses[np.argmin(losses[:, self.halves.chooses].sum(1))]
+        found = {"best": best, "mean": self.halves.losses(means["val"])}
+        found["ensemble"] = found["mean"] if self.recipe.method == "mean" else self.halves.losses(rates["val"])
+        return rates, Choice(
+            recipe=self.recipe,
+            members=self.members,
+            weights=weights / weights.sum(0),
+            left_out=self.left_out,
+            metric=self.halves.metric,
+            halves=self.halves.what,
+            chose=self.halves.chooses,
+            scores={who: self.halves.scores(values) for who, values in found.items()},
+            member_scores=np.array([self.halves.scores(values) for values in losses]),
+            gain={who: self.halves.gain(found["ensemble"], found[who]) for who in ("best", "mean")},
+        )
+
+    def _weights(self) -> np.ndarray:
+        """(M,) or (M, N), by the half that chooses."""
+        n_members, recipe = len(self.members), self.recipe
+        candidates = Candidates(
+            lambda start, stop: self.files.columns("chooses", n_members, start, stop),
+            self.targets, self.starts, np.array(self.linear), self.halves.family,
+        )  # fmt: skip
+        if recipe.method in ("top", "greedy"):
+            return {"top": top, "greedy": greedy}[recipe.method](candidates, recipe.most)
+        weights = stack(candidates, recipe.shrinkage)
+        if recipe.method == "per_neuron":
+            own = per_neuron(candidates, recipe.shrinkage, weights)
+            weights = np.repeat(weights[:, None], self.neurons, axis=1)
+            weights[:, self.halves.neurons] = own
+        return np.where(weights < NO_WEIGHT, 0.0, weights)
+
+    def _mixture(self, split: str, weights: np.ndarray) -> np.ndarray:
+        """The weighted mean of what lies on the disk, a block of trials at a time."""
+        used = np.flatnonzero(weights.reshape(len(weights), -1).any(1))
+        space = self.recipe.space if len(used) > 1 else "rate"  # one model is itself, to the last bit
+        blocks = []
+        for rows in self.files.blocks(split):
+            total = None
+            for member in used:
+                total = _add(total, self.files.read(split, member, rows), weights[member], space)
+            blocks.append(_mean(total, weights.sum(0), space))
+        return np.concatenate(blocks)
+
+
+def _add(total: np.ndarray | None, rates: np.ndarray, weight: np.ndarray | float, space: str) -> np.ndarray:
+    """Add one member's rates, in float64."""
+    values = rates.astype(np.float64)
+    if space == "log_rate":
+        values = np.log(np.where(values == 0, ZERO_RATE, values))
+    values *= weight
+    return values if total is None else np.add(total, values, out=total)
+
+
+def _mean(total: np.ndarray, weight: np.ndarray | float, space: str) -> np.ndarray:
+    """The mean of what was added, in the place of it."""
+    total /= weight
+    return np.exp(total, out=total) if space == "log_rate" else total
+
+
+def _halves(members: Sequence[Path], data: PopulationDataModule, recipe: Recipe) -> Halves | None:
+    """What judges the members; None where nothing does, and a mean does not need it.
+
+    Raises:
+        ConfigError: these data cannot choose.
+        CheckpointError: what one member validates with, another has trained on.
+    """
+    if recipe.space == "log_rate" and data.spec.kind != "spikes":
+        raise ConfigError(f"space=log_rate is for rates of spikes; leave it out for {data.spec.kind}")
+    try:
+        if "val" not in data.recording.splits:
+            raise ConfigError(f"{data.spec.dataset} has no validation trials here to choose with; give ensemble=mean")
+        _check_same_trials(members)
+        return Halves(data, seed=recipe.seed, space=recipe.space)
+    except NeuroError:
+        if recipe.method == "mean":
+            return None
+        raise
+
+
+def _check_same_trials(members: Sequence[Path]) -> None:
+    """Members that were trained on other trials of the same file may have seen those that choose.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    recipes = [(path, read_checkpoint(path)[CHECKPOINT_KEY]["data"]) for path in members]
+    first, wanted = recipes[0]
+    for path, found in recipes[1:]:
+        for key in sorted((set(found) | set(wanted)) - SAME_TRIALS):
+            values = [Path(str(d.get(key))).resolve() if key == "path" else d.get(key) for d in (wanted, found)]
+            if values[0] != values[1]:
+                raise CheckpointError(
+                    f"{path} was trained with data.{key}={found.get(key)}, {first} with {wanted.get(key)}: the trials "
+                    "that would choose may be among those that one of them was trained on; give ensemble=mean"
+                )
+
+
+def _load(path: Path, data: PopulationDataModule, trusted: Sequence[str]) -> Saved:
+    saved = load_checkpoint(path, trusted=trusted)
+    check_same_data(saved, data.spec, "the first checkpoint's data")
+    return saved
+
+
+def _n_entries(data: PopulationDataModule, split: str) -> int:
+    """Predictions of a split."""
+    trials, spec = data.recording.splits[split], data.spec
+    if spec.kind == "images":
+        return len(trials) * spec.n_neurons
+    return len(trials) * (trials.heldin.shape[1] + spec.n_forward) * spec.n_neurons
+
+
+def _by_number(path: Path) -> list[str | int]:
+    """Sorts paths, numbers in them by their value."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path.resolve()))]
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from neuro_lightning.data.describe import evaluation_split, labelled
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.ensemble import Recipe
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.evaluation import evaluate
 from neuro_lightning.submission.check import check_submission
@@ -67,6 +68,44 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     if merge and (kind != "submission" or recording.kind != "spikes"):
         raise ConfigError("merge_into joins submissions to the Neural Latents Benchmark only; leave it out")
     return kind
+
+
+def recipe_of(config: dict[str, Any]) -> Recipe:
+    """How the config of ``predict.py`` wants several models combined.
+
+    Raises:
+        ConfigError: a key that cannot be.
+    """
+    keys = {"method": "ensemble", "space": "space", "seed": "ensemble_seed", "most": "max_members",
+            "shrinkage": "shrinkage"}  # fmt: skip
+    return Recipe(**{name: config[key] for name, key in keys.items()})
+
+
+def check_choice(recipe: Recipe, members: Sequence[Path], saved: Saved, changes: dict[str, Any]) -> None:
+    """Validation trials choose, and only those of the file that the members were trained with.
+
+    Args:
+        recipe: how the members are combined.
+        members: their checkpoints.
+        saved: the first of them.
+        changes: keys of the data's config that differ from training.
+
+    Raises:
+        ConfigError: another file is predicted.
+    """
+    path = changes.get("path")
+    if recipe.method == "mean" or len(members) == 1 or path is None:
+        return
+    if Path(path).resolve() != Path(saved.data["path"]).resolve():
+        raise ConfigError(
+            f"ensemble={recipe.method}: the validation trials of the file that trained the members choose, and "
+            f"data.path={path} is another one; give ensemble=mean"
+        )
+
+
+def splits_of(kind: str, recording: Recording) -> list[str]:
+    """The splits that a file holds: the challenge's CSV has the test images alone, everything else all."""
+    return ["test"] if kind == "submission" and recording.name == "uwndc19" else list(recording.splits)
 
 
 def pick_device(name: str) -> str:

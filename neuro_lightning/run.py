@@ -17,26 +17,32 @@ from omegaconf import DictConfig
 from neuro_lightning.building import build_model, build_trainer, check_match
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, run_folder
+from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint, run_folder
 from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
-from neuro_lightning.ensemble import check_same_data, mean_rates, predict_latents
+from neuro_lightning.ensemble import check_same_data, combine, predict_latents
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
+from neuro_lightning.members import find_members
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import (
+    check_choice,
     check_suffix,
     data_of,
     official_scores,
     output_kind,
     pick_device,
+    recipe_of,
     score_rates,
+    splits_of,
     submission_arrays,
 )
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
+from neuro_lightning.report.ensembles import described, print_choice, progress, write_choice
 from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle
@@ -298,7 +304,10 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", f".*{remark}.*")
 
 
-PREDICT_KEYS = {"ckpt", "output", "file", "merge_into", "device", "evaluate", "trusted", "data"}
+PREDICT_KEYS = {
+    "ckpt", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file", "merge_into", "device",
+    "evaluate", "trusted", "data",
+}  # fmt: skip
 
 
 def predict(cfg: DictConfig) -> Path:
@@ -315,37 +324,47 @@ def predict(cfg: DictConfig) -> Path:
     """
     config = to_plain(cfg)
     check_config(cfg, known=PREDICT_KEYS)
-    wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
-    checkpoints = [find_checkpoint(path) for path in wanted]
-    saved = load_checkpoint(checkpoints[0], trusted=cfg.trusted)
+    recipe = recipe_of(config)
+    members, remarks = find_members(config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]])
+    for remark in remarks:
+        print(remark)
+    saved = load_checkpoint(members[0], trusted=cfg.trusted)
     data = data_of(saved, config["data"], cfg.trusted)
     recording, device = data.recording, pick_device(config["device"])
     kind = output_kind(config["output"], recording, merge=config["merge_into"] is not None)
     check_suffix(config["file"] or config["merge_into"], kind, recording)
     if kind == "latents":
-        if len(checkpoints) > 1:
+        if len(members) > 1:
             raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
         check_same_data(saved, data.spec, "the checkpoint's data")
         latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
-        path = write_latents(config["file"] or run_folder(checkpoints[0]) / "latents.h5", recording, latents)
-        print_arrays(path, recording, latents, checkpoints, "standard deviation", np.std)
+        path = write_latents(config["file"] or run_folder(members[0]) / "latents.h5", recording, latents)
+        print_arrays(path, recording, latents, relative(members[0]), "standard deviation", np.std)
         return path
-    rates = mean_rates(checkpoints, data, recording.splits, device, trusted=cfg.trusted)
+    check_choice(recipe, members, saved, config["data"])
+    splits = splits_of(kind, recording)
+    rates, choice = combine(members, data, splits, device, recipe, trusted=cfg.trusted, progress=progress)
+    source = relative(members[0]) if choice is None and len(members) == 1 else described(choice, len(members))
     if kind == "predictions":
-        default = run_folder(checkpoints[0]) if len(checkpoints) == 1 else Path()
+        default = run_folder(members[0]) if len(members) == 1 else Path()
         path = write_predictions(config["file"] or default / "predictions.h5", recording, rates)
-        print_arrays(path, recording, rates, checkpoints)
+        print_arrays(path, recording, rates, source)
         official = None
     elif recording.name == "uwndc19":
         path = write_kaggle(config["file"] or "submission.csv", rates["test"], recording.info["columns"])
-        print_arrays(path, recording, {"test": rates["test"]}, checkpoints)
+        print_arrays(path, recording, rates, source)
         official = None
     else:
         arrays = submission_arrays(recording, rates)
         path = config["file"] or config["merge_into"] or "submission.h5"
         path = write_submission(path, recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"])
-        print_arrays(path, recording, arrays, checkpoints, "spikes per bin")
+        print_arrays(path, recording, arrays, source, "spikes per bin")
         official = official_scores(recording, arrays)
+    if choice is not None:
+        write_choice(path, recording, choice, merge_into=config["merge_into"])
+        print_choice(path, recording, choice)
     if config["evaluate"]:
         print_scores(official, score_rates(data, rates), recording)
+        if recipe.method != "mean" and choice is not None and evaluation_split(recording) == "val":
+            print("Half of these trials chose the ensemble: what it gains is the table before.")
     return path

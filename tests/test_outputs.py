@@ -90,7 +90,7 @@ def test_what_cannot_be_is_one_line(runs, run, words, error, message):
 
 def test_latents_of_several_networks_are_refused(runs):
     with pytest.raises(ConfigError, match="the latents of several networks have no mean"):
-        written(f"ckpt=[{runs / 'traces'},{runs / 'traces'}]", "output=latents")
+        written(f"ckpt=[{runs / 'traces'},{runs / 'pictures'}]", "output=latents")
 
 
 def test_predictions_of_one_run_lie_beside_it(runs):

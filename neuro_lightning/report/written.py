@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ def print_arrays(
     path: Path,
     recording: Recording,
     arrays: Mapping[str, np.ndarray],
-    checkpoints: Sequence[Path],
+    source: str,
     unit: str = "mean",
     summary: Callable[[np.ndarray], float] = np.mean,
 ) -> None:
@@ -27,11 +27,10 @@ def print_arrays(
         path: the file.
         recording: what was predicted.
         arrays: by name.
-        checkpoints: what predicted them.
+        source: what predicted them.
         unit: what ``summary`` says of an array.
         summary: array -> number.
     """
-    source = relative(checkpoints[0]) if len(checkpoints) == 1 else f"the mean rates of {len(checkpoints)} checkpoints"
     rows = [[name, " x ".join(map(str, array.shape)), f"{summary(array):.4f}"] for name, array in arrays.items()]
     title = f"{relative(path)}, {recording.name} ({kind_of(recording)}), from {source}"
     print_table(title, ["array", "shape", unit], rows)

@@ -1,0 +1,62 @@
+"""Which trained models ``ckpt=...`` means: checkpoints, runs, sweeps, or a list of any of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuro_lightning.checkpoint import find_checkpoint
+from neuro_lightning.errors import CheckpointError
+from neuro_lightning.records import FILE_NAME
+from neuro_lightning.report.table import relative
+from neuro_lightning.sweeps.table import collect
+
+
+def find_members(wanted: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """The checkpoints that are meant, each once, in the order given; the jobs of a sweep by their numbers.
+
+    Args:
+        wanted: checkpoints, folders of runs, or folders of sweeps, of which every job that finished counts.
+
+    Returns:
+        The checkpoints, and a line for each job or repetition that was left out.
+
+    Raises:
+        CheckpointError: nothing there, or no job of a sweep finished.
+    """
+    members: dict[Path, Path] = {}
+    remarks = []
+    for path in map(Path, wanted):
+        found, left_out = _checkpoints(path)
+        remarks += left_out
+        for checkpoint in found:
+            if checkpoint.resolve() in members:
+                remarks.append(f"{relative(checkpoint)} is named twice: it counts once")
+            members.setdefault(checkpoint.resolve(), checkpoint)
+    return list(members.values()), remarks
+
+
+def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
+    try:
+        return [find_checkpoint(path)], []
+    except CheckpointError:
+        jobs = collect(path) if path.is_dir() and not (path / FILE_NAME).is_file() else []
+        if not jobs:
+            if (path / "checkpoints").is_dir() or (path / FILE_NAME).is_file():
+                raise
+            raise CheckpointError(
+                f"no checkpoint at {path}: give a .ckpt file, a run's folder that holds checkpoints/best.ckpt, or a "
+                "sweep's folder (multirun/...) whose jobs do"
+            ) from None
+    found, remarks = [], []
+    for job in jobs:
+        if job["status"] != "finished":
+            remarks.append(f"{job['job']} is left out: {job['status']}{': ' + job['error'] if job['error'] else ''}")
+            continue
+        try:
+            found.append(find_checkpoint(path / job["job"]))
+        except CheckpointError:
+            remarks.append(f"{job['job']} is left out: it kept no checkpoint")
+    if not found:
+        raise CheckpointError(f"{path}: none of its {len(jobs)} jobs finished with a checkpoint ({'; '.join(remarks)})")
+    return found, remarks
