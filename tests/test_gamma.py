@@ -1,0 +1,103 @@
+"""Likelihoods of positive traces: closed forms, what is masked, what is refused."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.distributions import Gamma, Normal
+
+from neuro_lightning import losses
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.likelihood import gamma_nll, normal_nll, zero_inflated_gamma_nll
+
+SPEC = DataSpec("data", kind="traces", n_in=3)
+SEVERAL = {
+    losses.gamma: ("log_rates", "log_shape"),
+    losses.zero_inflated_gamma: ("log_rates", "log_shape", "gate_logit"),
+    losses.gaussian_variance: ("rates", "log_variance"),
+}
+
+
+def test_gamma_is_the_distribution_of_its_mean_and_shape():
+    torch.manual_seed(0)
+    log_mean, log_shape = torch.randn(2, 50, dtype=torch.float64)
+    oracle = Gamma(log_shape.exp(), log_shape.exp() / log_mean.exp())
+    torch.testing.assert_close(oracle.mean, log_mean.exp())
+    values = oracle.sample()
+    torch.testing.assert_close(gamma_nll(values, log_mean, log_shape), -oracle.log_prob(values))
+
+
+def test_a_value_is_zero_or_gamma():
+    values = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
+    log_mean, log_shape, gate = (torch.tensor(x, dtype=torch.float64) for x in (0.3, -0.2, 0.25))
+    logit = (gate / (1 - gate)).log()
+    found = zero_inflated_gamma_nll(values, log_mean, log_shape, logit)
+    above = Gamma(log_shape.exp(), log_shape.exp() * gate / log_mean.exp())
+    torch.testing.assert_close(found[0], -(1 - gate).log())
+    torch.testing.assert_close(found[1:], -gate.log() - above.log_prob(values[1:]))
+
+
+def test_probabilities_sum_to_one_and_the_expected_value_is_the_one_given():
+    log_mean, log_shape, logit = (torch.tensor(x, dtype=torch.float64) for x in (0.4, 1.0, -0.7))
+    width = 1e-3
+    values = (torch.arange(40_000, dtype=torch.float64) + 0.5) * width
+    density = (-zero_inflated_gamma_nll(values, log_mean, log_shape, logit)).exp()
+    zero = (-zero_inflated_gamma_nll(torch.zeros(1).double(), log_mean, log_shape, logit)).exp()
+    assert float(density.sum() * width + zero) == pytest.approx(1, abs=1e-4)
+    assert float((density * values).sum() * width) == pytest.approx(math.exp(0.4), rel=1e-4)
+
+
+def test_gaussian_of_a_variance():
+    torch.manual_seed(0)
+    values, mean, log_variance = torch.randn(3, 20)
+    expected = -Normal(mean, (log_variance / 2).exp()).log_prob(values)
+    torch.testing.assert_close(normal_nll(values, mean, log_variance), expected)
+
+
+@pytest.mark.parametrize("loss", SEVERAL)
+@pytest.mark.parametrize("poison", [math.nan, 1e30, -1e30])
+def test_what_is_masked_never_reaches_loss_or_gradient(loss, poison):
+    torch.manual_seed(0)
+    mask = torch.rand(4, 5, 3) < 0.7
+    targets = torch.rand(4, 5, 3).clamp_min(0.3) - 0.3  # with zeros
+    results = []
+    for hidden in (0.0, poison):
+        output = {name: torch.linspace(-1, 1, 60).view(4, 5, 3).requires_grad_() for name in SEVERAL[loss]}
+        beneath = {name: torch.where(mask, values, hidden) for name, values in output.items()}
+        total, count = loss(beneath, torch.where(mask, targets, hidden), mask, SPEC)
+        total.backward()
+        results.append([total.detach(), *(values.grad for values in output.values())])
+        assert count == mask.sum() and total.isfinite()
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other) and one.isfinite().all()
+    assert all((gradient[~mask] == 0).all() for gradient in results[1][1:])
+    assert all((gradient[mask] != 0).any() for gradient in results[1][1:])
+
+
+@pytest.mark.parametrize("loss", SEVERAL)
+def test_a_network_is_told_what_the_loss_needs(loss):
+    names = SEVERAL[loss]
+    for asked in (loss, partial(loss)):
+        assert losses.link_of(asked, "traces") == names[0] and losses.parameters_of(asked) == names[1:]
+    values = torch.ones(1, 2, 3)
+    with pytest.raises(ConfigError, match=f"loss={loss.__name__} needs {names[1]} of the network"):
+        loss({names[0]: values}, values, values > 0, SPEC)
+
+
+def test_other_losses_need_the_expected_value_alone():
+    for loss, kind, link in ((losses.poisson, "spikes", "log_rates"), (losses.mse, "traces", "rates")):
+        assert losses.link_of(loss, kind) == link and losses.parameters_of(loss) == ()
+
+
+@pytest.mark.parametrize("loss", [losses.gamma, partial(losses.zero_inflated_gamma)])
+def test_only_positive_traces_have_a_gamma_likelihood(loss):
+    losses.check_loss(loss, SPEC)
+    assert losses.needs_positive(loss, SPEC)
+    for spec, what in ((DataSpec("d"), "spikes"), (DataSpec("d", kind="traces", nonnegative=False), "negative")):
+        with pytest.raises(ConfigError, match=what) as refused:
+            losses.check_loss(loss, spec)
+        assert "\n" not in str(refused.value)
+    losses.check_loss(losses.poisson, DataSpec("d"))
+    losses.check_loss(None, DataSpec("d"))
