@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -55,7 +56,7 @@ class GRUNet(nn.Module):
         self.kind = kind
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
-        self.input_dropout = nn.Dropout(at_input)
+        self.input_dropout = Dropout(at_input)
         self.gru = nn.GRU(
             n_in,
             hidden,
@@ -64,7 +65,7 @@ class GRUNet(nn.Module):
             bidirectional=bidirectional,
             dropout=between if layers > 1 else 0.0,
         )
-        self.readout_dropout = nn.Dropout(at_readout)
+        self.readout_dropout = Dropout(at_readout)
         self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons)
         if len(mean_rates):
             with torch.no_grad():  # begin close to the mean rates, which the first steps would otherwise be spent on

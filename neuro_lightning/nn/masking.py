@@ -33,13 +33,23 @@ class CoordinatedDropout(nn.Module):
         """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
         if self.rate == 0:
             return inputs, torch.ones_like(inputs, dtype=torch.bool)
-        hide = round(self.rate * inputs.numel())
-        order = torch.rand(inputs.numel(), device=inputs.device).argsort()
-        hidden = torch.zeros(inputs.numel(), dtype=torch.bool, device=inputs.device)
-        hidden[order[:hide]] = True
-        hidden = hidden.view_as(inputs)
+        hidden = random_subset(inputs, round(self.rate * inputs.numel()))
         shown = inputs / (1 - self.rate) if self.rescale else inputs
         return shown.masked_fill(hidden, 0.0), hidden
+
+
+def random_subset(like: Tensor, n: int) -> Tensor:
+    """``n`` elements at random as True, shaped like ``like``.
+
+    They are those with the smallest of random keys. To find the n-th smallest takes a CPU a tenth of the time that
+    sorting all of them does, which would be more than the network itself; a GPU finds it by sorting, as its selection
+    is not deterministic. Keys of 63 bits leave ties to nobody's lifetime.
+    """
+    if n == 0:
+        return torch.zeros_like(like, dtype=torch.bool)
+    keys = torch.empty(like.numel(), dtype=torch.int64, device=like.device).random_()
+    last = keys.kthvalue(n).values if keys.device.type == "cpu" else keys.sort().values[n - 1]
+    return (keys <= last).view(like.shape)
 
 
 class RandomMasking(nn.Module):
