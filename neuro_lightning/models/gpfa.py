@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.functional import gpfa
+from neuro_lightning.models.linear_latents import observed_rows, regress_linearly
 from neuro_lightning.models.regressed_latents import RegressedLatents, RegressedLatentsNet
+from neuro_lightning.nn.windows import in_windows
 
 
 class GPFANet(RegressedLatentsNet):
@@ -27,7 +30,6 @@ class GPFANet(RegressedLatentsNet):
         stride: bins in a step.
         timescale: of all latents before the fit, in steps.
         iterations: at most so many steps of expectation-maximization.
-        root: take the square root of the counts.
     """
 
     def __init__(
@@ -40,10 +42,9 @@ class GPFANet(RegressedLatentsNet):
         *,
         timescale: float,
         iterations: int,
-        root: bool = True,
     ) -> None:
         super().__init__(n_in, n_neurons, n_forward, n_latents, stride)
-        self.start, self.iterations, self.root = timescale, iterations, root
+        self.start, self.iterations = timescale, iterations
         double = torch.float64
         self.register_buffer("loadings", torch.zeros(n_in, n_latents, dtype=double))
         self.register_buffer("mean", torch.zeros(n_in, dtype=double))
@@ -52,14 +53,71 @@ class GPFANet(RegressedLatentsNet):
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts in steps (B, S, N_in) -> posterior means of the latents (B, S + ahead, D)."""
-        model = gpfa.GPFA(self.loadings, self.mean, self.private, self.timescales)
-        return gpfa.extrapolate(counts.sqrt() if self.root else counts, model, ahead)
+        return gpfa.extrapolate(self.activity(counts), self.model, ahead)
 
     def learn(self, counts: Tensor) -> None:
         """Fit loadings, private variances and timescales to counts in steps, (B, S, N_in)."""
-        y = counts.sqrt() if self.root else counts
-        model, _ = gpfa.fit(y, self.loadings.shape[1], timescale=self.start, iterations=self.iterations)
+        size = self.loadings.shape[1]
+        model, _ = gpfa.fit(self.activity(counts), size, timescale=self.start, iterations=self.iterations)
         self.loadings, self.mean, self.private, self.timescales = model
+
+    @property
+    def model(self) -> gpfa.GPFA:
+        """The parameters."""
+        return gpfa.GPFA(self.loadings, self.mean, self.private, self.timescales)
+
+    @staticmethod
+    def activity(counts: Tensor) -> Tensor:
+        """What has Gaussian noise of one variance at all rates."""
+        return counts.sqrt()
+
+
+class TracesGPFANet(GPFANet):
+    """The same of calcium traces: Gaussian as they are, bin by bin, and read out linearly.
+
+    Args:
+        n_in: held-in neurons.
+        n_neurons: all neurons N.
+        n_bins: bins of a training sequence; longer ones are described window by window.
+        n_latents: D.
+        timescale: of all latents before the fit, in bins.
+        iterations: at most so many steps of expectation-maximization.
+    """
+
+    def __init__(
+        self, n_in: int, n_neurons: int, n_bins: int, n_latents: int, *, timescale: float, iterations: int
+    ) -> None:
+        super().__init__(n_in, n_neurons, 0, n_latents, 1, timescale=timescale, iterations=iterations)
+        self.n_bins = n_bins
+
+    @staticmethod
+    def activity(counts: Tensor) -> Tensor:
+        """The traces themselves."""
+        return counts
+
+    def forward(self, inputs: Tensor) -> Output:
+        """(B, T, N_in) traces -> rates (B, T, N) and latents (B, T, D)."""
+        if inputs.shape[1] > self.n_bins:
+            return in_windows(self.forward, inputs, self.n_bins)
+        latents = self.infer(inputs.double(), 0)
+        rates = latents @ self.weight + self.bias
+        return {"rates": rates.to(inputs.dtype), "latents": latents.to(inputs.dtype)}
+
+    @torch.no_grad()
+    def regress(self, batch: Batch, alpha: Sequence[float]) -> float:
+        """Shown neurons are read out by their loadings, held-out ones by ridge regression.
+
+        Returns:
+            Schwarz's criterion of the shown neurons' likelihood, in nats: there may be no held-out ones to choose by.
+        """
+        found = gpfa.posterior(batch["inputs"].double(), self.model)
+        spec = DataSpec("traces", n_in=self.loadings.shape[0])
+        latents, heldout = observed_rows({**batch, "inputs": found.mean}, spec)
+        center = latents.mean(0)
+        weight, bias = regress_linearly(latents - center, heldout)
+        self.weight = torch.cat([self.loadings.T, weight], dim=1)
+        self.bias = torch.cat([self.mean, bias - center @ weight])
+        return float(found.log_likelihood) - 0.5 * self.loadings.numel() * math.log(found.mean[..., 0].numel())
 
 
 class GPFA(RegressedLatents):
@@ -69,7 +127,8 @@ class GPFA(RegressedLatents):
 
     Args:
         spec: what to know of the data.
-        n_latents: latents D; of several, the number is chosen on the last fifth of the training trials.
+        n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
+            predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
         timescale_ms: of all latents before the fit.
         iterations: at most so many steps of expectation-maximization.
@@ -87,13 +146,21 @@ class GPFA(RegressedLatents):
         timescale_ms: float,
         iterations: int,
         alpha: float | Sequence[float],
-        root: bool = True,
     ) -> None:
-        self.timescale_ms, self.iterations, self.root = timescale_ms, iterations, root
+        self.timescale_ms, self.iterations = timescale_ms, iterations
         super().__init__(spec, n_latents=n_latents, step_ms=step_ms, alpha=alpha)
 
     def build(self, spec: DataSpec, n_latents: int, stride: int) -> GPFANet:
         """The network with so many latents."""
-        timescale = self.timescale_ms / (spec.bin_ms * stride)
-        sizes = (spec.n_in, spec.n_neurons, spec.n_forward, n_latents, stride)
-        return GPFANet(*sizes, timescale=timescale, iterations=self.iterations, root=self.root)
+        bins = stride if spec.kind == "spikes" else 1
+        options = {"timescale": max(1.0, self.timescale_ms / (spec.bin_ms * bins)), "iterations": self.iterations}
+        if spec.kind == "traces":
+            return TracesGPFANet(spec.n_in, spec.n_neurons, spec.n_bins, n_latents, **options)
+        return GPFANet(spec.n_in, spec.n_neurons, spec.n_forward, n_latents, stride, **options)
+
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """Traces' forward bins are not predicted, spikes' are."""
+        if spec.kind == "traces" and spec.n_forward:
+            return f"it predicts none of the {spec.n_forward} forward bins of traces"
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,8 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.factors import Factors, factor_analysis, principal_components
 from neuro_lightning.functional.ridge import contiguous_folds, fold_grams, ridge_search
 from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.models.regressed_latents import whole_steps
+from neuro_lightning.models.spike_factors import SpikeFactorsNet
 
 # of held-out neurons' regression, per sample and in variances of the strongest latent
 PENALTIES = tuple(10.0**k for k in range(-6, 1))
@@ -91,9 +94,9 @@ class LinearLatents(FittedModule):
         batch = train[list(range(len(train)))]
         for group in range(len(self.net.encoder)):
             chosen = batch["condition"] == group if self.net.by_condition else slice(None)
-            x, y = _rows({name: batch[name][chosen] for name in ("inputs", "targets", "mask")}, self.spec)
+            x, y = observed_rows({name: batch[name][chosen] for name in ("inputs", "targets", "mask")}, self.spec)
             factors = self.factors(x)
-            self.net.set(group, factors, *_regress((x - factors.mean) @ factors.encoder, y))
+            self.net.set(group, factors, *regress_linearly((x - factors.mean) @ factors.encoder, y))
 
 
 class PCA(LinearLatents):
@@ -114,27 +117,58 @@ class FactorAnalysis(LinearLatents):
     """A few latents for what neurons share, and private noise for each of them.
 
     It reconstructs what is shared: a neuron's own noise, which PCA spends components on, is left out. Latents are
-    posterior means.
+    posterior means. Spikes are smoothed first, and rates are a Poisson regression on the latents.
 
     Args:
         spec: what to know of the data.
         n_components: latents; more than there are neurons to show make no difference.
         per_plane: each imaging plane has factors of its own.
         max_iterations: of the maximum-likelihood fit.
+        step_ms: of spikes, the width of a step, in which counts are summed; None is one bin.
+        kernel_sd_ms: of spikes, standard deviations of the smoothing kernel; chosen on the last fifth of the trials.
+        alpha: of spikes, ridge penalties of the regression, likewise.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
+
     def __init__(
-        self, spec: DataSpec, *, n_components: int, per_plane: bool = False, max_iterations: int = 200
+        self,
+        spec: DataSpec,
+        *,
+        n_components: int,
+        per_plane: bool = False,
+        max_iterations: int = 200,
+        step_ms: int | None = 20,
+        kernel_sd_ms: Sequence[float] = (40, 60, 100),
+        alpha: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
     ) -> None:
         super().__init__(spec, n_components=n_components, per_plane=per_plane)
-        self.max_iterations = max_iterations
+        self.max_iterations, self.alpha = max_iterations, list(alpha)
+        if spec.kind == "spikes":
+            stride = whole_steps(spec, step_ms)
+            self.kernel_sd = [sd / (stride * spec.bin_ms) for sd in kernel_sd_ms]
+            self.net = SpikeFactorsNet(
+                spec.n_in, spec.n_neurons, spec.n_forward, self.n_components, stride, max_iterations=max_iterations
+            )
+
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """Traces' forward bins are not predicted, spikes' are."""
+        return None if spec.kind == "spikes" else super().refuse(spec)
 
     def factors(self, x: Tensor) -> Factors:
         """Factors of (n, N_in) samples."""
         return factor_analysis(x, self.n_components, max_iterations=self.max_iterations)[0]
 
+    def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
+        """Fit the network on the training trials or sequences alone."""
+        if self.spec.kind == "spikes":
+            self.net.fit(train[list(range(len(train)))], self.kernel_sd, self.alpha)
+        else:
+            super().fit_net(train, val)
 
-def _rows(batch: Batch, spec: DataSpec) -> tuple[Tensor, Tensor]:
+
+def observed_rows(batch: Batch, spec: DataSpec) -> tuple[Tensor, Tensor]:
     """Bins with everything observed: shown activity (n, N_in) and held-out activity (n, N_out), float64.
 
     Raises:
@@ -148,7 +182,7 @@ def _rows(batch: Batch, spec: DataSpec) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _regress(latents: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def regress_linearly(latents: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (D, N_out) and biases (N_out,) that predict ``y`` (n, N_out) from centered latents (n, D)."""
     if not y.shape[1]:
         return y.new_zeros(latents.shape[1], 0), y.new_zeros(0)

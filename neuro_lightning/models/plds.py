@@ -67,7 +67,8 @@ class PLDS(RegressedLatents):
 
     Args:
         spec: what to know of the data.
-        n_latents: latents D; of several, the number is chosen on the last fifth of the training trials.
+        n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
+            predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
         timescale_ms: of the latents from which the fit starts.
         iterations: steps of expectation-maximization.

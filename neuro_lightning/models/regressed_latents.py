@@ -37,8 +37,9 @@ class RegressedLatentsNet(nn.Module):
         double = torch.float64
         self.register_buffer("weight", torch.zeros(n_latents, n_neurons, dtype=double))
         self.register_buffer("bias", torch.zeros(n_neurons, dtype=double))
-        self.register_buffer("forward_weight", torch.zeros(n_latents, n_neurons, dtype=double))
-        self.register_buffer("forward_bias", torch.zeros(n_neurons, dtype=double))
+        ahead = n_neurons if n_forward else 0
+        self.register_buffer("forward_weight", torch.zeros(n_latents, ahead, dtype=double))
+        self.register_buffer("forward_bias", torch.zeros(ahead, dtype=double))
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts of held-in neurons in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
@@ -64,8 +65,10 @@ class RegressedLatentsNet(nn.Module):
         """(B, T, N_in) counts -> log-rates (B, L, N) and latents (B, L, D)."""
         steps = inputs.shape[1] // self.stride
         latents = self.infer(self.in_steps(inputs), -(-self.n_forward // self.stride))
-        observed = latents[:, :steps] @ self.weight + self.bias
-        log_rates = torch.cat([observed, latents[:, steps:] @ self.forward_weight + self.forward_bias], dim=1)
+        log_rates = latents[:, :steps] @ self.weight + self.bias
+        if self.n_forward:
+            ahead = latents[:, steps:] @ self.forward_weight + self.forward_bias
+            log_rates = torch.cat([log_rates, ahead], dim=1)
         return {name: self._in_bins(v, inputs) for name, v in (("log_rates", log_rates), ("latents", latents))}
 
     def _in_bins(self, values: Tensor, inputs: Tensor) -> Tensor:
@@ -120,7 +123,8 @@ class RegressedLatents(FittedModule):
 
     Args:
         spec: what to know of the data.
-        n_latents: latents D; of several, the number is chosen on the last fifth of the training trials.
+        n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
+            predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
         alpha: ridge penalties of the readout to choose from, likewise.
 
@@ -133,14 +137,11 @@ class RegressedLatents(FittedModule):
     def __init__(
         self, spec: DataSpec, *, n_latents: int | Sequence[int], step_ms: int | None, alpha: float | Sequence[float]
     ) -> None:
-        stride = bins_in_step(step_ms, spec.bin_ms)
-        self_latents = sorted({min(n, spec.n_in) for n in _listed(n_latents)})
-        if not self_latents or self_latents[0] < 1:
+        stride, numbers = whole_steps(spec, step_ms), sorted({min(n, spec.n_in) for n in _listed(n_latents)})
+        if not numbers or numbers[0] < 1:
             raise ConfigError(f"model.n_latents={n_latents}: there must be at least one")
-        if spec.n_bins < stride:
-            raise ConfigError(f"model.step_ms={step_ms}: a trial has {spec.n_bins} bins of {spec.bin_ms} ms only")
-        super().__init__(self.build(spec, self_latents[-1], stride), spec)
-        self.n_latents, self.stride, self.alpha = self_latents, stride, _listed(alpha)
+        super().__init__(self.build(spec, numbers[-1], stride), spec)
+        self.n_latents, self.stride, self.alpha = numbers, stride, _listed(alpha)
 
     def build(self, spec: DataSpec, n_latents: int, stride: int) -> RegressedLatentsNet:
         """The network with so many latents."""
@@ -150,14 +151,27 @@ class RegressedLatents(FittedModule):
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
         """Fit the network on the training trials alone."""
         batch = train[list(range(len(train)))]
-        best = None
-        for n_latents in self.n_latents:
+        best = -torch.inf
+        for i, n_latents in enumerate(self.n_latents):
             net = self.build(self.spec, n_latents, self.stride)
             net.learn(net.in_steps(batch["inputs"]))
             score = net.regress(batch, self.alpha)
-            if best is None or score > best[0]:
-                best = score, net
-        self.net.load_state_dict(best[1].state_dict())
+            if i and score <= best:
+                break
+            best = score
+            self.net.load_state_dict(net.state_dict())
+
+
+def whole_steps(spec: DataSpec, step_ms: int | None) -> int:
+    """Bins in a step, of which a trial has at least one.
+
+    Raises:
+        ConfigError: it has none, or a step is not a whole number of bins.
+    """
+    stride = bins_in_step(step_ms, spec.bin_ms)
+    if spec.n_bins < stride:
+        raise ConfigError(f"model.step_ms={step_ms}: a trial has {spec.n_bins} bins of {spec.bin_ms} ms only")
+    return stride
 
 
 def _listed(values: Any) -> list:

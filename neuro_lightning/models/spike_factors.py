@@ -1,0 +1,66 @@
+"""Factor analysis of smoothed spikes: what gaining no knowledge of time beyond a kernel is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neuro_lightning.contracts import Batch
+from neuro_lightning.functional.factors import factor_analysis
+from neuro_lightning.functional.smoothing import gaussian_smooth
+from neuro_lightning.models.regressed_latents import RegressedLatentsNet
+
+
+class SpikeFactorsNet(RegressedLatentsNet):
+    """Square roots of counts, smoothed, then factors of every step by itself; forward bins see the last step's.
+
+    The two-stage method that GPFA was compared with (Yu et al. 2009, J Neurophysiol 102:614-635).
+
+    Args:
+        n_in: held-in neurons.
+        n_neurons: all neurons N.
+        n_forward: forward bins F.
+        n_latents: D, at most N_in.
+        stride: bins in a step.
+        max_iterations: of the maximum-likelihood fit.
+    """
+
+    def __init__(
+        self, n_in: int, n_neurons: int, n_forward: int, n_latents: int, stride: int, *, max_iterations: int
+    ) -> None:
+        super().__init__(n_in, n_neurons, n_forward, n_latents, stride)
+        self.max_iterations = max_iterations
+        self.register_buffer("kernel_sd", torch.tensor(3.0, dtype=torch.float64))  # steps
+        self.register_buffer("mean", torch.zeros(n_in, dtype=torch.float64))
+        self.register_buffer("encoder", torch.zeros(n_in, n_latents, dtype=torch.float64))
+
+    def infer(self, counts: Tensor, ahead: int) -> Tensor:
+        """Counts in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
+        latents = (gaussian_smooth(counts.sqrt(), self.kernel_sd) - self.mean) @ self.encoder
+        return torch.cat([latents, latents[:, -1:].expand(-1, ahead, -1)], dim=1)
+
+    def learn(self, counts: Tensor) -> None:
+        """Fit the factors to counts in steps (B, S, N_in), smoothed by the present kernel."""
+        smooth = gaussian_smooth(counts.sqrt(), self.kernel_sd).flatten(0, 1)
+        found, _ = factor_analysis(smooth, self.encoder.shape[1], max_iterations=self.max_iterations)
+        self.mean, self.encoder = found.mean, found.encoder
+
+    @torch.no_grad()
+    def fit(self, batch: Batch, kernel_sd: Sequence[float], alpha: Sequence[float]) -> None:
+        """Fit all to the training trials, with the kernel and the penalty that predict their last fifth best.
+
+        Args:
+            batch: the training trials.
+            kernel_sd: standard deviations to choose from, in steps.
+            alpha: ridge penalties to choose from.
+        """
+        counts = self.in_steps(batch["inputs"])
+
+        def score(sd: float) -> float:
+            self.kernel_sd.fill_(sd)
+            self.learn(counts)
+            return self.regress(batch, alpha)
+
+        score(max(kernel_sd, key=score))
