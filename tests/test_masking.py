@@ -1,0 +1,182 @@
+"""What masking hides, how much of it, and what is shown instead."""
+
+import math
+
+import pytest
+import torch
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.nn.masking import MODES, CoordinatedDropout, RandomMasking, seed_ratio, suit
+
+B, T, N = 60, 50, 40
+
+
+def masked(mode: str, inputs=None, seed: int = 0, **options):
+    torch.manual_seed(seed)
+    inputs = torch.ones(B, T, N) if inputs is None else inputs
+    return RandomMasking(mode, **options)(inputs)
+
+
+def close(share: float, expected: float, draws: int) -> bool:
+    """Within four standard deviations of a share of so many independent draws."""
+    return abs(share - expected) <= 4 * math.sqrt(expected * (1 - expected) / draws)
+
+
+@pytest.mark.parametrize(("mode", "draws"), [("timestep", B * T), ("neuron", B * N), ("full", B * T * N)])
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.7])
+def test_the_share_is_the_ratio(mode, draws, ratio):
+    _, hidden = masked(mode, ratio=ratio)
+    assert close(float(hidden.double().mean()), ratio, draws)
+
+
+def test_the_same_steps_in_the_whole_batch():
+    hidden = torch.stack([masked("timestep_only", seed=seed)[1] for seed in range(100)])
+    assert (hidden == hidden[:, :1, :, :1]).all()
+    assert close(float(hidden.double().mean()), 0.25, 100 * T)
+
+
+@pytest.mark.parametrize(("mode", "axes"), [("timestep", [2]), ("neuron", [1]), ("full", []), ("timestep_only", [0, 2])])
+@pytest.mark.parametrize("max_span", [1, 5])
+def test_what_shares_its_fate(mode, axes, max_span):
+    """Along these axes all is hidden or nothing; along the others not."""
+    _, hidden = masked(mode, max_span=max_span)
+    for axis in range(3):
+        constant = (hidden == hidden.narrow(axis, 0, 1)).all()
+        assert bool(constant) is (axis in axes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_what_is_scored_is_hidden(mode):
+    inputs = torch.poisson(torch.full((B, T, N), 2.0)) + 1
+    before = inputs.clone()
+    shown, hidden = masked(mode, inputs, ratio=0.4)
+    assert (shown[hidden] == 0).all() and torch.equal(shown[~hidden], inputs[~hidden])
+    assert torch.equal(inputs, before), "the caller's counts stay as they were"
+
+
+def test_what_is_hidden_never_reaches_what_is_shown():
+    for mode in MODES:
+        inputs = torch.rand(3, 8, 5)
+        _, hidden = masked(mode, inputs, ratio=0.5, seed=1)
+        shown, again = masked(mode, inputs.masked_fill(hidden, torch.nan), ratio=0.5, seed=1)
+        assert torch.equal(hidden, again) and shown.isfinite().all()
+
+
+# ---- spans
+
+
+def with_width(mode: str, width: int, ratio: float, trials: int = 4000, bins: int = 12) -> torch.Tensor:
+    torch.manual_seed(0)
+    masking = RandomMasking(mode, ratio=ratio, max_span=max(2, width))
+    masking._draw_width = lambda: width
+    return masking(torch.ones(trials, bins, 2))[1]
+
+
+@pytest.mark.parametrize("mode", ["timestep", "full"])
+@pytest.mark.parametrize("width", [1, 2, 5, 12, 20])
+def test_spans_leave_the_share_as_it_is_at_every_step(mode, width):
+    hidden = with_width(mode, width, 0.3)[:, :, 0].double()
+    assert all(close(float(share), 0.3, len(hidden)) for share in hidden.mean(0)), "edges too"
+
+
+def test_the_simple_share_of_seeds_would_hide_too_little():
+    assert seed_ratio(0.3, 1) == pytest.approx(0.3)
+    for width in (2, 5):
+        assert 1 - (1 - seed_ratio(0.3, width)) ** width == pytest.approx(0.3)
+        assert seed_ratio(0.3, width) > 0.3 / width + 0.005
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_no_span_is_shorter_than_its_width(width):
+    hidden = with_width("timestep", width, 0.2, trials=300, bins=40)[:, :, 0]
+    lengths = []
+    for trial in hidden.int().tolist():
+        runs = "".join(map(str, trial)).strip("1")  # those cut off by the trial's ends may be shorter
+        lengths += [len(run) for run in runs.split("0") if run]
+    assert min(lengths) == width, "and single spans are as wide as that"
+
+
+def test_spans_come_in_over_the_ramp():
+    masking = RandomMasking("timestep", max_span=4, ramp_start=10, ramp_end=20)
+    shares = {}
+    for epoch in (0, 10, 11, 15, 19, 20, 1000):
+        masking.at_epoch(epoch)
+        shares[epoch] = masking.span_probability
+    assert shares == {0: 0.0, 10: 0.0, 11: 0.1, 15: 0.5, 19: 0.9, 20: 1.0, 1000: 1.0}
+    assert RandomMasking("timestep", ramp_start=10, ramp_end=20).span_probability == 0, "from the first epoch on"
+
+
+def test_widths_are_uniform_where_there_are_spans():
+    torch.manual_seed(0)
+    masking = RandomMasking("timestep", max_span=4, ramp_start=0, ramp_end=10)
+    masking.at_epoch(6)
+    widths = [masking._draw_width() for _ in range(4000)]
+    for width in range(1, 5):
+        assert close(widths.count(width) / 4000, 0.6 / 4 + 0.4 * (width == 1), 4000)
+
+
+# ---- what is shown instead
+
+
+@pytest.mark.parametrize("mode", ["timestep", "full"])
+def test_zeros_random_counts_and_the_counts_themselves(mode):
+    """Of 4s among a batch with a maximum of 4, what is not zero and not 4 was drawn at random."""
+    inputs = torch.full((B, T, N), 4.0)
+    shown, hidden = masked(mode, inputs, ratio=0.5, token_ratio=0.6, random_ratio=0.5)
+    assert (shown[~hidden] == 4).all()
+    draws = int(hidden.sum())
+    for count in range(5):  # zeros, then 0.4 * 0.5 over the five values, then what stays
+        expected = 0.6 * (count == 0) + 0.2 / 5 + 0.2 * (count == 4)
+        assert close(float((shown[hidden] == count).double().mean()), expected, draws)
+
+
+def test_random_values_of_traces_are_the_same_neurons():
+    torch.manual_seed(0)
+    inputs = torch.rand(6, 10, 3) + torch.tensor([0.0, 10.0, -20.0])
+    masking = RandomMasking("full", ratio=0.9, token_ratio=0.0, random_ratio=1.0, kind="traces")
+    shown, hidden = masking(inputs)
+    for neuron in range(3):
+        assert torch.isin(shown[..., neuron], inputs[..., neuron]).all()
+    assert (shown != inputs)[hidden].double().mean() > 0.9 and torch.equal(shown[~hidden], inputs[~hidden])
+
+
+# ---- steps of several bins
+
+
+@pytest.mark.parametrize("mode", ["timestep", "timestep_only", "full"])
+@pytest.mark.parametrize("max_span", [1, 3])
+def test_whole_steps_are_masked(mode, max_span):
+    """50 bins in steps of 4: the last step has two."""
+    _, hidden = masked(mode, block=4, max_span=max_span, ratio=0.5)
+    steps = hidden[:, ::4]
+    assert steps.shape[1] == 13
+    assert torch.equal(steps.repeat_interleave(4, dim=1)[:, :T], hidden)
+    assert not torch.equal(steps[:, 1:], steps[:, :-1]), "and not all of them"
+
+
+def test_a_step_is_hidden_changed_or_shown_as_a_whole():
+    shown, hidden = masked("full", torch.full((B, 48, N), 9.0), block=4, ratio=0.5, token_ratio=0.5, random_ratio=0.0)
+    steps = shown.unflatten(1, (12, 4))
+    assert (steps == steps[:, :, :1]).all() and set(shown[hidden].tolist()) == {0.0, 9.0}
+
+
+def test_models_tell_a_masking_of_their_steps():
+    masking, other = RandomMasking("timestep"), CoordinatedDropout(0.2)
+    for one in (masking, other, None):
+        suit(one, block=4, kind="traces")
+    assert (masking.block, masking.kind) == (4, "traces") and not hasattr(other, "block")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "bins"}, "masking.mode=bins: there are timestep, neuron"),
+        ({"ratio": 1.5}, "masking.ratio must lie in"),
+        ({"token_ratio": -0.1}, "masking.token_ratio must lie in"),
+        ({"max_span": 0}, "masking.max_span=0"),
+        ({"ramp_start": 5, "ramp_end": 4}, "masking.ramp_end=4"),
+    ],
+)
+def test_what_cannot_be_masked_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        RandomMasking(**options)
