@@ -24,6 +24,7 @@ from neuro_lightning.report.table import relative
 METHODS = ("mean", "top", "greedy", "stack", "per_neuron")
 SPACES = ("rate", "log_rate")
 NO_WEIGHT = 1e-6  # below it a member does not take part
+LATENTS = {"latents", "inferred_inputs", "initial_condition"}
 SAME_TRIALS = {
     "root", "cache_dir", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
     "augment",
@@ -362,11 +363,16 @@ def _by_number(path: Path) -> list[str | int]:
 @torch.no_grad()
 def predict_latents(
     model: torch.nn.Module, data: PopulationDataModule, split: str, device: torch.device | str
-) -> np.ndarray | None:
-    """The latents of every trial of a split, (B, L, D) float32 in the order of the trial table; None without any."""
-    model = model.to(device).eval()
-    parts = [
-        respond(model, batch, batch["inputs"].to(device).float()).get("latents")
-        for batch in data.eval_dataloader(split)
-    ]
-    return None if parts[0] is None else torch.cat([part.cpu() for part in parts]).numpy()
+) -> dict[str, np.ndarray]:
+    """What a network says of the population's state, by the names of :class:`Output`; empty if it has no latents.
+
+    Returns:
+        ``latents`` (B, L, D) and, of some networks, ``inferred_inputs`` (B, L, U) and ``initial_condition`` (B, D) of
+        every trial of a split, float32 in the order of the trial table.
+    """
+    model, found = model.to(device).eval(), {}
+    for batch in data.eval_dataloader(split):
+        output = respond(model, batch, batch["inputs"].to(device).float())
+        for name in LATENTS & set(output):
+            found.setdefault(name, []).append(output[name].cpu())
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}

@@ -3,10 +3,12 @@
 import math
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from runs import TINY, here, rows
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, here, rows
 from test_poison import HIDDEN, tiny
 from torch import nn
 
@@ -18,6 +20,8 @@ from neuro_lightning.models.lfads import LFADS, LFADSNet, Sizes, ramp, scored_sh
 from neuro_lightning.nn.generator import Encoder, Generator, lag
 from neuro_lightning.nn.masking import CoordinatedDropout
 from neuro_lightning.nn.recurrent import gru_step, init_gru
+from neuro_lightning.report.latents_file import read_latents
+from neuro_lightning.run import predict
 
 CONTROLLED = Sizes(encoder=5, initial=4, generator=7, factors=3, input_encoder=6, controller=5, inputs=2)
 AUTONOMOUS = Sizes(encoder=5, initial=4, generator=7, factors=3)
@@ -350,3 +354,25 @@ def test_traces_fit(tmp_path, words):
     finished = run(tmp_path, "data=tiny_traces", *QUICK, *words)
     found = [float(row["train/loss"]) for row in rows(finished.folder)]
     assert np.isfinite(found).all() and found[-1] < found[0]
+
+
+@pytest.mark.parametrize("data", ["tiny", "tiny_traces"])
+def test_what_was_inferred_is_written_beside_the_latents(tmp_path, data):
+    run(tmp_path, f"data={data}", "trainer.max_epochs=1")
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("predict", overrides=["trusted=[tiny,tiny_traces]", f"ckpt={tmp_path}", "output=latents"])
+    saved = load_checkpoint(tmp_path, trusted=[data])
+    with h5py.File(predict(cfg)) as file:
+        for split in ("train", "val", "test"):
+            found = {name: file[split][name][()] for name in file[split]}
+            trials, bins, _ = found["latents"].shape
+            assert found["latents"].shape[2] == 4 and found["inferred_inputs"].shape == (trials, bins, 4)
+            if data == "tiny" or split == "train":  # a sequence that is read in windows has no beginning of its own
+                assert found["initial_condition"].shape == (trials, 4)
+            else:
+                assert "initial_condition" not in found
+    batch = next(iter(tiny({}).eval_dataloader("test"))) if data == "tiny" else None
+    if batch is not None:
+        own = saved.model(batch["inputs"])["inferred_inputs"]
+        np.testing.assert_allclose(found["inferred_inputs"][: len(own)], own.detach().numpy(), atol=1e-5)
+    assert read_latents(tmp_path, ["train"]).values.shape[2] == 4

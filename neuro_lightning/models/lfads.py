@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.losses import Loss, check_loss, default_loss, link_of, parameters_of
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
 from neuro_lightning.nn.priors import AutoregressivePrior, NormalPrior
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
@@ -92,7 +93,7 @@ class LFADSNet(nn.Module):
         super().__init__()
         self.n_forward, self.stride, self.n_bins, self.sizes = n_forward, stride, n_bins, sizes
         self.posterior_samples, self.names = posterior_samples, (link, *parameters)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = Encoder(n_in, sizes.encoder)
         self.initial = Posterior(2 * sizes.encoder, sizes.initial)
         self.initial_prior = NormalPrior(sizes.initial)

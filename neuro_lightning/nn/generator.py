@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.recurrent import gru_step, init_gru
 
 MAX_STATE = 5.0
@@ -99,7 +100,7 @@ class Generator(nn.Module):
         self, hidden: int, factors: int, *, controller: int, encoded: int, inputs: int, dropout: float
     ) -> None:
         super().__init__()
-        self.n_inputs, self.dropout = inputs, dropout
+        self.drop = Dropout(dropout)
         self.cell = nn.GRUCell(max(inputs, 1), hidden)
         init_gru(self.cell)
         self.factor_weight = nn.Parameter(torch.randn(factors, hidden) * hidden**-0.5)
@@ -131,14 +132,14 @@ class Generator(nn.Module):
         for _ in range(steps):
             state = gru_step(self.cell, self.cell.bias_ih, state)
             states.append(state)
-        return Course(F.linear(self._drop(torch.stack(states, dim=1)), weight), None, None, None)
+        return Course(F.linear(self.drop(torch.stack(states, dim=1)), weight), None, None, None)
 
     def _controlled(self, state: Tensor, weight: Tensor, encoded: Tensor, noise: Tensor) -> Course:
         steps, widths = noise.shape[1], (encoded.shape[2], len(weight))
         at_encoder, at_factors = self.controller.weight_ih.split(widths, dim=1)
-        drives = F.linear(self._drop(encoded), at_encoder, self.controller.bias_ih).unbind(1)
+        drives = F.linear(self.drop(encoded), at_encoder, self.controller.bias_ih).unbind(1)
         control = self.controller_start.clamp(-MAX_STATE, MAX_STATE).expand(len(state), -1)
-        factors, draws, course = F.linear(self._drop(state), weight), noise.unbind(1), []
+        factors, draws, course = F.linear(self.drop(state), weight), noise.unbind(1), []
         keep, keep_factors = self._kept(state, steps), self._kept(factors, steps)
         for t in range(steps):
             control = gru_step(
@@ -153,10 +154,7 @@ class Generator(nn.Module):
 
     def _kept(self, values: Tensor, steps: int) -> Tensor:
         """What dropout multiplies values (B, D) with at each step, drawn at once for all of them."""
-        return self._drop(values.new_ones(steps, *values.shape)) if self.training else values.new_ones(steps)
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return F.dropout(values, self.dropout, self.training)
+        return self.drop(values.new_ones(steps, *values.shape)) if self.training else values.new_ones(steps)
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:

@@ -41,13 +41,15 @@ def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str
     return _write(path, recording, {"predictions": rates, "targets": targets})
 
 
-def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, np.ndarray | None]) -> Path:
+def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
     """Write the latents of each split, (B, L, D), with ``condition`` (the imaging plane), ``behavior`` and ``row``.
+
+    What else a network says of the population's state (``inferred_inputs``, ``initial_condition``) stands beside them.
 
     Args:
         path: the file to write; it replaces an existing one.
         recording: what they describe.
-        latents: for each split.
+        latents: for each split, by name.
 
     Returns:
         The path written.
@@ -55,9 +57,11 @@ def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, 
     Raises:
         SubmissionError: the model has none, or the file cannot be written.
     """
-    if any(values is None for values in latents.values()):
+    if any("latents" not in values for values in latents.values()):
         raise SubmissionError("output=latents: this model has no latents; output=predictions writes what it predicts")
-    return _write(path, recording, {"latents": latents})
+    names = ["latents", *sorted({name for values in latents.values() for name in values} - {"latents"})]
+    arrays = {name: {split: values[name] for split, values in latents.items() if name in values} for name in names}
+    return _write(path, recording, arrays)
 
 
 def _targets(recording: Recording, split: str) -> np.ndarray:
