@@ -184,6 +184,16 @@ def peak(which: int, dropout: float, threads: int, answer: multiprocessing.Simpl
     answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
+def peak_of(which: int, options: argparse.Namespace) -> float:
+    """The same, from a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=peak, args=(which, options.dropout, options.threads, answer))
+    process.start()
+    process.join()
+    return answer.get()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
@@ -193,6 +203,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     now = time.process_time if options.cpu_time else time.perf_counter
+    memory = [peak_of(which, options) for which in (0, 1)]  # before this process grows: children inherit its peak
     both, times = steps(options.dropout), ([], [])
     for _ in range(options.steps + 2):
         index = torch.randperm(TRIALS)[:BATCH]
@@ -204,13 +215,7 @@ def main() -> None:
     ratios = sorted(b / a for a, b in zip(times[0][2:], times[1][2:], strict=True))
     print(f"ours {ours:.0f} ms per step, plain {plain:.0f} ms per step ({options.threads} threads)")
     print(f"{plain / ours:.2f} times as fast; step by step {ratios[0]:.2f} to {ratios[-1]:.2f}")
-    context = multiprocessing.get_context("spawn")
-    for which, name in enumerate(("ours", "plain")):
-        answer = context.SimpleQueue()
-        process = context.Process(target=peak, args=(which, options.dropout, options.threads, answer))
-        process.start()
-        print(f"peak memory, {name}: {answer.get():.0f} MB")
-        process.join()
+    print(f"peak memory of a step: ours {memory[0]:.0f} MB, plain {memory[1]:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_the_initial_scale_is_that_of_the_output_and_the_dense_layers():
 
 
 def test_there_is_no_such_activation():
-    with pytest.raises(ConfigError, match="model.activation=tanh: there are relu, gelu"):
+    with pytest.raises(ConfigError, match="there are relu, gelu"):
         EncoderLayer(6, 2, 5, activation="tanh")
 
 

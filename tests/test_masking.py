@@ -35,7 +35,9 @@ def test_the_same_steps_in_the_whole_batch():
     assert close(float(hidden.double().mean()), 0.25, 100 * T)
 
 
-@pytest.mark.parametrize(("mode", "axes"), [("timestep", [2]), ("neuron", [1]), ("full", []), ("timestep_only", [0, 2])])
+@pytest.mark.parametrize(
+    ("mode", "axes"), [("timestep", [2]), ("neuron", [1]), ("full", []), ("timestep_only", [0, 2])]
+)
 @pytest.mark.parametrize("max_span", [1, 5])
 def test_what_shares_its_fate(mode, axes, max_span):
     """Along these axes all is hidden or nothing; along the others not."""

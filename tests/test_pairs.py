@@ -13,8 +13,8 @@ TRIVIAL = {"mean", "zero", "constant"}
 IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
 RUNS = {
     # with forward bins, which an autoencoder has none of
-    "tiny": {"gru", "gpfa", "plds", "fa", "lfads", "neural_roberta", "stndt", "smoothing", "mean", "constant"},
-    "tiny_traces": {"gru", "gpfa", "lfads", "neural_roberta", "stndt", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
+    "tiny": {"gru", "gpfa", "plds", "fa", "lfads", "ndt", "neural_roberta", "stndt", "smoothing", "mean", "constant"},
+    "tiny_traces": {"gru", "gpfa", "lfads", "ndt", "neural_roberta", "stndt", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
     "pictures": IMAGES,
     "pictures data.offset=-2": IMAGES - {"lnp"},  # z-scored responses, say: no Poisson likelihood
 }

@@ -1,0 +1,205 @@
+"""The Neural Data Transformer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY
+from tiny import BINS, FORWARD, N_IN, N_OUT, Tiny
+
+from neuro_lightning.config import instantiate
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.models.ndt import NDTNet
+
+N = N_IN + N_OUT
+SPEC = DataSpec("tiny", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=10, mean_rates=(0.3,) * N)
+
+
+def net(**options) -> NDTNet:
+    torch.manual_seed(0)
+    model = NDTNet(5, 8, 10, 3, **{"layers": 2, "feedforward": 7, **options}).eval()
+    torch.nn.init.normal_(model.readout.weight)
+    return model
+
+
+def counts(trials: int = 3, bins: int = 10) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.poisson(torch.ones(trials, bins, 5))
+
+
+def ndt(*overrides: str, spec: DataSpec = SPEC):
+    """The configured model, as a run would build it."""
+    words = [word for word in TINY if not word.startswith("model")]
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[*words, "model=ndt", *overrides])
+    torch.manual_seed(0)
+    model = instantiate(cfg.model, spec=spec)
+    torch.nn.init.normal_(model.net.readout.weight)
+    return model
+
+
+# ---- the network
+
+
+@pytest.mark.parametrize("count_width", [0, 2])
+@pytest.mark.parametrize("linear_embedder", [True, False])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_parameter_count_is_the_closed_form(count_width, linear_embedder, positions):
+    model = net(count_width=count_width, linear_embedder=linear_embedder, positions=positions, max_count=4, stride=2)
+    width, hidden, layers, steps = 8 * max(1, count_width), 7, 2, 7
+    expected = layers * (4 * width**2 + 9 * width + 2 * width * hidden + hidden) + 2 * width + (width + 1) * 8
+    expected += (4 + 2) * count_width + (positions == "learned") * steps * width
+    expected += linear_embedder * width * (5 * max(1, count_width) + 1)
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_shapes_and_the_starting_rates():
+    model = net(mean_rates=[0.5, 0.0, *([0.02] * 6)], width=12)
+    torch.nn.init.zeros_(model.readout.weight)
+    output = model(counts(4))
+    assert output["log_rates"].shape == (4, 13, 8) and output["latents"].shape == (4, 13, 12)
+    torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))
+
+
+@pytest.mark.parametrize(("neurons", "heads", "width"), [(8, 2, 8), (9, 2, 10), (7, 4, 8), (12, 5, 15)])
+def test_the_width_is_the_neurons_rounded_up_to_the_heads(neurons, heads, width):
+    assert NDTNet(5, neurons, 10, 3, heads=heads).width == width
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_causal_means_that_the_future_does_not_matter(stride, pre_norm):
+    inputs = counts()
+    changed = inputs.clone()
+    changed[:, 6:] += 3
+    causal = net(context=(0, None), stride=stride, pre_norm=pre_norm)
+    both = net(stride=stride, pre_norm=pre_norm)
+    before, after = causal(inputs)["log_rates"], causal(changed)["log_rates"]
+    assert torch.equal(before[:, :6], after[:, :6]) and not torch.equal(before[:, 6:], after[:, 6:])
+    assert not torch.equal(both(inputs)["log_rates"][:, :6], both(changed)["log_rates"][:, :6])
+
+
+def test_before_its_first_step_ends_a_causal_network_says_the_mean_rates():
+    rates = net(context=(0, None), stride=4, mean_rates=[0.3] * 8)(counts())["log_rates"].exp()
+    torch.testing.assert_close(rates[:, :3], torch.full((3, 3, 8), 0.3))
+    assert not torch.allclose(rates[0, 3], torch.full((8,), 0.3))
+
+
+def test_the_context_is_a_window_in_every_layer():
+    """Two layers that see 1 ahead and 2 back: a change reaches 2 bins back and 4 ahead."""
+    model, inputs = net(context=(1, 2)), counts()
+    changed = inputs.clone()
+    changed[:, 5] += 2
+    moved = (model(inputs)["log_rates"] != model(changed)["log_rates"]).any(2).any(0)
+    assert moved.nonzero()[:, 0].tolist() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_trials_do_not_see_each_other():
+    inputs, order = counts(4), torch.tensor([2, 0, 3, 1])
+    for model in (net(), net(context=(1, 3), count_width=2, stride=2)):
+        whole = model(inputs)["log_rates"]
+        torch.testing.assert_close(model(inputs[order])["log_rates"], whole[order])
+        torch.testing.assert_close(model(inputs[:1])["log_rates"], whole[:1])
+
+
+def test_counts_are_looked_up_and_large_ones_share_a_row():
+    model = net(count_width=3, max_count=4)
+    few, many = counts().clamp(max=4), counts().clamp(max=4)
+    few[0, 0, 0], many[0, 0, 0] = 5, 50
+    assert torch.equal(model(few)["log_rates"], model(many)["log_rates"])
+    few[0, 0, 0] = 4
+    assert not torch.equal(model(few)["log_rates"], model(many)["log_rates"])
+
+
+def test_without_an_embedder_channels_are_neurons():
+    model, inputs = net(linear_embedder=False), counts()
+    shown = model.embedder(model.embedding(inputs))
+    assert torch.equal(shown[..., :5], inputs) and (shown[..., 5:] == 0).all()
+
+
+def test_longer_sequences_are_read_in_windows():
+    torch.manual_seed(0)
+    model, inputs = NDTNet(5, 8, 10, 0, kind="traces").eval(), torch.randn(2, 23, 5)
+    output = model(inputs)
+    assert output["rates"].shape == (2, 23, 8) and output["latents"].shape == (2, 23, 8)
+    torch.testing.assert_close(output["rates"][:, 10:20], model(inputs[:, 10:20])["rates"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heads": 3, "width": 8}, "model.heads=3 does not divide the width, 8"),
+        ({"width": 4, "linear_embedder": False}, "model.width=4 holds no 5 channels"),
+        ({"positions": "none"}, "model.positions=none: there are learned, sinusoidal"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        net(**options)
+
+
+# ---- the configured model
+
+
+def test_traces_have_no_counts_to_embed():
+    traces = replace(SPEC, kind="traces", n_forward=0)
+    with pytest.raises(ConfigError, match="tiny has traces, not counts") as refused:
+        ndt("model.count_width=2", spec=traces)
+    assert "\n" not in str(refused.value)
+    assert ndt(spec=traces).masking.kind == "traces"
+
+
+def test_steps_context_and_masking_agree():
+    model = ndt("model.step_ms=20", "model.context_forward_ms=40", "model.context_backward_ms=0")
+    assert model.net.stride == model.masking.block == 2 and model.net.allowed.shape == (8, 8)
+    assert model.net.allowed.sum(1).tolist() == [3] * 6 + [2, 1]
+
+
+def test_causality_is_set_in_ms():
+    model = ndt("model.step_ms=20", "model.context_forward_ms=0").eval()
+    inputs = torch.poisson(torch.ones(2, BINS, N_IN))
+    changed = inputs.clone()
+    changed[:, 5:] += 1
+    assert torch.equal(model(inputs)["log_rates"][:, :5], model(changed)["log_rates"][:, :5])
+
+
+def first_batch():
+    return next(iter(Tiny(n_train=37, n_val=11, poison={}, batch_size=37).train_dataloader()))
+
+
+@pytest.mark.parametrize("mode", ["timestep", "neuron", "full", "timestep_only"])
+def test_what_is_scored_was_hidden(mode):
+    """No held-in spike reaches the prediction that is scored against it, through the whole training step."""
+    model, batch = ndt(f"model.masking.mode={mode}", "model.step_ms=20", "model.masking.ratio=0.5"), first_batch()
+    seen = {}
+
+    def watch(net, inputs, output):
+        output["log_rates"].retain_grad()
+        seen.update(shown=inputs[0], log_rates=output["log_rates"])
+
+    model.net.register_forward_hook(watch)
+    inputs = batch["inputs"].clone().requires_grad_()
+    model.training_step({**batch, "inputs": inputs}, 0).backward()
+    scored = seen["log_rates"].grad[:, :BINS, :N_IN] != 0
+    assert 0 < scored.double().mean() < 1
+    assert (seen["shown"][scored] == 0).all() and (inputs.grad[scored] == 0).all()
+    assert (inputs.grad[~scored] != 0).any()
+    others = seen["log_rates"].grad[:, :BINS, N_IN:] != 0
+    assert (others == batch["mask"][:, :BINS, N_IN:]).all(), "held-out targets are all scored"
+
+
+@pytest.mark.parametrize("overrides", [[], ["model.count_width=2", "model.linear_embedder=false"]])
+def test_every_parameter_learns(overrides):
+    model = ndt(*overrides)
+    model.training_step(first_batch(), 0).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all((p.grad != 0).any() for p in model.parameters())
+
+
+def test_dropout_and_masking_are_for_training_only():
+    model, inputs = ndt(), first_batch()["inputs"]
+    assert not torch.equal(model(inputs)["log_rates"], model(inputs)["log_rates"])
+    model.eval()
+    assert torch.equal(model(inputs)["log_rates"], model(inputs)["log_rates"])
