@@ -327,11 +327,14 @@ def _check_same_trials(members: Sequence[Path]) -> None:
     """Members that were trained on other trials of the same file may have seen those that choose.
 
     Raises:
-        CheckpointError: naming what differs.
+        CheckpointError: naming the member.
     """
-    recipes = [(path, read_checkpoint(path)[CHECKPOINT_KEY]["data"]) for path in members]
-    first, wanted = recipes[0]
-    for path, found in recipes[1:]:
+    recipes = [(path, read_checkpoint(path)[CHECKPOINT_KEY]) for path in members]
+    first, wanted = recipes[0][0], recipes[0][1]["data"]
+    for path, recipe in recipes:
+        if "val" in recipe.get("fitted_on", ()):
+            raise CheckpointError(f"{path} was trained on the validation trials that would choose: give ensemble=mean")
+        found = recipe["data"]
         for key in sorted((set(found) | set(wanted)) - SAME_TRIALS):
             values = [Path(str(d.get(key))).resolve() if key == "path" else d.get(key) for d in (wanted, found)]
             if values[0] != values[1]:
