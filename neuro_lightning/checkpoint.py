@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.errors import CheckpointError
+from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, REFIT = "best.ckpt", "last.ckpt", "refit.ckpt"
+CHOICES = {"best": BEST, "last": LAST, "refit": REFIT}  # by what predict.py calls them
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Saved:
         spec: the data it was trained on.
         data: the config of its data.
         info: the recording's own notes (which neurons were held out, which trials trained).
+        fitted_on: the splits that it was trained on: after a refit the validation trials are among them.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class Saved:
     spec: DataSpec
     data: dict[str, Any]
     info: dict[str, Any]
+    fitted_on: tuple[str, ...] = ("train",)
 
 
 def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
@@ -46,6 +49,45 @@ def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
         if candidate.is_file():
             return candidate
     raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder that holds checkpoints/{name}")
+
+
+def choose_checkpoint(path: str | Path, which: str, target: str) -> Path:
+    """The checkpoint of a run that is to predict a split.
+
+    ``auto`` takes a run's refit for test trials, if it has one, and its best checkpoint for all others: a refit has
+    been trained on the validation trials. A path to a file means that file.
+
+    Args:
+        path: a checkpoint or a run's folder.
+        which: ``auto``, ``best``, ``refit`` or ``last``.
+        target: the split that is predicted.
+
+    Raises:
+        CheckpointError: nothing there, or it was trained on the trials that it is to predict.
+        ConfigError: ``which`` is none of these, or another one than the file that ``path`` names.
+    """
+    if which != "auto" and which not in CHOICES:
+        raise ConfigError(f"checkpoint={which}: give auto, {', '.join(list(CHOICES)[:-1])} or refit")
+    if Path(path).is_file():
+        chosen = Path(path)
+        if which != "auto" and chosen.name != CHOICES[which]:
+            raise ConfigError(f"checkpoint={which}: ckpt={path} names another file; give the run's folder")
+    elif which == "auto":
+        best = find_checkpoint(path)
+        refit = best.with_name(REFIT)
+        chosen = refit if target == "test" and refit.is_file() else best
+    else:
+        chosen = find_checkpoint(path, CHOICES[which])
+    if target in fitted_on(chosen):
+        raise CheckpointError(
+            f"{chosen} was trained on the {target} trials that it is to predict: give checkpoint=best"
+        )
+    return chosen
+
+
+def fitted_on(path: Path) -> tuple[str, ...]:
+    """The splits that a checkpoint was trained on."""
+    return tuple(read_checkpoint(path)[CHECKPOINT_KEY].get("fitted_on", ("train",)))
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -97,4 +139,5 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
         raise CheckpointError(f"{path}: the weights do not fit the model they are said to be of: {error}") from None
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
-    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}))
+    fitted = tuple(recipe.get("fitted_on", ("train",)))
+    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted)

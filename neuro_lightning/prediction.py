@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from neuro_lightning.checkpoint import Saved
+from neuro_lightning.checkpoint import Saved, choose_checkpoint, fitted_on
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
@@ -79,6 +79,38 @@ def recipe_of(config: dict[str, Any]) -> Recipe:
     keys = {"method": "ensemble", "space": "space", "seed": "ensemble_seed", "most": "max_members",
             "shrinkage": "shrinkage"}  # fmt: skip
     return Recipe(**{name: config[key] for name, key in keys.items()})
+
+
+def checkpoints_of(members: Sequence[Path], config: dict[str, Any], kind: str, recording: Recording) -> list[Path]:
+    """The checkpoint of each run that is to predict, said in a line where it is a refit.
+
+    A refit has been trained on the validation trials. By itself it is taken for test trials only, and neither for
+    latents, which are looked at in all splits, nor where validation trials choose among several models.
+
+    Args:
+        members: a checkpoint of each run.
+        config: of ``predict.py``.
+        kind: what the file is to hold.
+        recording: what is predicted.
+
+    Raises:
+        CheckpointError: nothing there, or it was trained on the trials that it is to predict.
+        ConfigError: another checkpoint is wanted than the file that is named.
+    """
+    which, target = config["checkpoint"], evaluation_split(recording)
+    validated = kind == "latents" or (len(members) > 1 and config["ensemble"] != "mean")
+    of_run = "best" if which == "auto" and validated else which
+    wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
+    named = {Path(path).resolve() for path in wanted}
+    chosen = [
+        choose_checkpoint(path, which, target)
+        if path.resolve() in named
+        else choose_checkpoint(path.parent, of_run, target)
+        for path in members
+    ]
+    if refits := [path for path in chosen if "val" in fitted_on(path)]:
+        print(f"Trained on training and validation trials together: {len(refits)} of {len(chosen)} (refit.ckpt)")
+    return chosen
 
 
 def check_choice(recipe: Recipe, members: Sequence[Path], saved: Saved, changes: dict[str, Any]) -> None:
@@ -186,7 +218,7 @@ def score_rates(data: PopulationDataModule, rates: dict[str, np.ndarray]) -> dic
         return None
 
     def given(batch: Batch, split: str) -> Output:
-        return {"rates": torch.from_numpy(rates[split][batch["index"]])}
+        return {"rates": torch.from_numpy(rates[split][batch["index"].numpy()])}
 
     return evaluate(given, data, target)
 

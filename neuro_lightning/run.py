@@ -17,7 +17,11 @@ from omegaconf import DictConfig
 from neuro_lightning.building import build_model, build_trainer, check_match
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint, run_folder
+from neuro_lightning.checkpoint import (
+    load_checkpoint,
+    read_checkpoint,
+    run_folder,
+)
 from neuro_lightning.config import check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
@@ -32,6 +36,7 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import (
     check_choice,
     check_suffix,
+    checkpoints_of,
     data_of,
     official_scores,
     output_kind,
@@ -42,6 +47,7 @@ from neuro_lightning.prediction import (
     submission_arrays,
 )
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
+from neuro_lightning.refit import check_refit, refit_best
 from neuro_lightning.report.ensembles import described, print_choice, progress, write_choice
 from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
@@ -82,20 +88,26 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         data.prepare_data()
         model = build_model(cfg, config, data)
         check_monitors(cfg, data)
+        if cfg.refit:
+            check_refit(cfg, model, data)
         write_job(output, config, list(overrides))
         with loggers_of(cfg, config, overrides, group, record, title(model, data, cfg.seed)) as loggers:
             trainer = build_trainer(cfg, loggers, output)
             check_resume(cfg.resume, trainer)
             print_header(data.recording, model, trainer, output)
             trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
-            if not is_main_process():
-                return math.nan
-            scores = score_best(cfg, trainer, model, data)
-            result = outcome(cfg, config, trainer, model, data, scores)
-            record.finish(**result)
-            log_summary(loggers, result["metrics"])
-            show_references(cfg, trainer, model, scores)
-            print_results(scores, data.recording, best_checkpoint(trainer), output)
+            if is_main_process():
+                scores = score_best(cfg, trainer, model, data)
+                result = outcome(cfg, config, trainer, model, data, scores)
+                record.values.pop("refit", None)  # of an earlier training
+                record.update(**result)
+                log_summary(loggers, result["metrics"])
+                show_references(cfg, trainer, model, scores)
+                print_results(scores, data.recording, best_checkpoint(trainer), output)
+        refitted = refit_best(cfg, config, data, best_checkpoint(trainer))
+        if not is_main_process():
+            return math.nan
+        record.finish(**({"refit": refitted} if refitted else {}))
     return objective(cfg, trainer, scores)
 
 
@@ -305,8 +317,8 @@ def quiet_libraries() -> None:
 
 
 PREDICT_KEYS = {
-    "ckpt", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file", "merge_into", "device",
-    "evaluate", "trusted", "data",
+    "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",
+    "merge_into", "device", "evaluate", "trusted", "data",
 }  # fmt: skip
 
 
@@ -333,14 +345,15 @@ def predict(cfg: DictConfig) -> Path:
     recording, device = data.recording, pick_device(config["device"])
     kind = output_kind(config["output"], recording, merge=config["merge_into"] is not None)
     check_suffix(config["file"] or config["merge_into"], kind, recording)
+    members = checkpoints_of(members, config, kind, recording)
     if kind == "latents":
         if len(members) > 1:
             raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
+        saved = load_checkpoint(members[0], trusted=cfg.trusted)
         check_same_data(saved, data.spec, "the checkpoint's data")
         latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
         path = write_latents(config["file"] or run_folder(members[0]) / "latents.h5", recording, latents)
-        shown = {split: values["latents"] for split, values in latents.items()}
-        print_arrays(path, recording, shown, relative(members[0]), "standard deviation", np.std)
+        print_arrays(path, recording, latents, relative(members[0]), "standard deviation", np.std)
         return path
     check_choice(recipe, members, saved, config["data"])
     splits = splits_of(kind, recording)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -94,13 +96,13 @@ def nonnegative(train: Split) -> bool:
     return all(part is None or not part.size or bool(np.nanmin(part, initial=0.0) >= 0) for part in parts)
 
 
-def check_splits(recording: Recording) -> None:
-    """Every recording needs trials to train on and to validate with.
+def check_splits(recording: Recording, needed: Sequence[str] = ("train", "val")) -> None:
+    """Every recording needs trials to train on and to validate with; a refit trains on both.
 
     Raises:
         DataError: a split is missing or empty.
     """
-    for split in ("train", "val"):
+    for split in needed:
         if split not in recording.splits or len(recording.splits[split]) == 0:
             raise DataError(
                 f"{recording.name} has no {split} trials: check data.phase, data.val_fraction and the trial table"

@@ -43,6 +43,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self._resume_at = (-1, 0)
         self.steps_per_epoch: int | None = None  # where the trainer does not see every step
         self.n_batches: int | None = None  # in an epoch; None: as batch_size makes them
+        self.needed = ("train", "val")
 
     def load(self) -> Recording:
         """Read, download or simulate the recording; what it costs is cached on disk by the subclass.
@@ -132,7 +133,7 @@ class PopulationDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
-        check_splits(self.recording)
+        check_splits(self.recording, self.needed)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches."""

@@ -1,0 +1,91 @@
+"""Training and validation trials as one split, for a final fit on both."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+
+from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.errors import DataError
+
+Split = Trials | ImageTrials
+IN_TIME = ("heldin", "heldout", "behavior", "scored", "rates")  # (B, T, ...) of traces, which have no forward bins
+
+
+def check_union(recording: Recording) -> None:
+    """Whether training and validation trials can be one split.
+
+    Raises:
+        DataError: they do not fit together, or the validation trials are the test trials.
+    """
+    name, train, val = recording.name, recording.splits["train"], recording.splits["val"]
+    test = recording.splits.get("test")
+    if test is not None and np.array_equal(_stimuli(val), _stimuli(test)):
+        raise DataError(f"refit=true: {name} validates on its test trials; a refit would train on them")
+    if recording.kind == "traces":
+        bins, total = train.heldin.shape[1], val.heldin.shape[1]
+        if total < bins:
+            raise DataError(
+                f"refit=true: {name} has {total} bins to validate with and trains on windows of {bins}: "
+                f"take data.window={total} or fewer, or leave out the refit"
+            )
+        return
+    for field, one, other in _shared(train, val):
+        if one.shape[1:] != other.shape[1:]:
+            raise DataError(
+                f"refit=true: {name} has {field} of shape {one.shape[1:]} in a training trial and {other.shape[1:]} "
+                "in a validation trial: they cannot be joined; leave out the refit"
+            )
+
+
+def union(recording: Recording, stride: int | None = None) -> Recording:
+    """The recording with its validation trials among the training trials, after them, and without a split ``val``.
+
+    Validation sequences that are longer than the training windows (traces) are cut into such windows. What only one of
+    the two splits knows is left out.
+
+    Args:
+        recording: with splits ``train`` and ``val``; their arrays are copied once.
+        stride: bins between the starts of training windows; None for windows side by side.
+
+    Raises:
+        DataError: as :func:`check_union`.
+    """
+    check_union(recording)
+    train, val = recording.splits["train"], recording.splits["val"]
+    if recording.kind == "traces":
+        val = cut(val, train.heldin.shape[1], stride)
+    joint = type(train)(**{name: np.concatenate([one, other]) for name, one, other in _shared(train, val)})
+    others = {name: trials for name, trials in recording.splits.items() if name not in ("train", "val")}
+    return replace(recording, splits={"train": joint, **others})
+
+
+def cut(trials: Trials, n_bins: int, stride: int | None = None) -> Trials:
+    """Windows of ``n_bins`` of longer sequences, as many as fit at this stride, and a last one that ends with them.
+
+    Args:
+        trials: (B, T, ...) sequences without forward bins.
+        n_bins: bins of a window, T at most.
+        stride: bins between the starts of windows; None for ``n_bins``.
+    """
+    last = trials.heldin.shape[1] - n_bins
+    starts = sorted({*range(0, last + 1, stride or n_bins), last})
+
+    def windows(name: str, values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values[:, start : start + n_bins] if name in IN_TIME else values for start in starts])
+
+    values = {field.name: getattr(trials, field.name) for field in fields(trials)}
+    return Trials(**{name: None if value is None else windows(name, value) for name, value in values.items()})
+
+
+def _shared(train: Split, val: Split) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """The arrays that both have; not the single responses to repeated images, whose mean is what trains."""
+    names = [field.name for field in fields(train) if field.name != "repeats"]
+    pairs = [(name, getattr(train, name), getattr(val, name)) for name in names]
+    return [(name, one, other) for name, one, other in pairs if one is not None and other is not None]
+
+
+def _stimuli(trials: Split) -> np.ndarray:
+    return trials.images if isinstance(trials, ImageTrials) else trials.heldin

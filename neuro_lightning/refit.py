@@ -1,0 +1,160 @@
+"""The final fit: a new model, trained on training and validation trials together as validation said."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
+
+from neuro_lightning.building import build_callbacks, build_model, make_trainer
+from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.checkpoint import REFIT, read_checkpoint
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.sampler import EpochBatches
+from neuro_lightning.data.union import check_union, union
+from neuro_lightning.distributed import is_main_process
+from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.evaluation import evaluate, network_predictor
+from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.report.table import relative
+
+WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor)
+ALONE = {
+    "logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
+    "min_epochs": None, "min_steps": None, "max_time": None,
+}  # fmt: skip
+
+
+def refit_best(
+    cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, best: Path | None
+) -> dict[str, Any] | None:
+    """The final fit on train and val, where it is asked for; one of an earlier training does not outlive this one.
+
+    What interrupts it leaves a finished training: ``resume=`` does the refit anew, from its beginning.
+    """
+    if best is not None and is_main_process():
+        best.with_name(REFIT).unlink(missing_ok=True)
+    if not cfg.refit:
+        return None
+    if best is None:
+        raise CheckpointError("refit=true: no best.ckpt was saved in this training that could tell the number of steps")
+    refitted = refit(cfg, config, data, best)
+    if is_main_process():
+        print(f"refit       {relative(refitted['checkpoint'])} ({refitted['seconds']:.0f} s)")
+    return refitted
+
+
+def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, best: Path) -> dict[str, Any]:
+    """Train a new model on train and val together for as many steps as the best checkpoint had, into ``refit.ckpt``.
+
+    The new model has the seed, and so the first weights, of the one that was validated, and takes its path again: the
+    same schedule over the steps of the whole run, stopped after the chosen number of optimizer steps. Steps, not
+    passes over the data, are what validation has chosen: schedules, warm-ups and averages count them. As ramps and
+    maskings count epochs, an epoch keeps its number of steps as well: its batches grow by the validation trials' share,
+    so that each trial is seen as often as before, too.
+
+    Nothing is validated, and nothing is logged: the run's curves and its objective stay those of ``best.ckpt``.
+    What a schedule was shown in the first training's validations (``plateau``) it is shown again.
+
+    Args:
+        cfg: the run's config.
+        config: the same as plain values.
+        data: the run's data; its tensors are let go.
+        best: the best checkpoint, beside which the new one is saved.
+
+    Returns:
+        ``steps``, ``trials``, ``checkpoint``, ``seconds`` and ``metrics`` of labelled test trials, for ``run.json``.
+
+    Raises:
+        NeuroError: training and validation trials cannot be joined.
+    """
+    begin = time.perf_counter()
+    chosen = read_checkpoint(best)
+    steps, path = chosen["global_step"], best.with_name(REFIT)
+    seen = [pair for schedule in chosen.get("lr_schedulers", []) for pair in schedule.get("seen", [])]
+    joint = joint_data(data)
+    trials = len(joint.recording.splits["train"])
+    if is_main_process():
+        print(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    model = build_model(cfg, config, joint)
+    model.recipe["fitted_on"] = ["train", "val"]
+    callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, WATCHERS)]
+    trainer = make_trainer(
+        cfg, callbacks=[*callbacks, AsChosen(steps, seen)], default_root_dir=str(best.parent), **ALONE
+    )
+    trainer.fit(model, datamodule=joint)
+    trainer.save_checkpoint(path, weights_only=True)
+    scores = {}
+    if is_main_process() and "test" in data.references():
+        found = evaluate(network_predictor(model.net, trainer.strategy.root_device), data, "test")
+        scores = {f"test/{name}": value for name, value in found.items()}
+    seconds = round(time.perf_counter() - begin, 3)
+    return {
+        "steps": trainer.global_step,
+        "trials": trials,
+        "checkpoint": str(path),
+        "seconds": seconds,
+        "metrics": scores,
+    }
+
+
+def check_refit(cfg: DictConfig, model: PopulationModule, data: PopulationDataModule) -> None:
+    """What cannot be refitted is said before the training, not after it.
+
+    Raises:
+        ConfigError: nothing is chosen by validation, or more than the number of steps.
+        DataError: training and validation trials cannot be joined.
+    """
+    if not any(node and issubclass(get_class(node._target_), Checkpoint) for node in (cfg.callbacks or {}).values()):
+        raise ConfigError("refit=true takes the number of steps from best.ckpt: give callbacks=default or minimal")
+    if cfg.trainer.get("overfit_batches"):
+        raise ConfigError("refit=true: trainer.overfit_batches sees a few trials only; leave out one of them")
+    if getattr(model, "chooses_on_val", False):
+        raise ConfigError(
+            f"refit=true: {type(model).__name__} is stopped and chosen by its validation loss while it is fitted, and "
+            "a refit has none; leave it out"
+        )
+    check_union(data.recording)
+
+
+def joint_data(data: PopulationDataModule) -> PopulationDataModule:
+    """The same data with the validation trials among the training trials, in epochs of as many steps."""
+    batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
+    joint = copy.copy(data)
+    joint._recording = union(data.recording, data.stride)
+    joint._spec, joint._resume_at, joint.steps_per_epoch = None, (-1, 0), None
+    joint.n_batches, joint.needed = batches.n_batches, ("train",)
+    data._datasets.clear()  # made anew where they are asked for
+    joint._datasets = {}
+    return joint
+
+
+class AsChosen(pl.Callback):
+    """Ends the training after so many steps, and shows schedules the scores that they saw before.
+
+    Args:
+        steps: of the optimizer.
+        seen: (step, score) of each validation that a schedule was shown.
+    """
+
+    def __init__(self, steps: int, seen: Sequence[tuple[int, float]] = ()) -> None:
+        self.steps, self.seen = steps, dict(seen)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the schedules where validation did, and stop."""
+        step = trainer.global_step
+        for config in trainer.lr_scheduler_configs if step in self.seen else ():
+            if config.reduce_on_plateau:
+                config.scheduler.step(self.seen[step])
+        if step >= self.steps and trainer.optimizers:
+            trainer.should_stop = True
