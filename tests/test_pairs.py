@@ -14,7 +14,18 @@ IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
 RUNS = {
     # with forward bins, which an autoencoder has none of
     "tiny": {"gru", "gpfa", "plds", "fa", "lfads", "ndt", "neural_roberta", "stndt", "smoothing", "mean", "constant"},
-    "tiny_traces": {"gru", "gpfa", "lfads", "ndt", "neural_roberta", "stndt", "lstm_autoencoder", "pca", "fa", *TRIVIAL},
+    "tiny_traces": {
+        "gru",
+        "gpfa",
+        "lfads",
+        "ndt",
+        "neural_roberta",
+        "stndt",
+        "lstm_autoencoder",
+        "pca",
+        "fa",
+        *TRIVIAL,
+    },
     "pictures": IMAGES,
     "pictures data.offset=-2": IMAGES - {"lnp"},  # z-scored responses, say: no Poisson likelihood
 }
