@@ -105,7 +105,10 @@ def test_a_model_twice_is_itself(sweep, tmp_path, method):
     assert choice.scores["ensemble"] == pytest.approx(choice.scores["best"], abs=1e-12)
 
 
-@pytest.mark.parametrize(("method", "space"), zip(METHODS, ["log_rate", "rate", "log_rate", "rate", "log_rate"]))
+@pytest.mark.parametrize(
+    ("method", "space"),
+    [("mean", "log_rate"), ("top", "rate"), ("greedy", "log_rate"), ("stack", "rate"), ("per_neuron", "log_rate")],
+)
 def test_the_order_of_members_does_not_matter(sweep, method, space):
     members = members_of(sweep)
     one, choice = combined(members, method=method, space=space, shrinkage=1.0)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import ndarray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from neuro_lightning.functional.likelihood import ZERO_RATE
@@ -227,22 +227,20 @@ def per_neuron(candidates: Candidates, shrinkage: float, center: ndarray) -> nda
 def simplex_minimum(curvature: ndarray, slope: ndarray) -> ndarray:
     """The weights, not negative and of sum one, that minimize ``w.H.w / 2 + g.w``.
 
-    On the simplex that is ``w.Q.w / 2`` and a constant, with ``Q = H + 1g' + g1' + c11'``. The least of it over all
-    non-negative u of ``u.Q.u + (1.u - 1)^2`` has the direction of w, and non-negative least squares find it.
+    With ``H = L L'`` and ``L v = g`` they make the least ``|L'w + v|``, which for weights of sum one is ``|A w|`` with
+    ``A = L' + v 1'``. The u that make ``|A u|^2 + (1.u - 1)^2`` least without being negative have the direction of w:
+    for any direction the best length leaves ``q / (q + 1)``, which rises with ``q = |A w|^2``.
 
     Args:
-        curvature: (M, M) H, positive definite.
+        curvature: (M, M) H, symmetric and not negative.
         slope: (M,) g.
     """
     size = len(slope)
     scale = np.trace(curvature) / size
-    curvature = curvature + 1e-12 * scale * np.eye(size)  # members that say the same leave it singular
-    factor = cho_factor(curvature)
-    solved, ones = cho_solve(factor, slope), cho_solve(factor, np.ones(size))
-    slope = slope - solved.sum() / ones.sum()  # a constant, of no account on the simplex, that keeps c small
-    bound = slope @ cho_solve(factor, slope) + scale
-    quadratic = curvature + slope[:, None] + slope + bound
-    rows = np.vstack([np.linalg.cholesky(quadratic / scale).T, np.ones(size)])
+    root = np.linalg.cholesky(curvature + 1e-12 * scale * np.eye(size))  # members that say the same leave it singular
+    ones, offset = solve_triangular(root, np.column_stack([np.ones(size), slope]), lower=True).T
+    offset -= (ones @ offset) / (ones @ ones) * ones  # a constant added to g changes nothing but the precision
+    rows = np.vstack([(root.T + offset[:, None]) / np.sqrt(scale), np.ones(size)])
     found = nnls(rows, np.append(np.zeros(size), 1.0), maxiter=30 * size)[0]
     return found / found.sum()
 
