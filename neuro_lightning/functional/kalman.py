@@ -211,7 +211,7 @@ def fit_dynamics(chain: Chain) -> Dynamics:
     first_cov = (first.T @ first + cov[0]) / trials
     if steps < 2:
         return Dynamics(torch.eye(len(first_cov)).to(first_cov), first_cov, mean[:, 0].mean(0), first_cov)
-    a = torch.linalg.solve(before, between.T).T
+    a = torch.linalg.solve(_positive(before), between.T).T
     noise = (after - a @ between.T) / (trials * (steps - 1))
     return Dynamics(a, _positive(noise), mean[:, 0].mean(0), _positive(first_cov))
 

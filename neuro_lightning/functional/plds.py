@@ -45,10 +45,11 @@ def initial(counts: Tensor, n_latents: int, timescale: float) -> PLDS:
     roots = counts.sqrt()
     smooth, _ = gpfa.fit(roots, n_latents, timescale=timescale, iterations=5)
     found = gpfa.posterior(roots, smooth)
+    # of the means alone: the posterior's covariances, which are not those of a chain, would make the dynamics forget
     nothing = torch.zeros_like(found.across)[None]
-    dynamics = fit_dynamics(Chain(found.mean, nothing + found.across, nothing[:, 1:], found.log_likelihood))
-    eye = torch.eye(len(dynamics.noise)).to(dynamics.noise)
-    dynamics = dynamics._replace(noise=dynamics.noise + 1e-3 * eye, first_cov=dynamics.first_cov + 1e-3 * eye)
+    dynamics = fit_dynamics(Chain(found.mean, nothing, nothing[:, 1:], found.log_likelihood))
+    some = 0.01 * torch.eye(len(dynamics.noise)).to(dynamics.noise)
+    dynamics = dynamics._replace(noise=dynamics.noise + some, first_cov=dynamics.first_cov + some)
     weight, bias = poisson_regression(found.mean.flatten(0, 1), counts.flatten(0, 1), alpha=1e-2)
     return PLDS(weight.T.contiguous(), bias, dynamics)
 
