@@ -353,7 +353,8 @@ def predict(cfg: DictConfig) -> Path:
         check_same_data(saved, data.spec, "the checkpoint's data")
         latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
         path = write_latents(config["file"] or run_folder(members[0]) / "latents.h5", recording, latents)
-        print_arrays(path, recording, latents, relative(members[0]), "standard deviation", np.std)
+        shown = {split: values["latents"] for split, values in latents.items()}
+        print_arrays(path, recording, shown, relative(members[0]), "standard deviation", np.std)
         return path
     check_choice(recipe, members, saved, config["data"])
     splits = splits_of(kind, recording)
