@@ -63,7 +63,7 @@ class JobLauncher(_SubprocessScriptLauncher):
             RuntimeError: another process failed; its own error stands above in the terminal.
         """
         if self.cluster_environment.creates_processes_externally:
-            if ready := os.environ.get(READY):
+            if ready := os.environ.pop(READY, None):  # once: a refit is launched after the training
                 Path(ready).touch()
             _set_num_threads_if_needed(num_processes=self.num_processes)
             return function(*args, **kwargs)
