@@ -12,6 +12,7 @@ from neuro_lightning.contracts import DataSpec, Output, with_link
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import EncoderLayer
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -57,7 +58,7 @@ class NeuralRobertaNet(nn.Module):
         super().__init__()
         self.n_forward, self.stride, self.kind = n_forward, stride, kind
         between = dropout if layers > 1 else 0.0
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gru = nn.GRU(n_in, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
         self.transform = nn.Linear(2 * hidden, width)
         self.encoder = nn.Sequential(

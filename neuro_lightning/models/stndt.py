@@ -15,6 +15,7 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask
+from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import RandomMasking, suit
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
@@ -81,7 +82,7 @@ class STNDTNet(nn.Module):
             SpatiotemporalLayer(width, steps, heads, feedforward, inside, init_scale=scale) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.embedding_dropout, self.readout_dropout = nn.Dropout(at_embedding), nn.Dropout(at_readout)
+        self.embedding_dropout, self.readout_dropout = Dropout(at_embedding), Dropout(at_readout)
         self.readout = nn.Linear(width, n_neurons)
         nn.init.uniform_(self.readout.weight, -0.01, 0.01)  # begin close to the mean rates
         nn.init.zeros_(self.readout.bias)

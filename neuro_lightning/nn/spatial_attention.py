@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from neuro_lightning.nn.attention import ACTIVATIONS, EncoderLayer
+from neuro_lightning.nn.dropout import Dropout
 
 
 class SpatialAttention(nn.Module):
@@ -61,10 +62,10 @@ class SpatiotemporalLayer(nn.Module):
         self.temporal = EncoderLayer(width, heads, feedforward, dropout, activation=activation, init_scale=init_scale)
         self.spatial = SpatialAttention(n_steps, heads)
         self.dense = nn.Sequential(
-            nn.Linear(width, feedforward), ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), ACTIVATIONS[activation](), Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.course_norm, self.mix_norm = nn.LayerNorm(n_steps), nn.LayerNorm(width)
-        self.dense_norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.dense_norm, self.dropout = nn.LayerNorm(width), Dropout(dropout)
 
     def forward(self, x: Tensor, courses: Tensor, allowed: Tensor | None = None) -> Tensor:
         """One layer.
