@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -103,21 +102,20 @@ class TracesGPFANet(GPFANet):
         rates = latents @ self.weight + self.bias
         return {"rates": rates.to(inputs.dtype), "latents": latents.to(inputs.dtype)}
 
-    @torch.no_grad()
-    def regress(self, batch: Batch, alpha: Sequence[float]) -> float:
-        """Shown neurons are read out by their loadings, held-out ones by ridge regression.
+    def choose(self, batch: Batch, alpha: Sequence[float]) -> tuple[float, float]:
+        """The likelihood of the last fifth's shown traces: there may be no held-out ones to choose by. No penalty."""
+        y = batch["inputs"].double()
+        return float(gpfa.posterior(y[len(y) * 4 // 5 :], self.model).log_likelihood), 0.0
 
-        Returns:
-            Schwarz's criterion of the shown neurons' likelihood, in nats: there may be no held-out ones to choose by.
-        """
-        found = gpfa.posterior(batch["inputs"].double(), self.model)
+    @torch.no_grad()
+    def regress(self, batch: Batch, alpha: float) -> None:
+        """Shown neurons are read out by their loadings, held-out ones by ridge regression, its penalty chosen there."""
         spec = DataSpec("traces", n_in=self.loadings.shape[0])
-        latents, heldout = observed_rows({**batch, "inputs": found.mean}, spec)
+        latents, heldout = observed_rows({**batch, "inputs": self.infer(batch["inputs"].double(), 0)}, spec)
         center = latents.mean(0)
         weight, bias = regress_linearly(latents - center, heldout)
         self.weight = torch.cat([self.loadings.T, weight], dim=1)
         self.bias = torch.cat([self.mean, bias - center @ weight])
-        return float(found.log_likelihood) - 0.5 * self.loadings.numel() * math.log(found.mean[..., 0].numel())
 
 
 class GPFA(RegressedLatents):

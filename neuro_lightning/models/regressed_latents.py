@@ -77,32 +77,39 @@ class RegressedLatentsNet(nn.Module):
         return torch.cat([bins[:, :1].expand(-1, lead, -1), bins], dim=1) if lead else bins
 
     @torch.no_grad()
-    def regress(self, batch: Batch, alpha: Sequence[float]) -> float:
-        """Fit the readout to all neurons.
+    def choose(self, batch: Batch, alpha: Sequence[float]) -> tuple[float, float]:
+        """How well the last fifth of the trials is predicted by a readout of the others.
 
         Args:
             batch: the training trials.
-            alpha: ridge penalties to choose from, on the last fifth of the trials.
+            alpha: ridge penalties to choose from.
 
         Returns:
-            The log-likelihood of the last fifth's held-out counts with a readout of the others; of all neurons' counts
-            where none is held out. -inf of too few trials to choose with.
+            The log-likelihood of the last fifth's held-out counts, of all neurons' counts where none is held out; and
+            the penalty that makes it greatest. Of less than ten trials -inf, and the greatest penalty.
         """
-        inputs = batch["inputs"]
-        bins, steps = inputs.shape[1], inputs.shape[1] // self.stride
-        latents = self.infer(self.in_steps(inputs), -(-self.n_forward // self.stride))
-        seen = batch["mask"][:, bins % self.stride :]
-        targets = torch.where(seen, batch["targets"][:, bins % self.stride :], 0).double()
-        counts, exposure = (to_steps(v.double(), v.shape[1], self.stride) for v in (targets, seen))
-        now, later = slice(0, steps), slice(steps, None)
-        rows = [(latents[:, part], counts[:, part], exposure[:, part]) for part in (now, later)]
-        score, penalty = -torch.inf, max(alpha)
-        if len(inputs) >= 10:
-            score, penalty = max((self._inner_score(*rows[0], a), a) for a in alpha)
-        self.weight, self.bias = _regress(*rows[0], penalty)
+        if len(batch["inputs"]) < 10:
+            return -torch.inf, max(alpha)
+        observed, _ = self._rows(batch)
+        return max((self._inner_score(*observed, a), a) for a in alpha)
+
+    @torch.no_grad()
+    def regress(self, batch: Batch, alpha: float) -> None:
+        """Fit the readout to all neurons of the training trials, with a ridge penalty."""
+        observed, ahead = self._rows(batch)
+        self.weight, self.bias = _regress(*observed, alpha)
         if self.n_forward:
-            self.forward_weight, self.forward_bias = _regress(*rows[1], penalty)
-        return score
+            self.forward_weight, self.forward_bias = _regress(*ahead, alpha)
+
+    def _rows(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Latents, counts and observed bins (B, S, ...), of the steps that are seen and of those ahead."""
+        bins, steps = batch["inputs"].shape[1], batch["inputs"].shape[1] // self.stride
+        latents = self.infer(self.in_steps(batch["inputs"]), -(-self.n_forward // self.stride))
+        seen = batch["mask"][:, bins % self.stride :]
+        targets = torch.where(seen, batch["targets"][:, bins % self.stride :], 0)
+        counts, exposure = (to_steps(values.double(), values.shape[1], self.stride) for values in (targets, seen))
+        parts = slice(0, steps), slice(steps, None)
+        return [(latents[:, part], counts[:, part], exposure[:, part]) for part in parts]
 
     def _inner_score(self, latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) -> float:
         scored = slice(self.n_in if self.n_in < counts.shape[2] else 0, None)
@@ -151,15 +158,25 @@ class RegressedLatents(FittedModule):
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
         """Fit the network on the training trials alone."""
         batch = train[list(range(len(train)))]
-        best = -torch.inf
-        for i, n_latents in enumerate(self.n_latents):
+        n_latents = self.n_latents[0]
+        if len(self.n_latents) > 1 and len(train) > 1:
+            n_latents = self._number(batch)
+        net = self.build(self.spec, n_latents, self.stride)
+        net.learn(net.in_steps(batch["inputs"]))
+        net.regress(batch, net.choose(batch, self.alpha)[1])
+        self.net.load_state_dict(net.state_dict())
+
+    def _number(self, batch: Batch) -> int:
+        """The number of latents, learnt from the first four fifths of the trials, that predicts the last fifth best."""
+        best, chosen = -torch.inf, self.n_latents[0]
+        for n_latents in self.n_latents:
             net = self.build(self.spec, n_latents, self.stride)
-            net.learn(net.in_steps(batch["inputs"]))
-            score = net.regress(batch, self.alpha)
-            if i and score <= best:
+            net.learn(net.in_steps(batch["inputs"][: len(batch["inputs"]) * 4 // 5]))
+            score, _ = net.choose(batch, self.alpha)
+            if score <= best:
                 break
-            best = score
-            self.net.load_state_dict(net.state_dict())
+            best, chosen = score, n_latents
+        return chosen
 
 
 def whole_steps(spec: DataSpec, step_ms: int | None) -> int:

@@ -57,10 +57,11 @@ class SpikeFactorsNet(RegressedLatentsNet):
             alpha: ridge penalties to choose from.
         """
         counts = self.in_steps(batch["inputs"])
-
-        def score(sd: float) -> float:
+        tried = []
+        for sd in kernel_sd if len(kernel_sd) > 1 else ():
             self.kernel_sd.fill_(sd)
             self.learn(counts)
-            return self.regress(batch, alpha)
-
-        score(max(kernel_sd, key=score))
+            tried.append((self.choose(batch, alpha)[0], sd))
+        self.kernel_sd.fill_(max(tried)[1] if tried else kernel_sd[0])
+        self.learn(counts)
+        self.regress(batch, self.choose(batch, alpha)[1])
