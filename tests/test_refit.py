@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from runs import ROOT, TINY, checkpoint, here, record, rows, same
+from runs import PLAIN, ROOT, TINY, checkpoint, command, here, record, rows, same
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
@@ -179,30 +179,33 @@ def test_the_first_training_is_as_without_a_refit(run, tmp_path):
     assert not same(checkpoint(run.folder, "refit.ckpt")["state_dict"], checkpoint(run.folder)["state_dict"])
 
 
-@pytest.mark.parametrize(("part", "changes"), [("test", False), ("val.heldout", True), ("val.heldin_forward", True)])
-def test_what_reaches_the_refit(run, tmp_path, part, changes):
-    """Validation targets do, test trials do not; with nothing to choose by, the last step is taken in both."""
-    fixed = ["monitor=train/loss", "mode=max", "callbacks.checkpoint.monitor=null"]
-    clean, other = (
-        here(tmp_path / name, *REFIT, *fixed, "trainer.max_epochs=1", *poison)
-        for name, poison in (("clean", []), ("other", [f"++data.poison={{{part}:{3.0 if changes else 'nan'}}}"]))
-    )
+ONE_EPOCH = [*REFIT, "trainer.max_epochs=1"]  # there is nothing to choose: both take its last step
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    return here(tmp_path_factory.mktemp("one") / "run", *ONE_EPOCH)
+
+
+@pytest.mark.parametrize(("part", "changes"), [("test:nan", False), ("val.heldout:3.0", True)])
+def test_what_reaches_the_refit(one_epoch, tmp_path, part, changes):
+    """Validation targets do, test trials do not; neither reaches the best checkpoint."""
+    other = here(tmp_path, *ONE_EPOCH, f"++data.poison={{{part}}}")
     for name, wanted in (("best.ckpt", True), ("refit.ckpt", not changes)):
-        one, two = (checkpoint(folder.folder, name)["state_dict"] for folder in (clean, other))
+        one, two = (checkpoint(run.folder, name)["state_dict"] for run in (one_epoch, other))
         assert same(one, two) == wanted, name
 
 
-def test_resuming_the_end_refits_anew(run, tmp_path):
+def test_resuming_the_end_refits_anew(tmp_path):
     """A refit that was interrupted is done from its beginning; a training that goes on drops the one it had."""
-    words = ["refit=true", "model.optimizer.lr=0.05", "scheduler@model.scheduler=none"]
-    whole = here(tmp_path / "run", *words)
-    wanted = checkpoint(whole.folder, "refit.ckpt")["state_dict"]
-    (whole.folder / "checkpoints/refit.ckpt").unlink()
-    last = f"resume={whole.folder}/checkpoints/last.ckpt"
-    assert here(whole.folder, *words, last).score == whole.score
-    assert same(checkpoint(whole.folder, "refit.ckpt")["state_dict"], wanted)
-    here(whole.folder, *words[1:], last, "trainer.max_epochs=4")
-    assert not (whole.folder / "checkpoints/refit.ckpt").exists() and "refit" not in record(whole.folder)
+    folder, whole = tmp_path, here(tmp_path, *ONE_EPOCH)
+    wanted = checkpoint(folder, "refit.ckpt")["state_dict"]
+    (folder / "checkpoints/refit.ckpt").unlink()
+    words = [*ONE_EPOCH, f"resume={folder}/checkpoints/last.ckpt"]
+    assert here(folder, *words).score == whole.score
+    assert same(checkpoint(folder, "refit.ckpt")["state_dict"], wanted)
+    here(folder, *words, "trainer.max_epochs=2", "refit=false")
+    assert not (folder / "checkpoints/refit.ckpt").exists() and "refit" not in record(folder)
 
 
 def test_an_interruption_leaves_the_training_whole(tmp_path, monkeypatch):
@@ -216,9 +219,8 @@ def test_an_interruption_leaves_the_training_whole(tmp_path, monkeypatch):
     assert said["status"] == "interrupted" and said["metrics"]["val/co_bps"] == said["objective"]["value"]
 
 
-@pytest.mark.parametrize("model", ["smoothing"])
-def test_a_fitted_model_is_fitted_on_both(tmp_path, model):
-    base = [word for word in TINY if not word.startswith("model")] + [f"model={model}"]
+def test_a_fitted_model_is_fitted_on_both(tmp_path):
+    base = [*(word for word in TINY if not word.startswith("model")), "model=smoothing"]
     run = here(tmp_path / "run", "refit=true", base=base)
     best, again = (load_checkpoint(run.folder / "checkpoints" / name) for name in ("best.ckpt", "refit.ckpt"))
     assert record(run.folder)["refit"]["trials"] == 48
@@ -241,6 +243,23 @@ def test_what_cannot_be_refitted_is_said_before_the_training(tmp_path, words, er
     with pytest.raises(error, match=message):
         here(tmp_path / "run", "refit=true", *words)
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_refit_as_one(tmp_path):
+    words = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5", "refit=true"]
+    two = command(
+        tmp_path, *TINY, *words, "trainer=ddp_cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1",
+        f"hydra.run.dir={tmp_path / 'two'}", timeout=240,
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("Refit: a new model on 48 trials") == 1, "one process speaks"
+    one = here(tmp_path / "one", *words)
+    ours, theirs = checkpoint(tmp_path / "two", "refit.ckpt"), checkpoint(one.folder, "refit.ckpt")
+    for name, value in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-9, atol=1e-11)
+    said, wanted = record(tmp_path / "two")["refit"], record(one.folder)["refit"]
+    assert said["steps"] == wanted["steps"] and said["metrics"] == pytest.approx(wanted["metrics"], rel=1e-9)
 
 
 # ---- who predicts
