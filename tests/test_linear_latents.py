@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from runs import TESTS, here, record
+from runs import TESTS, TINY, checkpoint, here, record, same
 from sklearn import decomposition
 
 from neuro_lightning.contracts import DataSpec, respond
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.factors import factor_analysis, principal_components
+from neuro_lightning.functional.smoothing import gaussian_smooth
 from neuro_lightning.models.linear_latents import PCA, FactorAnalysis
+from neuro_lightning.models.spike_factors import SpikeFactorsNet
 
 TRACES = [
     f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[tiny_traces]", "data=tiny_traces", "trainer=cpu",
@@ -180,3 +182,34 @@ def test_planes_may_have_components_of_their_own(model):
         torch.testing.assert_close(rates[plane == k], alone.net(part[..., :15])["rates"])
     errors = [(respond(net, batch)["rates"] - x).square().mean() for net in (own.net, shared.net)]
     assert errors[0] < 0.5 * errors[1]
+
+
+# ---- spikes
+
+SPIKES = [word for word in TINY if not word.startswith("model")] + ["model=fa", "model.n_components=2"]
+
+
+def test_spikes_are_read_out_by_a_poisson_regression(tmp_path):
+    """Forward bins too; and the targets of validation and test trials change nothing."""
+    poison = ",".join(f"{split}.{part}:3.0" for split in ("val", "test") for part in ("heldout", "heldin_forward"))
+    folders = [
+        here(tmp_path / name, *words, base=SPIKES).folder
+        for name, words in (("clean", []), ("poisoned", [f"++data.poison={{{poison}}}"]))
+    ]
+    assert same(*(checkpoint(folder, "best.ckpt")["state_dict"] for folder in folders))
+    clean, poisoned = (record(folder)["metrics"] for folder in folders)
+    assert clean["val/co_bps"] != poisoned["val/co_bps"], "the poison is there"
+    assert clean["test/co_bps"] > 0.02 and clean["val/fp_bps"] > -0.2
+
+
+def test_the_factors_of_spikes_see_the_smoothed_roots():
+    net = SpikeFactorsNet(6, 10, 3, 2, 2, max_iterations=50)
+    counts = torch.poisson(torch.full((8, 9, 6), 2.0), generator=torch.Generator().manual_seed(0)).double()
+    net.kernel_sd.fill_(1.5)
+    net.learn(counts)
+    smooth = gaussian_smooth(counts.sqrt(), torch.tensor(1.5).double())
+    factors, _ = factor_analysis(smooth.flatten(0, 1), 2, max_iterations=50)
+    latents = net.infer(counts, 3)
+    torch.testing.assert_close(latents[:, :9], (smooth - factors.mean) @ factors.encoder)
+    torch.testing.assert_close(latents[:, 9:], latents[:, 8:9].expand(-1, 3, -1))
+    assert FactorAnalysis.refuse(DataSpec("x", n_in=6, n_forward=2)) is None
