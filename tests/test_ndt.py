@@ -1,11 +1,12 @@
 """The Neural Data Transformer."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from runs import ROOT, TINY
+from runs import ROOT, TINY, checkpoint, here, same
 from tiny import BINS, FORWARD, N_IN, N_OUT, Tiny
 
 from neuro_lightning.config import instantiate
@@ -203,3 +204,23 @@ def test_dropout_and_masking_are_for_training_only():
     assert not torch.equal(model(inputs)["log_rates"], model(inputs)["log_rates"])
     model.eval()
     assert torch.equal(model(inputs)["log_rates"], model(inputs)["log_rates"])
+
+
+KEEP = "_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',auto_insert_metric_name:false,save_top_k:-1"
+RAMP = [
+    *(word for word in TINY if not word.startswith("model")), "model=ndt", "model.layers=1", "trainer.max_epochs=4",
+    "model.masking.max_span=4", "model.masking.ramp_start=1", "model.masking.ramp_end=3",
+    "model.masking.token_ratio=0.5",
+    f"+callbacks.steps={{{KEEP},every_n_train_steps:1,filename:'step{{step}}'}}",
+]  # fmt: skip
+
+
+def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
+    """Four steps an epoch, spans come in from epoch 1 to 3; interrupted in the midst of epoch 2 and at its end."""
+    whole = here(tmp_path / "run", base=RAMP)
+    final = checkpoint(whole.folder, "step16.ckpt")["state_dict"]
+    for moment in ("step10", "step12"):
+        shutil.rmtree(whole.folder)
+        shutil.copytree(tmp_path / "snapshots" / moment, whole.folder)
+        resumed = here(whole.folder, f"resume='{whole.folder}/checkpoints/{moment}.ckpt'", base=RAMP)
+        assert same(checkpoint(resumed.folder, "step16.ckpt")["state_dict"], final) and resumed.score == whole.score
