@@ -93,7 +93,7 @@ class Recipe:
     space: str = "rate"
     seed: int = 0
     most: int = 50
-    shrinkage: float = 10.0
+    shrinkage: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value, known in (("ensemble", self.method, METHODS), ("space", self.space, SPACES)):
