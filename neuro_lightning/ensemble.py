@@ -194,7 +194,7 @@ class _Pool:
         n_members: int,
     ) -> None:
         self.splits, self.recipe, self.halves, self.files = splits, recipe, halves, files
-        self.sizes = {split: len(data.recording.splits[split]) for split in splits}
+        self.predicted = list(dict.fromkeys([*(["val"] if halves else []), *splits]))  # what judges a member comes first
         self.members: list[Path] = []
         self.left_out: list[str] = []
         self.losses: list[np.ndarray] = []
@@ -203,15 +203,14 @@ class _Pool:
         self.neurons = data.spec.n_neurons
         if recipe.method != "mean":
             self.where, self.targets, self.starts = halves.choose_from()
-            entries = len(self.where) + sum(_n_entries(data, split) for split in splits)
+            entries = len(self.where) + sum(_n_entries(data, split) for split in self.predicted)
             files.reserve(4 * n_members * entries)
 
     def add(self, path: Path, predict: Callable[[str], np.ndarray]) -> None:
         """Take in one member, whose rates of a split ``predict`` gives."""
         keep = self.recipe.method != "mean"
-        ahead = ["val"] if self.halves else []
         number = len(self.members)
-        for split in dict.fromkeys([*ahead, *self.splits]):
+        for split in self.predicted:
             rates = predict(split)
             if split == "val" and self.halves:
                 losses = self.halves.losses(rates)
@@ -223,7 +222,7 @@ class _Pool:
                     values, linear = self.halves.values(rates, self.where)
                     self.files.write("chooses", number, values)
                     self.linear.append(linear)
-            if keep and split in self.splits:
+            if keep:
                 self.files.write(split, number, rates)
             if split == "val" or not keep:
                 self.sums[split] = _add(self.sums.get(split), rates, 1.0, self.recipe.space)
@@ -236,16 +235,17 @@ class _Pool:
         n_members = len(self.members)
         means = {split: _mean(total, n_members, self.recipe.space) for split, total in self.sums.items()}
         if self.recipe.method == "mean":
-            weights, rates = np.ones(n_members), {split: means[split] for split in self.splits}
+            weights, mixed = np.ones(n_members), means
         else:
             weights = self._weights()
-            rates = {split: self._mixture(split, weights) for split in self.splits}
+            mixed = {split: self._mixture(split, weights) for split in self.predicted}
+        rates = {split: mixed[split] for split in self.splits}
         if self.halves is None:
             return rates, None
         losses = np.array(self.losses)
         best = losses[np.argmin(losses[:, self.halves.chooses].sum(1))]
         found = {"best": best, "mean": self.halves.losses(means["val"])}
-        found["ensemble"] = found["mean"] if self.recipe.method == "mean" else self.halves.losses(rates["val"])
+        found["ensemble"] = self.halves.losses(mixed["val"])
         return rates, Choice(
             recipe=self.recipe,
             members=self.members,

@@ -148,6 +148,15 @@ def test_what_is_reported_is_what_is_written(sweep, method):
     assert choice.scores["ensemble"][0] > choice.scores["best"][0]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_validation_trials_choose_where_only_others_are_written(sweep, method):
+    """As in the challenge's file, which holds test images alone."""
+    recipe = Recipe(method, shrinkage=0.1)
+    rates, choice = combine(members_of(sweep), data_of(), ["test"], "cpu", recipe, trusted=["tiny"])
+    whole, same = combined(members_of(sweep), method=method, shrinkage=0.1)
+    assert list(rates) == ["test"] and np.array_equal(rates["test"], whole["test"]) and choice.scores == same.scores
+
+
 def test_held_in_neurons_take_the_weights_of_all(sweep):
     stacked = combined(members_of(sweep), method="stack", shrinkage=0.1)[1].weights
     own = combined(members_of(sweep), method="per_neuron", shrinkage=0.1)[1].weights
