@@ -194,7 +194,8 @@ class _Pool:
         n_members: int,
     ) -> None:
         self.splits, self.recipe, self.halves, self.files = splits, recipe, halves, files
-        self.predicted = list(dict.fromkeys([*(["val"] if halves else []), *splits]))  # what judges a member comes first
+        judged = ["val"] if halves else []  # first, for it says whether a member takes part
+        self.predicted = list(dict.fromkeys([*judged, *splits]))
         self.members: list[Path] = []
         self.left_out: list[str] = []
         self.losses: list[np.ndarray] = []
