@@ -98,6 +98,17 @@ def test_the_controller_reads_the_factors_of_the_step_before():
         torch.testing.assert_close(course.mean[:, t], mean)
 
 
+@pytest.mark.parametrize("inputs", [0, 2])
+def test_dropout_in_training_hides_states_and_what_the_controller_reads(inputs):
+    torch.manual_seed(0)
+    generator = Generator(7, 3, controller=5, encoded=4, inputs=inputs, dropout=1.0).train()
+    course = generator(torch.randn(4, 7), torch.randn(4, 6, 4) if inputs else None, torch.randn(4, 6, inputs))
+    assert course.factors.shape == (4, 6, 3) and (course.factors == 0).all()
+    if inputs:
+        control = generator.controller(torch.zeros(4, 7), generator.controller(torch.zeros(4, 7), torch.zeros(4, 5)))
+        torch.testing.assert_close(course.mean[:, 1], generator.posterior(control)[0])
+
+
 def test_factors_are_of_unit_length():
     """The weights' scale does not matter, unless rows differ in direction."""
     generator, state = net().generator, torch.randn(2, 7)
