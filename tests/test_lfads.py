@@ -177,6 +177,17 @@ def test_every_parameter_learns(sizes):
     assert [name for name, p in model.named_parameters() if not (p.grad != 0).any()] == []
 
 
+@pytest.mark.parametrize("sizes", [CONTROLLED, AUTONOMOUS])
+def test_mixed_precision(sizes):
+    model, inputs = net(sizes), counts()
+    exact = model(inputs)["log_rates"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(model(inputs)["log_rates"].float(), exact, atol=0.05, rtol=0)
+        output = model.train()(inputs)
+        (output["log_rates"].float().square().mean() + sum(output["losses"].values())).backward()
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
 # ---- the posterior's mean
 
 

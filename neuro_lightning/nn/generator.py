@@ -61,7 +61,7 @@ class Posterior(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """(..., n_in) -> mean and standard deviation, each (..., D)."""
-        mean, log_variance = self.linear(inputs).chunk(2, -1)
+        mean, log_variance = self.linear(inputs).to(self.linear.weight.dtype).chunk(2, -1)
         return mean, (log_variance.exp() + MIN_VARIANCE).sqrt()
 
 
@@ -121,7 +121,7 @@ class Generator(nn.Module):
             noise: (B, S, U) standard normal draws that make the inputs a sample of their posterior; zeros take its
                 mean. Without a controller only its S matters.
         """
-        state = state.clamp(-MAX_STATE, MAX_STATE)
+        state = state.to(self.cell.bias_hh.dtype).clamp(-MAX_STATE, MAX_STATE)
         weight = F.normalize(self.factor_weight, dim=1)
         if encoded is None:
             return self._alone(state, weight, noise.shape[1])

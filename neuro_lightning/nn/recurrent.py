@@ -70,8 +70,9 @@ def gru_step(cell: nn.GRUCell, drive: Tensor, state: Tensor) -> Tensor:
         (B, H) the next state.
     """
     size = cell.hidden_size
-    recurrent = torch.addmm(cell.bias_hh, state, cell.weight_hh.t())
-    drive_gates, drive_new = drive.split((2 * size, size), -1)
+    # in mixed precision the products alone are in half of it
+    recurrent = torch.addmm(cell.bias_hh, state, cell.weight_hh.t()).to(state.dtype)
+    drive_gates, drive_new = drive.to(state.dtype).split((2 * size, size), -1)
     gates, new = recurrent.split((2 * size, size), -1)
     reset, keep = (drive_gates + gates).sigmoid().chunk(2, -1)
     return torch.lerp(torch.addcmul(drive_new, reset, new).tanh(), state, keep)
