@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.smoothing import gaussian_smooth
 from neuro_lightning.models.gru import GRUNet
-from neuro_lightning.nn.masking import CoordinatedDropout
+from neuro_lightning.nn.masking import CoordinatedDropout, VariableDropout
+from neuro_lightning.nn.steps import to_steps
 
 
 def net(**options):
@@ -22,6 +25,21 @@ def test_parameter_count_is_the_closed_form(layers, bidirectional):
     assert sum(p.numel() for p in net(layers=layers, bidirectional=bidirectional).parameters()) == expected
 
 
+def test_smoothed_counts_widen_the_input_and_a_projection_narrows_it():
+    wide, narrow = net(layers=1, smoothed=[2.0, 4.0]), net(layers=1, smoothed=[2.0, 4.0], projection=4)
+    assert wide.gru.weight_ih_l0.shape == (18, 15) and narrow.gru.weight_ih_l0.shape == (18, 4)
+    assert narrow.projection.weight.shape == (4, 15)
+
+
+def test_smoothed_copies_are_those_of_the_observed_steps_and_lean_on_them_in_forward_bins():
+    counts = torch.poisson(torch.ones(2, 12, 5))
+    model = net(smoothed=[1.5], stride=4)
+    steps = to_steps(counts, 15, 4)
+    seen = model._with_smoothed(steps, 12)
+    assert torch.equal(seen[..., :5], steps) and (steps[:, 3] == 0).all()
+    torch.testing.assert_close(seen[..., 5:], gaussian_smooth(steps[:, :3], 1.5, n_out=4))
+
+
 def test_shapes_and_the_starting_rates():
     rates = [0.5, 0.0, *([0.02] * 6)]
     model = net(mean_rates=rates)
@@ -31,12 +49,14 @@ def test_shapes_and_the_starting_rates():
     torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))
 
 
+@pytest.mark.parametrize("smoothed", [[], [1.0, 3.0]])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_causal_means_that_the_future_does_not_matter(stride):
+def test_causal_means_that_the_future_does_not_matter(stride, smoothed):
     inputs = torch.poisson(torch.ones(2, 10, 5))
     changed = inputs.clone()
     changed[:, 6:] += 3
-    causal, both = net(bidirectional=False, stride=stride), net(bidirectional=True, stride=stride)
+    options = {"stride": stride, "smoothed": smoothed}
+    causal, both = net(bidirectional=False, **options), net(bidirectional=True, **options)
     assert torch.equal(causal(inputs)["log_rates"][:, :6], causal(changed)["log_rates"][:, :6])
     assert not torch.equal(causal(inputs)["log_rates"][:, 6:], causal(changed)["log_rates"][:, 6:])
     assert not torch.equal(both(inputs)["log_rates"][:, :6], both(changed)["log_rates"][:, :6])
@@ -54,10 +74,11 @@ def test_before_its_first_step_ends_a_causal_network_says_the_mean_rates():
     assert not torch.allclose(rates[0, 3], torch.full((8,), 0.3))
 
 
-def test_trials_do_not_see_each_other():
+@pytest.mark.parametrize("smoothed", [[], [2.0]])
+def test_trials_do_not_see_each_other(smoothed):
     inputs = torch.poisson(torch.ones(4, 10, 5))
     order = torch.tensor([2, 0, 3, 1])
-    model = net()
+    model = net(smoothed=smoothed)
     torch.testing.assert_close(model(inputs[order])["log_rates"], model(inputs)["log_rates"][order])
 
 
@@ -84,3 +105,21 @@ def test_a_count_that_is_shown_never_reaches_the_loss():
 def test_a_share_of_one_is_refused():
     with pytest.raises(ValueError, match="rate"):
         CoordinatedDropout(1.0)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_variable_dropout_hides_a_share_of_its_own_in_each_trial(rescale):
+    torch.manual_seed(0)
+    shown, hidden = VariableDropout(0.1, 0.8, rescale=rescale)(torch.ones(200, 50, 20))
+    shares = hidden.float().mean((1, 2))
+    assert shares.min() < 0.15 and shares.max() > 0.75 and ((shares > 0.06) & (shares < 0.84)).all()
+    assert abs(shares.mean() - 0.45) < 0.05 and (shown[hidden] == 0).all()
+    values = torch.where(hidden, 0.0, shown).sum((1, 2)) / (~hidden).sum((1, 2))
+    expected = 1 / (1 - shares) if rescale else torch.ones(200)
+    torch.testing.assert_close(values, expected, rtol=0.1, atol=0)
+
+
+def test_a_range_of_shares_that_makes_no_sense_is_refused():
+    for low, high in ((0.5, 0.4), (0.1, 1.0), (-0.1, 0.5), (0.0, 0.0)):
+        with pytest.raises(ConfigError, match="must be in order"):
+            VariableDropout(low, high)

@@ -13,9 +13,23 @@ TRIVIAL = {"mean", "zero", "constant"}
 IMAGES = {"cnn", "core_readout", "hsm", "hsm_qn", "lnp", "rln", *TRIVIAL}
 RUNS = {
     # with forward bins, which an autoencoder has none of
-    "tiny": {"gru", "gpfa", "plds", "fa", "lfads", "ndt", "neural_roberta", "stndt", "smoothing", "mean", "constant"},
+    "tiny": {
+        "gru",
+        "gru_smoothed",
+        "gpfa",
+        "plds",
+        "fa",
+        "lfads",
+        "ndt",
+        "neural_roberta",
+        "stndt",
+        "smoothing",
+        "mean",
+        "constant",
+    },
     "tiny_traces": {
         "gru",
+        "gru_smoothed",
         "gpfa",
         "lfads",
         "ndt",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.functional.smoothing import gaussian_weights
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
@@ -33,6 +34,8 @@ class GRUNet(nn.Module):
         bidirectional: False makes the network causal: bin t depends on bins up to t only. With a stride the bins of
             a step are then read from the step before.
         stride: bins in a recurrent step.
+        smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
+        projection: units to which the input is reduced linearly before the first layer; None leaves it as it is.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
         kind: ``spikes`` or ``traces``.
@@ -48,6 +51,8 @@ class GRUNet(nn.Module):
         layers: int = 2,
         bidirectional: bool = True,
         stride: int = 1,
+        smoothed: Sequence[float] = (),
+        projection: int | None = None,
         dropout: Sequence[float] = (0.5, 0.5, 0.5),
         mean_rates: Sequence[float] = (),
         kind: str = "spikes",
@@ -56,9 +61,12 @@ class GRUNet(nn.Module):
         self.kind = kind
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
+        self.smoothed = tuple(smoothed)
         self.input_dropout = Dropout(at_input)
+        width = n_in * (1 + len(self.smoothed))
+        self.projection = nn.Linear(width, projection) if projection else nn.Identity()
         self.gru = nn.GRU(
-            n_in,
+            projection or width,
             hidden,
             layers,
             batch_first=True,
@@ -76,7 +84,8 @@ class GRUNet(nn.Module):
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
         n_total = inputs.shape[1] + self.n_forward
-        latents, _ = self.gru(to_steps(self.input_dropout(inputs), n_total, self.stride))
+        steps = self._with_smoothed(to_steps(self.input_dropout(inputs), n_total, self.stride), inputs.shape[1])
+        latents, _ = self.gru(self.projection(steps))
         log_rates = F.linear(self.readout_dropout(latents), self.readout.weight)
         log_rates = to_bins(log_rates, n_total, self.stride, causal=self.causal)
         log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
@@ -84,6 +93,15 @@ class GRUNet(nn.Module):
         if self.training:
             return output
         return {**output, "latents": to_bins(latents, n_total, self.stride, causal=self.causal)}
+
+    def _with_smoothed(self, steps: Tensor, n_bins: int) -> Tensor:
+        """Steps (B, S, N_in) beside their smoothed copies, which lean on the observed bins alone."""
+        total, observed = steps.shape[1], -(-n_bins // self.stride)
+        copies = []
+        for sd in self.smoothed:
+            weights = gaussian_weights(total, observed, sd, causal=self.causal).to(steps)
+            copies.append(weights @ steps[:, :observed])
+        return torch.cat([steps, *copies], 2) if copies else steps
 
 
 class GRU(PopulationModule):
@@ -101,6 +119,8 @@ class GRU(PopulationModule):
         input_dropout: dropout on the input.
         layer_dropout: dropout between layers.
         readout_dropout: dropout before the readout.
+        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
+        projection: units to which the input is reduced before the first layer; None has no such layer.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -119,10 +139,13 @@ class GRU(PopulationModule):
         input_dropout: float,
         layer_dropout: float,
         readout_dropout: float,
+        smoothed_ms: Sequence[float] = (),
+        projection: int | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
+        stride = bins_in_step(step_ms, spec.bin_ms)
         net = GRUNet(
             spec.n_in,
             spec.n_neurons,
@@ -130,7 +153,9 @@ class GRU(PopulationModule):
             hidden=hidden,
             layers=layers,
             bidirectional=bidirectional,
-            stride=bins_in_step(step_ms, spec.bin_ms),
+            stride=stride,
+            smoothed=[sd / (stride * spec.bin_ms) for sd in smoothed_ms],
+            projection=projection,
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
             kind=spec.kind,

@@ -38,6 +38,35 @@ class CoordinatedDropout(nn.Module):
         return shown.masked_fill(hidden, 0.0), hidden
 
 
+class VariableDropout(nn.Module):
+    """Coordinated dropout with a rate of its own for each trial.
+
+    A network that meets nearly whole trials and nearly empty ones in training learns how far to trust what it sees; at
+    one fixed rate it never meets trials as complete as those that it is evaluated on.
+
+    Args:
+        low: the smallest share of a trial's elements that is hidden, 0 to 1.
+        high: the largest; rates are drawn evenly between the two.
+        rescale: divide the shown elements by one minus the trial's rate, so that the input keeps its mean.
+
+    Raises:
+        ConfigError: the shares are not in order, or lie outside [0, 1).
+    """
+
+    def __init__(self, low: float, high: float, rescale: bool = True) -> None:
+        super().__init__()
+        if not 0 <= low <= high < 1 or high == 0:
+            raise ConfigError(f"masking.low={low} and masking.high={high} must be in order, from 0 to less than 1")
+        self.low, self.high, self.rescale = low, high, rescale
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
+        rates = torch.empty(len(inputs), 1, 1, device=inputs.device).uniform_(self.low, self.high)
+        hidden = torch.rand(inputs.shape, device=inputs.device) < rates
+        shown = inputs / (1 - rates).to(inputs) if self.rescale else inputs
+        return shown.masked_fill(hidden, 0.0), hidden
+
+
 def random_subset(like: Tensor, n: int) -> Tensor:
     """``n`` elements at random as True, shaped like ``like``.
 
