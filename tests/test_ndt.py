@@ -34,7 +34,7 @@ def ndt(*overrides: str, spec: DataSpec = SPEC):
     """The configured model, as a run would build it."""
     words = [word for word in TINY if not word.startswith("model")]
     with initialize_config_dir(str(ROOT / "conf")):
-        cfg = compose("train", overrides=[*words, "model=ndt", *overrides])
+        cfg = compose("train", overrides=[*words, "model=ndt", "masking@model.masking=random", *overrides])
     torch.manual_seed(0)
     model = instantiate(cfg.model, spec=spec)
     torch.nn.init.normal_(model.net.readout.weight)
@@ -208,7 +208,8 @@ def test_dropout_and_masking_are_for_training_only():
 
 KEEP = "_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',auto_insert_metric_name:false,save_top_k:-1"
 RAMP = [
-    *(word for word in TINY if not word.startswith("model")), "model=ndt", "model.layers=1", "trainer.max_epochs=4",
+    *(word for word in TINY if not word.startswith("model")), "model=ndt", "masking@model.masking=random",
+    "model.layers=1", "trainer.max_epochs=4",
     "model.masking.max_span=4", "model.masking.ramp_start=1", "model.masking.ramp_end=3",
     "model.masking.token_ratio=0.5",
     f"+callbacks.steps={{{KEEP},every_n_train_steps:1,filename:'step{{step}}'}}",
