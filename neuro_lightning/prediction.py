@@ -17,7 +17,7 @@ from neuro_lightning.data.describe import evaluation_split, labelled
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.ensemble import Recipe
+from neuro_lightning.ensemble.combine import Recipe
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.evaluation import evaluate
 from neuro_lightning.submission.check import check_submission

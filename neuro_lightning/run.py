@@ -26,11 +26,12 @@ from neuro_lightning.config import check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
-from neuro_lightning.ensemble import check_same_data, combine, predict_latents
+from neuro_lightning.ensemble.combine import check_same_data, combine, predict_latents
+from neuro_lightning.ensemble.members import find_members
+from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
-from neuro_lightning.members import find_members
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.prediction import (
@@ -48,7 +49,6 @@ from neuro_lightning.prediction import (
 )
 from neuro_lightning.records import RunRecord, data_identity, flat_overrides
 from neuro_lightning.refit import check_refit, refit_best
-from neuro_lightning.report.ensembles import described, print_choice, progress, write_choice
 from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle

@@ -18,13 +18,14 @@ from runs import ROOT, TINY, here
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
-from neuro_lightning import ensemble, member_files
 from neuro_lightning.checkpoint import load_checkpoint
-from neuro_lightning.ensemble import METHODS, Recipe, combine, predict_rates
+from neuro_lightning.ensemble import combine as combining
+from neuro_lightning.ensemble import files
+from neuro_lightning.ensemble.combine import METHODS, Recipe, combine, predict_rates
+from neuro_lightning.ensemble.halves import Halves, deal
+from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.functional.likelihood import bits_per_spike
-from neuro_lightning.halves import Halves, deal
-from neuro_lightning.members import find_members
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.run import predict
 
@@ -192,7 +193,7 @@ def test_every_network_predicts_every_split_once(sweep, monkeypatch, method):
         return predict_rates(model, data, split, device)
 
     kept = []
-    monkeypatch.setattr(ensemble, "predict_rates", counted)
+    monkeypatch.setattr(combining, "predict_rates", counted)
     combined(members_of(sweep), method=method)
     assert len(seen) == len(set(seen)) == 9
 
@@ -203,15 +204,15 @@ def test_nothing_stays_on_the_disk_after_a_failure(sweep, monkeypatch, scratch):
             raise KeyboardInterrupt
         return predict_rates(model, data, split, device)
 
-    monkeypatch.setattr(ensemble, "predict_rates", fails)
+    monkeypatch.setattr(combining, "predict_rates", fails)
     with pytest.raises(KeyboardInterrupt):
         combined(members_of(sweep), method="greedy")
     assert not list(scratch.iterdir())
 
 
 def test_a_full_disk_is_said_before_anything_is_predicted(sweep, monkeypatch):
-    monkeypatch.setattr(member_files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
-    monkeypatch.setattr(ensemble, "predict_rates", None)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
+    monkeypatch.setattr(combining, "predict_rates", None)
     with pytest.raises(DataError, match=r"predictions need 0\.0 GB of disk .* 0\.0 GB free: set TMPDIR"):
         combined(members_of(sweep), method="top")
 
@@ -220,8 +221,8 @@ def test_a_full_disk_is_said_before_anything_is_predicted(sweep, monkeypatch):
 def test_small_blocks_give_the_same(sweep, monkeypatch, method):
     whole = combined(members_of(sweep), method=method)[0]
     monkeypatch.setattr("neuro_lightning.functional.selection.BLOCK", 50)
-    monkeypatch.setattr("neuro_lightning.halves.BLOCK", 100)
-    monkeypatch.setattr(member_files, "BLOCK", 400)
+    monkeypatch.setattr("neuro_lightning.ensemble.halves.BLOCK", 100)
+    monkeypatch.setattr(files, "BLOCK", 400)
     for split, rates in combined(members_of(sweep), method=method)[0].items():
         np.testing.assert_allclose(rates, whole[split], rtol=1e-6)
 

@@ -15,7 +15,8 @@ LAYERS = [
     {"callbacks", "distributed", "loggers", "records", "evaluation", "submission", "sweeps", "report"},
     {"config"},
     {"checkpoint"},
-    {"ensemble", "prediction"},
+    {"building", "ensemble"},
+    {"prediction", "refit"},
     {"run", "resume"},
     {"cli"},
 ]

@@ -11,7 +11,7 @@ from tiny import Tiny
 from neuro_lightning.data import cache
 from neuro_lightning.data.datamodules import NLB, NWB
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.ensemble import check_same_data
+from neuro_lightning.ensemble.combine import check_same_data
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.prediction import evaluation_split, submission_arrays
 

@@ -13,11 +13,11 @@ import torch
 from neuro_lightning.checkpoint import Saved, load_checkpoint, read_checkpoint
 from neuro_lightning.contracts import DataSpec, rates_of, respond
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.ensemble.files import MemberFiles
+from neuro_lightning.ensemble.halves import Halves
 from neuro_lightning.errors import CheckpointError, ConfigError, NeuroError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
-from neuro_lightning.halves import Halves
-from neuro_lightning.member_files import MemberFiles
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.report.table import relative
 

@@ -1,0 +1,1 @@
+"""Several models as one: which members, how much of each, and what that has gained."""
