@@ -248,7 +248,8 @@ def test_a_context_is_rounded_up_to_steps():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=40, n_forward=4, bin_ms=5)
     model = configured(spec, "model.context_forward_ms=25", "model.context_backward_ms=60")
     assert torch.equal(model.net.allowed, context_mask(11, 2, 3))
-    assert configured(spec).net.allowed is None
+    model = configured(spec, "model.context_forward_ms=null", "model.context_backward_ms=null")
+    assert model.net.allowed is None
 
 
 def test_what_it_cannot_do_is_said():
@@ -294,7 +295,7 @@ def test_what_is_scored_was_hidden():
     """No held-in spike reaches the prediction that is scored against it, nor by the way of its views."""
     data = Tiny(n_train=21, n_val=9, poison={}, batch_size=10, eval_batch_size=4)
     batch, seen = next(iter(data.train_dataloader())), {}
-    model = configured(data.spec, "model.contrast=1", "model.masking.token_ratio=1", "model.step_ms=null")
+    model = configured(data.spec, "model.contrast=1", "model.masking.rate=0.25", "model.step_ms=null")
     torch.nn.init.normal_(model.net.readout.weight)
 
     def watch(net, inputs, output):
