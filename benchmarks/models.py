@@ -1,7 +1,7 @@
 """Every model on the same data and split: scores, and what they cost.
 
     python benchmarks/models.py                                               # lorenz: shares of the true rates' bits
-    python benchmarks/models.py experiment=mc_maze_430 data.path=FILE.nwb     # a recording
+    python benchmarks/models.py --epochs ndt=260,lfads=300 experiment=mc_maze_430 data.path=FILE.nwb
     python benchmarks/models.py --only gru,ndt --repeat 3 trainer=cpu         # some of them, three seeds
     python benchmarks/models.py --kind traces data=stringer_spontaneous data.simulate=true
 
@@ -27,11 +27,21 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
-    "spikes": ["smoothing", "fa", "gpfa", "plds", "gru", "neural_roberta", "ndt", "stndt", "lfads"],
-    "traces": ["mean", "pca", "fa", "gpfa", "lstm_autoencoder", "gru", "neural_roberta", "ndt", "stndt", "lfads"],
+    "spikes": ["smoothing", "fa", "gpfa", "plds", "gru", "gru_smoothed", "neural_roberta", "ndt", "stndt", "lfads"],
+    "traces": [
+        "mean",
+        "pca",
+        "fa",
+        "gpfa",
+        "lstm_autoencoder",
+        "gru",
+        "gru_smoothed",
+        "neural_roberta",
+        "ndt",
+        "stndt",
+        "lfads",
+    ],
 }
-BUDGET: dict[str, list[str]] = {}
-"""Overrides that a model needs to get where it can: mostly epochs."""
 COLUMNS = {
     "model": "model", "score": "score", "share": "of oracle", "rates_r2": "rates R2", "split": "split",
     "parameters": "parameters", "epochs": "epochs", "cpu_min": "CPU min", "ms_per_step": "ms a step",
@@ -52,7 +62,7 @@ def run(model: str, seed: int, folder: Path, overrides: list[str], threads: int)
             "callbacks=minimal",
             "baselines=null",
         ]
-        words += [*BUDGET.get(model, []), *overrides]
+        words += overrides
         print(f"{time.strftime('%H:%M:%S')} train.py {' '.join(words)}", flush=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with open(folder / "output.txt", "w") as output:
@@ -128,13 +138,16 @@ def main() -> None:
     parser.add_argument("--only", help="models, with commas between, in place of all")
     parser.add_argument("--out", type=Path, default=Path("outputs/models"), help="folder of the runs")
     parser.add_argument("--repeat", type=int, default=1, help="seeds 0, 1, ...")
+    parser.add_argument("--epochs", default="", help="of models that need another number: ndt=260,lfads=300")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="of train.py, for all models")
     args = parser.parse_args()
+    epochs = dict(words.split("=") for words in args.epochs.split(",") if words)
     rows = []
     for seed in range(args.repeat):
         for model in args.only.split(",") if args.only else MODELS[args.kind]:
-            found = run(model, seed, (args.out / f"{model}-seed{seed}").resolve(), args.overrides, args.threads)
+            overrides = args.overrides + ([f"trainer.max_epochs={epochs[model]}"] if model in epochs else [])
+            found = run(model, seed, (args.out / f"{model}-seed{seed}").resolve(), overrides, args.threads)
             rows += [] if found is None else [found]
     if not rows:
         sys.exit("error: no model was trained")
