@@ -6,8 +6,8 @@
     python benchmarks/models.py --kind traces data=stringer_spontaneous data.simulate=true
 
 Each model is a ``python train.py model=MODEL OVERRIDES`` in a process of its own, one after another, so that memory
-and processor time are its own; what a model needs beside the common overrides is in ``BUDGET``. Runs that are
-finished already are taken as they lie in ``--out``: a table that was interrupted goes on.
+and processor time are its own. Runs that are finished already are taken as they lie in ``--out``: a table that was
+interrupted goes on. The folder is that of a sweep, and ``predict.py ckpt=OUT ensemble=stack`` makes an ensemble of it.
 
 ``CPU min`` counts the processor time of the whole process, data, baseline and validations included; ``ms a step`` is
 the median training step by the wall clock, and means little on a busy machine. Memory is the largest resident set.
@@ -27,20 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
-    "spikes": ["smoothing", "fa", "gpfa", "plds", "gru", "gru_smoothed", "neural_roberta", "ndt", "stndt", "lfads"],
-    "traces": [
-        "mean",
-        "pca",
-        "fa",
-        "gpfa",
-        "lstm_autoencoder",
-        "gru",
-        "gru_smoothed",
-        "neural_roberta",
-        "ndt",
-        "stndt",
-        "lfads",
-    ],
+    "spikes": "smoothing fa gpfa plds gru gru_smoothed neural_roberta ndt stndt lfads".split(),
+    "traces": "mean pca fa gpfa lstm_autoencoder gru gru_smoothed neural_roberta ndt stndt lfads".split(),
 }
 COLUMNS = {
     "model": "model", "score": "score", "share": "of oracle", "rates_r2": "rates R2", "split": "split",
@@ -52,17 +40,10 @@ COLUMNS = {
 def run(model: str, seed: int, folder: Path, overrides: list[str], threads: int) -> dict[str, Any] | None:
     """Train one model, unless it has been; returns what is known of it, None if it failed."""
     done = folder / "cost.json"
+    words = [f"model={model}", f"seed={seed}", f"paths.output_dir={folder}", "logger=csv", "callbacks=minimal"]
+    words += ["baselines=null", *overrides]
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        words = [
-            f"model={model}",
-            f"seed={seed}",
-            f"paths.output_dir={folder}",
-            "logger=csv",
-            "callbacks=minimal",
-            "baselines=null",
-        ]
-        words += overrides
         print(f"{time.strftime('%H:%M:%S')} train.py {' '.join(words)}", flush=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with open(folder / "output.txt", "w") as output:
@@ -76,7 +57,16 @@ def run(model: str, seed: int, folder: Path, overrides: list[str], threads: int)
             print("  failed:", next((line for line in lines if line.startswith("error")), lines[-1]), flush=True)
             return None
         done.write_text(json.dumps({"cpu_s": usage.ru_utime + usage.ru_stime}))
-    return row(model, seed, json.loads((folder / "run.json").read_text()), json.loads(done.read_text())["cpu_s"])
+    record = json.loads((folder / "run.json").read_text())
+    if settings(record["overrides"]) != settings(words):
+        sys.exit(f"error: {folder} holds a run with other settings; give another --out")
+    return row(model, seed, record, json.loads(done.read_text())["cpu_s"])
+
+
+def settings(words: list[str]) -> dict[str, str]:
+    """Overrides by key; the last one counts. Where a run lies is no setting."""
+    given = dict(word.split("=", 1) for word in words)
+    return {key: value for key, value in given.items() if key != "paths.output_dir"}
 
 
 def row(model: str, seed: int, record: dict[str, Any], cpu_s: float) -> dict[str, Any]:
