@@ -27,9 +27,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
-    "spikes": "smoothing fa gpfa plds gru gru_smoothed neural_roberta ndt stndt lfads".split(),
-    "traces": "mean pca fa gpfa lstm_autoencoder gru gru_smoothed neural_roberta ndt stndt lfads".split(),
-}
+    "spikes": ["smoothing", "fa", "gpfa", "plds", "gru", "gru_smoothed", "neural_roberta", "ndt", "stndt", "lfads"],
+    "traces": [
+        "mean", "pca", "fa", "gpfa", "lstm_autoencoder", "gru", "gru_smoothed", "neural_roberta", "ndt", "stndt",
+        "lfads",
+    ],
+}  # fmt: skip
 COLUMNS = {
     "model": "model", "score": "score", "share": "of oracle", "rates_r2": "rates R2", "split": "split",
     "parameters": "parameters", "epochs": "epochs", "cpu_min": "CPU min", "ms_per_step": "ms a step",
