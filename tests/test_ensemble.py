@@ -327,6 +327,12 @@ def test_a_diverged_member_is_left_out(sweep, tmp_path):
         rates, choice = combined([bad, *members_of(sweep)], method=method)
         assert equal(rates, combined(members_of(sweep), method=method)[0]) and choice.members == members_of(sweep)
         assert "bad.ckpt is left out: not all of its rates are numbers" in choice.left_out[0]
+
+    def diverge_where_nothing_chooses(content):  # a held-in neuron, where co-bps is of those held out
+        content["state_dict"]["net.readout.bias"][0] = float("inf")
+
+    part = changed(members_of(sweep)[0], tmp_path / "part.ckpt", diverge_where_nothing_chooses)
+    assert "part.ckpt is left out" in combined([part, *members_of(sweep)], method="stack")[1].left_out[0]
     with pytest.raises(CheckpointError, match=r"bad.ckpt is left out"):
         combined([bad, changed(bad, tmp_path / "worse.ckpt", lambda content: None)], method="top")
 

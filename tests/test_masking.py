@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.nn.masking import MODES, CoordinatedDropout, RandomMasking, seed_ratio, suit
+from neuro_lightning.nn.masking import MODES, CoordinatedDropout, RandomMasking, VariableDropout, seed_ratio, suit
 
 B, T, N = 60, 50, 40
 
@@ -122,13 +122,13 @@ def test_widths_are_uniform_where_there_are_spans():
 
 @pytest.mark.parametrize("mode", ["timestep", "full"])
 def test_zeros_random_counts_and_the_counts_themselves(mode):
-    """Of 4s among a batch with a maximum of 4, what is not zero and not 4 was drawn at random."""
+    """Of 4s, what is not zero and not 4 was drawn at random, from below the maximum."""
     inputs = torch.full((B, T, N), 4.0)
     shown, hidden = masked(mode, inputs, ratio=0.5, token_ratio=0.6, random_ratio=0.5)
     assert (shown[~hidden] == 4).all()
     draws = int(hidden.sum())
-    for count in range(5):  # zeros, then 0.4 * 0.5 over the five values, then what stays
-        expected = 0.6 * (count == 0) + 0.2 / 5 + 0.2 * (count == 4)
+    for count in range(5):  # zeros, then 0.4 * 0.5 over the four values, then what stays
+        expected = 0.6 * (count == 0) + 0.2 / 4 * (count < 4) + 0.2 * (count == 4)
         assert close(float((shown[hidden] == count).double().mean()), expected, draws)
 
 
@@ -182,3 +182,12 @@ def test_models_tell_a_masking_of_their_steps():
 def test_what_cannot_be_masked_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         RandomMasking(**options)
+
+
+@pytest.mark.parametrize(
+    "masking", [CoordinatedDropout(0.3), VariableDropout(0.1, 0.8), RandomMasking("full", ratio=0.4)], ids=str
+)
+def test_a_masking_says_its_share(masking):
+    torch.manual_seed(0)
+    _, hidden = masking(torch.ones(400, 20, 20))
+    assert abs(float(hidden.double().mean()) - masking.share) < 0.03

@@ -225,3 +225,16 @@ def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
         shutil.copytree(tmp_path / "snapshots" / moment, whole.folder)
         resumed = here(whole.folder, f"resume='{whole.folder}/checkpoints/{moment}.ckpt'", base=RAMP)
         assert same(checkpoint(resumed.folder, "step16.ckpt")["state_dict"], final) and resumed.score == whole.score
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.count_width=2", "masking@model.masking=coordinated"], r"only whole counts have an embedding"),
+        (["model.heads=0"], r"model.heads=0"),
+        (["model.layers=0"], r"model.layers=0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        ndt(*words)

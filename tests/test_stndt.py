@@ -308,3 +308,9 @@ def test_what_is_scored_was_hidden():
     scored = seen["log_rates"].grad[:, :BINS, :N_IN] != 0
     assert 0.15 < scored.float().mean() < 0.35
     assert (inputs.grad[scored] == 0).all() and (inputs.grad[~scored] != 0).any()
+
+
+def test_a_context_below_zero_is_unlimited():
+    spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, n_forward=3, bin_ms=20)
+    model = configured(spec, "model.context_forward_ms=-1", "model.context_backward_ms=-1")
+    assert model.net.allowed is None

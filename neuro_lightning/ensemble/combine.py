@@ -201,7 +201,7 @@ class _Pool:
         self.losses: list[np.ndarray] = []
         self.linear: list[np.ndarray] = []
         self.sums: dict[str, np.ndarray] = {}
-        self.neurons = data.spec.n_neurons
+        self.neurons, self.spikes = data.spec.n_neurons, data.spec.kind == "spikes"
         if recipe.method != "mean":
             self.where, self.targets, self.starts = halves.choose_from()
             entries = len(self.where) + sum(_n_entries(data, split) for split in self.predicted)
@@ -211,14 +211,14 @@ class _Pool:
         """Take in one member, whose rates of a split ``predict`` gives."""
         keep = self.recipe.method != "mean"
         number = len(self.members)
-        for split in self.predicted:
-            rates = predict(split)
+        predictions = {split: predict(split) for split in self.predicted}
+        if not all(self._possible(rates) for rates in predictions.values()):
+            what = "numbers from 0 on" if self.spikes else "numbers"
+            self.left_out.append(f"{relative(path)} is left out: not all of its rates are {what}")
+            return
+        for split, rates in predictions.items():
             if split == "val" and self.halves:
-                losses = self.halves.losses(rates)
-                if not np.isfinite(losses).all():
-                    self.left_out.append(f"{relative(path)} is left out: not all of its rates are numbers from 0 on")
-                    return
-                self.losses.append(losses)
+                self.losses.append(self.halves.losses(rates))
                 if keep:
                     values, linear = self.halves.values(rates, self.where)
                     self.files.write("chooses", number, values)
@@ -228,6 +228,10 @@ class _Pool:
             if split == "val" or not keep:
                 self.sums[split] = _add(self.sums.get(split), rates, 1.0, self.recipe.space)
         self.members.append(path)
+
+    def _possible(self, rates: np.ndarray) -> bool:
+        """Whether these can be expected values of the data, in every entry: one that cannot would spoil all."""
+        return bool(np.isfinite(rates).all() and (not self.spikes or (rates >= 0).all()))
 
     def finish(self) -> tuple[dict[str, np.ndarray], Choice | None]:
         """The rates of the ensemble, and what it is."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.smoothing import gaussian_weights
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
@@ -62,6 +63,8 @@ class GRUNet(nn.Module):
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
         self.smoothed = tuple(smoothed)
+        if not all(sd > 0 for sd in self.smoothed):
+            raise ConfigError("model.smoothed_ms: kernels have a standard deviation above 0 ms")
         self.input_dropout = Dropout(at_input)
         width = n_in * (1 + len(self.smoothed))
         self.projection = nn.Linear(width, projection) if projection else nn.Identity()

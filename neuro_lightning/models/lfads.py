@@ -181,7 +181,7 @@ class LFADSNet(nn.Module):
     def _described(self, course: Course) -> Iterator[tuple[str, Tensor]]:
         """What is averaged over samples, by name: of log-rates it is the rates."""
         for name, values in zip(self.names, self.readout(course.factors).chunk(len(self.names), dim=-1), strict=True):
-            yield name, values.exp() if name == "log_rates" else values
+            yield name, values.float().exp() if name == "log_rates" else values
         yield "latents", course.factors
         if course.mean is not None:
             yield "inferred_inputs", course.mean
@@ -223,7 +223,9 @@ class LFADS(PopulationModule):
     element of the targets plus the weighted divergences of a trial in nats, and weights are those of that repository.
 
     Other than there, the recurrent networks are torch's own, whose reset gate acts behind the recurrent product, and
-    what coordinated dropout shows is not scored: divergences are divided by the share of the targets that is.
+    what coordinated dropout shows is not scored: divergences are divided by the share of the targets that is. The
+    recurrent weights' penalty is of each network's own mean square, and inferred inputs have the floor under their
+    variance that the initial condition has.
 
     Args:
         spec: what to know of the data.
@@ -283,7 +285,7 @@ class LFADS(PopulationModule):
             parameters=parameters_of(objective),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
-        share = scored_share(spec, getattr(masking, "rate", 0))
+        share = scored_share(spec, getattr(masking, "share", 0))
         self.weights = {"kl_ic": kl_ic / share, "kl_co": kl_co / share, "l2_gen": l2_gen, "l2_con": l2_con}
         self.ramp_start, self.ramp_epochs = ramp_start, ramp_epochs
 

@@ -217,6 +217,13 @@ class NDT(PopulationModule):
             raise ConfigError(
                 f"model.count_width={count_width}: {spec.dataset} has {spec.kind}, not counts; set it to 0"
             )
+        if count_width and getattr(masking, "rescale", False):
+            raise ConfigError(
+                f"model.count_width={count_width}: only whole counts have an embedding, and the masking rescales them; "
+                "give model.masking.rescale=false or masking@model.masking=random"
+            )
+        if heads < 1 or layers < 1:
+            raise ConfigError(f"model.heads={heads} and model.layers={layers} must be 1 at least")
         stride = bins_in_step(step_ms, spec.bin_ms)
         suit(masking, block=stride, kind=spec.kind)
         net = NDTNet(

@@ -14,7 +14,7 @@ from neuro_lightning.contracts import DataSpec, Output, with_link
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.attention import SinusoidalPositions, context_mask
+from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import RandomMasking, suit
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
@@ -191,10 +191,10 @@ class STNDT(PopulationModule):
                 "model.context_forward_ms=0: STNDT cannot be causal, its neurons attend to each other by whole trials; "
                 "model=gru model.bidirectional=false is"
             )
-        if heads < 1 or contrast < 0 or temperature <= 0:
+        if heads < 1 or layers < 1 or contrast < 0 or temperature <= 0:
             raise ConfigError(
-                f"model.heads={heads} must be 1 at least, model.contrast={contrast} 0 at least, and "
-                f"model.temperature={temperature} above 0"
+                f"model.heads={heads} and model.layers={layers} must be 1 at least, model.contrast={contrast} 0 "
+                f"at least, and model.temperature={temperature} above 0"
             )
         stride = bins_in_step(step_ms, spec.bin_ms)
         step = stride * spec.bin_ms
@@ -209,7 +209,7 @@ class STNDT(PopulationModule):
             layers=layers,
             heads=heads,
             feedforward=feedforward,
-            context=tuple(ms and math.ceil(ms / step) for ms in (context_forward_ms, context_backward_ms)),
+            context=steps_of_context(context_forward_ms, context_backward_ms, step),
             scaled_init=scaled_init,
             stride=stride,
             dropout=(embedding_dropout, layer_dropout, readout_dropout),

@@ -29,6 +29,11 @@ class CoordinatedDropout(nn.Module):
             raise ValueError(f"masking.rate must lie in [0, 1), not {rate}")
         self.rate, self.rescale = rate, rescale
 
+    @property
+    def share(self) -> float:
+        """The share of the input that is hidden, and scored; 0 scores all of it."""
+        return self.rate
+
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
         if self.rate == 0:
@@ -58,6 +63,11 @@ class VariableDropout(nn.Module):
         if not 0 <= low <= high < 1 or high == 0:
             raise ConfigError(f"masking.low={low} and masking.high={high} must be in order, from 0 to less than 1")
         self.low, self.high, self.rescale = low, high, rescale
+
+    @property
+    def share(self) -> float:
+        """The expected share of the input that is hidden, and scored."""
+        return (self.low + self.high) / 2
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
@@ -98,8 +108,8 @@ class RandomMasking(nn.Module):
             batch), ``neuron`` (a trial's neuron in all of its bins), or ``full`` (single elements).
         ratio: the expected share that is masked, 0 to 1.
         token_ratio: share of the masked elements that is shown as zeros.
-        random_ratio: share of the other masked elements that is shown as random values: of counts from 0 to the
-            batch's largest, of traces the same neuron's elsewhere in the batch. The rest is shown as it is.
+        random_ratio: share of the other masked elements that is shown as random values: of counts from 0 to below
+            the batch's largest, of traces the same neuron's elsewhere in the batch. The rest is shown as it is.
         max_span: the largest width of a span, in steps; 1 has no spans, nor has the mode ``neuron``.
         ramp_start: epoch from which on there are spans.
         ramp_end: epoch from which on all batches have spans.
@@ -138,6 +148,11 @@ class RandomMasking(nn.Module):
         self.max_span, self.ramp_start, self.ramp_end = max_span, ramp_start, ramp_end
         self.block, self.kind = block, kind
         self.at_epoch(0)
+
+    @property
+    def share(self) -> float:
+        """The expected share of the input that is masked, and scored."""
+        return self.ratio
 
     def at_epoch(self, epoch: int) -> None:
         """Set the probability of spans to that of an epoch, counted from 0."""
@@ -186,7 +201,7 @@ class RandomMasking(nn.Module):
 
     def _random_values(self, inputs: Tensor) -> Tensor:
         if self.kind == "spikes":
-            return (torch.rand_like(inputs) * (inputs.max() + 1)).floor()
+            return (torch.rand_like(inputs) * inputs.max()).floor()
         values = inputs.flatten(0, 1)
         return values.gather(0, torch.randint_like(values, len(values), dtype=torch.long)).view_as(inputs)
 
