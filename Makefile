@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --model gru
 	$(BIN)/python benchmarks/overhead.py --model cnn
 	$(BIN)/python benchmarks/overhead.py --model hsm
+	$(BIN)/python benchmarks/attention.py --threads 1 --cpu-time
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
 
