@@ -26,7 +26,7 @@ class CoordinatedDropout(nn.Module):
     def __init__(self, rate: float, rescale: bool = False) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"model.masking.rate must lie in [0, 1), not {rate}")
+            raise ValueError(f"masking.rate must lie in [0, 1), not {rate}")
         self.rate, self.rescale = rate, rescale
 
     @property
@@ -61,9 +61,7 @@ class VariableDropout(nn.Module):
     def __init__(self, low: float, high: float, rescale: bool = True) -> None:
         super().__init__()
         if not 0 <= low <= high < 1 or high == 0:
-            raise ConfigError(
-                f"model.masking.low={low} and model.masking.high={high} must be in order, from 0 to less than 1"
-            )
+            raise ConfigError(f"masking.low={low} and masking.high={high} must be in order, from 0 to less than 1")
         self.low, self.high, self.rescale = low, high, rescale
 
     @property
@@ -138,16 +136,14 @@ class RandomMasking(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ConfigError(f"model.masking.mode={mode}: there are {', '.join(MODES)}")
+            raise ConfigError(f"masking.mode={mode}: there are {', '.join(MODES)}")
         for name, share in (("ratio", ratio), ("token_ratio", token_ratio), ("random_ratio", random_ratio)):
             if not 0 <= share <= 1:
-                raise ConfigError(f"model.masking.{name} must lie in [0, 1], not {share}")
+                raise ConfigError(f"masking.{name} must lie in [0, 1], not {share}")
         if max_span < 1 or block < 1:
-            raise ConfigError(f"model.masking.max_span={max_span} and model.masking.block={block} must be 1 at least")
+            raise ConfigError(f"masking.max_span={max_span} and masking.block={block} must be 1 at least")
         if ramp_end < ramp_start:
-            raise ConfigError(
-                f"model.masking.ramp_end={ramp_end} must not lie before model.masking.ramp_start={ramp_start}"
-            )
+            raise ConfigError(f"masking.ramp_end={ramp_end} must not lie before masking.ramp_start={ramp_start}")
         self.mode, self.ratio, self.token_ratio, self.random_ratio = mode, ratio, token_ratio, random_ratio
         self.max_span, self.ramp_start, self.ramp_end = max_span, ramp_start, ramp_end
         self.block, self.kind = block, kind
