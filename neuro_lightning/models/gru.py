@@ -13,6 +13,7 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.smoothing import gaussian_weights
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
+from neuro_lightning.nn.mean_rates import begin_at
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -78,11 +79,7 @@ class GRUNet(nn.Module):
         )
         self.readout_dropout = Dropout(at_readout)
         self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons)
-        if len(mean_rates):
-            with torch.no_grad():  # begin close to the mean rates, which the first steps would otherwise be spent on
-                self.readout.weight *= 0.1
-                rates = torch.tensor(mean_rates)
-                self.readout.bias.copy_(rates.clamp_min(1e-4).log() if kind == "spikes" else rates)
+        begin_at(self.readout, mean_rates, log=kind == "spikes", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""

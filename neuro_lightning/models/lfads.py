@@ -13,6 +13,7 @@ from neuro_lightning.losses import Loss, check_loss, default_loss, link_of, para
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
+from neuro_lightning.nn.mean_rates import begin_at
 from neuro_lightning.nn.priors import AutoregressivePrior, NormalPrior
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 from neuro_lightning.nn.windows import in_windows
@@ -110,11 +111,7 @@ class LFADSNet(nn.Module):
             dropout=dropout,
         )
         self.readout = linear(sizes.factors, n_neurons * len(self.names))
-        if len(mean_rates):
-            with torch.no_grad():  # begin close to the mean rates, which the first steps would otherwise be spent on
-                self.readout.weight *= 0.1
-                rates = torch.tensor(mean_rates)
-                self.readout.bias[:n_neurons] = rates.clamp_min(1e-4).log() if link == "log_rates" else rates
+        begin_at(self.readout, mean_rates, log=link == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training with the loss's own terms, see :meth:`terms`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec, Output, with_link
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.mean_rates import begin_at
 from neuro_lightning.nn.recurrent import TwoWay, mish_mlp
 
 
@@ -109,10 +110,7 @@ class FeedbackNet(nn.Module):
 
 def _readout(latent_dim: int, n_neurons: int, mean_rates: Sequence[float], kind: str) -> nn.Linear:
     readout = nn.Linear(latent_dim, n_neurons)
-    if len(mean_rates):
-        mean = torch.tensor(mean_rates)
-        with torch.no_grad():  # begin at the mean activity, which the first steps would otherwise be spent on
-            readout.bias.copy_(mean.clamp_min(1e-4).log() if kind == "spikes" else mean)
+    begin_at(readout, mean_rates, log=kind == "spikes")
     return readout
 
 

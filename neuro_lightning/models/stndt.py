@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import RandomMasking, suit
+from neuro_lightning.nn.mean_rates import begin_at
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 from neuro_lightning.nn.windows import in_windows
@@ -84,12 +84,9 @@ class STNDTNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.embedding_dropout, self.readout_dropout = Dropout(at_embedding), Dropout(at_readout)
         self.readout = nn.Linear(width, n_neurons)
-        nn.init.uniform_(self.readout.weight, -0.01, 0.01)  # begin close to the mean rates
+        nn.init.uniform_(self.readout.weight, -0.01, 0.01)
         nn.init.zeros_(self.readout.bias)
-        if len(mean_rates):
-            rates = torch.tensor(mean_rates)
-            with torch.no_grad():
-                self.readout.bias.copy_(rates.clamp_min(1e-4).log() if kind == "spikes" else rates)
+        begin_at(self.readout, mean_rates, log=kind == "spikes")
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
