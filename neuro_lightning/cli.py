@@ -25,6 +25,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
 CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
 
 
+SWEEPERS = ("grid.Grid", "search.Search", "tune.Tune", "mutations.Mutations")  # in neuro_lightning.sweeps
+
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
 HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
 
@@ -32,13 +34,29 @@ HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
     from neuro_lightning.resume import resume_arguments
+    from neuro_lightning.sweeps.arguments import sweep_arguments
 
     try:
-        sys.argv[1:] = resume_arguments(sys.argv[1:])
+        sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
     except NeuroError as error:
         sys.exit(f"error: {error}")
+    _register_sweepers()
     with execution_whitelist(HYDRA_TARGETS):
         _train_app()
+
+
+def _register_sweepers() -> None:
+    """Make the sweepers known to Hydra, which builds no others."""
+    from importlib import import_module
+
+    from hydra.core.plugins import Plugins
+
+    for name in SWEEPERS:
+        module, _, cls = name.rpartition(".")
+        try:
+            Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
+        except (ModuleNotFoundError, AttributeError):
+            continue  # TEMPORARY: being written
 
 
 def predict() -> None:
@@ -49,11 +67,30 @@ def predict() -> None:
 
 @hydra.main(config_path=CONF, config_name="train")
 def _train_app(cfg: DictConfig) -> float:
+    overrides = list(HydraConfig.get().overrides.task)
+    if _in_sweep():
+        return _reported(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst(cfg.mode))
+    return _reported(lambda: _run(cfg, overrides), sweep=False)
+
+
+def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
+    """A job of a sweep, or what is left to do of it."""
+    from neuro_lightning.sweeps.jobs import decide
+
+    if cfg.resume is None:  # else the sweeper knows where it goes on from
+        job = decide(HydraConfig.get().runtime.output_dir, overrides)
+        if job.said:
+            print(job.said, flush=True)
+        if job.kind == "done":
+            return _worst(cfg.mode) if job.objective is None else job.objective
+        cfg.resume = str(job.checkpoint) if job.checkpoint else None
+    return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
+
+
+def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
     from neuro_lightning import run
 
-    overrides = list(HydraConfig.get().overrides.task)
-    group = Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
-    return _reported(lambda: run.train(cfg, overrides, group), sweep=_in_sweep(), worst=_worst(cfg.mode))
+    return run.train(cfg, overrides, group)
 
 
 @hydra.main(config_path=CONF, config_name="predict")

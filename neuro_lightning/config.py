@@ -14,6 +14,15 @@ from neuro_lightning.errors import ConfigError
 # What a config may build. A shared config or a checkpoint can name nothing else, unless the user says
 # `trusted=[my_package]`.
 TARGETS = ("neuro_lightning.*", "torch.optim.*", "torch.nn.*", "torchmetrics.*", "pytorch_lightning.*")
+# the top level of conf/train.yaml and conf/predict.yaml
+TRAIN_KEYS = {
+    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "refit",
+    "resume", "sweep", "name", "tags", "trusted",
+}  # fmt: skip
+PREDICT_KEYS = {
+    "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",
+    "merge_into", "device", "evaluate", "trusted", "data",
+}  # fmt: skip
 GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
 
 

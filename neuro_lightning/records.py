@@ -36,7 +36,10 @@ class RunRecord:
 
     def __init__(self, folder: str | Path, *, resumed: bool = False) -> None:
         self.path = Path(folder) / FILE_NAME
-        before = read_record(self.path) if resumed and self.path.is_file() else {}
+        found = _read_if_any(self.path)
+        failed, self._attempts = found.get("status") == "failed", found.get("attempts") or 1
+        self._attempts += failed  # in the same folder; a run that was only interrupted is still at its first
+        before = found if resumed else {}
         self.values: dict[str, Any] = before
         self._found = dict(before)
         self.run_id: str = self.values.get("run_id") or stable_id(folder)
@@ -60,6 +63,7 @@ class RunRecord:
             "error": None,
             "started": started,
             "ended": None,
+            "attempts": self._attempts,
         }
         self.values |= {"overrides": list(overrides), "seed": seed, "config": dict(config)}
         self.values |= {"versions": versions(), "git": git_state(), "host": socket.gethostname()}
@@ -73,25 +77,8 @@ class RunRecord:
             self.values[name] = {**old, **value} if merge else value
         self._write()
 
-    def finish(self, **values: Any) -> None:
-        """The run is done; ``values`` as in :meth:`update`."""
-        self._close("finished", None, values)
-
-    def fail(self, error: BaseException) -> None:
-        """The run ended with ``error``."""
-        text = str(error) or type(error).__name__
-        self._close("failed", f"{type(error).__name__}: {text}", {})
-
-    def interrupt(self) -> None:
-        """The user stopped the run."""
-        self._close("interrupted", None, {})
-
-    def restore(self) -> None:
-        """A resume that was refused before it trained anything leaves the record as it found it."""
-        self.values = self._found
-        self._write()
-
-    def _close(self, status: str, error: str | None, values: dict[str, Any]) -> None:
+    def close(self, status: str, error: str | None = None, **values: Any) -> None:
+        """The run is over: ``finished``, or ``pruned``, ``paused`` or ``diverged``; ``values`` as in :meth:`update`."""
         wall = self._spent + time.perf_counter() - self._begin
         self.update(
             status=status,
@@ -101,6 +88,20 @@ class RunRecord:
             peak_memory=self._peak.read(),
             **values,
         )
+
+    def fail(self, error: BaseException) -> None:
+        """The run ended with ``error``."""
+        text = str(error) or type(error).__name__
+        self.close("failed", f"{type(error).__name__}: {text}")
+
+    def interrupt(self) -> None:
+        """The user stopped the run."""
+        self.close("interrupted")
+
+    def restore(self) -> None:
+        """A resume that was refused before it trained anything leaves the record as it found it, but counts."""
+        self.values = self._found | ({"attempts": self._attempts} if self._found.get("status") == "failed" else {})
+        self._write()
 
     def _write(self) -> None:
         # Lightning's own flag, from where Lightning takes it: importing Lightning would cost seconds
@@ -173,6 +174,13 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file; give the folder of a run, which holds {FILE_NAME}") from None
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); delete it, or restore it from a copy") from None
+
+
+def _read_if_any(path: Path) -> dict[str, Any]:
+    try:
+        return read_record(path)
+    except DataError:
+        return {}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -14,15 +14,9 @@ import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from neuro_lightning.building import build_model, build_trainer, check_match
-from neuro_lightning.callbacks.clock import StepClock
-from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.checkpoint import (
-    load_checkpoint,
-    read_checkpoint,
-    run_folder,
-)
-from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.building import build_model, build_trainer
+from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint, run_folder
+from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
@@ -30,10 +24,10 @@ from neuro_lightning.ensemble.combine import check_same_data, combine, predict_l
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
-from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
 from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
 from neuro_lightning.prediction import (
     check_choice,
     check_suffix,
@@ -47,18 +41,13 @@ from neuro_lightning.prediction import (
     splits_of,
     submission_arrays,
 )
-from neuro_lightning.records import RunRecord, data_identity, flat_overrides
+from neuro_lightning.records import RunRecord, flat_overrides
 from neuro_lightning.refit import check_refit, refit_best
-from neuro_lightning.report.table import NAMES, REFERENCES, print_header, print_results, relative
+from neuro_lightning.report.table import print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.plain import write_latents, write_predictions
 from neuro_lightning.submission.write import write_submission
-
-TRAIN_KEYS = {
-    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "refit",
-    "resume", "name", "tags", "trusted",
-}  # fmt: skip
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:
@@ -96,19 +85,25 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             check_resume(cfg.resume, trainer)
             print_header(data.recording, model, trainer, output)
             trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+            status = how_it_ended(trainer)
             if is_main_process():
-                scores = score_best(cfg, trainer, model, data)
+                scores = score_best(cfg, trainer, model, data) if status == "finished" else {}
                 result = outcome(cfg, config, trainer, model, data, scores)
                 record.values.pop("refit", None)  # of an earlier training
                 record.update(**result)
                 log_summary(loggers, result["metrics"])
-                show_references(cfg, trainer, model, scores)
-                print_results(scores, data.recording, best_checkpoint(trainer), output)
-        refitted = refit_best(cfg, config, data, best_checkpoint(trainer))
+                if status == "finished":
+                    show_references(cfg, trainer, model, scores)
+                    print_results(scores, data.recording, best_checkpoint(trainer), output)
+        refitted = refit_best(cfg, config, data, best_checkpoint(trainer)) if status == "finished" else None
         if not is_main_process():
             return math.nan
-        record.finish(**({"refit": refitted} if refitted else {}))
-    return objective(cfg, trainer, scores)
+        value = objective(cfg, trainer, scores)
+        if status == "finished" and not math.isfinite(value):
+            record.close("diverged", f"{cfg.monitor} was never finite: the training diverged")
+        else:
+            record.close(status, **({"refit": refitted} if refitted else {}))
+    return value
 
 
 @contextmanager
@@ -204,105 +199,6 @@ def loggers_of(
         close_loggers(loggers, exit_code=exit_code)
 
 
-def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """The best checkpoint of a run, if it keeps any."""
-    callback = trainer.checkpoint_callback
-    path = callback.best_model_path if callback is not None else ""
-    return Path(path) if path else None
-
-
-def score_best(
-    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
-    if (path := best_checkpoint(trainer)) is not None:
-        model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
-    predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
-    for name, node in (cfg.baselines or {}).items():
-        if node is not None and node._target_ != cfg.model._target_:
-            check_match(node._target_, data.spec)
-            baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
-            baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
-            predictors[name] = network_predictor(baseline.net)
-    if data.spec.true_rates:
-        predictors["oracle"] = true_rates
-    scores = {
-        who: {split: evaluate(predict, data, split) for split in data.references()}
-        for who, predict in predictors.items()
-    }
-    for split in data.references():
-        for who, found in data.reference_scores(split).items():
-            scores.setdefault(who, {})[split] = found
-    return scores
-
-
-def outcome(
-    cfg: DictConfig,
-    config: dict[str, Any],
-    trainer: pl.Trainer,
-    model: PopulationModule,
-    data: PopulationDataModule,
-    scores: dict[str, dict[str, dict[str, float]]],
-) -> dict[str, Any]:
-    """What ``run.json`` says of a finished run."""
-    clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
-    best = best_checkpoint(trainer)
-    return {
-        "objective": {
-            "name": cfg.monitor,
-            "value": objective(cfg, trainer, scores),
-            "mode": cfg.mode,
-            **end_and_peak(cfg.monitor, trainer),
-        },
-        "metrics": {f"{split}/{k}": v for split, values in scores["model"].items() for k, v in values.items()},
-        "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
-        "oracle": scores.get("oracle"),
-        "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
-        "data": data_identity(data.recording, **config["data"]),
-        "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
-        "parameters": model.size,
-        "steps": trainer.global_step,
-        "ms_per_step": clock.ms_per_step if clock else None,
-        "device": str(trainer.strategy.root_device),
-        "processes": trainer.world_size,
-    }
-
-
-def show_references(
-    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
-) -> None:
-    """Draw the learning curve again, now with the lines to beat and to reach."""
-    split, metric = cfg.monitor.split("/", 1)
-    found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
-    found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
-    best = max if cfg.mode == "max" else min
-    baselines = [who for who in found if who not in NAMES]
-    drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
-    references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
-    for callback in trainer.callbacks:
-        if isinstance(callback, Figures):
-            callback.draw_learning_curve(trainer, model, references)
-
-
-def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
-    """The monitored score at the last validation, and at the best one: seeds are compared at both."""
-    callback = trainer.checkpoint_callback
-    values = {"end": trainer.callback_metrics.get(monitor), "peak": getattr(callback, "best_model_score", None)}
-    return {name: None if value is None else float(value) for name, value in values.items()}
-
-
-def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
-    """The monitored score of the saved checkpoint; a run that diverged is worse than any other."""
-    split, name = cfg.monitor.split("/", 1)
-    value = scores["model"].get(split, {}).get(name)
-    if value is None and trainer.checkpoint_callback is not None:
-        best = trainer.checkpoint_callback.best_model_score
-        value = math.nan if best is None else float(best)
-    if value is None or not math.isfinite(value):
-        return -math.inf if cfg.mode == "max" else math.inf
-    return float(value)
-
-
 def quiet_libraries() -> None:
     """Lightning's remarks on hardware and its tips are not what a user came for."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
@@ -314,12 +210,6 @@ def quiet_libraries() -> None:
     )  # fmt: skip
     for remark in remarks:
         warnings.filterwarnings("ignore", f".*{remark}.*")
-
-
-PREDICT_KEYS = {
-    "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",
-    "merge_into", "device", "evaluate", "trusted", "data",
-}  # fmt: skip
 
 
 def predict(cfg: DictConfig) -> Path:

@@ -88,7 +88,7 @@ def test_a_run_that_diverges_is_worse_than_any_other(tmp_path):
         names = ["monitor=val/co_bps"] if monitor == "max" else ["monitor=val/loss", "mode=min"]
         run = here(folder, "model.optimizer.lr=1e9", "trainer.gradient_clip_val=null", *names)
         after = record(folder)
-        assert run.score == worst and after["status"] == "finished"
+        assert run.score == worst and after["status"] == "diverged" and "never finite" in after["error"]
         assert after["objective"]["value"] is None, "JSON has no infinity, and no number is made up"
 
 

@@ -9,9 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from neuro_lightning.config import check_config, instantiate, to_plain
+from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.run import PREDICT_KEYS, TRAIN_KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"

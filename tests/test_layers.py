@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"checkpoint"},
     {"building", "ensemble"},
-    {"prediction", "refit"},
+    {"prediction", "refit", "outcome"},
     {"run", "resume"},
     {"cli"},
 ]

@@ -26,7 +26,7 @@ def test_a_finished_run(tmp_path):
     record.start(config={"model": {"hidden": 8}}, overrides=["seed=3"], seed=3)
     assert read_record(tmp_path / "run")["status"] == "running"
     record.update(metrics={"val/co_bps": 0.25}, checkpoints={"best": tmp_path / "best.ckpt"})
-    record.finish(metrics={"test/co_bps": torch.tensor(0.5), "val/vel_r2": np.float32("nan")})
+    record.close("finished", metrics={"test/co_bps": torch.tensor(0.5), "val/vel_r2": np.float32("nan")})
 
     saved = read_record(tmp_path / "run" / "run.json")
     assert saved["status"] == "finished" and saved["error"] is None
@@ -61,7 +61,7 @@ def test_a_resumed_run_goes_on(tmp_path):
     first.update(wall_s=100.0, started="2020-01-01T00:00:00+00:00", run_id="abc", baseline={"val/co_bps": 0.1})
     second = RunRecord(tmp_path, resumed=True)
     second.start(config={}, seed=1)
-    second.finish()
+    second.close("finished")
     saved = read_record(tmp_path)
     assert second.run_id == saved["run_id"] == "abc"
     assert saved["wall_s"] >= 100 and saved["started"].startswith("2020")

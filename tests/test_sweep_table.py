@@ -45,7 +45,7 @@ def app(cfg):
             return 0.0
         value = {"a": 1.0, "b": 2.0}[HydraConfig.get().runtime.choices.model] + cfg.seed / 10
         moments = {"end": value - (cfg.seed == 0) * 0.5, "peak": value + 0.1}
-        record.finish(objective={"name": "val/co_bps", "value": value, "mode": "max", **moments},
+        record.close("finished", objective={"name": "val/co_bps", "value": value, "mode": "max", **moments},
                       metrics={"val/co_bps": value},
                       data={"name": HydraConfig.get().runtime.choices.data, "simulated": True},
                       checkpoints={"best": "best.ckpt"})

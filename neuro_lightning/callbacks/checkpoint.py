@@ -53,4 +53,10 @@ class Checkpoint(ModelCheckpoint):
 
     def _keep_last(self, trainer: pl.Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):  # also where this step is saved already
+            self.current_score = self._monitor_candidates(trainer).get(self.monitor)  # Lightning: of the last best
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the last score, which a run that is resumed at its very end does not compute again."""
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict.get("current_score")

@@ -1,0 +1,128 @@
+"""What came out of a training: the scores of the saved checkpoint, those it is compared with, the objective."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from neuro_lightning.building import check_match
+from neuro_lightning.callbacks.clock import StepClock
+from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.checkpoint import read_checkpoint
+from neuro_lightning.config import instantiate
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
+from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.records import data_identity
+from neuro_lightning.report.table import NAMES, REFERENCES
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """The best checkpoint of a run, if it keeps any."""
+    callback = trainer.checkpoint_callback
+    path = callback.best_model_path if callback is not None else ""
+    return Path(path) if path else None
+
+
+def how_it_ended(trainer: pl.Trainer) -> str:
+    """``finished``, or what a callback that ended the training early calls it (``pruned``, ``paused``)."""
+    return next((ended for c in trainer.callbacks if (ended := getattr(c, "ended", None))), "finished")
+
+
+def score_best(
+    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
+    if (path := best_checkpoint(trainer)) is not None:
+        model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
+    predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
+    for name, node in (cfg.baselines or {}).items():
+        if node is not None and node._target_ != cfg.model._target_:
+            check_match(node._target_, data.spec)
+            baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
+            baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
+            predictors[name] = network_predictor(baseline.net)
+    if data.spec.true_rates:
+        predictors["oracle"] = true_rates
+    scores = {
+        who: {split: evaluate(predict, data, split) for split in data.references()}
+        for who, predict in predictors.items()
+    }
+    for split in data.references():
+        for who, found in data.reference_scores(split).items():
+            scores.setdefault(who, {})[split] = found
+    return scores
+
+
+def outcome(
+    cfg: DictConfig,
+    config: dict[str, Any],
+    trainer: pl.Trainer,
+    model: PopulationModule,
+    data: PopulationDataModule,
+    scores: dict[str, dict[str, dict[str, float]]],
+) -> dict[str, Any]:
+    """What ``run.json`` says of a run that has come to its end, or to one that a search has set it (no scores)."""
+    clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
+    best = best_checkpoint(trainer)
+    return {
+        "objective": {
+            "name": cfg.monitor,
+            "value": objective(cfg, trainer, scores),
+            "mode": cfg.mode,
+            **end_and_peak(cfg.monitor, trainer),
+        },
+        "metrics": {f"{split}/{k}": v for split, values in scores.get("model", {}).items() for k, v in values.items()},
+        "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
+        "oracle": scores.get("oracle"),
+        "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
+        "data": data_identity(data.recording, **config["data"]),
+        "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
+        "parameters": model.size,
+        "steps": trainer.global_step,
+        "ms_per_step": clock.ms_per_step if clock else None,
+        "device": str(trainer.strategy.root_device),
+        "processes": trainer.world_size,
+    }
+
+
+def show_references(
+    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
+) -> None:
+    """Draw the learning curve again, now with the lines to beat and to reach."""
+    split, metric = cfg.monitor.split("/", 1)
+    found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
+    found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
+    best = max if cfg.mode == "max" else min
+    baselines = [who for who in found if who not in NAMES]
+    drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
+    references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
+    for callback in trainer.callbacks:
+        if isinstance(callback, Figures):
+            callback.draw_learning_curve(trainer, model, references)
+
+
+def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
+    """The monitored score at the last validation, and at the best one: seeds are compared at both."""
+    callback = trainer.checkpoint_callback
+    end = trainer.callback_metrics.get(monitor)
+    if end is None:  # resumed when all was done: nothing has been validated again
+        end = getattr(callback, "current_score", None)
+    values = {"end": end, "peak": getattr(callback, "best_model_score", None)}
+    return {name: None if value is None else float(value) for name, value in values.items()}
+
+
+def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
+    """The monitored score of the saved checkpoint; a run that diverged is worse than any other."""
+    split, name = cfg.monitor.split("/", 1)
+    value = scores.get("model", {}).get(split, {}).get(name)
+    if value is None and trainer.checkpoint_callback is not None:
+        best = trainer.checkpoint_callback.best_model_score
+        value = math.nan if best is None else float(best)
+    if value is None or not math.isfinite(value):
+        return -math.inf if cfg.mode == "max" else math.inf
+    return float(value)

@@ -1,0 +1,91 @@
+"""A sweep's command line, made ready for Hydra: ``sweep.resume=DIR``, and keys of models that are swept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neuro_lightning.errors import ConfigError, DataError
+
+RESUME = "sweep.resume="
+MULTIRUN = ("-m", "--multirun")
+
+
+def sweep_arguments(arguments: list[str]) -> list[str]:
+    """The command line of a sweep as Hydra is to see it; any other one unchanged.
+
+    Args:
+        arguments: the command line, without the program.
+
+    Raises:
+        ConfigError: ``sweep.resume`` without ``-m``.
+        DataError: there is no sweep in the folder.
+    """
+    arguments = resumed(arguments)
+    return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
+
+
+def resumed(arguments: list[str]) -> list[str]:
+    """Turn ``sweep.resume=DIR`` into the sweep's own command, in its own folder.
+
+    What is typed beside it comes last and wins; the folder's name alone is enough. Jobs find for themselves what is
+    left to do in their folders (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
+
+    Raises:
+        ConfigError: without ``-m``.
+        DataError: no ``multirun.yaml`` in the folder.
+    """
+    wanted = [word.removeprefix(RESUME).strip("'\"") for word in arguments if word.startswith(RESUME)]
+    rest = [word for word in arguments if not word.startswith(RESUME)]
+    if not wanted or wanted[-1] in ("", "null"):
+        return rest
+    if not set(MULTIRUN) & set(arguments):
+        raise ConfigError(f"sweep.resume={wanted[-1]} goes on with a sweep: add -m; a single run goes on with resume=")
+    folder = Path(wanted[-1]).resolve()
+    typed = {_key(word) for word in rest}
+    old = [word for word in _old_overrides(folder) if _key(word) not in typed]
+    return ["-m", *old, *(word for word in rest if word not in MULTIRUN), f"hydra.sweep.dir='{folder}'"]
+
+
+def _old_overrides(folder: Path) -> list[str]:
+    from omegaconf import OmegaConf
+
+    path = folder / "multirun.yaml"
+    if not path.is_file():
+        raise DataError(f"sweep.resume={folder}: no sweep has begun there (it has no {path.name})")
+    before = OmegaConf.load(path).hydra.overrides
+    kept = [word for word in before.hydra if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+    return [*kept, *before.task]
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def swept_groups_first(arguments: list[str]) -> list[str]:
+    """Let keys of a group that is swept be those of the swept options, not of the default one.
+
+    Hydra composes a sweep's own config without what is swept: in ``-m model=plds,gpfa model.iterations=3`` it would
+    look for ``iterations`` in the default model, and refuse it. As a sweep over one value the key waits for its job.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    words = [word for word in arguments if not word.startswith("-")]
+    try:
+        parsed = dict(zip(words, OverridesParser.create().parse_overrides(words), strict=True))
+    except HydraException:
+        return arguments  # Hydra says what is wrong with it
+    groups = {o.key_or_group for o in parsed.values() if o.is_sweep_override() and "." not in o.key_or_group}
+
+    def waits(word: str) -> bool:
+        override = parsed.get(word)
+        if override is None or override.is_sweep_override() or override.is_delete():
+            return False
+        return "." in override.key_or_group and override.key_or_group.split(".")[0] in groups
+
+    return [_as_choice(word) if waits(word) else word for word in arguments]
+
+
+def _as_choice(word: str) -> str:
+    key, value = word.split("=", 1)
+    return f"{key}=choice({value})"

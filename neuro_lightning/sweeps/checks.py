@@ -1,0 +1,89 @@
+"""A sweep is looked over before its first job: what nobody consumes is refused at once, not an hour later."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.sweeps.jobs import settings
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from omegaconf import DictConfig
+
+
+def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Refuse a sweep with a key that nothing consumes.
+
+    Which keys there are depends on the chosen options (models, datasets), hardly on values: of all jobs with the same
+    choices and the same keys one is composed and checked, so that a long sweep is looked over as fast as a short one.
+
+    Args:
+        loader: Hydra's, ``hydra_context.config_loader``.
+        config: the sweep's own config.
+        jobs: the overrides of each job.
+
+    Raises:
+        ConfigError: naming the job and the key.
+    """
+    alike: dict[tuple[frozenset, frozenset], Sequence[str]] = {}
+    groups: dict[str, bool] = {}
+    for job in jobs:
+        pairs = [word.partition("=") for word in job]
+        chosen = frozenset((key, value) for key, _, value in pairs if _is_group(key, loader, groups))
+        alike.setdefault((chosen, frozenset(key for key, _, _ in pairs)), job)
+    for job in alike.values():
+        check_job(loader, config, job)
+
+
+def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> None:
+    """Compose a job's config and see that every key is consumed.
+
+    Raises:
+        ConfigError: naming the job and the key.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    from neuro_lightning.config import TRAIN_KEYS, check_config
+
+    try:
+        composed = loader.load_sweep_config(config, list(job))
+    except (HydraException, OmegaConfBaseException) as error:
+        # Hydra's first line names the key; the rest tells how to force it in
+        raise ConfigError(f"{_first_line(error)}\n  in the job {_named(job)}") from None
+    with open_dict(composed):
+        composed.pop("hydra", None)
+    try:
+        check_config(composed, known=TRAIN_KEYS)
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n  in the job {_named(job)}") from None
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Show what a sweeper refuses as one message; Hydra would show a traceback."""
+    try:
+        yield
+    except NeuroError as error:
+        sys.exit(f"error: {error}")
+
+
+def _is_group(key: str, loader: ConfigLoader, known: dict[str, bool]) -> bool:
+    name = key.lstrip("+~").split("@")[0]
+    if name not in known:
+        known[name] = "." not in name and bool(loader.get_group_options(name))
+    return known[name]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _named(job: Sequence[str]) -> str:
+    return " ".join(settings(job))

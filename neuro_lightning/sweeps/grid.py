@@ -1,0 +1,92 @@
+"""The default sweeper: every combination of the values given, as Hydra's own, and more careful.
+
+All jobs are checked before the first begins, and in a folder that holds the sweep already (``sweep.resume=DIR``) every
+job finds its own folder again, also when values have been added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
+
+from neuro_lightning.errors import ConfigError
+
+
+class Grid(BasicSweeper):
+    """Every combination of the values given.
+
+    Args:
+        max_batch_size: jobs that are handed to the launcher at a time; None hands over all.
+        params: overrides as on the command line, which they precede, by key.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Check all jobs, then launch them."""
+        from neuro_lightning.sweeps.checks import check_jobs, refusals
+
+        with refusals():
+            jobs = self.jobs([*self._parse_config(), *arguments])
+            folder = Path(self.config.hydra.sweep.dir)
+            jobs = in_their_folders(jobs, folder)
+            check_jobs(self.hydra_context.config_loader, self.config, jobs)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        size = self.max_batch_size or len(jobs)
+        return [self.launcher.launch(jobs[i : i + size], initial_job_idx=i) for i in range(0, len(jobs), size)]
+
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of each job.
+
+        Raises:
+            ConfigError: a key is given an interval, or no value at all.
+        """
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides(list(arguments))
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{override.input_line}: a grid takes values, not an interval; a search takes intervals: "
+                    "hydra/sweeper=bayes"
+                )
+        [jobs] = self.split_arguments(overrides, None)
+        if not jobs:
+            empty = [o.input_line for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
+            raise ConfigError(f"{' and '.join(empty)}: no value to choose from")
+        return jobs
+
+
+def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:
+    """The jobs in an order in which each has the number that its folder has, those without a folder last.
+
+    Args:
+        jobs: overrides of each.
+        folder: the sweep's, which may not be there yet.
+
+    Raises:
+        ConfigError: the folder holds a job that is not among them.
+    """
+    from neuro_lightning.sweeps.jobs import settings
+
+    left = {frozenset(settings(job)): job for job in jobs}
+    placed: dict[int, list[str]] = {}
+    for path in folder.glob("*/.hydra/overrides.yaml"):
+        number, _, _ = path.parents[1].name.partition("_")
+        if number.isdigit():
+            before = frozenset(settings(OmegaConf.to_container(OmegaConf.load(path))))
+            if (job := left.pop(before, None)) is None:
+                raise ConfigError(
+                    f"{path.parents[1]} holds a job that is not of this sweep: {' '.join(sorted(before))}\n"
+                    "  repeat the sweep's own overrides (sweep.resume=DIR alone does), or give it a folder of its own"
+                )
+            placed[int(number)] = job
+    rest = iter(left.values())
+    ordered = [placed.pop(i, None) or next(rest, None) for i in range(len(jobs))]
+    if placed or None in ordered:
+        raise ConfigError(f"{folder} lacks jobs between others: give the sweep a folder of its own")
+    return ordered

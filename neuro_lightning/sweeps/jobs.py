@@ -1,0 +1,85 @@
+"""What becomes of a sweep's job whose folder may hold an earlier attempt: its ``run.json`` knows.
+
+Whoever launches a job into the same folder again, in whatever launcher, gets this for nothing: a job that is done is
+not done twice, one that was interrupted goes on from its last checkpoint, one that failed is tried once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.records import FILE_NAME, read_record
+
+DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
+BOOKKEEPING = ("sweep.", "resume=")  # overrides that say where a job stands, not what it is
+RETRIES = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with a job.
+
+    Attributes:
+        kind: ``new``, ``done``, ``resume`` (it was interrupted) or ``retry`` (it failed).
+        checkpoint: where it goes on from; None begins anew.
+        objective: of a job that is done; None where it has none.
+        said: one line for the terminal; empty for a new job.
+    """
+
+    kind: str
+    checkpoint: Path | None = None
+    objective: float | None = None
+    said: str = ""
+
+
+def decide(folder: str | Path, overrides: Sequence[str], retries: int = RETRIES) -> Job:
+    """What is to be done with the job of a folder.
+
+    Args:
+        folder: the job's.
+        overrides: the job's, as Hydra composed it.
+        retries: how often a job that failed is tried again, in all.
+
+    Raises:
+        ConfigError: the folder holds another job.
+    """
+    folder = Path(folder)
+    try:
+        record = read_record(folder) if (folder / FILE_NAME).is_file() else {}
+    except DataError:
+        record = {}  # torn by a full disk, say: it is written anew
+    if not record:
+        return Job("new")
+    check_same_job(folder, record, overrides)
+    status, attempts = record.get("status"), record.get("attempts") or 1
+    if status in DONE or (status == "failed" and attempts > retries):
+        objective = (record.get("objective") or {}).get("value")
+        why = "failed twice" if status == "failed" else f"{status} already"
+        return Job("done", objective=objective, said=f"{folder.name}: {why}, left as it is")
+    kind = "retry" if status == "failed" else "resume"
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = last if last.is_file() else None
+    begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
+    return Job(kind, checkpoint, said=f"{folder.name}: {'failed, is tried once more' if kind == 'retry' else begun}")
+
+
+def check_same_job(folder: Path, record: dict, overrides: Sequence[str]) -> None:
+    """A folder's job must be the one that is to run there.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    before, now = set(settings(record.get("overrides") or ())), set(settings(overrides))
+    if before != now:
+        raise ConfigError(
+            f"{folder} holds another job, with {' '.join(sorted(before - now)) or 'fewer overrides'} instead of "
+            f"{' '.join(sorted(now - before)) or 'none'}: give the sweep a folder of its own (hydra.sweep.dir=...)"
+        )
+
+
+def settings(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides without those that only say where it stands in a sweep."""
+    return [word for word in overrides if not word.lstrip("+").startswith(BOOKKEEPING)]
