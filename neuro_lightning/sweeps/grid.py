@@ -42,7 +42,7 @@ class Grid(BasicSweeper):
         """The overrides of each job.
 
         Raises:
-            ConfigError: a key is given an interval, or no value at all.
+            ConfigError: a key is given an interval, no value at all, or one of them twice.
         """
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -58,6 +58,8 @@ class Grid(BasicSweeper):
         if not jobs:
             empty = [o.input_line for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
             raise ConfigError(f"{' and '.join(empty)}: no value to choose from")
+        if len({tuple(job) for job in jobs}) < len(jobs):
+            raise ConfigError("a value is given twice, which would make the same job twice: name every value once")
         return jobs
 
 

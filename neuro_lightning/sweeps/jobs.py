@@ -61,7 +61,8 @@ def decide(folder: str | Path, overrides: Sequence[str], retries: int = RETRIES)
         return Job("done", objective=objective, said=f"{folder.name}: {why}, left as it is")
     kind = "retry" if status == "failed" else "resume"
     last = folder / "checkpoints" / "last.ckpt"
-    checkpoint = last if last.is_file() else None
+    unreadable = (record.get("error") or "").startswith("CheckpointError")
+    checkpoint = last if last.is_file() and not unreadable else None
     begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
     return Job(kind, checkpoint, said=f"{folder.name}: {'failed, is tried once more' if kind == 'retry' else begun}")
 

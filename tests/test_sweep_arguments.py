@@ -1,0 +1,52 @@
+"""A sweep's command line before Hydra sees it."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.sweeps.arguments import sweep_arguments
+
+
+def a_sweep(folder, task, hydra=()):
+    folder.mkdir()
+    OmegaConf.save({"hydra": {"overrides": {"task": list(task), "hydra": list(hydra)}}}, folder / "multirun.yaml")
+    return folder
+
+
+def test_a_sweep_goes_on_under_its_own_command(tmp_path):
+    searchpath = "hydra.searchpath=[file://my_conf]"
+    was = [searchpath, "hydra.sweep.dir=old", "hydra.mode=MULTIRUN", "hydra/launcher=joblib"]
+    folder = a_sweep(tmp_path / "s", ["model=gru", "seed=0,1", "+tags=[a]"], was)
+    there = f"hydra.sweep.dir='{folder}'"
+    own = ["-m", searchpath, "hydra/launcher=joblib", "model=gru", "seed=0,1", "+tags=[a]", there]
+    assert sweep_arguments(["-m", f"sweep.resume={folder}"]) == own
+    typed = sweep_arguments(["seed=0,1,2", "--multirun", f"sweep.resume='{folder}'", "tags=[b]"])
+    assert typed == ["-m", *own[1:4], "seed=0,1,2", "tags=[b]", there], "what is typed now wins"
+
+
+def test_what_cannot_go_on_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"no sweep has begun there \(it has no multirun.yaml\)"):
+        sweep_arguments(["-m", f"sweep.resume={tmp_path}"])
+    with pytest.raises(ConfigError, match="add -m; a single run goes on with resume="):
+        sweep_arguments([f"sweep.resume={tmp_path}"])
+    assert sweep_arguments(["-m", "sweep.resume=null", "seed=0,1"]) == ["-m", "seed=0,1"]
+
+
+@pytest.mark.parametrize(
+    ("word", "becomes"),
+    [
+        ("model.iterations=3", "model.iterations=choice(3)"),
+        ("model.conv=[{filters: 4}]", "model.conv=choice([{filters: 4}])"),
+        ("+model.new='a b'", "+model.new=choice('a b')"),
+        ("model.iterations=3,4", None), ("~model.masking", None), ("data.seed=1", None), ("seed=2", None),
+    ],
+)  # fmt: skip
+def test_keys_of_a_swept_group_wait_for_their_job(word, becomes):
+    assert sweep_arguments(["-m", "model=plds,gpfa", word]) == ["-m", "model=plds,gpfa", becomes or word]
+    assert sweep_arguments(["-m", "model=plds", word]) == ["-m", "model=plds", word], "one model: nothing to wait for"
+    assert sweep_arguments(["model=plds,gpfa", word]) == ["model=plds,gpfa", word], "no sweep"
+
+
+def test_a_mistake_is_left_for_hydra_to_name():
+    wrong = ["-m", "model=plds,gpfa", "model.iterations=[3"]
+    assert sweep_arguments(wrong) == wrong

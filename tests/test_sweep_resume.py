@@ -1,0 +1,181 @@
+"""Nothing is lost: a sweep that was killed, and went on, is the sweep that was left alone."""
+
+import csv
+import json
+import random
+import time
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+from runs import TINY, checkpoint, command, record, rows, same, start
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.grid import in_their_folders
+from neuro_lightning.sweeps.jobs import decide, settings
+
+SEEDS = [0, 1, 2]
+SWEEP = ["-m", *TINY, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
+
+
+def table(folder):
+    """The rows of sweep.csv, but for what depends on the clock and on where the sweep lies."""
+    with open(folder / "sweep.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key not in ("seconds", "checkpoint")} for row in found]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The sweep that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("alone")
+    done = command(folder, *SWEEP, "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    return folder / "sweep"
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_resumed_it_ends_in_the_same_table(alone, tmp_path):
+    """SIGKILL at four random moments after the first job's folder is there."""
+    rng, folder = random.Random(0), tmp_path / "sweep"
+    arguments, kills = [*SWEEP, "hydra.sweep.dir=sweep"], 0
+    for _ in range(4):
+        seen = set(folder.glob("*/run.json"))
+        with start(tmp_path, *arguments) as process:
+            begun = time.monotonic()
+            while process.poll() is None and time.monotonic() < begun + 60:
+                fresh = [path for path in folder.glob("*/run.json") if path not in seen or changed(path)]
+                if fresh:
+                    time.sleep(rng.uniform(0.0, 1.2))
+                    break
+                time.sleep(0.02)
+            kills += process.poll() is None
+            process.kill()
+            process.communicate()
+        arguments = ["-m", "sweep.resume=sweep"]
+    assert kills >= 2, "it was disturbed"
+    done = command(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert table(folder) == table(alone)
+    for name in sorted(path.name for path in alone.glob("*_tiny_gru")):
+        for what in ("state_dict", "optimizer_states"):
+            assert same(checkpoint(folder / name)[what], checkpoint(alone / name)[what])
+        assert rows(folder / name) == rows(alone / name)
+
+
+def changed(path):
+    """A record that is of this attempt: the job runs."""
+    try:
+        return json.loads(path.read_text())["status"] == "running" and time.time() - path.stat().st_mtime < 5
+    except ValueError:
+        return False
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
+    """Finished jobs are left, one that failed is tried once more and then left, added values are done."""
+    sweep = ["-m", *TINY, "seed=0,1", "+callbacks.fail={_target_:tiny.Fail,process:0,early:false}", "hydra.sweep.dir=s"]
+    first = command(tmp_path, *sweep)
+    assert "Traceback" in first.stdout + first.stderr, "what went wrong is told"
+    failed = [record(path) for path in sorted((tmp_path / "s").glob("*_tiny_gru"))]
+    assert [(r["status"], r["attempts"]) for r in failed] == [("failed", 1)] * 2
+    done = command(tmp_path, "-m", "sweep.resume=s")
+    assert "0_tiny_gru: failed, is tried once more" in done.stdout
+    failed = [record(path) for path in sorted((tmp_path / "s").glob("*_tiny_gru"))]
+    assert [(r["status"], r["attempts"]) for r in failed] == [("failed", 2)] * 2
+    left = command(tmp_path, "-m", "sweep.resume=s", "seed=0,1,2")
+    assert left.stdout.count("failed twice, left as it is") == 2
+    assert record(tmp_path / "s" / "2_tiny_gru")["attempts"] == 1, "a new value is a new job, behind the others"
+    assert {row["status"] for row in table(tmp_path / "s")} == {"failed"}
+
+
+@pytest.mark.slow
+def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
+    """Also one that only some of the swept models have, and one behind a plus sign."""
+    for words in (
+        ["model.layer=1,2"],
+        ["+model.no_such=1,2"],
+        ["model=gru,smoothing", "model.hidden=8"],
+        ["trainer.max_epoch=1,2"],
+    ):
+        base = [word for word in TINY if not any(word.startswith(w.split("=")[0] + "=") for w in words)]
+        refused = command(tmp_path, "-m", *base, *words, "hydra.sweep.dir=s")
+        wrong = words[-1].split("=")[0].lstrip("+")
+        assert refused.returncode == 1 and wrong.split(".")[-1] in refused.stderr, refused.stderr
+        assert "Traceback" not in refused.stderr and not list(tmp_path.glob("s/*/run.json"))
+    both = command(tmp_path, "-m", *TINY, "model=smoothing,mean", "model.iterations=3", "hydra.sweep.dir=s")
+    assert "error: " in both.stderr and "model=smoothing" in both.stderr, "the job that cannot be is named"
+
+
+# ---- what becomes of a job
+
+
+def a_job(folder, status, *, attempts=1, last=True, error=None, value=0.25, overrides=("model=gru", "seed=1")):
+    (folder / "checkpoints").mkdir(parents=True)
+    if last:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    values = {"status": status, "attempts": attempts, "overrides": list(overrides), "error": error}
+    (folder / "run.json").write_text(json.dumps(values | {"objective": {"value": value}}))
+    return folder
+
+
+CASES = {
+    "finished": ({}, ("done", False)),
+    "pruned": ({}, ("done", False)),
+    "diverged": ({"value": None}, ("done", False)),
+    "running": ({}, ("resume", True)),
+    "interrupted": ({"last": False}, ("resume", False)),
+    "paused": ({}, ("resume", True)),
+    "failed": ({"error": "RuntimeError: no memory"}, ("retry", True)),
+    "failed ": ({"error": "CheckpointError: damaged"}, ("retry", False)),
+    "failed  ": ({"attempts": 2}, ("done", False)),
+}
+
+
+@pytest.mark.parametrize("status", CASES)
+def test_what_becomes_of_a_job(tmp_path, status):
+    given, (kind, goes_on) = CASES[status]
+    folder = a_job(tmp_path / "1_a_b", status.strip(), **given)
+    job = decide(folder, ["seed=1", "sweep.trial=1", "model=gru"])
+    assert job.kind == kind and job.checkpoint == (folder / "checkpoints" / "last.ckpt" if goes_on else None)
+    assert job.objective == (given.get("value", 0.25) if kind == "done" else None) and job.said.startswith("1_a_b: ")
+
+
+def test_an_empty_or_torn_folder_begins_anew_and_another_job_is_refused(tmp_path):
+    assert decide(tmp_path, ["seed=1"]).kind == "new"
+    (tmp_path / "run.json").write_text('{"status": "fin')
+    assert decide(tmp_path, ["seed=1"]).kind == "new"
+    a_job(tmp_path / "job", "finished")
+    with pytest.raises(ConfigError, match=r"holds another job, with seed=1 instead of seed=2"):
+        decide(tmp_path / "job", ["model=gru", "seed=2"])
+    assert settings(["+sweep.trial=3", "resume=x", "seed=1", "sweep.until=2"]) == ["seed=1"]
+
+
+def test_every_job_finds_its_folder_again(tmp_path):
+    jobs = [[f"model={m}", f"seed={s}"] for m in "ab" for s in "01"]
+    for i, job in enumerate(jobs[:3]):
+        (tmp_path / f"{i}_x_y" / ".hydra").mkdir(parents=True)
+        OmegaConf.save([*job, "sweep.trial=7"], tmp_path / f"{i}_x_y" / ".hydra" / "overrides.yaml")
+    wider = [[f"model={m}", f"seed={s}"] for s in "012" for m in "ab"]
+    found = in_their_folders(wider, tmp_path)
+    assert found[:3] == jobs[:3] and sorted(found) == sorted(wider)
+    with pytest.raises(ConfigError, match="holds a job that is not of this sweep: model=b seed=0"):
+        in_their_folders(jobs[:2], tmp_path)
+    assert in_their_folders(jobs, tmp_path / "nowhere") == jobs
+
+
+def test_an_interval_or_nothing_is_no_grid():
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+
+    from neuro_lightning.sweeps.grid import Grid
+
+    grid = Grid(max_batch_size=None)
+    grid.hydra_context = SimpleNamespace(config_loader=ConfigLoaderImpl(ConfigSearchPathImpl()))
+    with pytest.raises(ConfigError, match="a grid takes values, not an interval"):
+        grid.jobs(["model.lr=interval(0, 1)"])
+    with pytest.raises(ConfigError, match="no value to choose from"):
+        grid.jobs(["seed=range(3,3)"])
+    with pytest.raises(ConfigError, match="given twice"):
+        grid.jobs(["seed=1,1"])
+    assert len(grid.jobs(["seed=1,2", "model=a,b", "x=3"])) == 4
