@@ -1,0 +1,98 @@
+"""A search's trial shows its validation curve to the study, and ends early when it is not worth going on with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+log = logging.getLogger(__name__)
+
+
+class Prune(pl.Callback):
+    """Reports the monitored score of every validation, at its epoch, and stops the run when the pruner says so.
+
+    It finds its trial in the study's storage, so that it works wherever the job runs. Of a distributed job's processes
+    the first reports and decides, and all stop together. A run that goes on from a checkpoint does not report again
+    what it has reported. A study that cannot be reached costs the run nothing but its chance to be stopped.
+
+    Args:
+        trial: its number in the study; None, outside a search, does nothing.
+        storage: of the study, see :func:`neuro_lightning.sweeps.storage.open_storage`.
+        study: its name.
+        monitor: the score.
+        pruner: makes the pruner from the run's number of epochs; None only reports.
+
+    Attributes:
+        ended: ``pruned`` when the run was stopped here.
+    """
+
+    def __init__(
+        self,
+        trial: int | None,
+        storage: str,
+        study: str,
+        monitor: str,
+        pruner: Callable[[int], Any] | None = None,
+    ) -> None:
+        self.trial, self.storage, self.study, self.monitor, self.pruner = trial, storage, study, monitor, pruner
+        self.ended: str | None = None
+        self._opened: Study | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the trial."""
+        self.ended = None
+        if self.trial is not None and trainer.is_global_zero:
+            self._guarded(self._open, trainer.max_epochs)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report, and stop if the pruner says so; a run's last validation ends it anyway."""
+        if self.trial is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        stop = False
+        score = trainer.callback_metrics.get(self.monitor)
+        if self._opened is not None and score is not None:
+            last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
+            stop = bool(self._guarded(self._judge, trainer.current_epoch, float(score))) and not last
+        if trainer.strategy.broadcast(stop):
+            trainer.should_stop = True
+            self.ended = "pruned"
+
+    def _open(self, max_epochs: int) -> None:
+        import optuna
+
+        from neuro_lightning.sweeps.storage import open_storage, quiet
+
+        with quiet():
+            study = optuna.load_study(
+                study_name=self.study,
+                storage=open_storage(self.storage),
+                sampler=optuna.samplers.RandomSampler(),  # nothing is sampled here
+                pruner=self.pruner(max_epochs) if self.pruner else optuna.pruners.NopPruner(),
+            )
+            if not study.get_trials(deepcopy=False)[self.trial].state.is_finished():
+                self._opened = study
+
+    def _judge(self, epoch: int, score: float) -> bool:
+        from neuro_lightning.sweeps.storage import quiet
+
+        study = self._opened
+        with quiet():
+            trial = study.get_trials(deepcopy=False)[self.trial]
+            if epoch not in trial.intermediate_values:
+                study._storage.set_trial_intermediate_value(trial._trial_id, epoch, score)
+                trial = study.get_trials(deepcopy=False)[self.trial]
+            return study.pruner.prune(study, trial)
+
+    def _guarded(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """A training of hours is not lost because a database is away for a minute."""
+        try:
+            return act(*arguments)
+        except Exception as error:
+            log.warning(f"the study {self.study} cannot be reached, the trial goes on without it: {error}")
+            return None

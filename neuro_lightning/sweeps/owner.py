@@ -1,0 +1,83 @@
+"""Who runs which trial, and whether they still live: processes that share a sweep's folder tell it by file locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+FOLDER = ".search"
+TAKEN = (errno.EACCES, errno.EAGAIN)  # what the system says of a lock that another process holds
+
+
+class Owner:
+    """A search's process, known by a file in the sweep's folder that it keeps locked.
+
+    The system lets go of the lock when the process ends, however it ends, also on network file systems and between
+    containers, where a process number would mean nothing. File systems that know no locks are answered by host and
+    process number.
+
+    Args:
+        folder: the sweep's.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder) / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.name = uuid.uuid4().hex[:12]
+        self._file = open(self.folder / self.name, "w")  # noqa: SIM115  kept open: closing it would give it up
+        self._file.write(f"{socket.gethostname()} {os.getpid()}\n")
+        self._file.flush()
+        _lock(self._file, wait=False)
+
+    def close(self) -> None:
+        """Say that this process runs no trials any more."""
+        self._file.close()
+
+    def gone(self, name: str | None) -> bool:
+        """Whether a process of this folder's has ended; one of another folder is not ours to judge."""
+        path = self.folder / str(name)
+        if name == self.name or not path.is_file():
+            return False
+        with open(path, "r+") as file:
+            free = _lock(file, wait=False)
+            return _vanished(file.read()) if free is None else free
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No two processes of this folder are in here at a time."""
+        with open(self.folder / "lock", "w") as file:
+            _lock(file, wait=True)
+            yield
+
+
+def _lock(file: IO[str], *, wait: bool) -> bool | None:
+    """Whether the file was free and is now ours; None where the system knows no locks."""
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    except ImportError:  # Windows
+        return None
+    except OSError as error:
+        return False if error.errno in TAKEN else None
+
+
+def _vanished(said: str) -> bool:
+    """Whether the process that said its host and number is no more, as far as this machine can tell."""
+    host, _, number = said.strip().partition(" ")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

@@ -1,0 +1,237 @@
+"""The sweeper that searches: Optuna through Hydra, with studies that are shared, resumed and pruned.
+
+It takes the keys of Hydra's own Optuna sweeper and differs from it in what a long search needs. Its study lies in a
+file, several processes share it and its budget, and one that is killed goes on as if it had not been. A job's folder
+has its trial's number, its ``run.json`` says what the study is told: a job that failed or diverged is a failed trial,
+not a very bad one. Nothing heavy is imported before a search begins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from neuro_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial
+
+    from neuro_lightning.sweeps.space import Space
+    from neuro_lightning.sweeps.trials import Trials
+
+log = logging.getLogger(__name__)
+SAMPLERS = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+HERE = ("data.root", "data.cache_dir", "data.download", "data.eval_batch_size")  # a machine's own, not the data's
+
+
+class Search(Sweeper):
+    """Chooses each trial's settings from the scores of those before it.
+
+    Args:
+        n_trials: of the study in all, whoever runs them.
+        n_jobs: trials that are launched together, in a launcher that runs jobs at once.
+        sampler: Optuna's, ``hydra/sweeper/sampler=...``; without a seed it has the run's.
+        pruner: what stops bad trials early, ``hydra/sweeper/pruner=...``.
+        storage: a file, or the URL of any of Optuna's storages.
+        study_name: of the study in its storage.
+        direction: ``maximize`` or ``minimize``; by default that of the monitored score.
+        params: the space, overrides in Hydra's grammar by key; the command line comes after it.
+        custom_search_space: a function of the config and Optuna's trial that suggests more.
+    """
+
+    def __init__(
+        self,
+        n_trials: int,
+        n_jobs: int,
+        sampler: Any,
+        pruner: Any,
+        storage: str,
+        study_name: str,
+        direction: str | None,
+        params: Mapping[str, Any] | None,
+        custom_search_space: str | None,
+    ) -> None:
+        self.n_trials, self.n_jobs, self.sampler, self.pruner = n_trials, n_jobs, sampler, pruner
+        self.storage, self.study_name, self.direction = str(storage), str(study_name), direction
+        self.params, self.custom_search_space = params, custom_search_space
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's: make the launcher."""
+        from hydra.core.plugins import Plugins
+
+        self.config, self.hydra_context = config, hydra_context
+        self.folder = Path(config.hydra.sweep.dir)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            config=config, hydra_context=hydra_context, task_function=task_function
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Check the space, open the study, and run trials until it has enough."""
+        from neuro_lightning.sweeps.checks import check_jobs, refusals
+        from neuro_lightning.sweeps.owner import Owner
+        from neuro_lightning.sweeps.space import read_space
+
+        with refusals():
+            self._check()
+            space = read_space(self.params, arguments)
+            check_jobs(self.hydra_context.config_loader, self.config, space.corners())
+            study = self._open(space)
+        OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        owner = Owner(self.folder)
+        try:
+            self._run(study, space, owner)
+        finally:
+            owner.close()
+        self._write_best(study)
+
+    def _check(self) -> None:
+        for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"hydra.sweeper.{key}={value}: give a whole number from 1 on")
+        natural = {"max": "maximize", "min": "minimize"}[self.config.mode]
+        if self.direction not in (None, natural):
+            raise ConfigError(
+                f"hydra.sweeper.direction={self.direction} contradicts mode={self.config.mode} of {self.config.monitor}: "
+                f"leave it at null, which is {natural}"
+            )
+
+    def _open(self, space: Space) -> Any:
+        from neuro_lightning.sweeps.study import SeededSampler, open_study
+
+        build = self._builder(space)
+        seed = self.sampler.get("seed")
+        seed = self.config.get("seed") if seed is None else seed
+        if not isinstance(seed, int) or seed < 0:
+            raise ConfigError(
+                f"seed={seed}: the search's randomness needs a whole number, hydra.sweeper.sampler.seed=0"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pruner = self._pruner()
+        of = self._identity(space)
+        return open_study(
+            self.storage,
+            self.study_name,
+            mode=self.config.mode,
+            sampler=SeededSampler(build, seed),
+            pruner=pruner,
+            of=of,
+        )
+
+    def _builder(self, space: Space) -> Callable[[int], BaseSampler]:
+        """What makes the sampler from a seed."""
+        from hydra.errors import HydraException
+        from hydra.utils import instantiate
+
+        from neuro_lightning.sweeps.storage import quiet
+
+        def build(seed: int) -> BaseSampler:
+            with quiet():
+                made = instantiate(self.sampler, seed=seed, _convert_="all", _execution_whitelist_=SAMPLERS)
+                return made(grid_of(space)) if isinstance(self.sampler.get("_partial_"), bool) else made
+
+        try:
+            build(0)
+        except (HydraException, TypeError, ValueError, ImportError) as error:
+            raise ConfigError(f"hydra.sweeper.sampler: {str(error).splitlines()[0]}") from None
+        return build
+
+    def _pruner(self) -> Any:
+        from neuro_lightning.config import instantiate
+
+        return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
+
+    def _identity(self, space: Space) -> dict[str, str]:
+        """What the study is of: those who share it must mean the same."""
+        choices = self.config.hydra.runtime.choices
+        searched = {key.lstrip("+") for key in space.searched}
+        parts = {key: str(choices.get(key)) for key in ("data", "model") if key not in searched}
+        fixed = sorted(word.lstrip("+") for word in space.fixed if word.lstrip("+").startswith("data."))
+        parts |= dict(word.split("=", 1) for word in fixed if word.split("=")[0] not in HERE)
+        return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
+
+    def _run(self, study: Any, space: Space, owner: Any) -> None:
+        from neuro_lightning.sweeps.trials import Trials
+
+        private = self.folder.resolve() in Path(self.storage).resolve().parents
+        trials = Trials(study, space.searched, self.n_trials, owner, private=private, extend=self._extension())
+        while batch := trials.next(self.n_jobs):
+            self._launch(trials, batch, space)
+
+    def _extension(self) -> Callable[[Trial], None] | None:
+        from hydra.utils import get_method
+
+        if not self.custom_search_space:
+            return None
+        function = get_method(self.custom_search_space)
+        return lambda trial: function(self.config, trial)
+
+    def _launch(self, trials: Trials, batch: list[Trial], space: Space) -> None:
+        """Run a batch of trials and tell the study what became of each."""
+        from hydra.core.utils import JobStatus
+
+        from neuro_lightning.records import FILE_NAME, read_record
+        from neuro_lightning.sweeps.trials import folder_number
+
+        first = folder_number(batch[0])
+        jobs = [self._job(trial, space, folder_number(trial), first + i) for i, trial in enumerate(batch)]
+        broken = None
+        for trial, returned in zip(batch, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
+            if returned.status is not JobStatus.COMPLETED:  # no fault of its settings: it is left to a later search
+                broken = broken or returned
+                continue
+            folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+            record = read_record(folder) if (folder / FILE_NAME).is_file() else {"error": "its run.json is missing"}
+            status = trials.tell(trial, record, folder.name)
+            value = (record.get("objective") or {}).get("value")
+            log.info(
+                f"trial {trial.number}: {status}" + ("" if value is None else f", {self.config.monitor} {value:.4g}")
+            )
+        if broken is not None:
+            _ = broken.return_value  # raises what the job raised
+
+    def _job(self, trial: Trial, space: Space, number: int, place: int) -> list[str]:
+        """A trial's overrides; where its place in the batch is not its number, its folder is named for it."""
+        overrides = [*space.overrides(trial.params), f"sweep.trial={trial.number}"]
+        if number != place:
+            name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
+            overrides.append(f"hydra.sweep.subdir='{name.replace('${hydra.job.num}', str(number))}'")
+        return overrides
+
+    def _write_best(self, study: Any) -> None:
+        """Log the best trial, and leave it where Hydra's sweepers leave it."""
+        from optuna.trial import TrialState
+
+        trials = study.get_trials(deepcopy=False)
+        counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
+        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        said = ", ".join(f"{number} {state.name.lower()}" for state, number in counts.items() if number)
+        log.info(f"{self.study_name}: {said}; {len(trials)} trials (hydra.sweeper.n_trials={self.n_trials})")
+        if done:
+            best = study.best_trial
+            found = {"name": "optuna", "best_params": best.params, "best_value": best.value}
+            OmegaConf.save(OmegaConf.create(found), self.folder / "optimization_results.yaml")
+            log.info(f"best: trial {best.number}, {self.config.monitor} {best.value:.4f}")
+
+
+def grid_of(space: Space) -> dict[str, Any]:
+    """The values of every key, for Optuna's grid.
+
+    Raises:
+        ConfigError: a key has an interval, of which a grid knows no values.
+    """
+    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+    values = {}
+    for key, distribution in space.searched.items():
+        try:
+            values[key] = OptunaSweeperImpl._to_grid_sampler_choices(distribution)
+        except ValueError:
+            raise ConfigError(f"{key}={space.written[key]}: a grid takes values, not an interval") from None
+    return values

@@ -1,0 +1,140 @@
+"""The space of a search, from Hydra's own override grammar: what is searched, and what is the same in every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from neuro_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search chooses from.
+
+    Attributes:
+        searched: Optuna's distribution of each key.
+        written: the same as the user wrote it.
+        fixed: overrides that every trial has.
+    """
+
+    searched: dict[str, BaseDistribution]
+    written: dict[str, str]
+    fixed: list[str]
+
+    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+        """A trial's overrides."""
+        return [*self.fixed, *(f"{key}={spoken(value)}" for key, value in values.items())]
+
+    def corners(self) -> list[list[str]]:
+        """Overrides of a few imagined trials in which every choice of every key occurs."""
+        from optuna.distributions import CategoricalDistribution
+
+        first: dict[str, Any] = {}
+        others: list[tuple[str, Any]] = []
+        for key, distribution in self.searched.items():
+            if isinstance(distribution, CategoricalDistribution):
+                first[key] = distribution.choices[0]
+                others += [(key, choice) for choice in distribution.choices[1:]]
+            else:
+                first[key] = distribution.low
+        return [self.overrides(first), *(self.overrides({**first, key: value}) for key, value in others)]
+
+
+def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
+    """The space of ``hydra.sweeper.params`` and of the command line, whose word on a key is the last.
+
+    Args:
+        params: overrides by key.
+        typed: overrides from the command line.
+
+    Raises:
+        ConfigError: nothing is searched, a key is both fixed and searched, or its values make no sense together.
+    """
+    given = _parsed([f"{key}={spoken(value)}" for key, value in (params or {}).items()])
+    wanted = _parsed(typed)
+    repeated = {key for key in wanted if len(wanted[key]) > 1 and any(o.is_sweep_override() for o in wanted[key])}
+    if repeated:
+        both = " and ".join(override.input_line for override in wanted[min(repeated)])
+        raise ConfigError(f"{min(repeated)} is given twice, {both}: search it or fix it")
+    overrides = [o for key, found in {**given, **wanted}.items() for o in found]
+    searched = {_name(o): o for o in overrides if o.is_sweep_override()}
+    space = Space(
+        searched={key: _distribution(override) for key, override in searched.items()},
+        written={key: override.input_line.split("=", 1)[1] for key, override in searched.items()},
+        fixed=[override.input_line for override in overrides if not override.is_sweep_override()],
+    )
+    if not space.searched:
+        raise ConfigError(
+            "there is nothing to search: choose a space (sweep=ndt_bayes), or give some keys one, as in "
+            "'model.optimizer.lr=tag(log,interval(1e-4,1e-2))' or 'model.layers=choice(1,2,3)'"
+        )
+    return space
+
+
+def spoken(value: Any) -> str:
+    """A value as an override has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parsed(words: Sequence[str]) -> dict[str, list[Any]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found: dict[str, list[Any]] = {}
+    for word in words:
+        try:
+            [override] = OverridesParser.create().parse_overrides([word])
+        except HydraException as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ConfigError(f"{word}: {lines[0]}") from None
+        found.setdefault(_name(override).lstrip("+~"), []).append(override)
+    return found
+
+
+def _name(override: Any) -> str:
+    return override.get_key_element()
+
+
+def _distribution(override: Any) -> BaseDistribution:
+    """Optuna's distribution of an override, by the rules of Hydra's own Optuna sweeper."""
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+    from optuna.distributions import CategoricalDistribution
+
+    line = override.input_line
+    try:
+        distribution = create_optuna_distribution_from_override(override)
+    except AssertionError:
+        raise ConfigError(f"{line}: a search chooses between numbers, words, true, false and null") from None
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"{line}: {_plain(error)}") from None
+    if isinstance(distribution, CategoricalDistribution):
+        kinds = {_kind(choice) for choice in distribution.choices} - {"null"}
+        if not distribution.choices:
+            raise ConfigError(f"{line}: no value to choose from")
+        if len(kinds) > 1:
+            raise ConfigError(f"{line}: {' and '.join(sorted(kinds))} among the choices of one key; give one kind")
+    return distribution
+
+
+def _plain(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "log" in text and "low" in text:
+        return "a logarithmic interval begins above 0"
+    if "low" in text and "high" in text:
+        return "an interval's first number is the smaller one"
+    return text
+
+
+def _kind(value: Any) -> str:
+    if value is None or value == "null":
+        return "null"
+    if isinstance(value, bool) or value in ("true", "false"):
+        return "true or false"
+    return "numbers" if isinstance(value, int | float) else "words"

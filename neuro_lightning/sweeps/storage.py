@@ -1,0 +1,100 @@
+"""Where a search keeps its study: a file by default, or any of Optuna's storages by URL."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuro_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+def open_storage(where: str) -> BaseStorage:
+    """A storage that several processes may have open at once.
+
+    Args:
+        where: a path, of a journal that is made when it is not there and may lie on a network file system; or a URL
+            such as ``sqlite:///study.db``, ``postgresql://...`` or ``redis://...``.
+
+    Raises:
+        ConfigError: it cannot be reached, or is none.
+    """
+    with quiet():
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+
+        try:
+            if where.startswith("redis"):
+                return JournalStorage(JournalRedisBackend(where))
+            if "://" in where:
+                return optuna.storages.get_storage(where)
+            path = Path(where).resolve()  # the lock beside it is a link, which knows no other folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mend(path)
+            return JournalStorage(JournalFileBackend(str(path)))
+        except ImportError as error:
+            raise ConfigError(
+                f"hydra.sweeper.storage={shown(where)} needs a package: pip install {error.name}"
+            ) from None
+        except Exception as error:
+            raise ConfigError(f"hydra.sweeper.storage={shown(where)} cannot be opened: {first_line(error)}") from None
+
+
+def mend(path: Path) -> None:
+    """Cut off the last line of a journal if a process was killed while it wrote it: the next would be glued to it."""
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    if not path.is_file() or _ends_well(path):
+        return
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        if not _ends_well(path):
+            with open(path, "rb+") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _ends_well(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def shown(where: str) -> str:
+    """A storage's address without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", where)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without passwords."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shown(lines[0]) if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's remarks on what is new in it, and its log of every trial, which is ours to show."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", module="optuna")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

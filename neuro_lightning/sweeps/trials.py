@@ -1,0 +1,125 @@
+"""The trials of a study that this process runs: those left behind by one that died, those that failed, new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from neuro_lightning.sweeps.owner import Owner
+from neuro_lightning.sweeps.storage import quiet
+
+STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all else has failed
+RETRY_OF = "retry_of"
+
+
+class Trials:
+    """Gives out trials until the study has as many as it is to have.
+
+    Args:
+        study: shared with other processes, maybe.
+        searched: each key's distribution.
+        n_trials: of the study, whoever runs them; those tried again count once.
+        owner: this process.
+        private: whether the study belongs to the owner's folder alone.
+        extend: suggests more for a trial; None adds nothing.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        searched: Mapping[str, BaseDistribution],
+        n_trials: int,
+        owner: Owner,
+        *,
+        private: bool = True,
+        extend: Callable[[Trial], None] | None = None,
+    ) -> None:
+        self.study, self.searched, self.n_trials = study, searched, n_trials
+        self.owner, self.private, self.extend = owner, private, extend
+        self._failed = [trial.number for trial in self._all() if self._may_retry(trial)]
+
+    def next(self, most: int) -> list[Trial]:
+        """At most so many trials to run now; none when there is nothing left to do."""
+        with self.owner.alone(), quiet():
+            found = self._abandoned()[:most]
+            while len(found) < most and self._failed:
+                found += self._again(self._failed.pop(0))
+            while len(found) < most and self._taken() < self.n_trials:
+                found.append(self.study.ask())
+            for trial in found:
+                trial.set_user_attr("owner", self.owner.name)
+                self._fill(trial)
+            return found
+
+    def tell(self, trial: Trial, record: Mapping[str, Any], job: str) -> str:
+        """Tell the study what became of a trial; how it was judged.
+
+        Args:
+            trial: one that was given out.
+            record: its job's ``run.json``.
+            job: the name of the job's folder.
+        """
+        status, value = record.get("status"), (record.get("objective") or {}).get("value")
+        state = STATES.get(str(status), TrialState.FAIL)
+        if state is TrialState.COMPLETE and value is None:
+            state, status = TrialState.FAIL, "diverged"
+        trial.set_user_attr("job", job)
+        trial.set_user_attr("status", status)
+        if record.get("error"):
+            trial.set_user_attr("error", str(record["error"]).strip().splitlines()[0])
+        with quiet():
+            values = {"values": value} if state is TrialState.COMPLETE else {}
+            self.study.tell(trial, state=state, skip_if_finished=True, **values)
+        return str(status)
+
+    def _all(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _taken(self) -> int:
+        return sum(RETRY_OF not in trial.user_attrs for trial in self._all())
+
+    def _abandoned(self) -> list[Trial]:
+        """Trials whose process is gone."""
+        running = [trial for trial in self._all() if trial.state is TrialState.RUNNING]
+        return [Trial(self.study, trial._trial_id) for trial in running if self._is_left(trial.user_attrs.get("owner"))]
+
+    def _is_left(self, owner: str | None) -> bool:
+        if owner is None:  # it died between its birth and this note, for nobody else is in here now
+            return self.private
+        return self.owner.gone(owner)
+
+    def _may_retry(self, trial: FrozenTrial) -> bool:
+        said = trial.user_attrs
+        known = self.owner.gone(said.get("owner"))
+        return trial.state is TrialState.FAIL and known and said.get("status") == "failed" and RETRY_OF not in said
+
+    def _again(self, number: int) -> list[Trial]:
+        """The trial that tries a failed one's settings once more; none if somebody has."""
+        if any(trial.user_attrs.get(RETRY_OF) == number for trial in self._all()):
+            return []
+        failed = self._all()[number]
+        attributes = {RETRY_OF: number, "owner": self.owner.name}
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=failed.params, distributions=failed.distributions,
+                user_attrs=attributes,
+            )
+        )  # fmt: skip
+        [added] = [trial for trial in self._all() if trial.user_attrs.get(RETRY_OF) == number]
+        return [Trial(self.study, added._trial_id)]
+
+    def _fill(self, trial: Trial) -> None:
+        for key, distribution in self.searched.items():
+            trial._suggest(key, distribution)
+        if self.extend is not None:
+            self.extend(trial)
+
+
+def folder_number(trial: Trial) -> int:
+    """The number of a trial's job: its own, or that of the failed one that it tries again."""
+    return trial.user_attrs.get(RETRY_OF, trial.number)
