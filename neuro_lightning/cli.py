@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -26,6 +27,7 @@ CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_
 
 
 SWEEPERS = ("grid.Grid", "search.Search", "tune.Tune", "mutations.Mutations")  # in neuro_lightning.sweeps
+LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
 HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
@@ -46,12 +48,12 @@ def train() -> None:
 
 
 def _register_sweepers() -> None:
-    """Make the sweepers known to Hydra, which builds no others."""
+    """Make the sweepers and launchers known to Hydra, which builds no others."""
     from importlib import import_module
 
     from hydra.core.plugins import Plugins
 
-    for name in SWEEPERS:
+    for name in (*SWEEPERS, *LAUNCHERS):
         module, _, cls = name.rpartition(".")
         try:
             Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
@@ -117,6 +119,8 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
         print(error, file=sys.stderr)
         sys.exit(130)  # also out of a sweep
     except Exception as error:
+        if full := _full_disk(error):
+            sys.exit(f"error: {full}")  # out of a sweep, too: every other job would meet the same
         if not sweep and not isinstance(error, NeuroError):
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -127,3 +131,14 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
             sys.exit(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
         return worst
+
+
+def _full_disk(error: BaseException | None) -> str:
+    """One line, if a full disk is behind an error; else nothing."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({error.filename} could not be written)" if error.filename else ""
+            sweep = f"-m sweep.resume={HydraConfig.get().sweep.dir}" if _in_sweep() else "resume=FOLDER"
+            return f"the disk is full{where}: make room, then go on with: python train.py {sweep}"
+        error = error.__cause__ or error.__context__
+    return ""

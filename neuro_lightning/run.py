@@ -66,7 +66,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     """
     config = to_plain(cfg)
     output = Path(config["paths"]["output_dir"])
-    with job_environment(), recorded(output, config, overrides) as record:
+    with job_environment(), recorded(output, config, overrides, group) as record:
         check_config(cfg, known=TRAIN_KEYS)
         if not isinstance(cfg.seed, int):
             raise ConfigError(f"seed={cfg.seed}: give a whole number")
@@ -107,7 +107,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
 
 
 @contextmanager
-def recorded(output: Path, config: dict[str, Any], overrides: Sequence[str]) -> Iterator[RunRecord]:
+def recorded(
+    output: Path, config: dict[str, Any], overrides: Sequence[str], group: str | None = None
+) -> Iterator[RunRecord]:
     """``run.json`` from the first moment; an error is noted in it and passed on."""
     output.mkdir(parents=True, exist_ok=True)
     record = RunRecord(output, resumed=config["resume"] is not None)
@@ -117,6 +119,8 @@ def recorded(output: Path, config: dict[str, Any], overrides: Sequence[str]) -> 
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
         record.interrupt()
         hint = f"go on with: python train.py resume={relative(output)}" if any(output.rglob("last.ckpt")) else ""
+        if group is not None:
+            hint = f"go on with: python train.py -m sweep.resume={relative(output.parent)}"
         raise Interrupted(f"interrupted. {hint}".rstrip()) from error
     except NeuroError as error:
         if config["resume"] is None:

@@ -107,6 +107,19 @@ def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
     assert "error: " in both.stderr and "model=smoothing" in both.stderr, "the job that cannot be is named"
 
 
+@pytest.mark.slow
+def test_a_full_disk_ends_the_sweep_with_one_line(tmp_path):
+    """Every other job would meet the same; what is done is kept."""
+    full = "+callbacks.full={_target_:tiny.FullDisk}"
+    done = command(tmp_path, "-m", *TINY, full, "seed=0,1", "hydra.sweep.dir=s")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: the disk is full (last.ckpt could not be written): make room" in done.stderr
+    assert "go on with: python train.py -m sweep.resume=s" in done.stderr
+    assert [path.name for path in (tmp_path / "s").glob("*_tiny_gru")] == ["0_tiny_gru"]
+    later = command(tmp_path, "-m", "sweep.resume=s", "+callbacks.full=null")
+    assert later.returncode == 1 and "holds a job that is not of this sweep" in later.stderr
+
+
 # ---- what becomes of a job
 
 
