@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, with_link
-from neuro_lightning.errors import ConfigError
-from neuro_lightning.functional.smoothing import gaussian_weights
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -64,8 +63,6 @@ class GRUNet(nn.Module):
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
         self.smoothed = tuple(smoothed)
-        if not all(sd > 0 for sd in self.smoothed):
-            raise ConfigError("model.smoothed_ms: kernels have a standard deviation above 0 ms")
         self.input_dropout = Dropout(at_input)
         width = n_in * (1 + len(self.smoothed))
         self.projection = nn.Linear(width, projection) if projection else nn.Identity()
@@ -96,12 +93,8 @@ class GRUNet(nn.Module):
 
     def _with_smoothed(self, steps: Tensor, n_bins: int) -> Tensor:
         """Steps (B, S, N_in) beside their smoothed copies, which lean on the observed bins alone."""
-        total, observed = steps.shape[1], -(-n_bins // self.stride)
-        copies = []
-        for sd in self.smoothed:
-            weights = gaussian_weights(total, observed, sd, causal=self.causal).to(steps)
-            copies.append(weights @ steps[:, :observed])
-        return torch.cat([steps, *copies], 2) if copies else steps
+        observed = -(-n_bins // self.stride)
+        return torch.cat([steps, *smoothed_copies(steps, observed, self.smoothed, causal=self.causal)], dim=2)
 
 
 class GRU(PopulationModule):
@@ -154,7 +147,7 @@ class GRU(PopulationModule):
             layers=layers,
             bidirectional=bidirectional,
             stride=stride,
-            smoothed=[sd / (stride * spec.bin_ms) for sd in smoothed_ms],
+            smoothed=kernels_in_steps(smoothed_ms, stride * spec.bin_ms),
             projection=projection,
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,

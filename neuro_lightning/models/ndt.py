@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import (
@@ -19,11 +19,10 @@ from neuro_lightning.nn.attention import (
     context_mask,
     steps_of_context,
 )
-from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import suit
-from neuro_lightning.nn.mean_rates import begin_at
-from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
-from neuro_lightning.nn.windows import in_windows
+from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
+from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
+from neuro_lightning.nn.steps import bins_in_step, to_steps
 
 POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
 
@@ -46,11 +45,10 @@ class CountEmbedding(nn.Module):
         return self.table(counts.long().clamp(0, self.table.num_embeddings - 1)).flatten(2)
 
 
-class NDTNet(nn.Module):
+class NDTNet(StepTransformer):
     """Counts of the held-in neurons in steps -> embedding, positions -> encoder layers -> log-rates of all neurons.
 
-    The forward bins enter as zeros. A step may hold several bins, as in ``GRUNet``. Of traces the readout gives the
-    expected values themselves, and sequences longer than ``n_bins`` are read window by window.
+    The forward bins enter as zeros. A step may hold several bins, as in ``GRUNet``; see :class:`StepTransformer`.
 
     Args:
         n_in: held-in neurons.
@@ -64,14 +62,18 @@ class NDTNet(nn.Module):
         feedforward: units of the layers' hidden dense layer.
         context: steps that a step sees (ahead, back), None without limit; 0 ahead makes the network causal: bin t
             depends on bins up to t only.
+        reach: steps over which the attention of the first and of the last head begins to fade, see
+            :class:`RelativeBias`; None has no such bias.
         positions: ``learned`` or ``sinusoidal``.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
+        smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
         count_width: width of an embedding of each count; 0 takes counts as they are.
         max_count: of that embedding.
         linear_embedder: a linear map to the width; without it channels are neurons, and those left over are zero.
         stride: bins in a step.
         dropout: after the embedding, in the encoder layers, before the readout.
+        attention_dropout: of attention weights, where it is another than that of the layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
         kind: ``spikes`` or ``traces``.
 
@@ -91,59 +93,67 @@ class NDTNet(nn.Module):
         heads: int = 2,
         feedforward: int = 128,
         context: tuple[int | None, int | None] = (None, None),
+        reach: tuple[float, float] | None = None,
         positions: str = "learned",
         pre_norm: bool = True,
         scaled_init: bool = True,
+        smoothed: Sequence[float] = (),
         count_width: int = 0,
         max_count: int = 8,
         linear_embedder: bool = True,
         stride: int = 1,
         dropout: Sequence[float] = (0.0, 0.0, 0.0),
+        attention_dropout: float | None = None,
         mean_rates: Sequence[float] = (),
         kind: str = "spikes",
     ) -> None:
-        super().__init__()
         if positions not in POSITIONS:
             raise ConfigError(f"model.positions={positions}: there are {', '.join(POSITIONS)}")
-        channels, per_neuron = n_in * max(1, count_width), max(1, count_width)
+        per_neuron = max(1, count_width)
+        channels = n_in * (per_neuron + len(smoothed))
         width = width or -(-n_neurons * per_neuron // heads) * heads
         if not linear_embedder and width < channels:
             raise ConfigError(f"model.width={width} holds no {channels} channels without model.linear_embedder")
-        self.n_bins, self.n_forward, self.stride, self.kind = n_bins, n_forward, stride, kind
-        self.causal, self.width = context[0] == 0, width
         at_embedding, inside, at_readout = dropout
+        super().__init__(
+            n_neurons,
+            n_bins,
+            n_forward,
+            width=width,
+            stride=stride,
+            causal=context[0] == 0,
+            dropout=(at_embedding, at_readout),
+            mean_rates=mean_rates,
+            kind=kind,
+        )
+        self.smoothed = tuple(smoothed)
         self.embedding = CountEmbedding(max_count, count_width) if count_width else nn.Identity()
         self.embedder = nn.Linear(channels, width) if linear_embedder else nn.ZeroPad1d((0, width - channels))
         steps = -(-(n_bins + n_forward) // stride)
         self.positions = POSITIONS[positions](steps, width)
         self.register_buffer("allowed", context_mask(steps, *context), persistent=False)
-        scale = 0.67 * layers**-0.25 if scaled_init else None
         self.layers = nn.ModuleList(
-            EncoderLayer(width, heads, feedforward, inside, pre_norm=pre_norm, init_scale=scale) for _ in range(layers)
+            EncoderLayer(
+                width,
+                heads,
+                feedforward,
+                inside,
+                pre_norm=pre_norm,
+                init_scale=0.67 * layers**-0.25 if scaled_init else None,
+                bias=bias_of(reach, heads, steps),
+                attention_dropout=attention_dropout,
+            )
+            for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
-        self.embedding_dropout, self.readout_dropout = Dropout(at_embedding), Dropout(at_readout)
-        self.readout = nn.Linear(width, n_neurons)
-        nn.init.uniform_(self.readout.weight, -0.01, 0.01)
-        nn.init.zeros_(self.readout.bias)
-        begin_at(self.readout, mean_rates, log=kind == "spikes")
+        if not pre_norm:
+            self.norm = nn.Identity()
 
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
-        if inputs.shape[1] > self.n_bins and not self.n_forward:
-            return in_windows(self, inputs, self.n_bins)
-        n_total = inputs.shape[1] + self.n_forward
-        latents = self._encode(to_steps(inputs, n_total, self.stride))
-        values = F.linear(self.readout_dropout(latents), self.readout.weight)
-        values = to_bins(values, n_total, self.stride, causal=self.causal)
-        output = with_link(values + self.readout.bias, self.kind)  # also of the bins that no step precedes
-        if self.training:
-            return output
-        return {**output, "latents": to_bins(latents, n_total, self.stride, causal=self.causal)}
-
-    def _encode(self, steps: Tensor) -> Tensor:
-        """(B, S, N_in) -> (B, S, width)."""
-        x = self.embedder(self.embedding(steps)) * math.sqrt(self.width)
+    def encode(self, inputs: Tensor) -> Tensor:
+        """(B, T, N_in) -> (B, S, width)."""
+        steps = to_steps(inputs, inputs.shape[1] + self.n_forward, self.stride)
+        observed = -(-inputs.shape[1] // self.stride)
+        copies = smoothed_copies(steps, observed, self.smoothed, causal=self.causal)
+        x = self.embedder(torch.cat([self.embedding(steps), *copies], dim=2)) * math.sqrt(self.width)
         x = self.embedding_dropout(self.positions(x))
         allowed = None if self.allowed is None else self.allowed[: x.shape[1], : x.shape[1]]
         for layer in self.layers:
@@ -167,6 +177,9 @@ class NDT(PopulationModule):
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
         context_forward_ms: how far ahead a step sees, rounded up to steps; None without limit, 0 is causal.
         context_backward_ms: how far back.
+        reach_ms: how far the attention of the first and of the last head reaches before training, those between
+            log-spaced: a learned bias of each head and distance begins there. None has no such bias, as published.
+        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
         positions: ``learned`` or ``sinusoidal``.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin small, by the number of layers.
@@ -176,6 +189,7 @@ class NDT(PopulationModule):
         embedding_dropout: dropout after the embedding.
         layer_dropout: dropout in the encoder layers.
         readout_dropout: dropout before the readout.
+        attention_dropout: dropout of attention weights; None is ``layer_dropout``, as published.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``; it masks whole steps.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -206,6 +220,9 @@ class NDT(PopulationModule):
         embedding_dropout: float,
         layer_dropout: float,
         readout_dropout: float,
+        reach_ms: Sequence[float] | None = None,
+        smoothed_ms: Sequence[float] = (),
+        attention_dropout: float | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -222,6 +239,7 @@ class NDT(PopulationModule):
         if heads < 1 or layers < 1:
             raise ConfigError(f"model.heads={heads} and model.layers={layers} must be 1 at least")
         stride = bins_in_step(step_ms, spec.bin_ms)
+        step = stride * spec.bin_ms
         suit(masking, block=stride, kind=spec.kind)
         net = NDTNet(
             spec.n_in,
@@ -232,7 +250,9 @@ class NDT(PopulationModule):
             layers=layers,
             heads=heads,
             feedforward=feedforward,
-            context=steps_of_context(context_forward_ms, context_backward_ms, stride * spec.bin_ms),
+            context=steps_of_context(context_forward_ms, context_backward_ms, step),
+            reach=reach_in_steps(reach_ms, step),
+            smoothed=kernels_in_steps(smoothed_ms, step),
             positions=positions,
             pre_norm=pre_norm,
             scaled_init=scaled_init,
@@ -241,6 +261,7 @@ class NDT(PopulationModule):
             linear_embedder=linear_embedder,
             stride=stride,
             dropout=(embedding_dropout, layer_dropout, readout_dropout),
+            attention_dropout=attention_dropout,
             mean_rates=spec.mean_rates,
             kind=spec.kind,
         )

@@ -6,28 +6,29 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
-from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.masking import RandomMasking, suit
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
-from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
-from neuro_lightning.nn.windows import in_windows
+from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
+from neuro_lightning.nn.steps import bins_in_step, to_steps
 
 
-class STNDTNet(nn.Module):
+class STNDTNet(StepTransformer):
     """Counts of the held-in neurons in steps -> spatiotemporal layers -> log-rates of all neurons.
 
-    There are as many channels as neurons, and a few more where the heads do not divide them: held-out ones enter as
-    zeros, as the forward bins do. In the first layer channels attend to each other by the embedded time courses of
-    their neurons, in later ones by their own. Of traces the readout gives the expected values themselves.
+    There are as many channels as neurons, and a few more where the heads do not divide them, unless ``width`` says
+    another number: held-out neurons enter as zeros, as the forward bins do. In the first layer channels attend to each
+    other by the embedded time courses of their neurons (of the embedding's channels, where there is a width), in later
+    ones by their own. See :class:`StepTransformer`.
 
     Time courses have a fixed length. Shorter sequences are filled up with zeros; longer ones, of traces, are read
     window by window.
@@ -37,17 +38,25 @@ class STNDTNet(nn.Module):
         n_neurons: all neurons N.
         n_bins: observed bins T.
         n_forward: forward bins F.
+        width: channels D; None is one for each neuron.
         layers: spatiotemporal layers.
         heads: of both attentions.
         feedforward: units of the layers' hidden dense layers.
         context: steps that a step sees (ahead, back), None without limit; neurons attend by whole trials.
+        reach: steps over which the attention over time of the first and of the last head begins to fade, see
+            :class:`RelativeBias`; None has no such bias.
         scaled_init: let the temporal blocks' weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
+        smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
         stride: bins in a step.
         dropout: after the embedding, in the layers, before the readout.
+        attention_dropout: of attention weights over time, where it is another than that of the layers.
         views: draws views of a batch in training, (B, T, N_in) -> (view, mask); None leaves the contrastive term out.
         temperature: of that term.
         mean_rates: (N,) spikes per bin; the readout starts there.
         kind: ``spikes`` or ``traces``.
+
+    Raises:
+        ConfigError: the heads do not divide the width.
     """
 
     def __init__(
@@ -57,64 +66,59 @@ class STNDTNet(nn.Module):
         n_bins: int,
         n_forward: int,
         *,
+        width: int | None = None,
         layers: int = 4,
         heads: int = 2,
         feedforward: int = 128,
         context: tuple[int | None, int | None] = (None, None),
+        reach: tuple[float, float] | None = None,
         scaled_init: bool = True,
+        smoothed: Sequence[float] = (),
         stride: int = 1,
         dropout: Sequence[float] = (0.0, 0.0, 0.0),
+        attention_dropout: float | None = None,
         views: nn.Module | None = None,
         temperature: float = 0.07,
         mean_rates: Sequence[float] = (),
         kind: str = "spikes",
     ) -> None:
-        super().__init__()
-        width, steps = -(-n_neurons // heads) * heads, -(-(n_bins + n_forward) // stride)
-        self.n_bins, self.n_forward, self.stride, self.kind = n_bins, n_forward, stride, kind
-        self.width, self.views, self.temperature = width, views, temperature
-        self.embedder, self.course_embedder = nn.Linear(n_in, width), nn.Linear(steps, steps)
-        self.positions, self.course_positions = SinusoidalPositions(steps, width), SinusoidalPositions(width, steps)
-        self.register_buffer("allowed", context_mask(steps, *context), persistent=False)
         at_embedding, inside, at_readout = dropout
-        scale = 0.67 * layers**-0.25 if scaled_init else None
+        super().__init__(
+            n_neurons,
+            n_bins,
+            n_forward,
+            width=width or -(-n_neurons // heads) * heads,
+            stride=stride,
+            causal=False,
+            dropout=(at_embedding, at_readout),
+            mean_rates=mean_rates,
+            kind=kind,
+        )
+        steps = -(-(n_bins + n_forward) // stride)
+        self.channels_are_neurons, self.smoothed = width is None, tuple(smoothed)
+        self.views, self.temperature = views, temperature
+        self.embedder = nn.Linear(n_in * (1 + len(smoothed)), self.width)
+        self.course_embedder = nn.Linear(steps, steps)
+        self.positions = SinusoidalPositions(steps, self.width)
+        self.course_positions = SinusoidalPositions(self.width, steps)
+        self.register_buffer("allowed", context_mask(steps, *context), persistent=False)
         self.layers = nn.ModuleList(
-            SpatiotemporalLayer(width, steps, heads, feedforward, inside, init_scale=scale) for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.embedding_dropout, self.readout_dropout = Dropout(at_embedding), Dropout(at_readout)
-        self.readout = nn.Linear(width, n_neurons)
-        nn.init.uniform_(self.readout.weight, -0.01, 0.01)
-        nn.init.zeros_(self.readout.bias)
-        begin_at(self.readout, mean_rates, log=kind == "spikes")
-
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
-        if inputs.shape[1] > self.n_bins and not self.n_forward:
-            return in_windows(self, inputs, self.n_bins)
-        n_total = inputs.shape[1] + self.n_forward
-        latents = self._encode(*self._embed(inputs))
-        values = F.linear(self.readout_dropout(latents), self.readout.weight)
-        values, latents = (to_bins(x, self._n_total, self.stride)[:, :n_total] for x in (values, latents))
-        output = with_link(values + self.readout.bias, self.kind)
-        if not self.training:
-            return {**output, "latents": latents}
-        return output if self.views is None else {**output, "losses": {"contrast": self._contrast(inputs)}}
-
-    @property
-    def _n_total(self) -> int:
-        return self.n_bins + self.n_forward
-
-    def _embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
-        steps = to_steps(inputs, self._n_total, self.stride)
-        courses = F.pad(steps, (0, self.width - steps.shape[2])).mT
-        return (
-            self.embedder(steps) * math.sqrt(self.width),
-            self.course_embedder(courses) * math.sqrt(courses.shape[2]),
+            SpatiotemporalLayer(
+                self.width,
+                steps,
+                heads,
+                feedforward,
+                inside,
+                init_scale=0.67 * layers**-0.25 if scaled_init else None,
+                bias=bias_of(reach, heads, steps),
+                attention_dropout=attention_dropout,
+            )
+            for _ in range(layers)
         )
 
-    def _encode(self, x: Tensor, courses: Tensor) -> Tensor:
+    def encode(self, inputs: Tensor) -> Tensor:
+        """(B, T, N_in) -> (B, S, width) with S for all T + F bins, however short the inputs are."""
+        x, courses = self._embed(inputs)
         x, courses = (
             self.embedding_dropout(at(y)) for at, y in ((self.positions, x), (self.course_positions, courses))
         )
@@ -123,10 +127,21 @@ class STNDTNet(nn.Module):
             courses = x.mT
         return self.norm(x)
 
-    def _contrast(self, inputs: Tensor) -> Tensor:
+    def _embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
+        steps = to_steps(inputs, self.n_bins + self.n_forward, self.stride)
+        copies = smoothed_copies(steps, -(-inputs.shape[1] // self.stride), self.smoothed, causal=False)
+        x = self.embedder(torch.cat([steps, *copies], dim=2))
+        courses = F.pad(steps, (0, self.width - steps.shape[2])) if self.channels_are_neurons else x
+        return x * math.sqrt(self.width), self.course_embedder(courses.mT) * math.sqrt(steps.shape[1])
+
+    def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
         """How hard two views of the same trial are to match, by their embedded steps and by their time courses."""
+        if self.views is None:
+            return {}
         first, second = (self._embed(self.views(inputs)[0]) for _ in range(2))
-        return sum(info_nce(one, other, self.temperature) for one, other in zip(first, second, strict=True))
+        pairs = zip(first, second, strict=True)
+        return {"contrast": sum(info_nce(one, other, self.temperature) for one, other in pairs)}
 
 
 class STNDT(PopulationModule):
@@ -139,16 +154,22 @@ class STNDT(PopulationModule):
 
     Args:
         spec: what to know of the data.
+        width: channels; None is one for each neuron, as published, rounded up to what the heads divide.
         layers: spatiotemporal layers.
         heads: of both attentions.
         feedforward: units of the layers' hidden dense layers.
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
         context_forward_ms: how far ahead a step sees, rounded up to steps; None without limit.
         context_backward_ms: how far back.
+        reach_ms: how far the attention over time of the first and of the last head reaches before training, those
+            between log-spaced: a learned bias of each head and distance begins there. None has no such bias, as
+            published.
+        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
         scaled_init: let encoder weights begin small, by the number of layers.
         embedding_dropout: dropout after the embedding.
         layer_dropout: dropout in the layers.
         readout_dropout: dropout before the readout.
+        attention_dropout: dropout of attention weights over time; None is ``layer_dropout``, as published.
         contrast: weight of the contrastive term; 0 leaves it out.
         contrast_ratio: share of the counts that a view hides or replaces.
         temperature: of the contrastive term.
@@ -176,6 +197,10 @@ class STNDT(PopulationModule):
         embedding_dropout: float,
         layer_dropout: float,
         readout_dropout: float,
+        width: int | None = None,
+        reach_ms: Sequence[float] | None = None,
+        smoothed_ms: Sequence[float] = (),
+        attention_dropout: float | None = None,
         contrast: float = 0.0,
         contrast_ratio: float = 0.1,
         temperature: float = 0.07,
@@ -203,13 +228,17 @@ class STNDT(PopulationModule):
             spec.n_neurons,
             spec.n_bins,
             spec.n_forward,
+            width=width,
             layers=layers,
             heads=heads,
             feedforward=feedforward,
             context=steps_of_context(context_forward_ms, context_backward_ms, step),
+            reach=reach_in_steps(reach_ms, step),
+            smoothed=kernels_in_steps(smoothed_ms, step),
             scaled_init=scaled_init,
             stride=stride,
             dropout=(embedding_dropout, layer_dropout, readout_dropout),
+            attention_dropout=attention_dropout,
             views=views,
             temperature=temperature,
             mean_rates=spec.mean_rates,

@@ -21,18 +21,20 @@ class SelfAttention(nn.Module):
         width: channels D of the sequence.
         heads: they share the channels evenly.
         dropout: of the attention weights, in training.
+        bias: what is added to the scores, (L, ``allowed``) -> (heads, L, L); None adds nothing.
 
     Raises:
         ConfigError: the heads do not divide the width.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: nn.Module | None = None) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ConfigError(f"model.heads={heads} does not divide the width, {width}: set model.heads or model.width")
         self.heads, self.dropout = heads, Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.bias = bias
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
@@ -40,27 +42,30 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, L, D); position i sees j where ``allowed`` (L, L) says True at [i, j], None sees all."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = allowed if self.bias is None else self.bias(x.shape[1], allowed).to(q)
         if self.training and self.dropout.p and x.device.type == "cpu":
-            mixed = attend(q, k, v, allowed, self.dropout)
+            mixed = attend(q, k, v, mask, self.dropout)
         else:
             dropout = self.dropout.p if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: nn.Module) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
     """Attention written out, for CPUs, whose fused kernel has no dropout of the weights.
 
     Args:
         q: (B, heads, L, d) queries.
         k: keys.
         v: values.
-        allowed: (L, L) bool, or None for everything.
+        mask: (L, L) bool, what is seen; or scores that are added, (heads, L, L); or None.
         dropout: of the weights.
     """
     scores = q * q.shape[-1] ** -0.5 @ k.mT
-    if allowed is not None:
-        scores = scores + scores.new_zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = scores.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    if mask is not None:
+        scores = scores + mask
     return dropout(scores.softmax(-1)) @ v
 
 
@@ -71,11 +76,13 @@ class EncoderLayer(nn.Module):
         width: channels D.
         heads: of the attention.
         feedforward: units of the hidden dense layer.
-        dropout: of attention weights, of hidden units, and of what joins the residual stream.
+        dropout: of hidden units, of what joins the residual stream, and of attention weights.
         pre_norm: normalise what enters a block; False normalises what leaves it, as the first transformers did.
         activation: ``relu`` or ``gelu``.
         init_scale: weights of the dense layers and of the attention's output begin as Xavier's times this; None
             leaves torch's own. Small values stand in for a warm-up (Huang et al. 2020, "T-Fixup").
+        bias: of the attention, see :class:`SelfAttention`.
+        attention_dropout: of attention weights, where it is another.
 
     Raises:
         ConfigError: the heads do not divide the width, or there is no such activation.
@@ -91,12 +98,14 @@ class EncoderLayer(nn.Module):
         pre_norm: bool = True,
         activation: str = "relu",
         init_scale: float | None = None,
+        bias: nn.Module | None = None,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ConfigError(f"model.activation={activation}: there are {', '.join(ACTIVATIONS)}")
         self.pre_norm = pre_norm
-        self.attention = SelfAttention(width, heads, dropout)
+        self.attention = SelfAttention(width, heads, dropout if attention_dropout is None else attention_dropout, bias)
         self.dense = nn.Sequential(
             nn.Linear(width, feedforward), ACTIVATIONS[activation](), Dropout(dropout), nn.Linear(feedforward, width)
         )

@@ -45,6 +45,8 @@ class SpatiotemporalLayer(nn.Module):
         dropout: see :class:`EncoderLayer`; the weights between channels are not dropped.
         activation: ``relu`` or ``gelu``.
         init_scale: see :class:`EncoderLayer`; of its weights alone, as published.
+        bias: of the attention over time, see :class:`EncoderLayer`.
+        attention_dropout: of the weights over time, where it is another.
     """
 
     def __init__(
@@ -57,9 +59,20 @@ class SpatiotemporalLayer(nn.Module):
         *,
         activation: str = "relu",
         init_scale: float | None = None,
+        bias: nn.Module | None = None,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.temporal = EncoderLayer(width, heads, feedforward, dropout, activation=activation, init_scale=init_scale)
+        self.temporal = EncoderLayer(
+            width,
+            heads,
+            feedforward,
+            dropout,
+            activation=activation,
+            init_scale=init_scale,
+            bias=bias,
+            attention_dropout=attention_dropout,
+        )
         self.spatial = SpatialAttention(n_steps, heads)
         self.dense = nn.Sequential(
             nn.Linear(width, feedforward), ACTIVATIONS[activation](), Dropout(dropout), nn.Linear(feedforward, width)
