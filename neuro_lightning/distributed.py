@@ -9,6 +9,7 @@ processes of a job train the same thing in the same folder, and the environment 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -154,7 +155,49 @@ class JobDDPStrategy(DDPStrategy):
 def write_job(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     """Leave the job's resolved config where the other processes find it."""
     if is_main_process():
-        (folder / JOB_FILE).write_text(json.dumps({"config": config, "overrides": overrides}))
+        _write(folder / JOB_FILE, {"config": config, "overrides": overrides, "launch": _launch()})
+
+
+def together(run: Callable[[], Any], folder: Path) -> Any:
+    """Run a job whose processes something else has started: SLURM starts one for each of its tasks.
+
+    Only the first of them asks what is left to do of the job (is it done, where does it go on from): the others would
+    look at another moment and might find something else. They wait for the config that it trains, or for its end.
+
+    Args:
+        run: the job, which calls :func:`write_job` before it trains.
+        folder: the job's.
+
+    Returns:
+        What ``run`` returns; NaN in the other processes.
+    """
+    if is_main_process():
+        try:
+            return run()
+        finally:
+            if _read(folder / JOB_FILE).get("launch") != _launch():  # nothing was to be trained
+                _write(folder / JOB_FILE, {"launch": _launch(), "over": True})
+    while (job := _read(folder / JOB_FILE)).get("launch") != _launch():
+        time.sleep(0.2)
+    if "over" not in job:
+        _follow(job)
+    return math.nan
+
+
+def _launch() -> str | None:
+    """Tells this attempt at a job from those before it, in all its processes alike."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return job and f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(values))
+    os.replace(part, path)  # nobody reads a half
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 @contextmanager
@@ -199,16 +242,20 @@ def is_main_process() -> bool:
 
 def _child(job: str) -> None:
     """Run a job's config as one of its processes."""
-    from omegaconf import OmegaConf
-
     from neuro_lightning.errors import NeuroError
-    from neuro_lightning.run import train
 
-    content = json.loads(Path(job).read_text())
     try:
-        train(OmegaConf.create(content["config"]), content["overrides"])
+        _follow(_read(Path(job)))
     except NeuroError as error:
         sys.exit(f"error in process {os.environ['LOCAL_RANK']}: {error}")
+
+
+def _follow(job: dict[str, Any]) -> None:
+    from omegaconf import OmegaConf
+
+    from neuro_lightning.run import train
+
+    train(OmegaConf.create(job["config"]), job["overrides"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,295 @@
+"""Where a sweep's jobs run: the presets of ``conf/hydra/launcher``, on the launchers of Hydra's own plugins.
+
+What is added to the plugins: a package that is missing is named with its extra; one GPU for each job; jobs whose
+process was killed go on from their last checkpoint; a SLURM job has as many tasks as the trainer has devices, and all
+of them train what the first one decides. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
+
+RELAUNCHES = 2  # of what is left, after a process was killed
+
+
+@dataclass(frozen=True)
+class Task:
+    """The task function as it runs where a launcher has taken it.
+
+    Attributes:
+        function: Hydra's.
+        folder: from which the command was started; relative paths count from there.
+        places: GPUs for jobs, one place for each process; empty leaves them to the launcher.
+    """
+
+    function: TaskFunction
+    folder: str
+    places: tuple[Slot, ...] = ()
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Run the job."""
+        from hydra.core.hydra_config import HydraConfig
+
+        hydra = HydraConfig.get()
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
+        if self.places:
+            os.environ[VISIBLE] = ",".join(own_slot(self.places, hydra.job.num))
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            from neuro_lightning.distributed import together
+
+            return together(lambda: self.function(cfg), Path(hydra.runtime.output_dir))
+        return self.function(cfg)
+
+
+class _Preset(Launcher):
+    """Hands jobs on to a plugin's launcher."""
+
+    install = ""  # what brings the plugin
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs, and wait for them."""
+        from neuro_lightning.sweeps.checks import refusals
+
+        with refusals():
+            try:
+                return self._launch(job_overrides, initial_job_idx)
+            except KeyboardInterrupt:
+                folder = self.config.hydra.sweep.dir
+                print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}", file=sys.stderr)
+                sys.exit(130)
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        raise NotImplementedError
+
+    def _plugin(self, launcher: str, task: Task, settings: dict[str, Any]) -> Launcher:
+        module, _, cls = launcher.rpartition(".")
+        try:
+            launcher = getattr(import_module(f"hydra_plugins.{module}"), cls)(**settings)
+        except ImportError as error:
+            raise ConfigError(
+                f"hydra/launcher={self._name()} needs a package that is not installed ({error.name or error}): "
+                f"pip install '{self.install}'"
+            ) from None
+        launcher.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
+        return launcher
+
+    def _name(self) -> str:
+        return self.config.hydra.runtime.choices.get("hydra/launcher", type(self).__name__.lower())
+
+    def _task(self, places: tuple[Slot, ...] = ()) -> Task:
+        return Task(self.task_function, self.config.hydra.runtime.cwd, places)
+
+    def _again(self, launch: Callable[[], Sequence[JobReturn]], killed: type[Exception]) -> Sequence[JobReturn]:
+        """Launch, and launch what is left if a process was killed: jobs that are done are not done twice."""
+        for attempt in range(RELAUNCHES + 1):
+            try:
+                return launch()
+            except killed:
+                left = RELAUNCHES - attempt
+                go_on = "its jobs go on from their last checkpoints" if left else "giving up"
+                print(f"a process that ran jobs was killed (out of memory?): {go_on}", file=sys.stderr, flush=True)
+        raise ConfigError(
+            "processes that run jobs are killed again and again: fewer at a time may fit into the memory "
+            f"(hydra.launcher.n_jobs=...); go on with sweep.resume={self.config.hydra.sweep.dir}"
+        )
+
+
+class Processes(_Preset):
+    """Many small jobs side by side on this machine's cores.
+
+    Args:
+        n_jobs: how many at a time; None for as many as the cores allow.
+        threads: cores of each.
+    """
+
+    install = "hydra-joblib-launcher>=1.4.0rc3"
+
+    def __init__(self, n_jobs: int | None = None, threads: int = 1) -> None:
+        self.n_jobs, self.threads = n_jobs, threads
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        return self._run(jobs, first, self.n_jobs or max(1, cores() // self.threads), self.threads)
+
+    def _run(
+        self, jobs: Sequence[Sequence[str]], first: int, at_once: int, threads: int, places: Sequence[Slot] = ()
+    ) -> Sequence[JobReturn]:
+        at_once = min(at_once, len(jobs))
+        settings = {"n_jobs": at_once, "inner_max_num_threads": threads, "backend": "loky", "batch_size": 1}
+        task = self._task(tuple(places))
+        launcher = self._plugin("hydra_joblib_launcher.joblib_launcher.JoblibLauncher", task, settings)
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        return self._again(lambda: launcher.launch(jobs, first), TerminatedWorkerError)
+
+
+class Gpus(Processes):
+    """Each job on a GPU of its own, or as many as its trainer has devices, on this machine.
+
+    Without a GPU the jobs run on the CPU, as with :class:`Processes`.
+
+    Args:
+        gpus: which; None for all that this process may use.
+        jobs_per_gpu: jobs that share one.
+        threads: cores of each job; None shares them out.
+    """
+
+    def __init__(
+        self, gpus: Sequence[int | str] | None = None, jobs_per_gpu: int = 1, threads: int | None = None
+    ) -> None:
+        super().__init__(None, threads or 1)
+        self.gpus, self.jobs_per_gpu, self.shared_out = gpus, jobs_per_gpu, threads is None
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        gpus = visible_gpus() if self.gpus is None else [str(gpu) for gpu in self.gpus]
+        if not gpus:
+            print("hydra/launcher=gpus: torch finds no GPU here: the jobs run on the CPU", file=sys.stderr, flush=True)
+            return super()._launch(jobs, first)
+        each = devices_of(self.config.trainer, len(gpus))
+        places = slots(gpus, each, self.jobs_per_gpu)
+        if not places:
+            raise ConfigError(f"trainer.devices={each}: the machine has {len(gpus)} GPU(s) for hydra/launcher=gpus")
+        threads = max(1, cores() // len(places)) if self.shared_out else self.threads
+        return self._run(jobs, first, len(places), threads, places)
+
+
+class RayCluster(_Preset):
+    """Jobs on Ray: one that this command starts and stops on this machine, or a cluster that runs already.
+
+    The machines of a cluster must see the folder from which the command is started.
+
+    Args:
+        address: of a running cluster, ``host:port`` or ``auto``; None starts a Ray of this command's own.
+        num_cpus: cores of a job.
+        num_gpus: GPUs of a job, also a part of one; None takes what its trainer asks for, and none where this
+            machine has none and the trainer says ``auto``.
+        max_retries: how often a job whose process was killed goes on from its last checkpoint.
+        init: more arguments of ``ray.init``.
+        remote: more arguments of ``ray.remote``.
+    """
+
+    install = "neuro_lightning[ray]"
+
+    def __init__(
+        self, address: str | None = None, num_cpus: float = 1, num_gpus: float | None = None, max_retries: int = 3,
+        init: DictConfig | None = None, remote: DictConfig | None = None,
+    ) -> None:  # fmt: skip
+        self.address, self.num_cpus, self.num_gpus, self.max_retries = address, num_cpus, num_gpus, max_retries
+        self.init, self.remote = init or {}, remote or {}
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        wanted = gpus_wanted(self.config.trainer) if self.num_gpus is None else self.num_gpus
+        init = {"address": self.address, "log_to_driver": True, "logging_level": "warning", **self.init}
+        if self.address is None:
+            init = {"include_dashboard": False, **init}
+        remote = {"num_cpus": self.num_cpus, "num_gpus": wanted, "max_retries": self.max_retries, **self.remote}
+        settings = OmegaConf.create({"init": init, "remote": remote})
+        launcher = self._plugin("hydra_ray_launcher.ray_launcher.RayLauncher", self._task(), {"ray": settings})
+        import ray
+        from ray.exceptions import WorkerCrashedError
+
+        # a worker may live in another folder: the jobs' folders are named from the root
+        folder = Path(self.config.hydra.sweep.dir).resolve()
+        jobs = [[*job, f"hydra.sweep.dir='{folder}'"] for job in jobs]
+        if not ray.is_initialized() and self.address not in (None, "auto", "local"):
+            _reachable(self.address)
+        try:
+            return launcher.launch(jobs, first)
+        except ConnectionError as error:
+            raise ConfigError(f"hydra.launcher.address={self.address}: {' '.join(str(error).split())}") from None
+        except WorkerCrashedError:
+            raise ConfigError(
+                f"a job's process was killed {self.max_retries + 1} times (out of memory?): go on with "
+                f"sweep.resume={self.config.hydra.sweep.dir}"
+            ) from None  # Ray is stopped at the command's end: a search launches many times
+
+
+class Slurm(_Preset):
+    """Each job one of SLURM's, sent from a login node and waited for.
+
+    A job that runs out of time, or is preempted, is queued again and goes on from its last checkpoint.
+
+    Args:
+        gpus_per_node: None takes what the trainer asks for.
+        settings: further arguments of submitit's SLURM launcher; see ``conf/hydra/launcher/slurm.yaml``.
+    """
+
+    install = "neuro_lightning[slurm]"
+
+    def __init__(self, gpus_per_node: int | None = None, **settings: Any) -> None:
+        self.gpus_per_node, self.settings = gpus_per_node, settings
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        trainer = self.config.trainer
+        swept = {word for job in jobs for word in job if word.lstrip("+").startswith(("trainer=", "trainer.devices="))}
+        if len({word.split("=")[0] for word in swept}) < len(swept):
+            raise ConfigError(f"{' and '.join(sorted(swept))}: SLURM gives all jobs of a sweep the same devices")
+        devices = devices_of(trainer)  # a task for each: Lightning takes SLURM's tasks for its processes
+        gpus = self.gpus_per_node if self.gpus_per_node is not None else gpus_wanted(trainer, here=False)
+        settings = {
+            **self.settings, "tasks_per_node": devices, "nodes": trainer.get("num_nodes") or 1,
+            "gpus_per_node": gpus or None,
+        }  # fmt: skip
+        launcher = self._plugin("hydra_submitit_launcher.submitit_launcher.SlurmLauncher", self._task(), settings)
+        try:
+            return launcher.launch(jobs, first)
+        except RuntimeError as error:
+            if "srun" not in str(error):
+                raise
+            raise ConfigError("hydra/launcher=slurm: there is no SLURM here; start it on a login node") from None
+
+
+LAUNCHERS = (Processes, Gpus, RayCluster, Slurm)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus_wanted(trainer: DictConfig, *, here: bool = True) -> int:
+    """GPUs that one machine must have for a job.
+
+    Args:
+        trainer: the config's ``trainer``.
+        here: whether the GPUs of this machine tell what ``accelerator: auto`` means; else it asks for one.
+    """
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and (not here or visible_gpus())):
+        return devices_of(trainer)
+    return 0
+
+
+def _reachable(address: str) -> None:
+    """Ask at once whether anybody listens: Ray would try for minutes.
+
+    Raises:
+        ConfigError: nobody does.
+    """
+    import socket
+
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"hydra.launcher.address={address}: no Ray answers there ({error}); `ray status` on its head node shows it"
+        ) from None
