@@ -1,0 +1,121 @@
+"""What a sweep on Ray Tune has come to, line by line: from it a sweep that was killed goes on.
+
+Ray's own record of an experiment forgets what its schedulers know. Here every result is a line of ``tune.jsonl`` in
+the sweep's folder, written before anything follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.errors import ConfigError
+
+FILE_NAME = "tune.jsonl"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a trial goes on from.
+
+    Attributes:
+        epochs: that it has done.
+        checkpoint: the file, relative to the sweep's folder; None begins anew.
+        grafted: the checkpoint is another trial's: with its weights the trial's own records are kept.
+        own: then the trial's own checkpoint, if there is one.
+    """
+
+    epochs: int = 0
+    checkpoint: str | None = None
+    grafted: bool = False
+    own: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial came to at a milestone.
+
+    Attributes:
+        trial: its number.
+        epochs: that it has done.
+        score: the monitored score, turned so that more is better; minus infinity without one.
+        status: paused, finished, failed, diverged, or pruned where the search stopped it.
+        start: what it would go on from; None if it failed.
+        error: of a trial that failed.
+    """
+
+    trial: int
+    epochs: int
+    score: float
+    status: str
+    start: Start | None = None
+    error: str | None = None
+
+
+class Journal:
+    """The results of a sweep in the order in which they came.
+
+    Args:
+        folder: the sweep's.
+        jobs: the overrides with which each trial begins.
+
+    Raises:
+        ConfigError: the folder holds the journal of another sweep.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+        self.path = folder / FILE_NAME
+        jobs = [list(job) for job in jobs]
+        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
+        read = [value for line in lines if (value := _parsed(line)) is not None]
+        if not read:
+            self.results: list[Result] = []
+            self.path.write_text(json.dumps({"jobs": jobs}) + "\n")
+            return
+        if read[0].get("jobs") != jobs:
+            raise ConfigError(
+                f"{folder} holds another search, of {len(read[0].get('jobs', []))} trials: go on with it by "
+                "sweep.resume=DIR alone, or give this one a folder of its own (hydra.sweep.dir=...)"
+            )
+        self.results = [to_result(values) for values in read[1:]]
+        if lines and not self.path.read_bytes().endswith(b"\n"):  # killed within a line
+            with open(self.path, "ab") as file:
+                file.write(b"\n")
+
+    def write(self, result: Result) -> None:
+        """Add a line, on the disk before this returns."""
+        values = asdict(result) | {"score": result.score if math.isfinite(result.score) else None}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.results.append(result)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def to_result(values: dict[str, Any]) -> Result:
+    """A result from the dictionary that :func:`dataclasses.asdict` made of it, if need be through JSON."""
+    start = values["start"]
+    score = -math.inf if values["score"] is None else values["score"]
+    return replace(Result(**values), score=score, start=None if start is None else Start(**start))
+
+
+def mark_pruned(folder: Path, result: Result) -> None:
+    """Say in a trial's ``run.json`` that the search stopped it."""
+    from neuro_lightning import records
+
+    job = folder / Path(result.start.checkpoint).parts[0]
+    record = records.read_record(job)
+    if record.get("status") == "paused":
+        records.write_json(job / records.FILE_NAME, record | {"status": "pruned"})
