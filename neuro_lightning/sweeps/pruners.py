@@ -53,7 +53,7 @@ def halving(max_epochs: int, *, first: float = 0.1, reduction: int = 3) -> BaseP
 
 
 def hyperband(max_epochs: int, *, first: float = 0.1, reduction: int = 3) -> BasePruner:
-    """Several successive halvings that begin earlier and later (Li et al. 2018), between which trials are shared out."""
+    """Several successive halvings, begun earlier and later, among which trials are shared out (Li et al. 2018)."""
     from optuna.pruners import HyperbandPruner
 
     return HyperbandPruner(

@@ -98,8 +98,8 @@ class Search(Sweeper):
         natural = {"max": "maximize", "min": "minimize"}[self.config.mode]
         if self.direction not in (None, natural):
             raise ConfigError(
-                f"hydra.sweeper.direction={self.direction} contradicts mode={self.config.mode} of {self.config.monitor}: "
-                f"leave it at null, which is {natural}"
+                f"hydra.sweeper.direction={self.direction} contradicts mode={self.config.mode} of "
+                f"{self.config.monitor}: leave it at null, which is {natural}"
             )
 
     def _open(self, space: Space) -> Any:
