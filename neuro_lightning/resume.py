@@ -58,12 +58,15 @@ def _checkpoint(name: str) -> Path:
 def _old_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
+    from neuro_lightning.sweeps.mutations import restore
+
     task, hydra = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "hydra.yaml"
     if not task.is_file():
         raise CheckpointError(
             f"{folder} is not a run's folder: it has no .hydra/overrides.yaml to take the config from"
         )
     words = [word for word in OmegaConf.load(task) if not word.startswith("resume=")]
+    restore(folder, words)
     settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
     # where configs of one's own lie; the rest of Hydra's settings said how the old command was started
     return [*(word for word in settings if word.startswith("hydra.searchpath=")), *words]

@@ -1,15 +1,17 @@
 import copy
 import csv
-import sys
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from runs import TESTS, record
+from omegaconf import OmegaConf
+from runs import ROOT, TESTS, command, record
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps import mutations
-from neuro_lightning.sweeps.mutations import expand, main, multirun_arguments, mutate, read_mutations
+from neuro_lightning.sweeps.mutations import Mutations, expand, mutate
 
 MODEL = {
     "conv": [{"filters": 32, "kernel": 5}, {"filters": 64, "kernel": 5, "batch_norm": True}],
@@ -123,69 +125,101 @@ def test_a_wrong_file_is_named(content, message):
         expand(content, "file.yaml")
 
 
-def test_files_are_found_by_name_and_path(tmp_path):
-    (tmp_path / "mine.yaml").write_text("base: [{}]")
-    assert read_mutations(str(tmp_path / "mine.yaml")) == {"base": [("base", {})]}
-    assert len(read_mutations("uwndc19")) > 20
-    with pytest.raises(ConfigError, match=r"nowhere: no such mutations file; give a path or one of .*uwndc19"):
-        read_mutations("nowhere")
-    (tmp_path / "broken.yaml").write_text("base: [{}")
-    with pytest.raises(ConfigError, match=r"broken.yaml is not YAML"):
-        read_mutations(str(tmp_path / "broken.yaml"))
+def composed(*overrides):
+    """What a sweep's own config is, as Hydra composes it."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        return compose("train", overrides=["sweep=uwndc19_mutations", *overrides], return_hydra_config=True)
+
+
+def jobs_of(config, *arguments, **settings):
+    sweeper = Mutations(**{"mutations": config.hydra.sweeper.mutations, **settings})
+    sweeper.config, sweeper.hydra_context = config, SimpleNamespace(config_loader=None)
+    return sweeper.jobs(arguments)
 
 
 def test_the_winner_and_its_mutations_fit_together():
-    trials = read_mutations("uwndc19")
-    arguments = multirun_arguments(trials, ["model=cnn"], 123)
-    shuffled = arguments[-1].removeprefix("+mutation=").replace("'", "").split(",")
-    assert sorted(shuffled) == sorted(trials) and shuffled != list(trials)
-    assert multirun_arguments(trials, ["model=cnn"], 123) == arguments != multirun_arguments(trials, ["model=cnn"], 1)
+    config = composed()
+    assert config.hydra.sweeper._target_ == "neuro_lightning.sweeps.mutations.Mutations"
+    trials = expand(OmegaConf.to_container(config.hydra.sweeper.mutations))
+    assert len(trials) > 20
+    names = [job[-1] for job in jobs_of(config)]
+    assert sorted(names) == sorted(f"+mutation='{name}'" for name in trials)
+    assert names != [f"+mutation='{name}'" for name in trials]  # in random order, which the seed decides
+    assert names == [job[-1] for job in jobs_of(config)] != [job[-1] for job in jobs_of(config, shuffle=1)]
 
 
-def test_the_base_model_is_that_of_the_overrides():
-    overrides = ["model=cnn", "model.dense=[]", "++model.logits.dropout=0.1", "seed=1,2", "model.output=none"]
-    arguments = multirun_arguments({"a": [("add_dense_layer", {"units": 7})]}, overrides, 0)
+def test_the_base_model_is_that_of_the_command_line():
+    given = ["model.dense=[]", "++model.logits.dropout=0.1", "seed=1,2", "model.output=none"]
+    config = composed(*(word for word in given if not word.startswith("seed")))
+    few = OmegaConf.create({"add_dense_layer": [{"units": 7}]})
     # the layers are in the mutated config: given again they would undo the mutation
-    assert arguments == ["-m", "model=cnn", "seed=1,2", "model.output=none", "+mutation='a'"]
-    node = ConfigStore.instance().load("mutation/a.yaml").node
+    assert jobs_of(config, *given, mutations=few) == [
+        [f"seed={seed}", "model.output=none", "+mutation='add_dense_layer-units=7'"] for seed in (1, 2)
+    ]
+    node = ConfigStore.instance().load("mutation/add_dense_layer-units=7.yaml").node
     assert node.model.dense == [{"units": 7, "dropout": 0, "l2": 0}] and node.model.logits.dropout == 0.1
     with pytest.raises(ConfigError, match="model=cnn,gru: mutations are of one model; give one value"):
-        multirun_arguments({"a": [("base", {})]}, ["model=cnn,gru"], 0)
-    with pytest.raises(ConfigError, match="Could not find 'model/dnn'"):
-        multirun_arguments({"a": [("base", {})]}, ["model=dnn"], 0)
+        jobs_of(config, "model.dense=[],[]", "model=cnn,gru", mutations=few)
+    with pytest.raises(ConfigError, match=r"model.dense=\[\],\[\]: the mutations change these layers; give one value"):
+        jobs_of(config, "model.dense=[],[]", mutations=few)
+    with pytest.raises(ConfigError, match="this one has no conv: model=cnn has"):
+        jobs_of(composed("model=gru", "data=lorenz"), mutations=few)
 
 
-def test_a_mutations_file_becomes_a_sweep(tmp_path, monkeypatch, capsys):
-    (tmp_path / "few.yaml").write_text(
-        "base: [{}]\n"
-        "add_conv_layer: [{filters: 3, kernel: 3, batch_norm: true}]\n"
-        "change_conv_layer: [{layer_id: 0, kernel: 11, padding: valid}]\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mutations"])
-    main(["few.yaml", f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures", "model=cnn",
-          "model.conv=[{filters:4,kernel:3}]", "model.dense=[]", "debug=fast", "seed=0,1"])  # fmt: skip
-    (folder,) = (tmp_path / "multirun").iterdir()
+FEW = """
+# @package _global_
+defaults: [override /hydra/sweeper: mutations, override /model: cnn, override /data: pictures]
+hydra:
+  sweeper:
+    mutations:
+      base: [{}]
+      add_conv_layer: [{filters: 3, kernel: 3, batch_norm: true}]
+      change_conv_layer: [{layer_id: 0, kernel: 11, padding: valid}]
+"""
+NAMES = ["base", "add_conv_layer-filters=3-kernel=3-batch_norm=true",
+         "change_conv_layer-layer_id=0-kernel=11-padding=valid"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "processes"])
+def test_a_list_of_mutations_becomes_a_sweep_that_goes_on(tmp_path, launcher):
+    (tmp_path / "conf" / "sweep").mkdir(parents=True)
+    (tmp_path / "conf" / "sweep" / "few.yaml").write_text(FEW)
+    done = command(
+        tmp_path, "-m", f"hydra.searchpath=[file://{TESTS / 'conf'},file://{tmp_path / 'conf'}]", "sweep=few",
+        f"hydra/launcher={launcher}", "hydra.sweep.dir=here", "trusted=[pictures]", "debug=fast", "seed=0,1",
+        "model.conv=[{filters:4,kernel:3}]", "model.dense=[]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Sweep: 4 of 6 jobs finished" in done.stdout
+    folder = tmp_path / "here"
     with open(folder / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    names = ["base", "add_conv_layer-filters=3-kernel=3-batch_norm=true",
-             "change_conv_layer-layer_id=0-kernel=11-padding=valid"]  # fmt: skip
-    assert sorted((row["mutation"], row["seed"]) for row in rows) == sorted((n, s) for n in names for s in "01")
+    assert sorted((row["mutation"], row["seed"]) for row in rows) == sorted((n, s) for n in NAMES for s in "01")
     convs = {}
     for row in rows:
         saved = record(folder / row["job"])
         convs[row["mutation"]] = [layer["kernel"] for layer in saved["config"]["model"]["conv"]]
-        if row["mutation"] == names[2]:  # 12 x 10 pixels have no room for it
+        if row["mutation"] == NAMES[2]:  # 12 x 10 pixels have no room for it
             assert row["status"] == "failed" and "nothing is left of images of 12 x 10 pixels" in saved["error"]
         else:
             assert row["status"] == "finished" and np.isfinite(float(row["objective"]))
-    assert list(map(convs.get, names)) == [[3], [3, 3], [11]]
-    assert "Sweep: 4 of 6 jobs finished" in capsys.readouterr().out
+    assert list(map(convs.get, NAMES)) == [[3], [3, 3], [11]]
+    if launcher == "basic":
+        go_on(tmp_path, folder, next(row for row in rows if row["mutation"] == NAMES[1]))
 
 
-def test_the_command_lists_trials_and_shows_errors(capsys):
-    main(["uwndc19", "--list", "model=cnn"])
-    assert capsys.readouterr().out.splitlines() == list(read_mutations("uwndc19"))
-    with pytest.raises(SystemExit, match="error: mutations change a model's lists of layers"):
-        main(["uwndc19", "model=gru"])
-    assert mutations.MUTATIONS["base"].__doc__
+def go_on(tmp_path, folder, row):
+    """A job that was lost is done again, with its mutation; another goes on by itself."""
+    before = record(folder / row["job"])
+    shutil.rmtree(folder / row["job"])
+    done = command(tmp_path, "-m", "sweep.resume=here")
+    assert done.returncode == 0, done.stderr
+    again = record(folder / row["job"])
+    assert again["objective"] == before["objective"]
+    assert again["config"]["model"]["conv"] == before["config"]["model"]["conv"]
+    done = command(tmp_path, f"resume=here/{row['job']}", "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    longer = record(folder / row["job"])
+    assert longer["checkpoints"]["epochs"] == 2
+    assert longer["config"]["model"]["conv"] == before["config"]["model"]["conv"]

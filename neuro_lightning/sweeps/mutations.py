@@ -1,8 +1,7 @@
 """The UWNDC19 winner's way to an architecture: change one thing of a good network at a time, and look what helps.
 
-``python -m neuro_lightning.sweeps.mutations uwndc19 model=cnn data=uwndc19 seed=0,1,2`` expands ``conf/mutations/
-uwndc19.yaml`` into an ordinary multirun of ``train.py``: each trial is the model of the overrides with one mutation,
-and ``sweep.csv`` names it in the column ``mutation``. Any other override, launcher or list of values may follow.
+``python train.py -m sweep=uwndc19_mutations seed=0,1,2``: each job is the model of the command line with one mutation
+of the list in ``conf/sweep/uwndc19_mutations.yaml``, and ``sweep.csv`` names it in the column ``mutation``.
 
 Source: repository apls777/kaggle-uw-neural-data-challenge, hp_tuning. There the base config was copied shallowly, so
 that a mutation leaked into the trials after it; the batch normalization of an added layer was lost; and the change of
@@ -11,21 +10,24 @@ the last layer's dropout went to a key that nobody read. Here all three are as t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import inspect
 import itertools
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuro_lightning.errors import ConfigError, NeuroError
+from omegaconf import DictConfig, OmegaConf
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.grid import Grid
 
 Model = dict[str, Any]  # the model's config: lists `conv` and `dense`, a dictionary `logits`
 Step = tuple[str, dict[str, Any]]  # a mutation's name and its arguments
 LAYERS = ("conv", "dense", "logits")
+OWN = tuple(f"model.{key}" for key in LAYERS)
+GROUP = "mutation"
 COMPOSE = "compose"
 MUTATIONS: dict[str, Callable[..., None]] = {}
 
@@ -179,13 +181,13 @@ def step_name(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def expand(mutations: Any, source: str = "mutations") -> dict[str, list[Step]]:
-    """The trials of a mutations file, by name.
+    """The trials of a list of mutations, by name.
 
     Args:
         mutations: mutation -> list of grids, each argument -> value or list of values. The Cartesian product of each
             grid gives its trials, one mutation each. Under ``compose``, a list of such mutations to be applied one
             after the other: the product over all of their grids gives its trials.
-        source: the file, for errors.
+        source: where it stands, for errors.
 
     Returns:
         For each trial its steps; a trial that is listed twice is there once.
@@ -228,102 +230,74 @@ def _grid(name: str, grid: Any, source: str) -> list[Step]:
     return [(name, dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*values)]
 
 
-# ---- the multirun
+# ---- the sweep
 
 
-def read_mutations(name: str) -> dict[str, list[Step]]:
-    """The trials of a mutations file: a path, or the name of one in ``conf/mutations``.
+class Mutations(Grid):
+    """The model of the command line with one mutation in each job.
 
-    Raises:
-        ConfigError: there is none, it is not YAML, or not of the form that :func:`expand` takes.
-    """
-    import yaml
-
-    here = Path(__file__).resolve()
-    folders = [parent / "conf" / "mutations" for parent in (here.parents[2], here.parents[1])]
-    places = [Path(name), *(folder / f"{name}.yaml" for folder in folders)]
-    if (path := next((place for place in places if place.is_file()), None)) is None:
-        known = sorted(file.stem for folder in folders for file in folder.glob("*.yaml"))
-        raise ConfigError(f"{name}: no such mutations file; give a path or one of {', '.join(known)}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return expand(content, str(path))
-
-
-def multirun_arguments(trials: Mapping[str, Sequence[Step]], overrides: Sequence[str], seed: int) -> list[str]:
-    """Register each trial as an option of the config group ``mutation``, and sweep over them.
+    Each mutation becomes an option of the config group ``mutation``, of this process and of those that it hands jobs
+    to; ``sweep.csv`` has it as a column.
 
     Args:
-        trials: from :func:`expand`.
-        overrides: as for ``train.py``.
-        seed: of the order of the trials.
-
-    Returns:
-        The arguments of ``train.py``.
-
-    Raises:
-        ConfigError: the overrides do not give one model, or a mutation cannot be applied to it.
+        mutations: see :func:`expand`.
+        shuffle: seed of the order of the mutations: what a sweep has done when it is stopped is a fair sample.
+        max_batch_size: see :class:`Grid`.
+        params: likewise.
     """
+
+    def __init__(
+        self,
+        mutations: DictConfig,
+        shuffle: int = 123,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.mutations, self.shuffle = mutations, shuffle
+
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of each job.
+
+        Raises:
+            ConfigError: there is not one model, or a mutation cannot be applied to it.
+        """
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        trials = expand(OmegaConf.to_container(self.mutations, resolve=True), "hydra.sweeper.mutations")
+        overrides = OverridesParser.create().parse_overrides(list(arguments))
+        swept = [override for override in overrides if override.is_sweep_override()]
+        if several := next((override for override in swept if override.key_or_group in ("model", "experiment")), None):
+            raise ConfigError(f"{several.input_line}: mutations are of one model; give one value")
+        if several := next((override for override in swept if override.key_or_group.startswith(OWN)), None):
+            raise ConfigError(f"{several.input_line}: the mutations change these layers; give one value")
+        # the layers are in the mutated model: given again they would undo the mutation
+        kept = [override.input_line for override in overrides if not override.key_or_group.startswith(OWN)]
+        model = self.config.model
+        layers = {key: OmegaConf.to_container(model, resolve=True)[key] for key in LAYERS if key in model}
+        names = list(trials)
+        random.Random(self.shuffle).shuffle(names)
+        for name in names:
+            register(name, mutate(layers, trials[name]))
+        quoted = ",".join(f"'{name}'" for name in names)
+        return super().jobs([*kept, f"+{GROUP}={quoted}"])
+
+
+def register(name: str, model: Mapping[str, Any]) -> None:
+    """Make a mutated model an option of the config group ``mutation``."""
     from hydra.core.config_store import ConfigStore
 
-    model, kept = _base_model(overrides)
-    names = list(trials)
-    random.Random(seed).shuffle(names)
-    for name in names:
-        node = {"model": mutate(model, trials[name])}
-        ConfigStore.instance().store(name=name, node=node, group="mutation", package="_global_")
-    choices = ",".join(f"'{name}'" for name in names)
-    return ["-m", *kept, f"+mutation={choices}"]
+    layers = {key: model[key] for key in LAYERS}
+    ConfigStore.instance().store(name=name, node={"model": layers}, group=GROUP, package="_global_")
 
 
-def _base_model(overrides: Sequence[str]) -> tuple[Model, list[str]]:
-    """The model that the overrides describe, and the overrides without those that are in it already."""
-    from hydra import compose, initialize_config_dir, initialize_config_module
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
+def restore(folder: Path, overrides: Sequence[str]) -> None:
+    """Let the mutation of a job that goes on by itself be known again, from the config that it was run with.
 
-    from neuro_lightning.cli import CONF
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        for override in parsed:
-            if override.is_sweep_override() and override.key_or_group.split(".")[0] in ("model", "experiment"):
-                raise ConfigError(f"{override.input_line}: mutations are of one model; give one value")
-        fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
-        in_package = CONF.startswith("pkg://")
-        with initialize_config_module(CONF[6:]) if in_package else initialize_config_dir(CONF):
-            config = compose("train", overrides=fixed)
-    except HydraException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-    own = tuple(f"model.{key}" for key in LAYERS)
-    kept = [override.input_line for override in parsed if not override.key_or_group.startswith(own)]
-    return OmegaConf.to_container(config.model, resolve=True), kept
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the head of this file."""
-    parser = argparse.ArgumentParser(prog="python -m neuro_lightning.sweeps.mutations", description=__doc__)
-    parser.add_argument("file", help="of mutations: a path, or a name in conf/mutations")
-    parser.add_argument("overrides", nargs="*", help="as for train.py, lists of values included")
-    parser.add_argument("--shuffle", type=int, default=123, help="seed of the order of the trials")
-    parser.add_argument("--list", action="store_true", help="print the trials' names and stop")
-    options = parser.parse_intermixed_args(arguments)
-    try:
-        trials = read_mutations(options.file)
-        command = multirun_arguments(trials, options.overrides, options.shuffle)
-    except NeuroError as error:
-        sys.exit(f"error: {error}")
-    if options.list:
-        print("\n".join(trials))
-        return
-    from neuro_lightning import cli
-
-    sys.argv[1:] = command
-    cli.train()
-
-
-if __name__ == "__main__":
-    main()
+    Args:
+        folder: the job's.
+        overrides: the job's.
+    """
+    names = [word.split("=", 1)[1].strip("'") for word in overrides if word.startswith(f"+{GROUP}=")]
+    if names:
+        register(names[-1], OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml").model))
