@@ -13,6 +13,7 @@ from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.ndt import NDTNet
+from neuro_lightning.nn.masking import MODES
 
 N = N_IN + N_OUT
 SPEC = DataSpec("tiny", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=10, mean_rates=(0.3,) * N)
@@ -166,14 +167,29 @@ def test_causality_is_set_in_ms():
     assert torch.equal(model(inputs)["log_rates"][:, :5], model(changed)["log_rates"][:, :5])
 
 
+@pytest.mark.parametrize("experiment", ["ndt_ae", "ndt_ae_area2", "ndt_ae_dmfc", "ndt_ae_small"])
+def test_published_settings_have_none_of_our_additions(experiment):
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[f"experiment={experiment}"])
+    net = instantiate(cfg.model, spec=SPEC).net
+    layer = net.layers[0]
+    assert net.width == N * max(1, cfg.model.count_width) and net.stride == 1 and layer.attention.heads == 2
+    assert net.smoothed == () and layer.attention.bias is None
+    assert layer.attention.dropout.p == layer.dropout.p == cfg.model.layer_dropout
+    assert sum(p.numel() for p in layer.parameters()) == 4 * net.width**2 + 9 * net.width + 2 * net.width * 128 + 128
+
+
 def first_batch():
     return next(iter(Tiny(n_train=37, n_val=11, poison={}, batch_size=37).train_dataloader()))
 
 
-@pytest.mark.parametrize("mode", ["timestep", "neuron", "full", "timestep_only"])
-def test_what_is_scored_was_hidden(mode):
+RANDOM = [[f"model.masking.mode={mode}", "model.masking.ratio=0.5"] for mode in MODES]
+
+
+@pytest.mark.parametrize("words", [*RANDOM, ["masking@model.masking=variable"]])
+def test_what_is_scored_was_hidden(words):
     """No held-in spike reaches the prediction that is scored against it, through the whole training step."""
-    model, batch = ndt(f"model.masking.mode={mode}", "model.step_ms=20", "model.masking.ratio=0.5"), first_batch()
+    model, batch = ndt("model.step_ms=20", *words), first_batch()
     seen = {}
 
     def watch(net, inputs, output):

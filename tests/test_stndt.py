@@ -274,6 +274,8 @@ def test_published_settings_fit_their_recordings(experiment, n_in, n_out, n_bins
     assert model.net.layers[0].spatial.query_key.out_features == 2 * (n_bins + 40)
     assert model.contrast == 0.1 and model.masking.mode == "full" and model.masking.block == 1
     assert len(model.net.layers) == (6 if experiment == "dmfc" else 4)
+    layer = model.net.layers[0].temporal
+    assert model.net.smoothed == () and layer.attention.bias is None and layer.attention.dropout.p == layer.dropout.p
 
 
 @pytest.mark.parametrize("poison", [math.nan, 1e30])
@@ -295,7 +297,13 @@ def test_what_is_scored_was_hidden():
     """No held-in spike reaches the prediction that is scored against it, nor by the way of its views."""
     data = Tiny(n_train=21, n_val=9, poison={}, batch_size=10, eval_batch_size=4)
     batch, seen = next(iter(data.train_dataloader())), {}
-    model = configured(data.spec, "model.contrast=1", "model.masking.rate=0.25", "model.step_ms=null")
+    model = configured(
+        data.spec,
+        "model.contrast=1",
+        "masking@model.masking=coordinated",
+        "model.masking.rate=0.25",
+        "model.step_ms=null",
+    )
     torch.nn.init.normal_(model.net.readout.weight)
 
     def watch(net, inputs, output):
