@@ -13,6 +13,7 @@ from typing import IO
 
 FOLDER = ".search"
 TAKEN = (errno.EACCES, errno.EAGAIN)  # what the system says of a lock that another process holds
+_living: set[str] = set()  # owners in this process
 
 
 class Owner:
@@ -34,15 +35,17 @@ class Owner:
         self._file.write(f"{socket.gethostname()} {os.getpid()}\n")
         self._file.flush()
         _lock(self._file, wait=False)
+        _living.add(self.name)
 
     def close(self) -> None:
         """Say that this process runs no trials any more."""
+        _living.discard(self.name)
         self._file.close()
 
     def gone(self, name: str | None) -> bool:
         """Whether a process of this folder's has ended; one of another folder is not ours to judge."""
         path = self.folder / str(name)
-        if name == self.name or not path.is_file():
+        if name in _living or not path.is_file():  # its own locks a process would not see
             return False
         with open(path, "r+") as file:
             free = _lock(file, wait=False)

@@ -9,6 +9,7 @@ not a very bad one. Nothing heavy is imported before a search begins.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +135,16 @@ class Search(Sweeper):
         def build(seed: int) -> BaseSampler:
             with quiet():
                 made = instantiate(self.sampler, seed=seed, _convert_="all", _execution_whitelist_=SAMPLERS)
-                return made(grid_of(space)) if isinstance(self.sampler.get("_partial_"), bool) else made
+                return made(grid_of(space)) if self._by_grid() else made
 
         try:
             build(0)
         except (HydraException, TypeError, ValueError, ImportError) as error:
             raise ConfigError(f"hydra.sweeper.sampler: {str(error).splitlines()[0]}") from None
         return build
+
+    def _by_grid(self) -> bool:
+        return str(self.sampler.get("_target_")).endswith(".GridSampler")
 
     def _pruner(self) -> Any:
         from neuro_lightning.config import instantiate
@@ -160,7 +164,10 @@ class Search(Sweeper):
         from neuro_lightning.sweeps.trials import Trials
 
         private = self.folder.resolve() in Path(self.storage).resolve().parents
-        trials = Trials(study, space.searched, self.n_trials, owner, private=private, extend=self._extension())
+        n_trials = (
+            min(self.n_trials, math.prod(map(len, grid_of(space).values()))) if self._by_grid() else self.n_trials
+        )
+        trials = Trials(study, space.searched, n_trials, owner, private=private, extend=self._extension())
         while batch := trials.next(self.n_jobs):
             self._launch(trials, batch, space)
 

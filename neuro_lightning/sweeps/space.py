@@ -92,10 +92,17 @@ def _parsed(words: Sequence[str]) -> dict[str, list[Any]]:
         try:
             [override] = OverridesParser.create().parse_overrides([word])
         except HydraException as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise ConfigError(f"{word}: {lines[0]}") from None
+            raise ConfigError(f"{word}: {_parser_said(error)}") from None
         found.setdefault(_name(override).lstrip("+~"), []).append(override)
     return found
+
+
+def _parser_said(error: Exception) -> str:
+    """What is wrong, of the parser's many lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line.strip("^ ") and not line.startswith(("Error ", "See http"))]
+    text = lines[0] if lines else type(error).__name__
+    return "null has no place in choice(...): write null,1,2" if "NoneType is incompatible" in text else text
 
 
 def _name(override: Any) -> str:

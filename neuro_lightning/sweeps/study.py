@@ -53,8 +53,9 @@ class SeededSampler(BaseSampler):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """As the sampler within."""
-        self._inner.after_trial(study, trial, state, values)
+        """As the sampler within, but for a grid's, which would end a loop of Optuna's own."""
+        if type(self._inner).__name__ != "GridSampler":
+            self._inner.after_trial(study, trial, state, values)
 
 
 def open_study(

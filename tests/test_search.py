@@ -1,0 +1,387 @@
+"""Searches: shared by processes, killed and resumed, over spaces that are looked at first."""
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import pytorch_lightning as pl
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
+from runs import ROOT, TINY, checkpoint, record, same, start
+
+from neuro_lightning import cli
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.owner import Owner
+from neuro_lightning.sweeps.space import read_space
+from neuro_lightning.sweeps.storage import open_storage
+from neuro_lightning.sweeps.study import SeededSampler, open_study
+from neuro_lightning.sweeps.trials import Trials
+
+LR = "model.optimizer.lr=tag(log,interval(1e-3,1e-1))"
+BAYES = ["-m", *TINY, "hydra/sweeper=bayes", "hydra.sweep.dir=sweep"]
+OF = {"monitor": "val/co_bps", "data": "tiny"}
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch, capfd):
+    """``python train.py -m ...`` in this process and a folder of its own: what it said, and its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[str, object]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), *arguments])
+        status: object = 0
+        try:
+            cli.train()
+        except SystemExit as error:
+            status = error.code
+        finally:
+            GlobalHydra.instance().clear()
+        said = capfd.readouterr()
+        return said.out + said.err + (status if isinstance(status, str) else ""), status
+
+    return run
+
+
+def study_of(folder, name="tiny_gru"):
+    return optuna.load_study(study_name=name, storage=open_storage(str(folder / "study.journal")))
+
+
+def outcomes(study):
+    """What a study came to, but for times and owners."""
+    return [(trial.number, trial.state, trial.params, trial.values) for trial in study.trials]
+
+
+def table(folder):
+    with open(folder / "sweep.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key not in ("seconds", "checkpoint")} for row in found]
+
+
+# ---- the space
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [
+        ("a.b=choice(1,two)", "numbers and words"),
+        ("a.b=choice(true,0.5)", "numbers and true or false"),
+        ("a.b=tag(log,interval(0,1))", "begins above 0"),
+        ("a.b=tag(log,interval(-1,1))", "begins above 0"),
+        ("a.b=interval(2,1)", "smaller one"),
+        ("a.b=interval(1,high)", "str is incompatible"),
+        ("a.b=choice()", "a.b=choice"),
+        ("a.b=choice(null,1)", "write null,1,2"),
+        ("a.b=range(3,3)", "at least one value"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused_by_its_key(word, wrong):
+    with pytest.raises(ConfigError, match=wrong) as caught:
+        read_space({}, [word])
+    assert "a.b" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_empty_space_and_a_key_given_twice_are_refused():
+    with pytest.raises(ConfigError, match="nothing to search"):
+        read_space({}, ["data=tiny", "seed=1"])
+    with pytest.raises(ConfigError, match=r"a\.b is given twice, a\.b=1,2 and a\.b=3"):
+        read_space({}, ["a.b=1,2", "a.b=3"])
+
+
+def test_what_is_typed_replaces_what_the_file_says():
+    file = {"a": "interval(0,1)", "b": "range(1,4)", "c": 0.5, "d": None, "e": "null,1", "model": "choice(x,y)"}
+    space = read_space(file, ["a=0.3", "c=choice(true,false)", "~gone", "+new=[1,2]"])
+    assert set(space.searched) == {"b", "c", "e", "model"}
+    assert space.fixed == ["a=0.3", "d=null", "~gone", "+new=[1,2]"]
+    values = {"b": 2, "c": True, "e": None, "model": "y"}
+    assert space.overrides(values)[-4:] == ["b=2", "c=true", "e=null", "model=y"]
+    said = [set(corner) for corner in space.corners()]
+    assert all({"b=1", "a=0.3"} <= corner for corner in said)
+    assert {"model=x"} <= said[0] and any("model=y" in corner for corner in said)
+
+
+# ---- the study
+
+
+def opened(path, seed=0, **others):
+    build = others.pop("build", lambda s: TPESampler(seed=s, n_startup_trials=3, multivariate=True))
+    return open_study(str(path), "name", mode="max", sampler=SeededSampler(build, seed), pruner=None, of=OF | others)
+
+
+SEARCHED = read_space({}, ["x=interval(-1,1)", "k=choice(1,2,3)"]).searched
+
+
+def ask_and_tell(study):
+    trial = study.ask(SEARCHED)
+    study.tell(trial, -((trial.params["x"] - 0.3) ** 2) + trial.params["k"])
+    return trial.params
+
+
+@pytest.mark.parametrize("sampler", [TPESampler, RandomSampler])
+def test_a_study_opened_anew_for_every_trial_is_the_study_left_open(tmp_path, sampler):
+    def build(seed):
+        return sampler(seed=seed)
+
+    whole = opened(tmp_path / "whole", build=build)
+    left = [ask_and_tell(whole) for _ in range(14)]
+    anew = [ask_and_tell(opened(tmp_path / "anew", build=build)) for _ in range(14)]
+    assert anew == left and len({str(params) for params in left}) == 14
+    other = opened(tmp_path / "other", seed=1, build=build)
+    assert [ask_and_tell(other) for _ in range(14)] != left
+
+
+def test_a_storage_of_another_study_is_refused_naming_what_differs(tmp_path):
+    opened(tmp_path / "study", x="interval(0,1)")
+    opened(tmp_path / "study", x="interval(0,1)")
+    with pytest.raises(ConfigError, match=r"another study named name") as caught:
+        opened(tmp_path / "study", x="interval(0,2)", data="other")
+    assert "x: interval(0,1) there, interval(0,2) here" in str(caught.value)
+    assert "data: tiny there, other here" in str(caught.value) and "monitor" not in str(caught.value)
+    strange = optuna.create_study(study_name="strange", storage=open_storage(str(tmp_path / "study")))
+    strange.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(ConfigError, match="monitor: none there, val/co_bps here"):
+        open_study(str(tmp_path / "study"), "strange", mode="min", sampler=RandomSampler(), pruner=None, of=OF)
+
+
+@pytest.mark.parametrize(
+    "where", ["sqlite:////no/such/folder/a.db", "postgresql://me:secret@127.0.0.1:1/x", "what://x"]
+)
+def test_a_storage_that_cannot_be_reached_is_one_line_without_its_password(where):
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.storage=") as caught:
+        open_study(where, "name", mode="max", sampler=RandomSampler(), pruner=None, of=OF)
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path):
+    (tmp_path / "study").write_text("not\na\njournal\n")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        opened(tmp_path / "study")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        opened(tmp_path)
+
+
+def test_a_journal_whose_last_line_was_torn_goes_on(tmp_path):
+    """As a power cut leaves it; Optuna would glue the next line to the torn one, and read it never again."""
+    ask_and_tell(opened(tmp_path / "study"))
+    whole = (tmp_path / "study").read_bytes()
+    (tmp_path / "study").write_bytes(whole + b'{"op_code":4,"work')
+    assert len(opened(tmp_path / "study").trials) == 1
+    ask_and_tell(opened(tmp_path / "study"))
+    assert len(opened(tmp_path / "study").trials) == 2
+
+
+@pytest.mark.parametrize("where", ["{}/study", "sqlite:///{}/study.db"])
+def test_any_storage_holds_the_same_study(tmp_path, where):
+    study = opened(where.format(tmp_path))
+    assert ask_and_tell(study) == ask_and_tell(opened(tmp_path / "another"))
+    assert opened(where.format(tmp_path)).trials[0].params == study.trials[0].params
+
+
+# ---- who runs which trial
+
+
+def trials_of(folder, n_trials=3, **others):
+    owner = Owner(folder)
+    return Trials(opened(folder / "study"), SEARCHED, n_trials, owner, **others), owner
+
+
+def test_a_killed_owner_is_gone_and_a_living_one_is_not(tmp_path):
+    program = (
+        "import sys, time; from neuro_lightning.sweeps.owner import Owner;"
+        "o = Owner(sys.argv[1]); print(o.name, flush=True); time.sleep(60)"
+    )
+    us = Owner(tmp_path)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        name = process.stdout.readline().strip()
+        alive = us.gone(name)
+        process.kill()
+    assert not alive and us.gone(name)
+    assert not us.gone(us.name) and not us.gone("of_another_folder") and not us.gone(None)
+
+
+def test_trials_of_a_process_that_died_are_given_out_again_first(tmp_path):
+    """Under their numbers and with their values, also when it died before it had noted whose they are."""
+    died, owner = trials_of(tmp_path)
+    first = died.next(1)[0]
+    died.study.ask()  # nobody's
+    owner.close()
+    left, owner = trials_of(tmp_path)
+    batch = left.next(3)
+    assert [trial.number for trial in batch] == [0, 1, 2] and batch[0].params == first.params
+    assert batch[1].params.keys() == SEARCHED.keys()
+    assert left.next(1) == [], "the study has as many as it is to have"
+    shared, _ = trials_of(tmp_path)
+    assert shared.next(1) == [], "their owner lives"
+    owner.close()
+    assert [trial.number for trial in shared.next(9)] == [0, 1, 2]
+
+
+def test_what_becomes_of_trials(tmp_path):
+    """A score is a score, and nothing else is: no number stands for a failure."""
+    trials, owner = trials_of(tmp_path, n_trials=5)
+    given = trials.next(5)
+    given[1].report(0.25, 3)
+    told = [
+        {"status": "finished", "objective": {"value": 0.5}},
+        {"status": "pruned", "objective": {"value": 0.25}},
+        {"status": "diverged", "objective": {"value": None}},
+        {"status": "failed", "error": "RuntimeError: no luck\nat all"},
+        {"status": "finished", "objective": {"value": None}},
+    ]
+    said = [trials.tell(trial, told, f"job{trial.number}") for trial, told in zip(given, told, strict=True)]
+    assert said == ["finished", "pruned", "diverged", "failed", "diverged"]
+    states = [trial.state for trial in trials.study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, *[TrialState.FAIL] * 3]
+    assert [trial.value for trial in trials.study.trials] == [0.5, 0.25, None, None, None]
+    assert trials.study.trials[3].user_attrs["error"] == "RuntimeError: no luck"
+    assert trials.next(5) == [], "the same process does not try again"
+    owner.close()
+
+    again, owner = trials_of(tmp_path, n_trials=5)
+    [retry] = again.next(5)
+    assert retry.user_attrs["retry_of"] == 3 and retry.params == given[3].params
+    again.tell(retry, {"status": "failed", "error": "again"}, "job3")
+    owner.close()
+    last, _ = trials_of(tmp_path, n_trials=6)
+    [new] = last.next(9)
+    assert new.number == 6 and "retry_of" not in new.user_attrs, "tried once more, and not counted twice"
+
+
+# ---- the command
+
+
+def test_a_search_over_models_and_numbers_keeps_study_folders_and_records_together(search, tmp_path):
+    """Folders have the trials' numbers; a job that fails is a failed trial, is tried once more, and stops nobody."""
+    models = ["model=choice(gru,smoothing)", "hydra.sweeper.sampler.seed=1", "data.batch_size=choice(10,0)"]
+    typed = [word for word in BAYES if not word.startswith("model")]
+    said, status = search(*typed, *models, "hydra.sweeper.n_trials=6", "hydra/sweeper/sampler=random")
+    assert status == 0, said
+    folder = tmp_path / "sweep"
+    trials = study_of(folder).trials
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    assert (
+        len(trials) == 6 and 0 < len(failed) < 6 and {trial.params["model"] for trial in trials} == {"gru", "smoothing"}
+    )
+    for trial in trials:
+        run = record(folder / f"{trial.number}_tiny_{trial.params['model']}")
+        assert run["config"]["data"]["batch_size"] == trial.params["data.batch_size"]
+        assert (run["status"], trial.state.name) in {("finished", "COMPLETE"), ("failed", "FAIL")}
+        assert trial.value == (run.get("objective") or {}).get("value")
+    best = OmegaConf.load(folder / "optimization_results.yaml")
+    assert best.best_value == max(trial.value for trial in trials if trial.value is not None)
+
+    said, status = search("-m", "sweep.resume=sweep")
+    after = study_of(folder).trials
+    assert status == 0 and len(after) == 6 + len(failed), said
+    assert [trial.user_attrs["retry_of"] for trial in after[6:]] == [trial.number for trial in failed]
+    assert len(list(folder.glob("*/run.json"))) == 6, "each in the folder where it failed"
+    assert all(record(folder / trial.user_attrs["job"])["attempts"] == 2 for trial in after[6:])
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ([], "nothing to search"),
+        (["model.hiden=range(1,3)"], "hiden"),
+        (["model=choice(gru,gruu)"], "gruu"),
+        ([LR, "hydra.sweeper.n_trials=0"], "n_trials=0"),
+        ([LR, "hydra.sweeper.direction=minimize"], "contradicts mode=max"),
+        ([LR, "hydra/sweeper/sampler=grid"], "not an interval"),
+        ([LR, "hydra.sweeper.pruner.warmup=7"], "warmup=7"),
+        ([LR, "hydra.sweeper.storage=sqlite:////no/such/folder/a.db"], "cannot be opened"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_error_before_the_first_job(search, tmp_path, words, wrong):
+    said, status = search(*BAYES, *words)
+    assert status not in (0, None) and said.count("error:") == 1 and wrong in said and "Traceback" not in said
+    assert not list(tmp_path.glob("sweep/*/run.json"))
+
+
+def test_a_search_by_a_grid_ends_with_it(search, tmp_path):
+    said, status = search(*BAYES, "hydra/sweeper/sampler=grid", "seed=range(1,3)", "hydra.sweeper.n_trials=9")
+    assert status == 0 and sorted(trial.params["seed"] for trial in study_of(tmp_path / "sweep").trials) == [1, 2], said
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_a_search_ends_as_one_left_alone(search, tmp_path):
+    """SIGKILL while the third trial trains: the same trials, table and weights."""
+    words = [*BAYES, LR, "model.layers=choice(1,2)", "hydra.sweeper.n_trials=5", "trainer.max_epochs=8"]
+    words += ["hydra.sweeper.sampler.n_startup_trials=2"]
+    killed = tmp_path / "killed"
+    with start(killed, *words) as process:
+        until = time.monotonic() + 120
+        while not (killed / "sweep/2_tiny_gru/checkpoints/last.ckpt").is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    trials = study_of(killed / "sweep").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert search(*words)[1] == 0
+    assert search("-m", f"sweep.resume={killed}/sweep")[1] == 0
+    alone, resumed = tmp_path / "sweep", killed / "sweep"
+    assert outcomes(study_of(resumed)) == outcomes(study_of(alone))
+    assert [trial.intermediate_values for trial in study_of(resumed).trials] == [
+        trial.intermediate_values for trial in study_of(alone).trials
+    ]
+    assert table(resumed) == table(alone) and len(table(alone)) == 5
+    for name in (f"{number}_tiny_gru" for number in range(5)):
+        assert same(checkpoint(resumed / name)["state_dict"], checkpoint(alone / name)["state_dict"])
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_file_and_its_budget(search, tmp_path):
+    words = [*BAYES, LR, "hydra.sweeper.n_trials=7"]
+    with start(tmp_path, *words) as process:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("sweep/*/run.json")) and time.monotonic() < until:
+            time.sleep(0.01)
+        said, status = search(*words)
+        _, error = process.communicate(timeout=120)
+    assert status == 0 and process.returncode == 0, said + error
+    trials = study_of(tmp_path / "sweep").trials
+    assert len(trials) == 7 and all(trial.state is TrialState.COMPLETE for trial in trials)
+    assert len({trial.user_attrs["owner"] for trial in trials}) == 2
+    assert len({trial.params["model.optimizer.lr"] for trial in trials}) == 7
+    for trial in trials:
+        run = record(tmp_path / "sweep" / f"{trial.number}_tiny_gru")
+        assert run["objective"]["value"] == trial.value
+        assert run["config"]["model"]["optimizer"]["lr"] == trial.params["model.optimizer.lr"]
+
+
+@pytest.mark.slow
+def test_both_processes_of_a_trial_train_the_same_configuration(search, tmp_path):
+    """Optuna and DDP: the second process would sample other settings if it ran the search."""
+    watch = f"+callbacks.watch={{_target_:test_search.Watch,folder:{tmp_path}}}"
+    words = ["trainer=ddp_cpu", "trainer.max_epochs=2", "trusted=[tiny,test_search]", "model.layers=choice(1,2)"]
+    said, status = search(*BAYES, *words, LR, watch, "hydra.sweeper.n_trials=2")
+    assert status == 0, said
+    trials = study_of(tmp_path / "sweep").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    for trial in trials:
+        seen = [(tmp_path / f"{trial.number}_{rank}.txt").read_text() for rank in (0, 1)]
+        assert seen[0] == seen[1]
+        lr, layers, folder = seen[0].split()
+        assert (float(lr), int(layers)) == (trial.params["model.optimizer.lr"], trial.params["model.layers"])
+        assert folder == f"{trial.number}_tiny_gru" and record(tmp_path / "sweep" / folder)["processes"] == 2
+    assert len(list((tmp_path / "sweep").glob("*/run.json"))) == 2
+
+
+class Watch(pl.Callback):
+    """Notes what each process of a job trains."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        job = Path(trainer.checkpoint_callback.dirpath).parent.name
+        config = pl_module.recipe["model"]
+        text = f"{config['optimizer']['lr']!r} {config['layers']} {job}"
+        (Path(self.folder) / f"{job.split('_')[0]}_{trainer.global_rank}.txt").write_text(text)
