@@ -79,7 +79,7 @@ class Experiment:
         if self.settings is None:
             scheduler = Singly(*arguments)
         else:
-            scheduler = SuccessiveHalving(self.settings, self.search.milestones[-1], *arguments)
+            scheduler = SuccessiveHalving(self.settings, self.search.milestones, *arguments)
         self.display.begin(f"{len(jobs)} trials")
         if jobs:
             self._fit(jobs, scheduler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from neuro_lightning.errors import ConfigError
@@ -14,27 +15,35 @@ class Halving:
     Good enough is the best ``1/factor`` of those that have come as far, when it comes there: no trial waits for others.
 
     Attributes:
-        grace_epochs: epochs that every trial gets.
+        grace: share of all epochs that every trial gets.
         factor: how many times as many epochs the next comparison is at; one of so many goes on.
     """
 
-    grace_epochs: int
+    grace: float = 1 / 16
     factor: int = 4
 
-    def milestones(self, epochs: int) -> list[int]:
-        """The epochs at whose ends trials are compared, and the end of the training.
+    def milestones(self, epochs: int, every: int) -> list[int]:
+        """The epochs at whose ends trials are compared, at validations, and the end of the training.
+
+        Args:
+            epochs: of the whole training.
+            every: epochs from one validation to the next.
 
         Raises:
             ConfigError: there is no comparison before the end, or the factor is below 2.
         """
-        if self.factor < 2:
-            raise ConfigError(f"hydra.sweeper.scheduler.factor={self.factor}: give 2 or more")
-        if not 1 <= self.grace_epochs < epochs:
+        if self.factor < 2 or self.factor != int(self.factor):
+            raise ConfigError(f"hydra.sweeper.scheduler.factor={self.factor}: give a whole number, 2 or more")
+        if not 0 < self.grace < 1:
             raise ConfigError(
-                f"hydra.sweeper.scheduler.grace_epochs={self.grace_epochs}: give 1 or more, and less than "
-                f"trainer.max_epochs={epochs}"
+                f"hydra.sweeper.scheduler.grace={self.grace}: give a share of trainer.max_epochs, such as 0.0625"
             )
-        rungs = [self.grace_epochs]
+        rungs = [math.ceil(self.grace * epochs / every) * every]
         while rungs[-1] * self.factor < epochs:
             rungs.append(rungs[-1] * self.factor)
+        if rungs[0] >= epochs:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs} has no validation before its end at which trials could be compared: "
+                f"give less than trainer.check_val_every_n_epoch={every}"
+            )
         return [*rungs, epochs]

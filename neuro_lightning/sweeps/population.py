@@ -43,17 +43,27 @@ class Population:
     patience: int = 4
     improvement: float = 5e-4
 
-    def milestones(self, epochs: int) -> list[int]:
+    def milestones(self, epochs: int, every: int) -> list[int]:
         """The epochs at whose ends members are compared; the last is the end of the training.
 
+        Args:
+            epochs: of the whole training.
+            every: epochs from one validation to the next.
+
         Raises:
-            ConfigError: a number of epochs is not 1 or more.
+            ConfigError: a number of epochs is not 1 or more, or there is no validation then.
         """
         for name in ("generation_epochs", "burn_in_epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"hydra.sweeper.scheduler.{name}={getattr(self, name)}: give 1 or more")
         first = max(self.burn_in_epochs, self.generation_epochs)
-        return [*range(first, epochs, self.generation_epochs), epochs]
+        milestones = [*range(first, epochs, self.generation_epochs), epochs]
+        if uneven := [milestone for milestone in milestones[:-1] if milestone % every]:
+            raise ConfigError(
+                f"members are compared after epoch {uneven[0]}, where there is no validation: give a divisor of "
+                f"burn_in_epochs and generation_epochs as trainer.check_val_every_n_epoch, not {every}"
+            )
+        return milestones
 
     def check(self, space: Mapping[str, Dimension]) -> None:
         """See that every key can be perturbed.

@@ -66,17 +66,17 @@ class SuccessiveHalving(Patient, AsyncHyperBandScheduler):
 
     Args:
         settings: see there.
-        epochs: of the whole training.
+        milestones: epochs at which trials are compared, and the end of the training.
         journal: where results are noted; those in it count.
         display: shows what follows from them.
         max_failures: workers of a trial that may die.
     """
 
     def __init__(
-        self, settings: Halving, epochs: int, journal: Journal, display: Display, max_failures: int
+        self, settings: Halving, milestones: list[int], journal: Journal, display: Display, max_failures: int
     ) -> None:  # fmt: skip
         super().__init__(
-            time_attr=EPOCHS, metric=SCORE, mode="max", max_t=epochs, grace_period=settings.grace_epochs,
+            time_attr=EPOCHS, metric=SCORE, mode="max", max_t=milestones[-1], grace_period=milestones[0],
             reduction_factor=settings.factor,
         )  # fmt: skip
         self.journal, self.display, self.max_failures, self.added = journal, display, max_failures, Counter()

@@ -4,9 +4,9 @@
 ``key=a,b`` ``choice(a,b)``     one of them
 ``range(1,10,2)``               one of its values
 ``interval(0.1,0.5)``           any number between
-``interval(1,7)``               a whole number, both ends included
+``int(interval(1,7))``          a whole number, both ends included
 ``tag(log,interval(..))``       evenly on a logarithmic scale
-``tag(int,interval(..))``       whole numbers, also of ends such as 1e3
+``tag(int,interval(1,7))``      the same
 ``tag(grid,choice(a,b))``       all of them, each with every sample
 ==============================  ==========================================
 

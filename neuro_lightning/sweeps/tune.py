@@ -142,12 +142,9 @@ class Tune(Sweeper):
             raise ConfigError("trainer.max_epochs: trials are compared by their epochs; give one number for all")
         if self.scheduler is None:
             return [epochs]
-        milestones = self.scheduler.milestones(epochs)
-        if uneven := [milestone for milestone in milestones[:-1] if not every or milestone % every]:
-            raise ConfigError(
-                f"trials are compared after epoch {uneven[0]}, where there is no validation: give a divisor of it as "
-                f"trainer.check_val_every_n_epoch, not {every}"
-            )
+        if not every:
+            raise ConfigError("trainer.check_val_every_n_epoch: trials are compared at validations; give a number")
+        milestones = self.scheduler.milestones(epochs, every)
         if isinstance(self.scheduler, Population):
             if self.trials < 2:
                 raise ConfigError(f"hydra.sweeper.trials={self.trials}: a population has 2 members or more")
