@@ -37,9 +37,10 @@ def train() -> None:
     """``python train.py`` and ``neuro-train``."""
     from neuro_lightning.resume import resume_arguments
     from neuro_lightning.sweeps.arguments import sweep_arguments
+    from neuro_lightning.sweeps.best import register_experiment_files
 
     try:
-        sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
+        sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(sys.argv[1:])))
     except NeuroError as error:
         sys.exit(f"error: {error}")
     _register_sweepers()

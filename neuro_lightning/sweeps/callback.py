@@ -2,35 +2,155 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+OUTPUT_FILE = "output.log"
 
-class SweepTable(Callback):
-    """Writes ``sweep.csv`` after every job of a multirun, and prints the summary over seeds at its end.
 
-    A job that ended with an error before it could say so in its ``run.json`` gets one here: it is a row like others.
+LAUNCHERS = tuple(
+    f"{module}.{name}" for module, name in (
+        ("hydra._internal.core_plugins", "basic_launcher"), ("hydra_plugins.hydra_joblib_launcher", "_core"),
+        ("hydra_plugins.hydra_ray_launcher", "_core"),
+    )
+)  # fmt: skip
+
+
+class JobOutput:
+    """A file that stands in for the terminal: what a job of a sweep prints lies in its folder.
+
+    Attributes:
+        terminal: where a progress bar goes, and the one line that says how the job ended.
     """
 
-    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Note an error that the job could not, and write the table anew. Runs where the job ran."""
-        if not str(config.hydra.mode).endswith("MULTIRUN"):
+    def __init__(self, path: Path, terminal: TextIO) -> None:
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115
+        self.terminal = terminal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class SweepTable(Callback):
+    """Writes ``sweep.csv`` and ``sweep.md`` when a job begins and ends, and at a sweep's end all that it leaves.
+
+    A job that ended with an error before it could say so in its ``run.json`` gets one here: it is a row like others.
+    A sweep of which no job finished ends with exit status 1.
+
+    Args:
+        verbose: print all that jobs print, not one line for each; it lies in their ``output.log`` otherwise.
+    """
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self._before: int | None = None
+        self._output: JobOutput | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let the launcher announce each job by what is swept, not by all that was typed."""
+        if not self.verbose:
+            same = {_as_typed(word) for word in config.hydra.overrides.task}
+            for name in LAUNCHERS:
+                logging.getLogger(name).addFilter(lambda record: _shorten(record, same))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show that the job runs, and keep what it prints in its folder. Runs where the job runs."""
+        if not _in_sweep(config):
             return
         from neuro_lightning.sweeps.table import write_table
 
-        _note_error(Path(config.hydra.runtime.output_dir), job_return)
+        folder = Path(config.hydra.runtime.output_dir)
+        self._before = _changed(folder)
+        if not self.verbose:
+            self._output = JobOutput(folder / OUTPUT_FILE, sys.stdout)
+            sys.stdout = self._output
         write_table(config.hydra.sweep.dir)
 
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """Note an error that the job could not, write the table anew, and say how the job ended."""
+        if not _in_sweep(config):
+            return
+        self._give_back()
+        from neuro_lightning.sweeps.table import write_table
+
+        folder = Path(config.hydra.runtime.output_dir)
+        _note_error(folder, job_return)
+        write_table(config.hydra.sweep.dir)
+        if not self.verbose:
+            _print_job(folder, kept=self._before is not None and _changed(folder) == self._before)
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the table, and print its summary; also when a job ended the sweep with an error."""
-        from neuro_lightning.sweeps.table import print_summary, write_table
+        """Write everything, and print the summary; also when a job ended the sweep with an error."""
+        self._give_back()
+        from neuro_lightning.sweeps.table import collect, finish, print_summary
 
         folder = Path(config.hydra.sweep.dir)
-        if folder.is_dir() and write_table(folder) is not None:
-            print_summary(folder)
+        stopped = sys.exc_info()[0] is not None  # what ends the sweep goes on from here
+        if not folder.is_dir() or not (files := finish(folder)):
+            return
+        print_summary(folder, files)
+        if not stopped and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
+            sys.exit(1)
+
+    def _give_back(self) -> None:
+        """Let the terminal be the terminal again."""
+        if self._output is not None:
+            if sys.stdout is self._output:
+                sys.stdout = self._output.terminal
+            self._output.close()
+            self._output = None
+
+
+def _in_sweep(config: DictConfig) -> bool:
+    return str(config.hydra.mode).endswith("MULTIRUN")
+
+
+def _as_typed(word: str) -> str:
+    return word.lstrip("+").lower()  # a job has False for false
+
+
+def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
+    number, colon, words = record.getMessage().partition(" : ")
+    if colon and number.lstrip().startswith("#"):
+        kept = [word for word in words.split(" ") if _as_typed(word) not in same]
+        record.msg, record.args = f"{number} : {' '.join(kept) or words}", ()
+    return True
+
+
+def _changed(folder: Path) -> int | None:
+    from neuro_lightning.records import FILE_NAME
+
+    path = folder / FILE_NAME
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _print_job(folder: Path, *, kept: bool) -> None:
+    """One line: the job, how it ended, its score, how that compares with the others, and its time."""
+    from neuro_lightning.report.table import number
+    from neuro_lightning.sweeps.page import clock
+    from neuro_lightning.sweeps.table import collect
+
+    jobs = collect(folder.parent)
+    job = next((job for job in jobs if job["job"] == folder.name), None)
+    if job is None:
+        return
+    others = [other["objective"] for other in jobs if other is not job and other["data"] == job["data"]]
+    others = [score for score in others if score is not None]
+    words = [job["job"], "was " * kept + str(job["status"])]
+    if job["objective"] is not None:
+        words.append(f"{job['objective_name']} {number(job['objective'])}")
+        best = (max if job["mode"] == "max" else min)([*others, job["objective"]])
+        words.append("(best so far)" if others and best == job["objective"] else "")
+    if job["seconds"] is not None and not kept:
+        words.append(clock(job["seconds"]))
+    if job["error"]:
+        words.append(job["error"])
+    print("  ".join(word for word in words if word), flush=True)
 
 
 def _note_error(folder: Path, job_return: Any) -> None:

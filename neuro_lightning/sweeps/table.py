@@ -1,232 +1,194 @@
-"""The table of a sweep: every job's ``run.json`` in one ``sweep.csv``, and a summary over seeds.
+"""The table of a sweep: every job in ``sweep.csv``, the settings by their rank in ``sweep.md`` and in the terminal.
 
-Seeds are a distribution. Beside mean and standard error stand its 10th, 50th and 90th percentile, of the monitored
-metric at the *end* of training (the last validation) and at its *peak* (the best validation on the way), as the
-msc-neuro thesis reports them: between the two lies what is lost by overfitting. They are percentiles of the values as
-they are, linearly interpolated (numpy's default); where less is better, the 10th is the good end. The mean is that of
-the saved checkpoints.
+Both files are written after every job, from whatever process it ran in; at the end come the importance of the keys,
+a picture of all settings and the best one as an experiment config.
 
-``python -m neuro_lightning.sweeps.table FOLDER`` makes it again, for a sweep that was killed, say.
+``python -m neuro_lightning.sweeps.table FOLDER`` makes all of it again, for a sweep that was killed, say.
 """
 
 from __future__ import annotations
 
 import csv
-import math
+import io
 import os
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neuro_lightning.errors import DataError
-from neuro_lightning.records import FILE_NAME, flat_overrides, read_record
+from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.report.table import LABELS, number, print_table, relative
+from neuro_lightning.sweeps.collect import FAILED, MOMENTS, Job, collect, varied
+from neuro_lightning.sweeps.page import PAGE_FILE, clock, page
+from neuro_lightning.sweeps.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
+
+__all__ = ["collect", "finish", "print_summary", "summarize", "summary_rows", "varied", "write_table"]
 
 TABLE_FILE = "sweep.csv"
-MAX_ROWS = 40
+PICTURE_FILE = "sweep.png"
+LOCK_FILE = ".sweep.lock"
+PATIENCE = 10.0  # seconds for which a process waits for another one that writes the table
+MAX_ROWS = 10
+MAX_PROBLEMS = 5  # jobs without a score that the terminal names
 MAX_WIDTH = 120  # of what is printed, in characters
-REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
-MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
-PERCENTS = (10, 50, 90)
-SOURCES = {True: "simulated", False: "recorded"}
 MIN_SEEDS = 3  # below, percentiles are not worth showing
 
 
-def collect(folder: str | Path) -> list[dict[str, Any]]:
-    """The jobs of a sweep in the order of their numbers, whatever became of them.
+def write_table(folder: str | Path, **extras: Any) -> Path | None:
+    """Write ``sweep.csv`` and ``sweep.md`` anew, each in one piece.
+
+    ``sweep.csv`` has one row for each job, with its setting's number of seeds, mean, percentiles and so on.
 
     Args:
-        folder: the sweep's folder, with one folder for each job.
+        folder: the sweep's folder.
+        extras: what the page gets at the sweep's end, see :func:`~neuro_lightning.sweeps.page.page`.
 
     Returns:
-        For each job ``job`` (its folder), ``status`` (finished, failed, running), ``error``, ``overrides`` by key,
-        ``objective`` (None without), ``end`` and ``peak`` (None in records that do not tell), ``objective_name``,
-        ``mode`` (min or max), ``data``, ``simulated``, ``metrics`` by name, ``seconds`` and ``checkpoint``.
+        ``sweep.csv``; None while there are no jobs.
 
     Raises:
         DataError: no such folder.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give that of a sweep, such as multirun/2026-01-31_12-00-00")
-    jobs = {path.parent for path in folder.glob(f"*/{FILE_NAME}")}
-    jobs |= {path.parents[1] for path in folder.glob("*/.hydra/overrides.yaml")}
-    return [_job(path) for path in sorted(jobs, key=_job_number)]
-
-
-def _job_number(path: Path) -> tuple[float, str]:
-    number = path.name.split("_")[0]
-    return (int(number) if number.isdigit() else math.inf, path.name)
-
-
-def _job(folder: Path) -> dict[str, Any]:
-    try:
-        record = read_record(folder)
-    except DataError as error:
-        missing = not (folder / FILE_NAME).is_file()
-        record = {"status": "running" if missing else "failed", "error": None if missing else str(error)}
-    objective, data = record.get("objective") or {}, record.get("data") or {}
-    error = record.get("error")
-    return {
-        "job": folder.name,
-        "status": record.get("status"),
-        "error": error.strip().splitlines()[0] if error else None,
-        "overrides": flat_overrides(record.get("overrides") or []),
-        "objective": objective.get("value"),
-        **{moment: objective.get(moment) for moment in MOMENTS},
-        "objective_name": objective.get("name", "objective"),
-        "mode": objective.get("mode", "max"),
-        "data": data.get("name", ""),
-        "simulated": data.get("simulated"),
-        "metrics": record.get("metrics") or {},
-        "seconds": record.get("wall_s"),
-        "checkpoint": (record.get("checkpoints") or {}).get("best"),
-    }
-
-
-def summarize(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each setting, over its seeds: the best settings of each dataset first.
-
-    Settings are the overrides that differ between jobs, but for the seed.
-
-    Args:
-        jobs: from :func:`collect`.
-
-    Returns:
-        For each setting ``setting`` (the overrides), ``jobs``, ``n`` (finished with a finite objective), ``failed``,
-        ``mean``, ``sem`` (None below two), ``best``, ``p10_end``, ``p50_end``, ``p90_end``, ``p10_peak`` and so on
-        (None without such values), and ``metrics``, their means.
-    """
-    keys = [key for key in varied(jobs) if key not in REPEATS]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for job in jobs:
-        groups.setdefault(tuple(str(job["overrides"].get(key, "")) for key in keys), []).append(job)
-    rows = [_summary(dict(zip(keys, setting, strict=True)), members) for setting, members in groups.items()]
-    datasets = list(dict.fromkeys(row["data"] for row in rows if row["data"]))
-
-    def place(row: dict[str, Any]) -> tuple[int, float]:
-        dataset = datasets.index(row["data"]) if row["data"] else len(datasets)  # failed before it had data: last
-        score = math.inf if row["mean"] is None else row["mean"]
-        return dataset, -score if row["mode"] == "max" and row["mean"] is not None else score
-
-    return sorted(rows, key=place)
-
-
-def _summary(setting: dict[str, str], members: list[dict[str, Any]]) -> dict[str, Any]:
-    finished = [job for job in members if job["status"] == "finished" and job["objective"] is not None]
-    values = [job["objective"] for job in finished]
-    mode = next((job["mode"] for job in members if job["objective"] is not None), "max")
-    names = list(dict.fromkeys(name for job in members for name in job["metrics"]))
-    return {
-        "setting": setting,
-        "jobs": [job["job"] for job in members],
-        "data": next((job["data"] for job in members if job["data"]), ""),
-        "simulated": next((job["simulated"] for job in members if job["simulated"] is not None), None),
-        "mode": mode,
-        "n": len(values),
-        "failed": sum(job["status"] == "failed" for job in members),
-        "mean": mean(values),
-        "sem": sem(values),
-        "best": (max if mode == "max" else min)(values, default=None),
-        **{
-            f"p{percent}_{moment}": percentile([job[moment] for job in finished if job[moment] is not None], percent)
-            for moment in MOMENTS
-            for percent in PERCENTS
-        },
-        "metrics": {name: mean(job["metrics"].get(name) for job in members) for name in names},
-    }
-
-
-def varied(jobs: list[dict[str, Any]]) -> list[str]:
-    """The overrides that differ between jobs, in the order in which they were typed."""
-    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
-    return [key for key in keys if len({str(job["overrides"].get(key)) for job in jobs}) > 1]
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the known values; None without any."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-def sem(values: list[float]) -> float | None:
-    """The standard error of the mean, from the sample's standard deviation; None below two values."""
-    if len(values) < 2:
+    if not folder.is_dir() or not (jobs := collect(folder)):
+        collect(folder)  # says what is wrong with the folder
         return None
-    center = mean(values)
-    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1) / len(values))
+    with _alone(folder):  # else a process that read the jobs earlier may write them later
+        jobs = collect(folder)
+        _write(folder / TABLE_FILE, _csv(jobs))
+        _write(folder / PAGE_FILE, page(folder, jobs, **extras))
+    return folder / TABLE_FILE
 
 
-def percentile(values: list[float], percent: float) -> float | None:
-    """The value below which so many percent lie, linearly interpolated as in numpy; None without any."""
-    if not values:
-        return None
-    ranked, place = sorted(values), percent / 100 * (len(values) - 1)
-    low = int(place)
-    return ranked[low] + (place - low) * (ranked[min(low + 1, len(values) - 1)] - ranked[low])
-
-
-# ---- what is written and printed
-
-
-def write_table(folder: str | Path) -> Path | None:
-    """Write ``sweep.csv``: one row for each job, with its setting's number of seeds, mean, percentiles and so on.
+def finish(folder: str | Path) -> list[Path]:
+    """Write all that a sweep leaves: table and page, with what mattered, the picture and the best setting's config.
 
     Args:
         folder: the sweep's folder.
 
     Returns:
-        The file; None while there are no jobs.
+        The files, most important first; none while there are no jobs.
 
     Raises:
         DataError: no such folder.
     """
-    jobs = collect(folder)
-    if not jobs:
+    from neuro_lightning.sweeps.best import write_best
+    from neuro_lightning.sweeps.importance import importance
+    from neuro_lightning.sweeps.picture import draw
+
+    folder = Path(folder)
+    if not (jobs := collect(folder)):
+        return []
+    mattered, picture = None, None
+    if len({job["data"] for job in jobs if job["data"]}) == 1:  # scores on two datasets do not compare
+        mattered = _if_possible("the importance of keys", importance, jobs)
+        picture = _if_possible(PICTURE_FILE, draw, jobs, folder / PICTURE_FILE, mattered)
+    best = _if_possible("best.yaml", write_best, folder, jobs) or []
+    write_table(folder, importance=mattered, best=best, picture=picture.name if picture else None)
+    return [folder / TABLE_FILE, folder / PAGE_FILE, *best, *([picture] if picture else [])]
+
+
+def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """A sweep of many days does not end without its table because a picture could not be drawn."""
+    try:
+        return make(*arguments)
+    except Exception as error:
+        print(f"{what} could not be made: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return None
+
+
+def _csv(jobs: list[Job]) -> str:
     setting = {job: row for row in summarize(jobs) for job in row["jobs"]}
     over_seeds = ["n", "mean", "sem", "best", *(f"p{percent}_{moment}" for moment in MOMENTS for percent in PERCENTS)]
     rows = []
     for job in jobs:
-        row = {"job": job["job"], "status": job["status"], **job["overrides"], "simulated": job["simulated"]}
-        row |= {key: job[key] for key in ("objective", *MOMENTS, "seconds")}
+        row = {"job": job["job"], "status": job["status"], "attempts": job["attempts"], **job["overrides"]}
+        row["simulated"] = job["simulated"]
+        row |= {key: job[key] for key in ("objective", *MOMENTS, "epochs", "seconds")}
         row |= {f"seeds_{key}": setting[job["job"]][key] for key in over_seeds}
         rows.append(row | job["metrics"] | {"checkpoint": job["checkpoint"], "error": job["error"]})
     last = ("checkpoint", "error")
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in last]
-    path = Path(folder) / TABLE_FILE
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*columns, *last], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    """In one piece: a reader sees the old file or the new one, never a part."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, [*columns, *last], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        part.write_text(text)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
-def print_summary(folder: str | Path) -> None:
-    """Print the summary over seeds, the jobs that failed, and where the whole table lies.
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer at a time, where the file system can say so; nobody waits for long."""
+    try:
+        import fcntl
+
+        file = open(folder / LOCK_FILE, "w")  # noqa: SIM115
+    except (ImportError, OSError):
+        yield
+        return
+    with file:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # a network's file system without locks
+                break
+        yield
+
+
+# ---- what is printed
+
+
+def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
+    """Print the best settings over their seeds, the jobs without a score, and where everything lies.
+
+    Args:
+        folder: the sweep's folder.
+        files: from :func:`finish`.
 
     Raises:
         DataError: no such folder.
     """
-    jobs = collect(folder)
-    finished = sum(job["status"] == "finished" for job in jobs)
-    name = next((job["objective_name"] for job in jobs if job["objective"] is not None), "objective")
+    folder, jobs = Path(folder), collect(folder)
+    name = objective_name(jobs)
     columns, rows = summary_rows(jobs, name)
     data = "".join(f" on {source} data" for source in sources(jobs)) if len(sources(jobs)) == 1 else ""
-    title = f"Sweep: {finished} of {len(jobs)} jobs finished; {name}{data}, of the saved checkpoints over seeds"
-    print_table(title, columns, rows[:MAX_ROWS])
+    over = " over seeds" if "n" in columns else ""
+    title = f"Sweep: {counts(jobs)}; {name}{data}, of the saved checkpoints{over}"
+    if rows:
+        print_table(title, columns, rows[:MAX_ROWS])
+    else:
+        print(f"\n{title}\n")
     if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more settings in {TABLE_FILE}")
-    for job in jobs:
-        if job["status"] != "finished":
-            print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
-    print(f"table       {relative(Path(folder) / TABLE_FILE)}", flush=True)
+        print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}\n")
+    bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
+    for job in bad[:MAX_PROBLEMS]:
+        print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
+    if len(bad) > MAX_PROBLEMS:
+        print(f"... and {len(bad) - MAX_PROBLEMS} more such jobs in {PAGE_FILE}")
+    best = [path for path in files if path.suffix == ".yaml"]
+    for path in best:
+        print(f"best        python train.py experiment={relative(path)}")
+    for label, file in (("picture", PICTURE_FILE), ("page", PAGE_FILE), ("table", TABLE_FILE)):
+        if folder / file in files or (not files and file == TABLE_FILE):
+            print(f"{label:<11} {relative(folder / file)}")
+    sys.stdout.flush()
 
 
 def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str], list[list[str]]]:
@@ -235,19 +197,24 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
     Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more. Other metrics of the
     objective's split follow as means, as many as there is room for; all of them are in ``sweep.csv``.
     """
-    summary = summarize(jobs)
+    summary = [row for row in summarize(jobs) if row["n"]]
     settings = list(summary[0]["setting"]) if summary else []
-    cells = {name: [row["setting"][name] for row in summary] for name in settings}
+    cells = {name: [short(row["setting"][name]) for row in summary] for name in settings}
     if len(sources(jobs)) > 1:  # else the title says it
         cells["source"] = [SOURCES.get(row["simulated"], "") for row in summary]
-    cells["n"] = [str(row["n"]) for row in summary]
+    seeds = any(row["n"] > 1 for row in summary)
+    if seeds:
+        cells["n"] = [str(row["n"]) for row in summary]
     if any(row["failed"] for row in summary):
         cells["failed"] = [str(row["failed"]) for row in summary]
-    for name, key in (("mean", "mean"), ("s.e.m.", "sem"), ("best", "best")):
+    for name, key in (("mean", "mean"), ("s.e.m.", "sem"), ("best", "best")) if seeds else (("score", "mean"),):
         cells[name] = [number(row[key]) for row in summary]
     for moment in MOMENTS if any(row["n"] >= MIN_SEEDS for row in summary) else ():
         if any(row[f"p50_{moment}"] is not None for row in summary):
             cells[f"{moment} p10/p50/p90"] = [_spread(row, moment) for row in summary]
+    time_column = ("time", [clock(row["seconds"]) for row in summary])
+    if any(row["seconds"] is not None for row in summary) and _width([*cells.items(), time_column]) <= MAX_WIDTH:
+        cells |= dict([time_column])
     split = objective.split("/")[0]
     known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
     for metric, label in LABELS.items():
@@ -264,20 +231,23 @@ def _spread(row: dict[str, Any], moment: str) -> str:
     return "-" if row["n"] < MIN_SEEDS or None in values else "/".join(number(value, 3) for value in values)
 
 
-def sources(jobs: list[dict[str, Any]]) -> list[str]:
-    """``simulated``, ``recorded``, both or nothing: what the jobs' data are."""
-    return sorted({SOURCES[job["simulated"]] for job in jobs if job["simulated"] is not None})
-
-
 def _width(columns: Iterable[tuple[str, list[str]]]) -> int:
     return sum(2 + max(map(len, (name, *cells))) for name, cells in columns) - 2
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the head of this file."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
         sys.exit("usage: python -m neuro_lightning.sweeps.table FOLDER")
     try:
-        write_table(sys.argv[1])
-        print_summary(sys.argv[1])
-    except DataError as problem:
+        files = finish(arguments[0])
+        if not files:
+            raise DataError(f"{arguments[0]}: no jobs there; give the folder of a sweep, such as multirun/...")
+        print_summary(arguments[0], files)
+    except NeuroError as problem:
         sys.exit(f"error: {problem}")
+
+
+if __name__ == "__main__":
+    main()

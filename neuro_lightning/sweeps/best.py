@@ -1,0 +1,236 @@
+"""A sweep's best setting as an experiment config, ``best.yaml``, and experiment configs that lie anywhere.
+
+``python train.py experiment=multirun/2026-01-31_12-00-00/best.yaml`` trains it again. The file stands alone: it needs
+neither the sweep's folder nor the experiment or search that the sweep was made with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.collect import Job
+from neuro_lightning.sweeps.summary import objective_name, summarize
+
+BEST_FILE = "best.yaml"
+# of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
+NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local")
+NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths")
+NOT_CALLBACKS = ("neuro_lightning.callbacks.prune.", "neuro_lightning.callbacks.pause.")
+GROUP = "experiment"
+PLAIN_PATH = re.compile(r"[\w./@+-]+")
+
+
+# ---- written
+
+
+def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
+    """Write the best setting of a sweep, by its mean over seeds, as an experiment config without the seed.
+
+    Args:
+        folder: the sweep's folder.
+        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+
+    Returns:
+        ``best.yaml``; of a sweep over datasets, whose scores do not compare, ``best_<dataset>.yaml`` for each; nothing
+        where no job finished, or its folder does not hold Hydra's files any more.
+    """
+    folder, by_name = Path(folder), {job["job"]: job for job in jobs}
+    best: dict[str, dict[str, Any]] = {}
+    for row in summarize(jobs):
+        if row["n"]:
+            best.setdefault(row["data"], row)
+    written = []
+    for dataset, row in best.items():
+        names = [name for name in row["jobs"] if by_name[name]["status"] == "finished"]
+        config = experiment_of(folder / names[0])
+        if config is None:
+            continue
+        path = folder / (BEST_FILE if len(best) == 1 else f"best_{re.sub(r'[^A-Za-z0-9-]+', '_', dataset)}.yaml")
+        head = _head(path, row, names, objective_name([by_name[name] for name in names]), _where(folder / names[0]))
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("\n".join(["# @package _global_", *(f"# {line}".rstrip() for line in head), config]))
+        part.replace(path)
+        written.append(path)
+    return written
+
+
+def experiment_of(job: str | Path) -> str | None:
+    """The text of an experiment config that composes to a job's config.
+
+    It names the groups that the job chose otherwise than ``conf/train.yaml`` does, and then the values that differ from
+    those of these groups, whether they were typed or came from an experiment or a search.
+
+    Args:
+        job: the job's folder.
+
+    Returns:
+        The text; None where the folder has no ``.hydra``.
+    """
+    from omegaconf import OmegaConf
+
+    config, hydra = Path(job) / ".hydra" / "config.yaml", Path(job) / ".hydra" / "hydra.yaml"
+    if not config.is_file() or not hydra.is_file():
+        return None
+    wanted = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
+    settings = OmegaConf.load(hydra).hydra
+    choices = {key: value for key, value in settings.runtime.choices.items() if not _is_left_out(key)}
+    chosen, base = _choose(choices, _where(job))
+    values = _differences(base, wanted)
+    for key in NOT_KEYS:
+        values.pop(key, None)
+    callbacks = values.get("callbacks") or {}
+    for name in [name for name, node in (wanted.get("callbacks") or {}).items() if _leads(node)]:
+        callbacks.pop(name, None)
+    if "callbacks" in values and not callbacks:
+        values.pop("callbacks")
+    defaults = [{f"override /{group}": option} for group, option in chosen.items()]
+    return OmegaConf.to_yaml(OmegaConf.create({**({"defaults": defaults} if defaults else {}), **values}))
+
+
+def _where(job: str | Path) -> list[str]:
+    """The words that say where configs of one's own lie."""
+    from omegaconf import OmegaConf
+
+    path = Path(job) / ".hydra" / "hydra.yaml"
+    words = OmegaConf.load(path).hydra.overrides.hydra if path.is_file() else []
+    return [word for word in words if word.startswith("hydra.searchpath=")]
+
+
+def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, where: list[str]) -> list[str]:
+    from neuro_lightning.report.table import number, relative
+    from neuro_lightning.sweeps.summary import SOURCES
+
+    source = SOURCES.get(row["simulated"], "unknown")
+    score = number(row["mean"]) + (f" (mean of {row['n']} jobs, s.e.m. {number(row['sem'])})" if row["n"] > 1 else "")
+    return [
+        f"The best setting of a sweep: {objective} {score} on {row['data']} ({source} data)",
+        f"From {path.parent.resolve().name}: {', '.join(names)}",
+        "  " + " ".join(["python train.py", *(f"'{word}'" for word in where), f"experiment={relative(path)}"]),
+    ]
+
+
+def _is_left_out(group: str) -> bool:
+    return group.split("@")[0].split("/")[0] in NOT_GROUPS
+
+
+def _leads(node: Any) -> bool:
+    return isinstance(node, Mapping) and str(node.get("_target_")).startswith(NOT_CALLBACKS)
+
+
+def _choose(choices: Mapping[str, Any], where: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The choices that ``conf/train.yaml`` does not make by itself, and the config that they give, not resolved."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf, open_dict
+
+    from neuro_lightning.cli import CONF
+
+    loader = ConfigLoaderImpl(create_config_search_path(CONF))  # Hydra's compose() is for when Hydra does not run
+    chosen: dict[str, Any] = {}
+    while True:
+        words = [*where, *(f"{group}={_word(option)}" for group, option in chosen.items())]
+        base = loader.load_configuration("train", overrides=words, run_mode=RunMode.RUN)
+        there = base.hydra.runtime.choices
+        # choices inside of a group, such as a model's optimizer, appear once the group is chosen
+        other = {group: option for group, option in choices.items() if group in there and there[group] != option}
+        if set(other) <= set(chosen):
+            break
+        chosen |= {group: _plain(option) for group, option in other.items()}
+    with open_dict(base):
+        del base["hydra"]
+    return chosen, OmegaConf.to_container(base, resolve=False)
+
+
+def _plain(option: Any) -> Any:
+    return list(option) if isinstance(option, Sequence) and not isinstance(option, str) else option
+
+
+def _word(option: Any) -> str:
+    return "null" if option is None else f"[{','.join(option)}]" if isinstance(option, list) else str(option)
+
+
+def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``wanted`` is not so in ``base``, as a nest of the same form."""
+    found = {}
+    for key, value in wanted.items():
+        if key in base and type(base[key]) is type(value) and base[key] == value:
+            continue
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            if deeper := _differences(base[key], value):
+                found[key] = deeper
+        else:
+            found[key] = value
+    return found
+
+
+# ---- read
+
+
+def register_experiment_files(arguments: Sequence[str]) -> list[str]:
+    """Let ``experiment=PATH.yaml`` name a file that lies anywhere.
+
+    Hydra looks for options in its search path only. A file that is named is read here and stored as an option of the
+    group ``experiment`` under its absolute path. That is what jobs of a sweep, in other processes too, find; the word
+    that Hydra sees and notes has the absolute path, so that a run can be resumed from any folder.
+
+    Args:
+        arguments: the command line, without the program.
+
+    Returns:
+        The command line for Hydra.
+
+    Raises:
+        ConfigError: the file is not YAML, or has a path but is not there.
+    """
+    return [_registered(word) for word in arguments]
+
+
+def _registered(word: str) -> str:
+    key, equals, text = word.partition("=")
+    if not equals or key.lstrip("+") != GROUP or ".yaml" not in text:
+        return word
+    options = [option.strip().strip("'\"") for option in text.split(",")]
+    return f"{key}={','.join(_option(option) for option in options)}"
+
+
+def _option(option: str) -> str:
+    path = Path(option)
+    if not option.endswith(".yaml") or not (path.is_file() or "/" in option):
+        return option
+    if not path.is_file():
+        if _in_conf(option):
+            return option
+        raise ConfigError(f"{GROUP}={option}: no such file; give a path, or the name of one in conf/{GROUP}")
+    name = str(path.resolve())
+    _store(path, name)
+    return name if PLAIN_PATH.fullmatch(name) else "'" + name.replace("'", "\\'") + "'"
+
+
+def _in_conf(option: str) -> bool:
+    here = Path(__file__).resolve()
+    return any((parent / "conf" / GROUP / option).is_file() for parent in (here.parents[2], here.parents[1]))
+
+
+def _store(path: Path, name: str) -> None:
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        text = path.read_text()
+        node = OmegaConf.create(text)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{GROUP}={path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{GROUP}={path}: an experiment config maps keys to values, such as `model: {{hidden: 32}}`")
+    package = re.search(r"^#\s*@package\s+(\S+)\s*$", text, re.MULTILINE)
+    folder, _, file = f"{GROUP}{name}".rpartition("/")
+    ConfigStore.instance().store(
+        name=file, group=folder, node=node, package=package[1] if package else None, provider=str(path), replace=True
+    )

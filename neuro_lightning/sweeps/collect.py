@@ -1,0 +1,139 @@
+"""The jobs of a sweep as they lie: every job's ``run.json``, and of one that still runs the scores it has logged."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.errors import DataError
+from neuro_lightning.records import FILE_NAME, flat_overrides, read_record
+from neuro_lightning.sweeps.jobs import settings
+
+MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
+TRAINING = ("running", "interrupted")  # jobs whose record does not tell yet how they do; their metrics.csv does
+FAILED = ("failed", "diverged")
+Job = dict[str, Any]
+
+_known: dict[Path, tuple[tuple[int, int], Job]] = {}  # jobs that are over, by the time and size of their run.json
+
+
+def collect(folder: str | Path) -> list[Job]:
+    """The jobs of a sweep in the order of their numbers, whatever became of them.
+
+    A ``run.json`` is read again only when it has changed: a sweep writes its table after every job.
+
+    Args:
+        folder: the sweep's folder, with one folder for each job.
+
+    Returns:
+        For each job ``job`` (its folder), ``status`` (running, finished, failed, interrupted, pruned, paused or
+        diverged), ``attempts``, ``error``, ``overrides`` by key (without those that only say where the job stands in
+        its sweep), ``objective`` (None without), ``end`` and ``peak`` (None in records that do not tell; the best
+        score so far of a job that runs is its peak), ``objective_name``, ``mode`` (min or max), ``data``,
+        ``simulated``, ``metrics`` by name, ``epochs``, ``seconds`` and ``checkpoint``. They are not to be changed.
+
+    Raises:
+        DataError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give that of a sweep, such as multirun/2026-01-31_12-00-00")
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_dir()]
+    jobs = (_job(folder / name) for name in sorted(names, key=_number))
+    return [job for job in jobs if job is not None]
+
+
+def varied(jobs: list[Job]) -> list[str]:
+    """The overrides that differ between jobs, in the order in which they were typed."""
+    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
+    return [key for key in keys if len({str(job["overrides"].get(key)) for job in jobs}) > 1]
+
+
+def _number(name: str) -> tuple[float, str]:
+    number = name.split("_")[0]
+    return (int(number) if number.isdigit() else math.inf, name)
+
+
+def _job(folder: Path) -> Job | None:
+    """The job of a folder; None if it is not one."""
+    path = folder / FILE_NAME
+    try:
+        stat = path.stat()
+    except OSError:
+        return _read(folder, {"status": "running"}) if (folder / ".hydra" / "overrides.yaml").is_file() else None
+    now = (stat.st_mtime_ns, stat.st_size)
+    if path in _known and _known[path][0] == now:
+        return _known[path][1]
+    try:
+        job = _read(folder, read_record(folder))
+    except DataError as error:
+        return _read(folder, {"status": "failed", "error": str(error)})
+    if job["status"] not in TRAINING:
+        _known[path] = now, job
+    return job
+
+
+def _read(folder: Path, record: dict[str, Any]) -> Job:
+    objective, data = record.get("objective") or {}, record.get("data") or {}
+    config, checkpoints = record.get("config") or {}, record.get("checkpoints") or {}
+    error, status = record.get("error"), record.get("status")
+    name = objective.get("name") or config.get("monitor") or "objective"
+    mode = objective.get("mode") or config.get("mode") or "max"
+    moments = {moment: objective.get(moment) for moment in MOMENTS}
+    epochs = checkpoints.get("epochs")
+    if status in TRAINING:
+        moments, epochs = _so_far(folder / "metrics.csv", name, mode)
+    words = record.get("overrides")
+    return {
+        "job": folder.name,
+        "status": status,
+        "attempts": record.get("attempts") or 1,
+        "error": error.strip().splitlines()[0] if error and error.strip() else None,
+        "overrides": flat_overrides(settings(_typed(folder) if words is None else words)),
+        "objective": objective.get("value"),
+        **moments,
+        "objective_name": name,
+        "mode": mode,
+        "data": data.get("name", ""),
+        "simulated": data.get("simulated"),
+        "metrics": record.get("metrics") or {},
+        "epochs": epochs,
+        "seconds": record.get("wall_s"),
+        "checkpoint": checkpoints.get("best"),
+    }
+
+
+def _so_far(path: Path, metric: str, mode: str) -> tuple[dict[str, float | None], int | None]:
+    """The last and the best score in a ``metrics.csv`` that is being written, and the epochs that are done."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return dict.fromkeys(MOMENTS), None
+    values = [value for row in rows if (value := _float(row.get(metric))) is not None]
+    epochs = [int(epoch) + 1 for row in rows if (epoch := row.get("epoch") or "").isdigit()]
+    best = (max if mode == "max" else min)(values, default=None)
+    return {"end": values[-1] if values else None, "peak": best}, max(epochs, default=None)
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:  # the row is being written
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _typed(folder: Path) -> list[str]:
+    """What Hydra noted of a job that has not said anything itself."""
+    import yaml
+
+    try:
+        words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return []
+    return [str(word) for word in words] if isinstance(words, list) else []

@@ -1,0 +1,188 @@
+"""A sweep for reading: ``sweep.md``, settings by their rank, then what runs, what was stopped and what failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.report.table import number
+from neuro_lightning.sweeps.collect import FAILED, Job
+from neuro_lightning.sweeps.summary import (
+    SOURCES,
+    counts,
+    objective_name,
+    setting_keys,
+    short,
+    sources,
+    summarize,
+    word,
+)
+
+PAGE_FILE = "sweep.md"
+STOPPED = ("pruned", "paused", "interrupted")
+BETTER = {"max": "higher is better", "min": "lower is better"}
+BAR = 20  # characters of the longest bar
+
+
+def page(
+    folder: str | Path,
+    jobs: list[Job],
+    *,
+    importance: Any = None,
+    best: Sequence[Path] = (),
+    picture: str | None = None,
+) -> str:
+    """The page as Markdown.
+
+    Args:
+        folder: the sweep's folder; links are relative to it.
+        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        importance: of its keys, an :class:`~neuro_lightning.sweeps.importance.Importance`, at the sweep's end.
+        best: the experiment configs that were written of it.
+        picture: the file of the parallel coordinates.
+    """
+    summary = summarize(jobs)
+    parts = [*_head(Path(folder), jobs, best), *_settings(Path(folder), jobs, summary)]
+    running = [job for job in jobs if job["status"] == "running"]
+    stopped = [job for job in jobs if job["status"] in STOPPED]
+    failed = [job for job in jobs if job["status"] in FAILED]
+    keys = [*setting_keys(jobs), *(["seed"] if any("seed" in job["overrides"] for job in jobs) else [])]
+    parts += _jobs("Running", running, keys, {"best so far": _peak, "epochs": _epochs})
+    stops = {"status": lambda job: job["status"], "best score": _score, "epochs": _epochs, "time": _time}
+    parts += _jobs("Stopped before their end", sorted(stopped, key=_rank), keys, stops)
+    errors = {"attempts": lambda job: str(job["attempts"]), "error": lambda job: job["error"] or job["status"]}
+    parts += _jobs("Failed", failed, keys, errors)
+    if picture is not None:
+        parts += ["## Every setting at a glance", f"![Parallel coordinates of the settings]({picture})"]
+    parts += importance_lines(importance)
+    return "\n\n".join(parts) + "\n"
+
+
+def importance_lines(importance: Any) -> list[str]:
+    """What mattered, or why that is not said; nothing before the sweep's end."""
+    if importance is None:
+        return []
+    title = "## What mattered"
+    if not importance.shares:
+        return [title, f"Not shown: {importance.remark}."]
+    top = max(importance.shares.values())
+    rows = [
+        [f"`{key}`", f"{share:.2f}", "█" * max(round(BAR * share / top), 0) or "·"]
+        for key, share in importance.shares.items()
+    ]
+    return [title, _table(["key", "importance", ""], rows), importance.remark]
+
+
+def _head(folder: Path, jobs: list[Job], best: Sequence[Path]) -> list[str]:
+    name, mode = objective_name(jobs), next((job["mode"] for job in jobs if job["objective"] is not None), "max")
+    data = " and ".join(f"**{source}**" for source in sources(jobs)) or "unknown"
+    lines = [
+        f"# Sweep {folder.resolve().name}",
+        f"{counts(jobs)}. The objective is `{name}` ({BETTER[mode]}) of the saved checkpoints, on {data} data. "
+        f"Written {datetime.now():%Y-%m-%d %H:%M:%S}.",
+    ]
+    shared = {key: value for key, value in jobs[0]["overrides"].items() if key not in setting_keys(jobs)}
+    shared = {key: value for key, value in shared.items() if all(key in job["overrides"] for job in jobs)}
+    words = [f"{key}={word(value)}" for key, value in shared.items() if key != "seed" or len(jobs) == 1]
+    if words:
+        lines.append(f"Every job: `{' '.join(words)}`")
+    lines += [f"The best setting runs with `python train.py experiment={os.path.relpath(path)}`" for path in best]
+    return lines
+
+
+def _settings(folder: Path, jobs: list[Job], summary: list[dict[str, Any]]) -> list[str]:
+    """A table for each dataset: scores on two datasets are no ranking."""
+    ranked = [row for row in summary if row["n"]]
+    datasets = list(dict.fromkeys(row["data"] for row in ranked))
+    parts = []
+    for dataset in datasets:
+        rows = [row for row in ranked if row["data"] == dataset]
+        parts.append("## Settings" + (f" on {dataset}" if len(datasets) > 1 else "") + ", best first")
+        parts.append(_table(*_ranking(folder, rows, mixed=len(sources(jobs)) > 1)))
+    return parts or ["## Settings", "No job has finished yet."]
+
+
+def _ranking(folder: Path, rows: list[dict[str, Any]], *, mixed: bool) -> tuple[list[str], list[list[str]]]:
+    seeds = any(row["n"] > 1 for row in rows)
+    moments = [key for key in ("p50_end", "p50_peak") if any(row[key] is not None for row in rows)] if seeds else []
+    columns = ["#", *(f"`{key}`" for key in rows[0]["setting"]), *(["data"] if mixed else [])]
+    columns += ["n", "mean", "s.e.m.", "best"] if seeds else ["score"]
+    columns += [{"p50_end": "median at the end", "p50_peak": "median at the peak"}[key] for key in moments]
+    columns += ["failed"] if any(row["failed"] for row in rows) else []
+    columns += ["time", "jobs", "best checkpoint"]
+    cells = []
+    for place, row in enumerate(rows, start=1):
+        line = [
+            str(place),
+            *map(_text, row["setting"].values()),
+            *([SOURCES.get(row["simulated"], "")] if mixed else []),
+        ]
+        line += (
+            [str(row["n"]), *map(number, (row["mean"], row["sem"], row["best"]))] if seeds else [number(row["mean"])]
+        )
+        line += [number(row[key]) for key in moments]
+        line += [str(row["failed"])] if "failed" in columns else []
+        line += [_time(row), ", ".join(name.split("_")[0] for name in row["jobs"]), _link(folder, row["checkpoint"])]
+        cells.append(line)
+    return columns, cells
+
+
+def _jobs(title: str, jobs: list[Job], keys: list[str], columns: dict[str, Any]) -> list[str]:
+    if not jobs:
+        return []
+    rows = [
+        [job["job"], *(_text(job["overrides"].get(key, "")) for key in keys), *(cell(job) for cell in columns.values())]
+        for job in jobs
+    ]
+    return [f"## {title}", _table(["job", *(f"`{key}`" for key in keys), *columns], rows)]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _rank(job: Job) -> float:
+    score = job["objective"] if job["objective"] is not None else job["peak"]
+    return float("inf") if score is None else -score if job["mode"] == "max" else score
+
+
+def _peak(job: Job) -> str:
+    return number(job["peak"])
+
+
+def _score(job: Job) -> str:
+    return number(job["objective"] if job["objective"] is not None else job["peak"])
+
+
+def _epochs(job: Job) -> str:
+    return "-" if job["epochs"] is None else str(job["epochs"])
+
+
+def _time(row: dict[str, Any]) -> str:
+    return clock(row["seconds"])
+
+
+def clock(seconds: float | None) -> str:
+    """``3.2s``, ``4:05`` or ``2:00:00``; ``-`` for what is unknown."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _text(value: Any) -> str:
+    return short(word(value))
+
+
+def _link(folder: Path, checkpoint: str | None) -> str:
+    if not checkpoint:
+        return "-"
+    path = Path(os.path.relpath(checkpoint, folder) if Path(checkpoint).is_absolute() else checkpoint)
+    return f"[{path.name}](<{path.as_posix()}>)"
