@@ -148,8 +148,10 @@ class Search(Sweeper):
 
     def _pruner(self) -> Any:
         from neuro_lightning.config import instantiate
+        from neuro_lightning.sweeps.storage import quiet
 
-        return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
+        with quiet():
+            return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
 
     def _identity(self, space: Space) -> dict[str, str]:
         """What the study is of: those who share it must mean the same."""
