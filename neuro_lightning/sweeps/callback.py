@@ -51,6 +51,10 @@ class SweepTable(Callback):
         self._before: int | None = None
         self._output: JobOutput | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: a job that is queued again is packed up while it writes."""
+        return {**vars(self), "_before": None, "_output": None}
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the launcher announce each job by what is swept, not by all that was typed."""
         if not self.verbose:
