@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 COMMANDS = ("sbatch", "srun", "scontrol", "sacct")
@@ -80,11 +81,16 @@ def srun(*arguments: str) -> None:
             for short, long in names.items():
                 path = path.replace(short, os.environ.get(long, ""))
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            outputs.append(open(path, "a"))
+            outputs.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         tasks.append(subprocess.Popen(words, env={**os.environ, **own}, stdout=outputs[0], stderr=outputs[1]))
     state = Path(os.environ["FAKE_SLURM"])
     (state / f"tasks-{os.environ['SLURM_JOB_ID']}").write_text(" ".join(str(task.pid) for task in tasks))
+    while all(task.poll() in (None, 0) for task in tasks) and any(task.poll() is None for task in tasks):
+        time.sleep(0.1)
+    for task in tasks:  # --kill-on-bad-exit
+        if task.poll() is None:
+            task.kill()
     sys.exit(max(abs(task.wait()) for task in tasks))
 
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
+PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
 RELAUNCHES = 2  # of what is left, after a process was killed
 
 
@@ -72,6 +73,14 @@ class _Preset(Launcher):
         with refusals():
             try:
                 return self._launch(job_overrides, initial_job_idx)
+            except ModuleNotFoundError as error:
+                if (error.name or "").split(".")[0] not in PLUGINS:
+                    raise
+                name = self.config.hydra.runtime.choices["hydra/launcher"]
+                raise ConfigError(
+                    f"hydra/launcher={name} needs a package that is not installed ({error.name}): "
+                    f"pip install '{self.install}'"
+                ) from None
             except KeyboardInterrupt:
                 folder = self.config.hydra.sweep.dir
                 print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}", file=sys.stderr)
@@ -82,18 +91,9 @@ class _Preset(Launcher):
 
     def _plugin(self, launcher: str, task: Task, settings: dict[str, Any]) -> Launcher:
         module, _, cls = launcher.rpartition(".")
-        try:
-            launcher = getattr(import_module(f"hydra_plugins.{module}"), cls)(**settings)
-        except ImportError as error:
-            raise ConfigError(
-                f"hydra/launcher={self._name()} needs a package that is not installed ({error.name or error}): "
-                f"pip install '{self.install}'"
-            ) from None
+        launcher = getattr(import_module(f"hydra_plugins.{module}"), cls)(**settings)
         launcher.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         return launcher
-
-    def _name(self) -> str:
-        return self.config.hydra.runtime.choices.get("hydra/launcher", type(self).__name__.lower())
 
     def _task(self, places: tuple[Slot, ...] = ()) -> Task:
         return Task(self.task_function, self.config.hydra.runtime.cwd, places)
