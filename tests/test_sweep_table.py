@@ -71,7 +71,8 @@ def app(tmp_path_factory):
         (folder / "conf" / group).mkdir(parents=True)
         for name in names:
             (folder / "conf" / group / f"{name}.yaml").write_text("{}")
-    (folder / "conf" / "hydra").symlink_to(ROOT / "conf" / "hydra")
+    (folder / "conf" / "hydra").mkdir()
+    (folder / "conf" / "hydra" / "default.yaml").symlink_to(ROOT / "conf" / "hydra" / "default.yaml")
     (folder / "conf" / "config.yaml").write_text(
         "defaults: [_self_, data: x, model: a, hydra: default]\nseed: 0\nfail: ''\n"
     )

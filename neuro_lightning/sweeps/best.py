@@ -217,18 +217,18 @@ def _in_conf(option: str) -> bool:
 
 
 def _store(path: Path, name: str) -> None:
+    import yaml
     from hydra.core.config_store import ConfigStore
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from omegaconf import OmegaConf
 
     try:
         text = path.read_text()
-        node = OmegaConf.create(text)
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{GROUP}={path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(node, DictConfig):
+    if not isinstance(content, dict):
         raise ConfigError(f"{GROUP}={path}: an experiment config maps keys to values, such as `model: {{hidden: 32}}`")
+    node = OmegaConf.load(path)  # which reads 1e-3 as a number
     package = re.search(r"^#\s*@package\s+(\S+)\s*$", text, re.MULTILINE)
     folder, _, file = f"{GROUP}{name}".rpartition("/")
     ConfigStore.instance().store(

@@ -13,8 +13,9 @@ adaptive searches it speaks of the region that they went to: Optuna's fANOVA ans
 over the whole box of the space, most of which a good search never visits.
 
 It is not to be trusted with few settings, so below :data:`MIN_SETTINGS` none is shown; nor where the forest does not
-predict settings that it has not seen (R² below :data:`MIN_R2`): then either nothing matters, or the seeds' spread is
-larger than the settings' effect. Seeds are noise: a setting counts once, with its mean, weighted by its seeds.
+predict settings that it has not seen (R² below 4 / n of n settings, and below :data:`MIN_R2` of any number): then
+either nothing matters, or the seeds' spread is larger than the settings' effect. Seeds are noise: a setting counts
+once, with its mean, weighted by its seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 MIN_SETTINGS = 8
 MIN_R2 = 0.2
-TREES = 300
+TREES = 200
 REPEATS_OF_SHUFFLING = 8
 DECADE = 10.0
 
@@ -76,7 +77,7 @@ def importance(jobs: list[Job]) -> Importance | None:
         return Importance(n=n, remark="all settings score the same")
     columns = {key: encode([setting.get(key) for setting in settings]) for key in keys}
     r2, lost = _forest(columns, ranks, np.asarray(seeds, float))
-    if r2 < MIN_R2:
+    if r2 < max(MIN_R2, 4 / n):  # chance foretells few settings well now and then
         return Importance(
             r2=r2, n=n,
             remark=f"from their keys, the ranking of settings cannot be foretold (R² {r2:.2f} on settings left out, of "

@@ -17,7 +17,6 @@ from neuro_lightning.sweeps.summary import (
     setting_keys,
     short,
     sources,
-    summarize,
     word,
 )
 
@@ -30,6 +29,7 @@ BAR = 20  # characters of the longest bar
 def page(
     folder: str | Path,
     jobs: list[Job],
+    summary: list[dict[str, Any]],
     *,
     importance: Any = None,
     best: Sequence[Path] = (),
@@ -40,16 +40,17 @@ def page(
     Args:
         folder: the sweep's folder; links are relative to it.
         jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        summary: from :func:`~neuro_lightning.sweeps.summary.summarize`.
         importance: of its keys, an :class:`~neuro_lightning.sweeps.importance.Importance`, at the sweep's end.
         best: the experiment configs that were written of it.
         picture: the file of the parallel coordinates.
     """
-    summary = summarize(jobs)
-    parts = [*_head(Path(folder), jobs, best), *_settings(Path(folder), jobs, summary)]
+    settings = setting_keys(jobs)
+    parts = [*_head(jobs, settings, Path(folder), best), *_settings(Path(folder), jobs, summary)]
     running = [job for job in jobs if job["status"] == "running"]
     stopped = [job for job in jobs if job["status"] in STOPPED]
     failed = [job for job in jobs if job["status"] in FAILED]
-    keys = [*setting_keys(jobs), *(["seed"] if any("seed" in job["overrides"] for job in jobs) else [])]
+    keys = [*settings, *(["seed"] if any("seed" in job["overrides"] for job in jobs) else [])]
     parts += _jobs("Running", running, keys, {"best so far": _peak, "epochs": _epochs})
     stops = {"status": lambda job: job["status"], "best score": _score, "epochs": _epochs, "time": _time}
     parts += _jobs("Stopped before their end", sorted(stopped, key=_rank), keys, stops)
@@ -76,7 +77,7 @@ def importance_lines(importance: Any) -> list[str]:
     return [title, _table(["key", "importance", ""], rows), importance.remark]
 
 
-def _head(folder: Path, jobs: list[Job], best: Sequence[Path]) -> list[str]:
+def _head(jobs: list[Job], settings: list[str], folder: Path, best: Sequence[Path]) -> list[str]:
     name, mode = objective_name(jobs), next((job["mode"] for job in jobs if job["objective"] is not None), "max")
     data = " and ".join(f"**{source}**" for source in sources(jobs)) or "unknown"
     lines = [
@@ -84,7 +85,7 @@ def _head(folder: Path, jobs: list[Job], best: Sequence[Path]) -> list[str]:
         f"{counts(jobs)}. The objective is `{name}` ({BETTER[mode]}) of the saved checkpoints, on {data} data. "
         f"Written {datetime.now():%Y-%m-%d %H:%M:%S}.",
     ]
-    shared = {key: value for key, value in jobs[0]["overrides"].items() if key not in setting_keys(jobs)}
+    shared = {key: value for key, value in jobs[0]["overrides"].items() if key not in settings}
     shared = {key: value for key, value in shared.items() if all(key in job["overrides"] for job in jobs)}
     words = [f"{key}={word(value)}" for key, value in shared.items() if key != "seed" or len(jobs) == 1]
     if words:

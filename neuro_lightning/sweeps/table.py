@@ -53,13 +53,13 @@ def write_table(folder: str | Path, **extras: Any) -> Path | None:
         DataError: no such folder.
     """
     folder = Path(folder)
-    if not folder.is_dir() or not (jobs := collect(folder)):
-        collect(folder)  # says what is wrong with the folder
+    if not collect(folder):
         return None
     with _alone(folder):  # else a process that read the jobs earlier may write them later
         jobs = collect(folder)
-        _write(folder / TABLE_FILE, _csv(jobs))
-        _write(folder / PAGE_FILE, page(folder, jobs, **extras))
+        summary = summarize(jobs)
+        _write(folder / TABLE_FILE, _csv(jobs, summary))
+        _write(folder / PAGE_FILE, page(folder, jobs, summary, **extras))
     return folder / TABLE_FILE
 
 
@@ -100,8 +100,8 @@ def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _csv(jobs: list[Job]) -> str:
-    setting = {job: row for row in summarize(jobs) for job in row["jobs"]}
+def _csv(jobs: list[Job], summary: list[dict[str, Any]]) -> str:
+    setting = {job: row for row in summary for job in row["jobs"]}
     over_seeds = ["n", "mean", "sem", "best", *(f"p{percent}_{moment}" for moment in MOMENTS for percent in PERCENTS)]
     rows = []
     for job in jobs:
