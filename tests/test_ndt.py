@@ -207,7 +207,9 @@ def test_what_is_scored_was_hidden(words):
     assert (others == batch["mask"][:, :BINS, N_IN:]).all(), "held-out targets are all scored"
 
 
-@pytest.mark.parametrize("overrides", [[], ["model.count_width=2", "model.linear_embedder=false"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["model.raw_counts=true", "model.count_width=2", "model.linear_embedder=false"]]
+)
 def test_every_parameter_learns(overrides):
     model = ndt(*overrides)
     model.training_step(first_batch(), 0).backward()
@@ -246,7 +248,12 @@ def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.count_width=2", "masking@model.masking=coordinated"], r"only whole counts have an embedding"),
+        (
+            ["model.count_width=2", "model.raw_counts=true", "masking@model.masking=coordinated"],
+            r"only whole counts have an embedding",
+        ),
+        (["model.count_width=2"], r"model.count_width=2 embeds counts: it needs model.raw_counts=true"),
+        (["model.smoothed_ms=[]"], r"model.raw_counts=false leaves no input without model.smoothed_ms"),
         (["model.heads=0"], r"model.heads=0"),
         (["model.layers=0"], r"model.layers=0"),
     ],

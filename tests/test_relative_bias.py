@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.smoothing import gaussian_smooth
 from neuro_lightning.models.ndt import NDTNet
 from neuro_lightning.models.stndt import STNDTNet
 from neuro_lightning.nn.attention import SelfAttention, attend, context_mask
@@ -129,6 +130,17 @@ def test_shorter_trials_are_read_with_the_same_bias():
     torch.manual_seed(0)
     model = NDTNet(5, 8, 10, 0, layers=1, reach=(1.0, 8.0)).eval()
     assert model(torch.ones(2, 6, 5))["log_rates"].shape == (2, 6, 8)
+
+
+@pytest.mark.parametrize("network", [NDTNet, STNDTNet])
+def test_without_raw_counts_only_smoothed_ones_enter(network):
+    """The embedder is given the kernels' copies, in their order."""
+    model = network(5, 8, 10, 3, layers=1, width=12, smoothed=(1.0, 3.0), raw_counts=False, stride=1).eval()
+    seen, inputs = {}, torch.poisson(torch.ones(2, 10, 5))
+    model.embedder.register_forward_pre_hook(lambda _, given: seen.update(x=given[0]))
+    model(inputs)
+    expected = [gaussian_smooth(inputs, sd, n_out=13) for sd in (1.0, 3.0)]
+    torch.testing.assert_close(seen["x"], torch.cat(expected, dim=2))
 
 
 @pytest.mark.parametrize("reach", [[20], [0, 100], [200, 100], [20, 50, 100]])

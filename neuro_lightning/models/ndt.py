@@ -20,7 +20,7 @@ from neuro_lightning.nn.attention import (
     steps_of_context,
 )
 from neuro_lightning.nn.masking import suit
-from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
+from neuro_lightning.nn.smoothed import check_kernels, kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
 from neuro_lightning.nn.steps import bins_in_step, to_steps
 
@@ -68,6 +68,7 @@ class NDTNet(StepTransformer):
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
         smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
+        raw_counts: False leaves the counts themselves out.
         count_width: width of an embedding of each count; 0 takes counts as they are.
         max_count: of that embedding.
         linear_embedder: a linear map to the width; without it channels are neurons, and those left over are zero.
@@ -98,6 +99,7 @@ class NDTNet(StepTransformer):
         pre_norm: bool = True,
         scaled_init: bool = True,
         smoothed: Sequence[float] = (),
+        raw_counts: bool = True,
         count_width: int = 0,
         max_count: int = 8,
         linear_embedder: bool = True,
@@ -110,7 +112,8 @@ class NDTNet(StepTransformer):
         if positions not in POSITIONS:
             raise ConfigError(f"model.positions={positions}: there are {', '.join(POSITIONS)}")
         per_neuron = max(1, count_width)
-        channels = n_in * (per_neuron + len(smoothed))
+        check_kernels(raw_counts, smoothed)
+        channels = n_in * (per_neuron * raw_counts + len(smoothed))
         width = width or -(-n_neurons * per_neuron // heads) * heads
         if not linear_embedder and width < channels:
             raise ConfigError(f"model.width={width} holds no {channels} channels without model.linear_embedder")
@@ -126,7 +129,7 @@ class NDTNet(StepTransformer):
             mean_rates=mean_rates,
             kind=kind,
         )
-        self.smoothed = tuple(smoothed)
+        self.smoothed, self.raw_counts = tuple(smoothed), raw_counts
         self.embedding = CountEmbedding(max_count, count_width) if count_width else nn.Identity()
         self.embedder = nn.Linear(channels, width) if linear_embedder else nn.ZeroPad1d((0, width - channels))
         steps = -(-(n_bins + n_forward) // stride)
@@ -153,7 +156,8 @@ class NDTNet(StepTransformer):
         steps = to_steps(inputs, inputs.shape[1] + self.n_forward, self.stride)
         observed = -(-inputs.shape[1] // self.stride)
         copies = smoothed_copies(steps, observed, self.smoothed, causal=self.causal)
-        x = self.embedder(torch.cat([self.embedding(steps), *copies], dim=2)) * math.sqrt(self.width)
+        shown = [self.embedding(steps), *copies] if self.raw_counts else copies
+        x = self.embedder(torch.cat(shown, dim=2)) * math.sqrt(self.width)
         x = self.embedding_dropout(self.positions(x))
         allowed = None if self.allowed is None else self.allowed[: x.shape[1], : x.shape[1]]
         for layer in self.layers:
@@ -180,6 +184,7 @@ class NDT(PopulationModule):
         reach_ms: how far the attention of the first and of the last head reaches before training, those between
             log-spaced: a learned bias of each head and distance begins there. None has no such bias, as published.
         smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
+        raw_counts: False leaves the counts themselves out: what each layer passes on is then smooth from the start.
         positions: ``learned`` or ``sinusoidal``.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin small, by the number of layers.
@@ -222,6 +227,7 @@ class NDT(PopulationModule):
         readout_dropout: float,
         reach_ms: Sequence[float] | None = None,
         smoothed_ms: Sequence[float] = (),
+        raw_counts: bool = True,
         attention_dropout: float | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
@@ -231,6 +237,8 @@ class NDT(PopulationModule):
             raise ConfigError(
                 f"model.count_width={count_width}: {spec.dataset} has {spec.kind}, not counts; set it to 0"
             )
+        if count_width and not raw_counts:
+            raise ConfigError(f"model.count_width={count_width} embeds counts: it needs model.raw_counts=true")
         if count_width and getattr(masking, "rescale", False):
             raise ConfigError(
                 f"model.count_width={count_width}: only whole counts have an embedding, and the masking rescales them; "
@@ -253,6 +261,7 @@ class NDT(PopulationModule):
             context=steps_of_context(context_forward_ms, context_backward_ms, step),
             reach=reach_in_steps(reach_ms, step),
             smoothed=kernels_in_steps(smoothed_ms, step),
+            raw_counts=raw_counts,
             positions=positions,
             pre_norm=pre_norm,
             scaled_init=scaled_init,

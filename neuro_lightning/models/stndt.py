@@ -16,7 +16,7 @@ from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
 from neuro_lightning.nn.masking import RandomMasking, suit
-from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
+from neuro_lightning.nn.smoothed import check_kernels, kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
 from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
 from neuro_lightning.nn.steps import bins_in_step, to_steps
@@ -47,6 +47,7 @@ class STNDTNet(StepTransformer):
             :class:`RelativeBias`; None has no such bias.
         scaled_init: let the temporal blocks' weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
         smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
+        raw_counts: False leaves the counts themselves out.
         stride: bins in a step.
         dropout: after the embedding, in the layers, before the readout.
         attention_dropout: of attention weights over time, where it is another than that of the layers.
@@ -74,6 +75,7 @@ class STNDTNet(StepTransformer):
         reach: tuple[float, float] | None = None,
         scaled_init: bool = True,
         smoothed: Sequence[float] = (),
+        raw_counts: bool = True,
         stride: int = 1,
         dropout: Sequence[float] = (0.0, 0.0, 0.0),
         attention_dropout: float | None = None,
@@ -82,6 +84,7 @@ class STNDTNet(StepTransformer):
         mean_rates: Sequence[float] = (),
         kind: str = "spikes",
     ) -> None:
+        check_kernels(raw_counts, smoothed)
         at_embedding, inside, at_readout = dropout
         super().__init__(
             n_neurons,
@@ -95,9 +98,9 @@ class STNDTNet(StepTransformer):
             kind=kind,
         )
         steps = -(-(n_bins + n_forward) // stride)
-        self.channels_are_neurons, self.smoothed = width is None, tuple(smoothed)
-        self.views, self.temperature = views, temperature
-        self.embedder = nn.Linear(n_in * (1 + len(smoothed)), self.width)
+        self.channels_are_neurons, self.views, self.temperature = width is None, views, temperature
+        self.smoothed, self.raw_counts = tuple(smoothed), raw_counts
+        self.embedder = nn.Linear(n_in * (raw_counts + len(smoothed)), self.width)
         self.course_embedder = nn.Linear(steps, steps)
         self.positions = SinusoidalPositions(steps, self.width)
         self.course_positions = SinusoidalPositions(self.width, steps)
@@ -131,7 +134,7 @@ class STNDTNet(StepTransformer):
         """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
         steps = to_steps(inputs, self.n_bins + self.n_forward, self.stride)
         copies = smoothed_copies(steps, -(-inputs.shape[1] // self.stride), self.smoothed, causal=False)
-        x = self.embedder(torch.cat([steps, *copies], dim=2))
+        x = self.embedder(torch.cat([steps, *copies] if self.raw_counts else copies, dim=2))
         courses = F.pad(steps, (0, self.width - steps.shape[2])) if self.channels_are_neurons else x
         return x * math.sqrt(self.width), self.course_embedder(courses.mT) * math.sqrt(steps.shape[1])
 
@@ -165,6 +168,7 @@ class STNDT(PopulationModule):
             between log-spaced: a learned bias of each head and distance begins there. None has no such bias, as
             published.
         smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
+        raw_counts: False leaves the counts themselves out: what each layer passes on is then smooth from the start.
         scaled_init: let encoder weights begin small, by the number of layers.
         embedding_dropout: dropout after the embedding.
         layer_dropout: dropout in the layers.
@@ -200,6 +204,7 @@ class STNDT(PopulationModule):
         width: int | None = None,
         reach_ms: Sequence[float] | None = None,
         smoothed_ms: Sequence[float] = (),
+        raw_counts: bool = True,
         attention_dropout: float | None = None,
         contrast: float = 0.0,
         contrast_ratio: float = 0.1,
@@ -235,6 +240,7 @@ class STNDT(PopulationModule):
             context=steps_of_context(context_forward_ms, context_backward_ms, step),
             reach=reach_in_steps(reach_ms, step),
             smoothed=kernels_in_steps(smoothed_ms, step),
+            raw_counts=raw_counts,
             scaled_init=scaled_init,
             stride=stride,
             dropout=(embedding_dropout, layer_dropout, readout_dropout),
