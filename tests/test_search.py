@@ -25,6 +25,7 @@ from neuro_lightning.sweeps.trials import Trials
 
 LR = "model.optimizer.lr=tag(log,interval(1e-3,1e-1))"
 BAYES = ["-m", *TINY, "hydra/sweeper=bayes", "hydra.sweep.dir=sweep"]
+MORE = ["hydra.sweeper.custom_search_space=test_search.more", "trusted=[tiny,test_search]"]
 OF = {"monitor": "val/co_bps", "data": "tiny"}
 
 
@@ -278,7 +279,8 @@ def test_a_search_over_models_and_numbers_keeps_study_folders_and_records_togeth
     best = OmegaConf.load(folder / "optimization_results.yaml")
     assert best.best_value == max(trial.value for trial in trials if trial.value is not None)
 
-    said, status = search("-m", "sweep.resume=sweep")
+    said, status = search("-m", "sweep.resume=sweep", "hydra.sweeper.n_jobs=3")
+    assert [trial.number for trial in failed] == [0, 3, 4], "their folders are not in a row"
     after = study_of(folder).trials
     assert status == 0 and len(after) == 6 + len(failed), said
     assert [trial.user_attrs["retry_of"] for trial in after[6:]] == [trial.number for trial in failed]
@@ -296,6 +298,9 @@ def test_a_search_over_models_and_numbers_keeps_study_folders_and_records_togeth
         ([LR, "hydra.sweeper.direction=minimize"], "contradicts mode=max"),
         ([LR, "hydra/sweeper/sampler=grid"], "not an interval"),
         ([LR, "hydra.sweeper.pruner.warmup=7"], "warmup=7"),
+        ([LR, "hydra.sweeper.custom_search_space=no.such.thing"], "add trusted=[no]"),
+        ([LR, "hydra.sweeper.custom_search_space=tiny.nothing"], "tiny.nothing"),
+        ([LR, "model.layers=1", *MORE], "model.layers is fixed"),
         ([LR, "hydra.sweeper.storage=sqlite:////no/such/folder/a.db"], "cannot be opened"),
     ],
 )
@@ -303,6 +308,18 @@ def test_what_cannot_be_searched_is_one_error_before_the_first_job(search, tmp_p
     said, status = search(*BAYES, *words)
     assert status not in (0, None) and said.count("error:") == 1 and wrong in said and "Traceback" not in said
     assert not list(tmp_path.glob("sweep/*/run.json"))
+
+
+def more(config, trial):
+    """What a user's own function suggests, by the config."""
+    trial.suggest_int("model.layers", config.model.layers + 1, 4)
+
+
+def test_a_function_of_the_users_suggests_more(search, tmp_path):
+    said, status = search(*BAYES, LR, *MORE, "hydra.sweeper.n_trials=1")
+    [trial] = study_of(tmp_path / "sweep").trials
+    assert status == 0 and trial.params["model.layers"] in (3, 4), said
+    assert record(tmp_path / "sweep/0_tiny_gru")["config"]["model"]["layers"] == trial.params["model.layers"]
 
 
 def test_a_search_by_a_grid_ends_with_it(search, tmp_path):

@@ -83,13 +83,14 @@ class Search(Sweeper):
             self._check()
             space = read_space(self.params, arguments)
             check_jobs(self.hydra_context.config_loader, self.config, space.corners())
+            extend = self._extension(space)
             study = self._open(space)
-        OmegaConf.save(self.config, self.folder / "multirun.yaml")
-        owner = Owner(self.folder)
-        try:
-            self._run(study, space, owner)
-        finally:
-            owner.close()
+            OmegaConf.save(self.config, self.folder / "multirun.yaml")
+            owner = Owner(self.folder)
+            try:
+                self._run(study, space, owner, extend)
+            finally:
+                owner.close()
         self._write_best(study)
 
     def _check(self) -> None:
@@ -162,24 +163,42 @@ class Search(Sweeper):
         parts |= dict(word.split("=", 1) for word in fixed if word.split("=")[0] not in HERE)
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
 
-    def _run(self, study: Any, space: Space, owner: Any) -> None:
+    def _run(self, study: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
         from neuro_lightning.sweeps.trials import Trials
 
         private = self.folder.resolve() in Path(self.storage).resolve().parents
         n_trials = (
             min(self.n_trials, math.prod(map(len, grid_of(space).values()))) if self._by_grid() else self.n_trials
         )
-        trials = Trials(study, space.searched, n_trials, owner, private=private, extend=self._extension())
+        trials = Trials(study, space.searched, n_trials, owner, private=private, extend=extend)
         while batch := trials.next(self.n_jobs):
             self._launch(trials, batch, space)
 
-    def _extension(self) -> Callable[[Trial], None] | None:
-        from hydra.utils import get_method
+    def _extension(self, space: Space) -> Callable[[Trial], None] | None:
+        """What suggests more for a trial, if the user has such a function."""
+        from importlib import import_module
 
         if not self.custom_search_space:
             return None
-        function = get_method(self.custom_search_space)
-        return lambda trial: function(self.config, trial)
+        module, _, name = self.custom_search_space.rpartition(".")
+        package = module.split(".")[0]
+        if package not in ("neuro_lightning", *(self.config.get("trusted") or ())):
+            raise ConfigError(
+                f"hydra.sweeper.custom_search_space={self.custom_search_space} is not in a trusted package; add "
+                f"trusted=[{package}] if you trust it"
+            )
+        try:
+            function = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"hydra.sweeper.custom_search_space={self.custom_search_space}: {error}") from None
+        fixed = {word.split("=", 1)[0] for word in space.fixed}
+
+        def extend(trial: Trial) -> None:
+            function(self.config, trial)
+            if both := sorted(fixed & set(trial.params)):
+                raise ConfigError(f"{both[0]} is fixed, and {self.custom_search_space} searches it: leave out one")
+
+        return extend
 
     def _launch(self, trials: Trials, batch: list[Trial], space: Space) -> None:
         """Run a batch of trials and tell the study what became of each."""
@@ -197,11 +216,7 @@ class Search(Sweeper):
                 continue
             folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
             record = read_record(folder) if (folder / FILE_NAME).is_file() else {"error": "its run.json is missing"}
-            status = trials.tell(trial, record, folder.name)
-            value = (record.get("objective") or {}).get("value")
-            log.info(
-                f"trial {trial.number}: {status}" + ("" if value is None else f", {self.config.monitor} {value:.4g}")
-            )
+            trials.tell(trial, record, folder.name)
         if broken is not None:
             _ = broken.return_value  # raises what the job raised
 
