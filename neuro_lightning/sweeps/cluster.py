@@ -14,6 +14,7 @@ PATIENCE_S = 5.0  # for the head of a cluster to answer
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # a banner
+    "RAY_enable_worker_prestart": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in configs refer to where the sweep was started
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

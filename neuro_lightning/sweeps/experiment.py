@@ -12,7 +12,7 @@ from ray import tune
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.display import Display
-from neuro_lightning.sweeps.journal import Journal, Start, mark_pruned
+from neuro_lightning.sweeps.journal import Journal, Start, mark
 from neuro_lightning.sweeps.population import Generations, Member, Population
 from neuro_lightning.sweeps.schedulers import BinaryTournament, Over, Singly, SuccessiveHalving
 from neuro_lightning.sweeps.trainable import FOLDER, JOB, Plan, Trainable, new_job, train
@@ -72,9 +72,9 @@ class Experiment:
 
     def _trials(self) -> None:
         jobs = self._open()
-        for result in self.journal.results:
-            if result.status == "pruned":
-                mark_pruned(self.folder, result)
+        for result in {result.trial: result for result in self.journal.results}.values():
+            if result.status in ("pruned", "failed"):
+                mark(self.folder, result)
         arguments = (self.journal, self.display, self.max_failures)
         if self.settings is None:
             scheduler = Singly(*arguments)

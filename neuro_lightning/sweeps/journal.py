@@ -111,11 +111,16 @@ def to_result(values: dict[str, Any]) -> Result:
     return replace(Result(**values), score=score, start=None if start is None else Start(**start))
 
 
-def mark_pruned(folder: Path, result: Result) -> None:
-    """Say in a trial's ``run.json`` that the search stopped it."""
+def mark(folder: Path, result: Result) -> None:
+    """Say in a trial's ``run.json`` what it cannot know: that the search stopped it, or that its worker died.
+
+    Args:
+        folder: the sweep's.
+        result: of the trial.
+    """
     from neuro_lightning import records
 
-    job = folder / Path(result.start.checkpoint).parts[0]
-    record = records.read_record(job)
-    if record.get("status") == "paused":
-        records.write_json(job / records.FILE_NAME, record | {"status": "pruned"})
+    for path in folder.glob(f"{result.trial}_*/{records.FILE_NAME}"):
+        record = records.read_record(path)
+        if record.get("status") in ("running", "paused"):
+            records.write_json(path, record | {"status": result.status, "error": result.error})

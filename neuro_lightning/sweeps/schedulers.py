@@ -12,7 +12,7 @@ from ray.tune.stopper import Stopper
 
 from neuro_lightning.sweeps.display import Display
 from neuro_lightning.sweeps.halving import Halving
-from neuro_lightning.sweeps.journal import Journal, Result, mark_pruned, to_result
+from neuro_lightning.sweeps.journal import Journal, Result, mark, to_result
 from neuro_lightning.sweeps.population import Generations
 from neuro_lightning.sweeps.trainable import EPOCHS, JOB, KNOWN, RESULT, SCORE, with_start
 
@@ -57,6 +57,8 @@ class Singly(Patient, FIFOScheduler):
         """Note the result; the trial is over."""
         done = _result(result)
         self.journal.write(done)
+        if done.status == "failed":
+            mark(self.journal.path.parent, done)
         self.display.result(done)
         return TrialScheduler.STOP
 
@@ -96,11 +98,13 @@ class SuccessiveHalving(Patient, AsyncHyperBandScheduler):
         decision = TrialScheduler.STOP
         if done.start is not None:
             decision = super().on_trial_result(tune_controller, trial, result)
-        if decision == TrialScheduler.STOP and done.status == "paused":
+        if done.status == "finished":  # early, it may be
+            decision = TrialScheduler.STOP
+        elif decision == TrialScheduler.STOP and done.status == "paused":
             done = replace(done, status="pruned")
         self.journal.write(done)
-        if done.status == "pruned":
-            mark_pruned(self.journal.path.parent, done)
+        if done.status in ("pruned", "failed"):
+            mark(self.journal.path.parent, done)
         self.display.result(done)
         if decision != TrialScheduler.STOP:  # where another worker would go on, should this one die
             self.added[done.trial] = 1
@@ -144,6 +148,8 @@ class BinaryTournament(Patient, PopulationBasedTraining):
         if result.get(KNOWN):
             return TrialScheduler.PAUSE
         self.journal.write(done)
+        if done.status == "failed":
+            mark(self.journal.path.parent, done)
         results = [*self.generations.results.values(), done]
         taken = self.generations.report(done)
         if taken is not None:

@@ -146,17 +146,21 @@ class Tune(Sweeper):
             raise ConfigError("trainer.check_val_every_n_epoch: trials are compared at validations; give a number")
         milestones = self.scheduler.milestones(epochs, every)
         if isinstance(self.scheduler, Population):
-            if self.trials < 2:
-                raise ConfigError(f"hydra.sweeper.trials={self.trials}: a population has 2 members or more")
-            if "optimizer" not in composed.model:
-                raise ConfigError(
-                    "population-based training needs a model with an optimizer; this one is fitted at once"
-                )
-            if composed.model.get("scheduler"):
-                raise ConfigError(
-                    "population-based training steers the learning rate itself: give scheduler@model.scheduler=none"
-                )
+            self._check_population(composed)
         return milestones
+
+    def _check_population(self, composed: DictConfig) -> None:
+        if self.trials < 2:
+            raise ConfigError(f"hydra.sweeper.trials={self.trials}: a population has 2 members or more")
+        if "optimizer" not in composed.model:
+            raise ConfigError("population-based training needs a model with an optimizer; this one has none")
+        if composed.model.get("scheduler"):
+            raise ConfigError(
+                "population-based training steers the learning rate itself: give scheduler@model.scheduler=none"
+            )
+        for name, node in (composed.callbacks or {}).items():
+            if node and str(node.get("_target_")).endswith(".EarlyStopping"):
+                raise ConfigError(f"callbacks.{name}: members train for as long as each other; give ~callbacks.{name}")
 
     def _run(self, search: Search, folder: Path, resources: dict[str, float]) -> None:
         from neuro_lightning.sweeps.experiment import Experiment
