@@ -177,6 +177,18 @@ def test_parameter_count_is_the_closed_form(n_neurons, heads, width, stride, ste
     assert output["log_rates"].shape == (4, 13, n_neurons) and output["latents"].shape == (4, 13, d)
 
 
+@pytest.mark.parametrize(("width", "by"), [(None, "neurons"), (4, "channels"), (12, "channels")])
+def test_by_what_the_channels_of_the_first_layer_attend(width, by):
+    """By their neurons' counts, as published; with another number of channels by those of the embedding."""
+    model, inputs, seen = net(width=width), counts(), {}
+    model.embedder.register_forward_hook(lambda _, __, output: seen.update(channels=output))
+    model.course_embedder.register_forward_pre_hook(lambda _, given: seen.update(courses=given[0]))
+    model(inputs)
+    neurons = torch.nn.functional.pad(inputs, (0, 3, 0, 3))
+    assert torch.equal(seen["courses"].mT, {**seen, "neurons": neurons}[by])
+    assert seen["courses"].shape == (4, width or 8, 13)
+
+
 def test_it_starts_at_the_mean_rates():
     for kind, name in (("spikes", "log_rates"), ("traces", "rates")):
         model = net(mean_rates=RATES, kind=kind)
