@@ -1,6 +1,7 @@
 """sweep.md and the table while a sweep runs: what each kind of job looks like, and many writers at once."""
 
 import csv
+import io
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.records import write_json
 from neuro_lightning.sweeps import collect as collecting
-from neuro_lightning.sweeps.callback import SweepTable, _shorten
+from neuro_lightning.sweeps.callback import JobOutput, SweepTable, _shorten
 from neuro_lightning.sweeps.collect import collect
 from neuro_lightning.sweeps.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.summary import summarize
@@ -311,3 +312,19 @@ def test_a_page_without_scores(tmp_path):
     job(tmp_path, "0_j", status="failed", error="ValueError: no", width=1)
     jobs = collect(tmp_path)
     assert "No job has finished yet." in page(tmp_path, jobs, summarize(jobs))
+
+
+def test_a_jobs_bar_is_in_the_terminal_and_its_lines_are_in_its_file(tmp_path, monkeypatch):
+    from test_tables import fit
+
+    from neuro_lightning.callbacks.progress import FitProgress
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", JobOutput(tmp_path / "output.log", terminal))
+    fit(FitProgress(lines=2), max_epochs=4)
+    sys.stdout.close()
+    lines = [line for line in (tmp_path / "output.log").read_text().splitlines() if "%" in line]
+    assert [line[:5] for line in lines] == [" 50 %", "100 %"] and "\x1b" not in "".join(lines)
+    assert "training" in terminal.getvalue() and "best 0.4000" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar is wiped away: the job's line takes its place"

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import pytorch_lightning as pl
 
@@ -15,7 +15,8 @@ class FitProgress(pl.Callback):
     """Shows the share of steps done, the training loss, the monitored score and its best, and the time left.
 
     Lightning's own bars begin anew in every epoch; ours are many and short. Jobs that run side by side share one
-    terminal and show nothing.
+    terminal and show nothing there. What a job of a sweep prints is kept in a file, its lines too; its bar is in the
+    terminal as long as it trains.
 
     Args:
         monitor: the score shown.
@@ -32,7 +33,7 @@ class FitProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._start, self._first_step, self._best, self._told = time.perf_counter(), trainer.global_step, None, 0
-        if _alone(trainer) and sys.stdout.isatty():
+        if _alone(trainer) and _terminal().isatty():
             self._bar = _open_bar(total_steps(trainer), trainer.global_step)
 
     def on_train_batch_end(
@@ -44,14 +45,17 @@ class FitProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new score."""
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not _alone(trainer):
+        in_file = _terminal() is not sys.stdout
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if not trainer.is_global_zero or not (in_file or _alone(trainer)):
             return
         score = _metric(trainer, self.monitor)
         if score is not None:
             self._best = score if self._best is None else self.better(self._best, score)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], scores=self.scores(trainer))
-        elif not sys.stdout.isatty():
+        if in_file or (self._bar is None and not sys.stdout.isatty()):
             self._print_line(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -108,14 +112,21 @@ def _alone(trainer: pl.Trainer) -> bool:
     return trainer.is_global_zero and multiprocessing.current_process().name == "MainProcess"
 
 
+def _terminal() -> TextIO:
+    """Standard output; where a sweep keeps that in a file, what it was before."""
+    return getattr(sys.stdout, "terminal", sys.stdout)
+
+
 def _metric(trainer: pl.Trainer, name: str) -> float | None:
     value = trainer.callback_metrics.get(name)
     return None if value is None else float(value)
 
 
 def _open_bar(total: int | None, completed: int) -> Any:
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    in_file = _terminal() is not sys.stdout
     bar = Progress(
         TextColumn("training"),
         BarColumn(bar_width=24),
@@ -123,6 +134,9 @@ def _open_bar(total: int | None, completed: int) -> Any:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[scores]}", style="cyan"),
         refresh_per_second=4,
+        console=Console(file=_terminal()) if in_file else None,
+        redirect_stdout=not in_file,
+        transient=in_file,  # a line says how the job ended
     )
     bar.add_task("training", total=total, completed=completed, scores="")
     bar.start()
