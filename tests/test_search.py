@@ -225,6 +225,25 @@ def test_trials_of_a_process_that_died_are_given_out_again_first(tmp_path):
     assert [trial.number for trial in shared.next(9)] == [0, 1, 2]
 
 
+def test_a_budget_that_two_machines_take_at_once_is_kept(tmp_path, monkeypatch):
+    """Between counting and asking the other one has asked: the trial beyond the budget never runs."""
+    trials, _ = trials_of(tmp_path, n_trials=2, private=False)
+    count = trials._taken
+
+    def late(before=None):
+        if before is None:
+            trials.study.ask()
+            return 1
+        return count(before)
+
+    assert len(trials.next(1)) == 1
+    monkeypatch.setattr(trials, "_taken", late)
+    assert trials.next(1) == []
+    monkeypatch.undo()
+    assert [trial.state.name for trial in trials.study.trials] == ["RUNNING", "RUNNING", "FAIL"]
+    assert trials.next(1) == [] and trials._taken() == 2
+
+
 def test_what_becomes_of_trials(tmp_path):
     """A score is a score, and nothing else is: no number stands for a failure."""
     trials, owner = trials_of(tmp_path, n_trials=5)

@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -158,7 +158,7 @@ class Search(Sweeper):
         """What the study is of: those who share it must mean the same."""
         choices = self.config.hydra.runtime.choices
         searched = {key.lstrip("+") for key in space.searched}
-        parts = {key: str(choices.get(key)) for key in ("data", "model") if key not in searched}
+        parts = {key: str(choices.get(key)) for key in ("data", "model", "experiment") if key not in searched}
         fixed = sorted(word.lstrip("+") for word in space.fixed if word.lstrip("+").startswith("data."))
         parts |= dict(word.split("=", 1) for word in fixed if word.split("=")[0] not in HERE)
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
@@ -167,9 +167,9 @@ class Search(Sweeper):
         from neuro_lightning.sweeps.trials import Trials
 
         private = self.folder.resolve() in Path(self.storage).resolve().parents
-        n_trials = (
-            min(self.n_trials, math.prod(map(len, grid_of(space).values()))) if self._by_grid() else self.n_trials
-        )
+        n_trials = self.n_trials
+        if self._by_grid():
+            n_trials = min(n_trials, math.prod(map(len, grid_of(space).values())))
         trials = Trials(study, space.searched, n_trials, owner, private=private, extend=extend)
         while batch := trials.next(self.n_jobs):
             self._launch(trials, batch, space)
@@ -204,7 +204,7 @@ class Search(Sweeper):
         """Run a batch of trials and tell the study what became of each."""
         from hydra.core.utils import JobStatus
 
-        from neuro_lightning.records import FILE_NAME, read_record
+        from neuro_lightning.records import read_record
         from neuro_lightning.sweeps.trials import folder_number
 
         first = folder_number(batch[0])
@@ -215,7 +215,10 @@ class Search(Sweeper):
                 broken = broken or returned
                 continue
             folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
-            record = read_record(folder) if (folder / FILE_NAME).is_file() else {"error": "its run.json is missing"}
+            try:
+                record = read_record(folder)
+            except DataError as error:
+                record = {"status": "failed", "error": str(error)}
             trials.tell(trial, record, folder.name)
         if broken is not None:
             _ = broken.return_value  # raises what the job raised

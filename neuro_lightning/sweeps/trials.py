@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from neuro_lightning.sweeps.storage import quiet
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all else has failed
 RETRY_OF = "retry_of"
+SURPLUS = "surplus"  # a trial beyond the budget, which two processes in different folders took at once: it never runs
 
 
 class Trials:
@@ -50,7 +52,12 @@ class Trials:
             while len(found) < most and self._failed:
                 found += self._again(self._failed.pop(0))
             while len(found) < most and self._taken() < self.n_trials:
-                found.append(self.study.ask())
+                trial = self.study.ask()
+                if self._taken(before=trial.number) >= self.n_trials:  # another machine was quicker
+                    trial.set_user_attr(SURPLUS, True)
+                    self.study.tell(trial, state=TrialState.FAIL)
+                    break
+                found.append(trial)
             for trial in found:
                 trial.set_user_attr("owner", self.owner.name)
                 self._fill(trial)
@@ -80,8 +87,9 @@ class Trials:
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _taken(self) -> int:
-        return sum(RETRY_OF not in trial.user_attrs for trial in self._all())
+    def _taken(self, before: float = math.inf) -> int:
+        """Trials that count, of those with smaller numbers."""
+        return sum(not {RETRY_OF, SURPLUS} & set(trial.user_attrs) and trial.number < before for trial in self._all())
 
     def _abandoned(self) -> list[Trial]:
         """Trials whose process is gone."""
@@ -95,8 +103,8 @@ class Trials:
 
     def _may_retry(self, trial: FrozenTrial) -> bool:
         said = trial.user_attrs
-        known = self.owner.gone(said.get("owner"))
-        return trial.state is TrialState.FAIL and known and said.get("status") == "failed" and RETRY_OF not in said
+        failed = trial.state is TrialState.FAIL and said.get("status") != "diverged"
+        return failed and RETRY_OF not in said and self.owner.gone(said.get("owner"))
 
     def _again(self, number: int) -> list[Trial]:
         """The trial that tries a failed one's settings once more; none if somebody has."""
