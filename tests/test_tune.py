@@ -156,7 +156,8 @@ def test_halving_stops_the_worse_trials_and_gives_up_those_whose_workers_die(tmp
         *TUNE, "hydra/sweeper/scheduler=asha", "hydra.sweeper.scheduler.grace=0.25", "hydra.sweeper.scheduler.factor=2",
         "trainer.max_epochs=8", "hydra.sweeper.max_failures=1", "hydra.sweeper.ray.num_cpus=1",
         "hydra.sweeper.trials=5", "hydra.sweeper.seed=31", "model.hidden=6,7",
-        "model.optimizer.lr=tag(log,interval(1e-5,1e-1))", "+callbacks.die._target_=dying.DieAlways", "+callbacks.die.hidden=7",
+        "model.optimizer.lr=tag(log,interval(1e-5,1e-1))",
+        "+callbacks.die._target_=dying.DieAlways", "+callbacks.die.hidden=7",
     ]  # fmt: skip
     done = command(tmp_path, *halving, timeout=200)
     assert done.returncode == 0, done.stderr
