@@ -20,7 +20,6 @@ from neuro_lightning.sweeps.trainable import FOLDER, JOB, Plan, Trainable, new_j
 if TYPE_CHECKING:
     from neuro_lightning.sweeps.tune import Search, Tune
 
-FAILED = ("failed", "diverged")
 ATTEMPTS = 2  # of a trial that failed, the second when the sweep is resumed
 
 
@@ -90,8 +89,8 @@ class Experiment:
         for trial, values in enumerate(self.search.values):
             results = [result for result in self.journal.results if result.trial == trial]
             starts = [result.start for result in results if result.start is not None]
-            failures = sum(result.status in FAILED for result in results)
-            done = bool(results) and results[-1].status in ("finished", "pruned")
+            failures = sum(result.status == "failed" for result in results)
+            done = bool(results) and results[-1].status in ("finished", "pruned", "diverged")
             if not done and failures < ATTEMPTS:
                 jobs.append(new_job(trial, values, starts[-1] if starts else Start()))
         return jobs
@@ -136,7 +135,7 @@ class Experiment:
             if member.start.checkpoint is None:
                 continue
             job = self.folder / Path(member.start.checkpoint).parts[0]
-            if read_record(job)["status"] not in ("finished", *FAILED):
+            if read_record(job)["status"] not in ("finished", "failed", "diverged"):
                 epochs = member.start.epochs
                 left.append(
                     task.remote(

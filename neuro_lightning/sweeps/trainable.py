@@ -140,7 +140,7 @@ def train(plan: Plan, trial: int, values: dict[str, Any], start: Start, until: i
             checkpoint = graft(checkpoint, own, folder / FOLDER / f"{trial}.ckpt")
         overrides.append(f"resume='{checkpoint}'")
     output, error = run_job(plan, trial, overrides)
-    return _result(plan, trial, output, error)
+    return _result(plan, trial, output, until, error)
 
 
 def run_job(plan: Plan, trial: int, overrides: Sequence[str]) -> tuple[Path, str | None]:
@@ -174,14 +174,17 @@ def run_job(plan: Plan, trial: int, overrides: Sequence[str]) -> tuple[Path, str
     return Path(done.hydra_cfg.hydra.runtime.output_dir), error
 
 
-def _result(plan: Plan, trial: int, output: Path, error: str | None) -> Result:
-    from neuro_lightning.records import read_record
+def _result(plan: Plan, trial: int, output: Path, until: int, error: str | None) -> Result:
+    from neuro_lightning.records import FILE_NAME, read_record
 
-    record = read_record(output)
-    status, found = record["status"], record.get("objective") or {}
+    record = read_record(output) if (output / FILE_NAME).is_file() else {}
+    status, found = record.get("status", "failed"), record.get("objective") or {}
     epochs = (record.get("checkpoints") or {}).get("epochs") or 0
+    if status == "paused" and epochs < until:  # of the step before: this one failed before it began
+        status = "failed"
     if status not in ("paused", "finished"):
-        return Result(trial, epochs, -math.inf, status, error=error or record.get("error") or f"it ended as {status}")
+        error = record.get("error") or error or f"it ended before epoch {until}; see {output.name}/*.log"
+        return Result(trial, epochs, -math.inf, "diverged" if status == "diverged" else "failed", error=error)
     value = found.get(plan.moment)
     score = -math.inf if value is None else float(value) if found.get("mode") == "max" else -float(value)
     kept = _keep(output, epochs)
