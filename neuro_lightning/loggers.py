@@ -5,29 +5,25 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import netrc
-import os
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.metrics_csv import MetricsCSV
+from neuro_lightning.wandb_run import STEP, is_wandb, wandb_logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS_FILE = "metrics.csv"
-STEP = "trainer/global_step"
-KINDS = {"csv": (), "wandb": ("project", "entity", "mode"), "tensorboard": ()}
-LOWER_IS_BETTER = ("loss", "tp_corr")
-MODES = ("auto", "online", "offline", "disabled")
+KINDS = {"csv": (), "wandb": ("project", "entity", "mode", "checkpoint"), "tensorboard": ()}
+BOOKKEEPING = ("sweep.", "resume")  # overrides that say where a job stands in its sweep
 
 
 def build_loggers(
@@ -67,7 +63,8 @@ def build_loggers(
         loggers.append(MetricsCSV(folder, resumed_step=resumed_step))
     if "wandb" in options:
         settings = {"name": name, "group": group, "tags": list(tags), "job_type": job_type, "id": run_id}
-        settings["config"] = {**config, **{f"sweep/{key}": value for key, value in (swept or {}).items()}}
+        changed = {key: value for key, value in (swept or {}).items() if not key.startswith(BOOKKEEPING)}
+        settings["config"] = {**config, **{f"sweep/{key}": value for key, value in changed.items()}}
         loggers += wandb_logger(folder, dict(options["wandb"] or {}), settings, resumed=resumed_step is not None)
     if "tensorboard" in options:
         loggers.append(_tensorboard(folder, resumed_step))
@@ -83,16 +80,113 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
     """
     for logger in loggers:
         logger.finalize("success" if exit_code == 0 else "failed")
-        if _is_wandb(logger):
+        if is_wandb(logger):
             logger.experiment.finish(exit_code=exit_code)
 
 
 @rank_zero_only
 def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
-    """Put a run's final numbers into W&B's table of runs, as they are in ``run.json``; None is left out."""
+    """Put a run's final values into W&B's table of runs, as they are in ``run.json``.
+
+    Those of the validation are of the saved checkpoint and called ``best/val/...``: ``val/...`` is the best of the
+    history. What is None or not finite is left out.
+    """
+    known = {key: value for key, value in values.items() if value is not None}
+    known = {key: value for key, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
     for logger in loggers:
-        if _is_wandb(logger):
-            logger.experiment.summary.update({k: v for k, v in values.items() if v is not None})
+        if is_wandb(logger):
+            logger.experiment.summary.update({f"best/{k}" if k.startswith("val/") else k: v for k, v in known.items()})
+
+
+@rank_zero_only
+def log_artifact(
+    loggers: Sequence[Logger],
+    path: str | Path,
+    *,
+    name: str,
+    kind: str,
+    aliases: Sequence[str] = ("latest",),
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep a file in W&B, with the run that made it; an offline run uploads it when it is synchronized.
+
+    Args:
+        loggers: from :func:`build_loggers`.
+        path: the file.
+        name: of the artifact; the same name again is its next version.
+        kind: W&B's type of artifact, ``model`` or ``predictions``.
+        aliases: of this version.
+        metadata: shown beside it.
+    """
+    for logger in loggers:
+        if is_wandb(logger):
+            import wandb
+
+            from neuro_lightning.records import plain
+
+            artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
+            artifact.add_file(str(path))
+            logger.experiment.log_artifact(artifact, aliases=list(aliases))
+
+
+@rank_zero_only
+def log_checkpoint(loggers: Sequence[Logger], path: str | Path | None, metadata: Mapping[str, Any]) -> None:
+    """Keep a run's best checkpoint in W&B, where ``logger.wandb.checkpoint`` says so.
+
+    Args:
+        loggers: from :func:`build_loggers`.
+        path: the checkpoint; None where the run kept none.
+        metadata: such as its score.
+    """
+    wanted = [logger for logger in loggers if getattr(logger, "keeps_checkpoint", False)]
+    for logger in wanted if path is not None else ():
+        name = f"checkpoint-{logger.experiment.id}"
+        log_artifact([logger], path, name=name, kind="model", aliases=("best", "latest"), metadata=metadata)
+
+
+def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadata: Mapping[str, Any]) -> None:
+    """Keep a file of predictions in W&B: a run of job type ``predict`` in the group of the models' sweep.
+
+    It is a run of its own: an offline run that goes on under the training's id would replace it when synchronized.
+
+    Args:
+        path: the file, of which a run's folder ``wandb`` comes to lie beside.
+        checkpoints: of the models that predicted; the first one's run says which project, entity and mode, unless it
+            did not log to W&B.
+        metadata: such as its scores.
+    """
+    from neuro_lightning.records import read_record, stable_id
+
+    folders = [_run_folder(Path(checkpoint)) for checkpoint in checkpoints]
+    first = read_record(folders[0]) if folders and folders[0] is not None else {}
+    config = first.get("config") or {}
+    options = (config.get("logger") or {}).get("wandb") or {"project": "neuro_lightning"}
+    path = Path(path)
+    names = [*(read_record(folder)["run_id"] for folder in folders if folder is not None)]
+    group = folders[0].parent.name if names and (folders[0].parent / "multirun.yaml").is_file() else None
+    loggers = build_loggers(
+        {"wandb": options},
+        output_dir=path.resolve().parent,
+        config={"runs": names, "checkpoints": [str(checkpoint) for checkpoint in checkpoints]},
+        name=path.name,
+        run_id=stable_id(path),
+        group=group,
+        tags=[str((first.get("data") or {}).get("name"))] if first.get("data") else [],
+        job_type="predict",
+    )
+    exit_code = 1
+    try:
+        log_summary(loggers, metadata)
+        log_artifact(loggers, path, name=f"predictions-{path.stem}", kind="predictions", metadata=metadata)
+        exit_code = 0
+    finally:
+        close_loggers(loggers, exit_code=exit_code)
+
+
+def _run_folder(checkpoint: Path) -> Path | None:
+    from neuro_lightning.records import FILE_NAME
+
+    return next((folder for folder in checkpoint.resolve().parents[:2] if (folder / FILE_NAME).is_file()), None)
 
 
 @rank_zero_only
@@ -109,10 +203,10 @@ def log_figure(loggers: Sequence[Logger], name: str, figure: str | Path | Figure
 
     pixels = None
     for logger in loggers:
-        if not _is_wandb(logger) and not isinstance(logger, TensorBoardLogger):
+        if not is_wandb(logger) and not isinstance(logger, TensorBoardLogger):
             continue
         pixels = _pixels(figure) if pixels is None else pixels
-        if _is_wandb(logger):
+        if is_wandb(logger):
             import wandb
 
             logger.experiment.log({name: wandb.Image(pixels), STEP: step})
@@ -143,205 +237,9 @@ def _check(options: Mapping[str, Mapping[str, Any] | None]) -> None:
         if unknown := set(values or {}) - set(KINDS[kind]):
             takes = ", ".join(KINDS[kind]) or "no options"
             raise ConfigError(f"logger.{kind}.{min(unknown)}: no such option; it takes {takes}")
-
-
-# ---- metrics.csv
-
-
-class MetricsCSV(Logger):
-    """One row for each step at which something is logged, in ``metrics.csv``; always up to date on disk.
-
-    Columns stay where they are: new ones are added at the right. A resumed run goes on in the same file,
-    without the rows that its checkpoint does not know.
-
-    Args:
-        folder: the run's folder.
-        resumed_step: the global step of the checkpoint that the run goes on from; None starts a new file.
-    """
-
-    def __init__(self, folder: str | Path, *, resumed_step: int | None = None) -> None:
-        super().__init__()
-        self.path = Path(folder) / METRICS_FILE
-        self._columns = ["step", "epoch"]
-        self._row: dict[str, str] = {}  # the last row of the file
-        self._start = 0  # and where it starts, in bytes
-        if rank_zero_only.rank == 0:
-            self._open(resumed_step)
-
-    @property
-    def name(self) -> str:
-        """No name: the file lies in the run's folder."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """No version: one run, one file."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run's folder."""
-        return str(self.path.parent)
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the config is in ``run.json``."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add the metrics to the row of ``step``."""
-        step = int(self._row.get("step", 0)) if step is None else step
-        values = {key: _text(value) for key, value in metrics.items()}
-        if new := [key for key in values if key not in self._columns]:
-            self._columns += new
-            self._rewrite(list(_rows(self.path)))
-        if self._row.get("step") != str(step):
-            self._row, self._start = {"step": str(step)}, self.path.stat().st_size
-        self._row |= values
-        with open(self.path, "r+", newline="") as file:
-            file.seek(self._start)
-            file.truncate()
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._row)
-
-    def _open(self, resumed_step: int | None) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[dict[str, str]] = []
-        if resumed_step is not None and self.path.is_file():
-            kept = [row for row in _rows(self.path) if int(row["step"]) < resumed_step]
-            with open(self.path, newline="") as file:
-                self._columns = next(csv.reader(file), self._columns)
-        self._rewrite(kept)
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows[:-1])
-            file.flush()
-            self._start, self._row = file.tell(), rows[-1] if rows else {}
-            writer.writerows(rows[-1:])
-        os.replace(part, self.path)
-
-
-def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a ``metrics.csv``, NaN where nothing was logged at a step."""
-    rows = list(_rows(Path(path)))
-    columns = list(rows[0]) if rows else []
-    return {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows; the last one may be torn where the process was killed."""
-    with open(path, newline="") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        return [dict(zip(columns, row, strict=True)) for row in reader if len(row) == len(columns) and row[0].isdigit()]
-
-
-def _text(value: Any) -> str:
-    value = value.item() if hasattr(value, "item") else value
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-# ---- Weights & Biases
-
-
-def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any], *, resumed: bool) -> list[Logger]:
-    """A W&B run in ``folder/wandb``, and one printed line that says where it goes.
-
-    Args:
-        folder: the run's folder.
-        options: ``project``, ``entity`` and ``mode`` (auto, online, offline or disabled).
-        settings: further arguments of ``wandb.init``.
-        resumed: whether the run goes on from a checkpoint.
-    """
-    from pytorch_lightning.loggers import WandbLogger
-
-    if rank_zero_only.rank != 0:
-        return [WandbLogger(id=settings["id"], dir=folder)]  # opens nothing, logs nothing
-    mode, reason = _mode(options.pop("mode", None) or "auto")
-    if mode == "disabled":
-        print(f"W&B: off ({reason})")
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    run, mode, reason = _start(mode, reason, {**settings, **options, "dir": str(folder)})
-    _define_metrics(run)
-    if mode == "offline":
-        if resumed:
-            _replay(run, folder / METRICS_FILE)
-        print(f"W&B: offline ({reason}); upload with: wandb sync {Path(run.dir).parent}")
-    else:
-        print(f"W&B: online at {run.url}")
-    return [WandbLogger(experiment=run, save_dir=folder, project=options.get("project"))]
-
-
-def _mode(wanted: str) -> tuple[str, str]:
-    """``online``, ``offline`` or ``disabled``, and why."""
-    import wandb
-
-    if wanted not in MODES:
-        raise ConfigError(f"logger.wandb.mode={wanted}: no such mode; there are {', '.join(MODES)}")
-    settings = wandb.setup().settings
-    for mode, source in (
-        (os.environ.get("WANDB_MODE"), f"WANDB_MODE={os.environ.get('WANDB_MODE')}"),
-        (wanted, f"logger.wandb.mode={wanted}"),
-        (settings.mode, "W&B's settings"),
-    ):
-        mode = {"dryrun": "offline", "run": "online"}.get(mode or "", mode)
-        if mode in ("offline", "disabled"):
-            return mode, source
-        if mode == "online":
-            break
-    return ("online", "") if _has_key(settings) else ("offline", "no API key; wandb login stores one")
-
-
-def _has_key(settings: Any) -> bool:
-    if os.environ.get("WANDB_API_KEY") or getattr(settings, "api_key", None):
-        return True
-    try:
-        hosts = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return urlsplit(settings.base_url).hostname in hosts
-
-
-def _start(mode: str, reason: str, settings: dict[str, Any]) -> tuple[Any, str, str]:
-    import wandb
-
-    # The terminal belongs to the progress bar: W&B neither prints nor captures. A run that an earlier job
-    # of the process left open is ended, or both would become one.
-    quiet = wandb.Settings(silent=True, console="off", init_timeout=30)
-    settings = {**settings, "settings": quiet, "reinit": "finish_previous"}
-    if mode == "online":
-        try:
-            return wandb.init(mode="online", resume="allow", **settings), mode, reason
-        except wandb.errors.Error as error:
-            reason = f"no connection: {str(error).splitlines()[0]}"
-    return wandb.init(mode="offline", **settings), "offline", reason
-
-
-def _define_metrics(run: Any) -> None:
-    """The x-axis of every panel, and the best value of each validation metric as its summary."""
-    run.define_metric(STEP)
-    run.define_metric("*", step_metric=STEP)
-    run.define_metric("val/*", step_metric=STEP, summary="max")
-    for name in LOWER_IS_BETTER:
-        run.define_metric(f"val/{name}", step_metric=STEP, summary="min")
-
-
-def _replay(run: Any, path: Path) -> None:
-    """Write the steps before the checkpoint again: uploading a resumed offline run replaces the first part."""
-    if path.is_file():
-        for row in _rows(path):
-            values = {key: float(value) for key, value in row.items() if value and key != "step"}
-            run.log({**values, STEP: int(row["step"])})
-
-
-def _is_wandb(logger: Logger) -> bool:
-    from pytorch_lightning.loggers import WandbLogger
-
-    return isinstance(logger, WandbLogger)
+    # before a W&B run is begun, which would stay open
+    if "tensorboard" in options and not importlib.util.find_spec("tensorboard"):
+        raise ConfigError("logger=tensorboard needs a package: pip install 'neuro_lightning[tensorboard]'")
 
 
 # ---- TensorBoard
@@ -350,6 +248,4 @@ def _is_wandb(logger: Logger) -> bool:
 def _tensorboard(folder: Path, resumed_step: int | None) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    if not importlib.util.find_spec("tensorboard"):
-        raise ConfigError("logger=tensorboard needs a package: pip install 'neuro_lightning[tensorboard]'")
     return TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_step)

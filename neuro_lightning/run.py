@@ -24,7 +24,7 @@ from neuro_lightning.ensemble.combine import check_same_data, combine, predict_l
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
-from neuro_lightning.loggers import build_loggers, close_loggers, log_summary
+from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
@@ -41,13 +41,14 @@ from neuro_lightning.prediction import (
     splits_of,
     submission_arrays,
 )
-from neuro_lightning.records import RunRecord, flat_overrides
+from neuro_lightning.records import RunRecord
 from neuro_lightning.refit import check_refit, refit_best
 from neuro_lightning.report.table import print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.plain import write_latents, write_predictions
 from neuro_lightning.submission.write import write_submission
+from neuro_lightning.sweeps.collect import swept
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:
@@ -91,8 +92,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
                 result = outcome(cfg, config, trainer, model, data, scores)
                 record.values.pop("refit", None)  # of an earlier training
                 record.update(**result)
-                log_summary(loggers, result["metrics"])
+                log_summary(loggers, {**result["metrics"], "objective": result["objective"]["value"], "status": status})
                 if status == "finished":
+                    log_checkpoint(loggers, best_checkpoint(trainer), result["objective"])
                     show_references(cfg, trainer, model, scores)
                     print_results(scores, data.recording, best_checkpoint(trainer), output)
         refitted = refit_best(cfg, config, data, best_checkpoint(trainer)) if status == "finished" else None
@@ -192,7 +194,7 @@ def loggers_of(
         run_id=record.run_id,
         group=group,
         tags=[*names[:2], *config["tags"]],
-        swept=flat_overrides(overrides) if group else None,
+        swept=swept(record.path.parent, overrides) if group else None,
         resumed_step=read_checkpoint(cfg.resume)["global_step"] if cfg.resume else None,
     )
     exit_code = 1

@@ -14,16 +14,28 @@ import torch
 import yaml
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.loggers import MetricsCSV, build_loggers, close_loggers, log_figure, log_summary, read_metrics
+from neuro_lightning.loggers import (
+    MetricsCSV,
+    build_loggers,
+    close_loggers,
+    log_artifact,
+    log_checkpoint,
+    log_figure,
+    log_predictions,
+    log_summary,
+)
+from neuro_lightning.metrics_csv import read_metrics
+from neuro_lightning.records import write_json
 
 CONF = Path(__file__).parent.parent / "conf" / "logger"
 
 
 @pytest.fixture(autouse=True)
-def no_account(monkeypatch, tmp_path):
+def no_account(monkeypatch, tmp_path, tmp_path_factory):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.getbasetemp()))  # of artifacts before their upload
 
 
 def build(folder, options=None, **settings):
@@ -70,6 +82,18 @@ def history(records):
             items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
             rows.append({key: value for key, value in items.items() if not key.startswith("_")})
     return rows
+
+
+def summary(records):
+    found = {}
+    for record in records:
+        for item in record.summary.update:
+            found["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return found
+
+
+def artifacts(records):
+    return [record.artifact for record in records if record.HasField("artifact")]
 
 
 def run_record(records):
@@ -175,7 +199,9 @@ def test_lightning_writes_the_same_file_with_and_without_a_stop(tmp_path):
 
 
 def test_an_offline_run_holds_everything(tmp_path, capfd):
-    loggers = build(tmp_path, group="sweep", tags=["lorenz", "gru"], swept={"model.hidden": 8, "seed": 1})
+    loggers = build(
+        tmp_path, group="sweep", tags=["lorenz", "gru"], swept={"model.hidden": 8, "seed": 1, "sweep.trial": 3}
+    )
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 1 and "offline (no API key" in lines[0]
     folder = lines[0].split("wandb sync ")[1]
@@ -183,7 +209,8 @@ def test_an_offline_run_holds_everything(tmp_path, capfd):
     for step, score in enumerate([0.1, 0.3, 0.2]):
         for logger in loggers:
             logger.log_metrics({"val/co_bps": score, "val/loss": score, "train/loss": 1.0}, step=step)
-    log_summary(loggers, {"test/co_bps": 0.4, "test/vel_r2": None})
+    log_summary(loggers, {"test/co_bps": 0.4, "test/vel_r2": None, "val/co_bps": 0.3, "objective": float("inf"),
+                          "status": "finished"})  # fmt: skip
     close_loggers(loggers)
     assert capfd.readouterr() == ("", ""), "W&B must not talk in the terminal"
 
@@ -193,21 +220,24 @@ def test_an_offline_run_holds_everything(tmp_path, capfd):
     assert (run.run_group, run.job_type, list(run.tags)) == ("sweep", "train", ["lorenz", "gru"])
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["model"] == {"hidden": 8}
-    assert config["sweep/model.hidden"] == 8 and config["sweep/seed"] == 1
+    assert {key: value for key, value in config.items() if key.startswith("sweep/")} == {
+        "sweep/model.hidden": 8, "sweep/seed": 1,
+    }  # fmt: skip
     rows = history(records)
     assert [row["trainer/global_step"] for row in rows] == [0, 1, 2]
     assert rows[1]["val/co_bps"] == 0.3 and rows[1]["train/loss"] == 1.0
-    kinds = [record.WhichOneof("record_type") for record in records]
-    assert kinds.index("metric") < kinds.index("history"), "axes are defined before the first value"
-    metrics = {r.metric.name or r.metric.glob_name: r.metric for r in records if r.HasField("metric")}
-    assert metrics["val/loss"].summary.min and not metrics["val/loss"].summary.max
-    assert metrics["val/tp_corr"].summary.min
-    assert metrics["val/*"].summary.max and metrics["val/*"].step_metric == "trainer/global_step"
-    summary = {}
-    for record in records:
-        for item in record.summary.update:
-            summary["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
-    assert summary["test/co_bps"] == 0.4 and "test/vel_r2" not in summary
+    metrics = {
+        r.metric.name or r.metric.glob_name: (i, r.metric) for i, r in enumerate(records) if r.HasField("metric")
+    }
+    first = next(i for i, record in enumerate(records) if record.HasField("history"))
+    assert all(i < first for i, _ in metrics.values()), "axes and summaries are defined before the first value"
+    assert metrics["val/loss"][1].summary.min and not metrics["val/loss"][1].summary.max
+    assert metrics["val/co_bps"][1].summary.max and metrics["val/co_bps"][1].step_metric == "trainer/global_step"
+    assert metrics["*"][1].step_metric == "trainer/global_step"
+    found = summary(records)
+    assert found["val/co_bps"] == {"max": 0.3} and found["val/loss"] == {"min": 0.1}, "the best, not the last"
+    assert found["best/val/co_bps"] == 0.3 and found["test/co_bps"] == 0.4 and found["status"] == "finished"
+    assert "test/vel_r2" not in found and "objective" not in found
     assert next(r.exit.exit_code for r in records if r.HasField("exit")) == 0
 
 
@@ -260,8 +290,8 @@ def test_which_mode(tmp_path, monkeypatch, capfd, environment, mode, line):
     assert len(loggers) == len(read_wandb(tmp_path)) == ("disabled" not in line)
 
 
-@pytest.mark.parametrize("place", ["environment", "netrc"])
-def test_a_key_means_online_and_a_dead_line_offline(tmp_path, monkeypatch, capfd, place):
+@pytest.mark.parametrize(("place", "resumed"), [("environment", None), ("netrc", 3)])
+def test_a_key_means_online_and_a_dead_line_offline(tmp_path, monkeypatch, capfd, place, resumed):
     import wandb
 
     if place == "environment":
@@ -279,8 +309,9 @@ def test_a_key_means_online_and_a_dead_line_offline(tmp_path, monkeypatch, capfd
         return init(**settings)
 
     monkeypatch.setattr(wandb, "init", no_network)
-    close_loggers(build(tmp_path))
-    assert asked == [("online", "allow"), ("offline", None)]
+    close_loggers(build(tmp_path, resumed_step=resumed))
+    # a new run in the same folder has the same id, and replaces the old one
+    assert asked == [("online", None if resumed is None else "allow"), ("offline", None)]
     assert "W&B: offline (no connection: the server did not answer); upload with" in capfd.readouterr().out
     assert len(read_wandb(tmp_path)) == 1
 
@@ -330,6 +361,78 @@ def test_other_processes_stay_silent(tmp_path, monkeypatch, capfd):
     assert len(loggers) == 2 and capfd.readouterr().out == "" and os.listdir(tmp_path) == []
 
 
+def test_metrics_where_less_is_better_have_their_lowest_value(tmp_path):
+    loggers = build(tmp_path)
+    for step, value in enumerate([0.5, 0.2, 0.9]):
+        for logger in loggers:
+            logger.log_metrics({f"val/{name}": value for name in ("rmse", "tp_corr", "corr")}, step=step)
+            logger.log_metrics({"train/loss": value}, step=step)
+    close_loggers(loggers)
+    found = summary(read_wandb(tmp_path)[0])
+    assert found["val/rmse"] == found["val/tp_corr"] == {"min": 0.2} and found["val/corr"] == {"max": 0.9}
+    assert found["train/loss"] == 0.9
+
+
+# ---- artifacts
+
+
+@pytest.mark.parametrize(("keeps", "count"), [(True, 1), ("online", 0), (False, 0)])
+def test_the_best_checkpoint_is_kept_where_that_is_asked_for(tmp_path, keeps, count):
+    loggers = build(tmp_path, {"csv": {}, "wandb": {"project": "p", "mode": "offline", "checkpoint": keeps}})
+    (tmp_path / "best.ckpt").write_bytes(b"weights")
+    log_checkpoint(loggers, tmp_path / "best.ckpt", {"name": "val/co_bps", "value": 0.3, "end": float("inf")})
+    log_checkpoint(loggers, None, {})  # a run that kept none
+    close_loggers(loggers)
+    (records,) = read_wandb(tmp_path)
+    found = artifacts(records)
+    assert len(found) == count
+    if found:
+        assert (found[0].name, found[0].type, sorted(found[0].aliases)) == (
+            "checkpoint-abc",
+            "model",
+            ["best", "latest"],
+        )
+        assert json.loads(found[0].metadata) == {"name": "val/co_bps", "value": 0.3, "end": None}
+        assert [(file.path, file.size) for file in found[0].manifest.contents] == [("best.ckpt", 7)]
+
+
+def test_any_file_of_a_run(tmp_path):
+    loggers = build(tmp_path)
+    (tmp_path / "rates.h5").write_bytes(b"12345")
+    log_artifact(loggers, tmp_path / "rates.h5", name="rates", kind="predictions", metadata={"n": 2})
+    close_loggers(loggers)
+    (found,) = artifacts(read_wandb(tmp_path)[0])
+    assert (found.name, found.type, list(found.aliases)) == ("rates", "predictions", ["latest"])
+
+
+@pytest.mark.parametrize("in_sweep", [True, False])
+def test_predictions_are_a_run_of_their_own_in_the_group(tmp_path, in_sweep):
+    """Under the training's id they would replace it when both are synchronized."""
+    sweep = tmp_path / "sweep"
+    members = [sweep / name / "checkpoints" / "best.ckpt" for name in ("0_a", "1_b")]
+    for i, member in enumerate(members):
+        member.parent.mkdir(parents=True)
+        config = {"logger": {"csv": {}, "wandb": {"project": "q", "mode": "offline", "checkpoint": True}}}
+        write_json(member.parents[1] / "run.json", {"run_id": f"id{i}", "config": config, "data": {"name": "mc_rtt"}})
+    if in_sweep:
+        (sweep / "multirun.yaml").write_text("hydra: {}")
+    path = tmp_path / "submission.h5"
+    path.write_bytes(b"rates")
+    log_predictions(path, members, {"val/co_bps": 0.4, "members": 2})
+    (records,) = read_wandb(tmp_path / "wandb")
+    run = run_record(records)
+    assert (run.job_type, run.project, run.display_name, list(run.tags)) == ("predict", "q", path.name, ["mc_rtt"])
+    assert run.run_group == ("sweep" if in_sweep else "") and run.run_id not in ("id0", "id1")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["runs"] == ["id0", "id1"] and config["checkpoints"] == [str(member) for member in members]
+    (found,) = artifacts(records)
+    assert (found.name, found.type) == ("predictions-submission", "predictions")
+    assert json.loads(found.metadata) == {"val/co_bps": 0.4, "members": 2}
+    assert summary(records)["best/val/co_bps"] == 0.4
+    assert next(r.exit.exit_code for r in records if r.HasField("exit")) == 0
+    assert not (tmp_path / "metrics.csv").exists()
+
+
 # ---- figures, TensorBoard, configs
 
 
@@ -371,7 +474,11 @@ def test_the_configs(tmp_path, kind, count):
 def test_wrong_options(tmp_path):
     with pytest.raises(ConfigError, match=r"logger.wnb: no such logger; there are csv, wandb, tensorboard"):
         build(tmp_path, {"wnb": {}})
-    with pytest.raises(ConfigError, match=r"logger.wandb.projekt: no such option; it takes project, entity, mode"):
+    with pytest.raises(
+        ConfigError, match=r"logger.wandb.projekt: no such option; it takes project, entity, mode, checkp"
+    ):
         build(tmp_path, {"wandb": {"projekt": "a"}})
     with pytest.raises(ConfigError, match=r"logger.wandb.mode=on: no such mode"):
         build(tmp_path, {"wandb": {"mode": "on"}})
+    with pytest.raises(ConfigError, match=r"logger.wandb.checkpoint=best: give online, true or false"):
+        build(tmp_path, {"wandb": {"checkpoint": "best"}})

@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 
 from neuro_lightning import cli
 from neuro_lightning.errors import NeuroError
-from neuro_lightning.loggers import read_metrics
+from neuro_lightning.metrics_csv import read_metrics
 from neuro_lightning.run import predict as run_predict
 from neuro_lightning.run import train as run_train
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import rates_of, respond
-from neuro_lightning.loggers import METRICS_FILE, log_figure, read_metrics
+from neuro_lightning.loggers import log_figure
+from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.report.table import LABELS
 
 if TYPE_CHECKING:

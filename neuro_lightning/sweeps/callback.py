@@ -58,7 +58,9 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the launcher announce each job by what is swept, not by all that was typed."""
         if not self.verbose:
-            same = {_as_typed(word) for word in config.hydra.overrides.task}
+            from neuro_lightning.sweeps.collect import as_typed
+
+            same = {as_typed(word) for word in config.hydra.overrides.task}
             for name in LAUNCHERS:
                 logging.getLogger(name).addFilter(lambda record: _shorten(record, same))
 
@@ -114,14 +116,12 @@ def _in_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
 
 
-def _as_typed(word: str) -> str:
-    return word.lstrip("+").lower()  # a job has False for false
-
-
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
+    from neuro_lightning.sweeps.collect import as_typed
+
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
-        kept = [word for word in words.split(" ") if _as_typed(word) not in same]
+        kept = [word for word in words.split(" ") if as_typed(word) not in same]
         record.msg, record.args = f"{number} : {' '.join(kept) or words}", ()
     return True
 

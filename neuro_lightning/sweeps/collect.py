@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ def varied(jobs: list[Job]) -> list[str]:
     """The overrides that differ between jobs, in the order in which they were typed."""
     keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
     return [key for key in keys if len({str(job["overrides"].get(key)) for job in jobs}) > 1]
+
+
+def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a job's sweep varies, by key: what was typed for all of its jobs alike is left out.
+
+    Args:
+        job: the job's folder, which lies in that of its sweep.
+        overrides: the job's.
+    """
+    import yaml
+
+    path = Path(job).parent / "multirun.yaml"
+    try:
+        typed = yaml.safe_load(path.read_text())["hydra"]["overrides"]["task"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        typed = []
+    same = {as_typed(str(word)) for word in typed}
+    return flat_overrides([word for word in settings(overrides) if as_typed(word) not in same])
+
+
+def as_typed(word: str) -> str:
+    """An override without its signs; Hydra gives jobs ``False`` for ``false``."""
+    return word.lstrip("+").lower()
 
 
 def _number(name: str) -> tuple[float, str]:

@@ -1,0 +1,111 @@
+"""``metrics.csv``: everything that a run logs, one row for each step; the source of truth."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+METRICS_FILE = "metrics.csv"
+
+
+class MetricsCSV(Logger):
+    """One row for each step at which something is logged, in ``metrics.csv``; always up to date on disk.
+
+    Columns stay where they are: new ones are added at the right. A resumed run goes on in the same file,
+    without the rows that its checkpoint does not know.
+
+    Args:
+        folder: the run's folder.
+        resumed_step: the global step of the checkpoint that the run goes on from; None starts a new file.
+    """
+
+    def __init__(self, folder: str | Path, *, resumed_step: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(folder) / METRICS_FILE
+        self._columns = ["step", "epoch"]
+        self._row: dict[str, str] = {}  # the last row of the file
+        self._start = 0  # and where it starts, in bytes
+        if rank_zero_only.rank == 0:
+            self._open(resumed_step)
+
+    @property
+    def name(self) -> str:
+        """No name: the file lies in the run's folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No version: one run, one file."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the config is in ``run.json``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add the metrics to the row of ``step``."""
+        step = int(self._row.get("step", 0)) if step is None else step
+        values = {key: _text(value) for key, value in metrics.items()}
+        if new := [key for key in values if key not in self._columns]:
+            self._columns += new
+            self._rewrite(list(read_rows(self.path)))
+        if self._row.get("step") != str(step):
+            self._row, self._start = {"step": str(step)}, self.path.stat().st_size
+        self._row |= values
+        with open(self.path, "r+", newline="") as file:
+            file.seek(self._start)
+            file.truncate()
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._row)
+
+    def _open(self, resumed_step: int | None) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[dict[str, str]] = []
+        if resumed_step is not None and self.path.is_file():
+            kept = [row for row in read_rows(self.path) if int(row["step"]) < resumed_step]
+            with open(self.path, newline="") as file:
+                self._columns = next(csv.reader(file), self._columns)
+        self._rewrite(kept)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        part = self.path.with_suffix(".part")
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows[:-1])
+            file.flush()
+            self._start, self._row = file.tell(), rows[-1] if rows else {}
+            writer.writerows(rows[-1:])
+        os.replace(part, self.path)
+
+
+def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a ``metrics.csv``, NaN where nothing was logged at a step."""
+    rows = list(read_rows(Path(path)))
+    columns = list(rows[0]) if rows else []
+    return {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows; the last one may be torn where the process was killed."""
+    with open(path, newline="") as file:
+        reader = csv.reader(file)
+        columns = next(reader, [])
+        return [dict(zip(columns, row, strict=True)) for row in reader if len(row) == len(columns) and row[0].isdigit()]
+
+
+def _text(value: Any) -> str:
+    value = value.item() if hasattr(value, "item") else value
+    return repr(value) if isinstance(value, float) else str(value)
