@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.records import write_json
 from neuro_lightning.sweeps import collect as collecting
-from neuro_lightning.sweeps.callback import JobOutput, SweepTable, _shorten
+from neuro_lightning.sweeps.callback import LAUNCHERS, JobOutput, SweepTable, _shorten
 from neuro_lightning.sweeps.collect import collect
 from neuro_lightning.sweeps.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.summary import summarize
@@ -294,17 +294,33 @@ def test_what_ended_a_sweep_goes_on(tmp_path):
         finally:
             callback.on_multirun_end(config_of(tmp_path, "0_j"))
     assert end.value.code == 130 and sys.stdout is terminal
+    assert sorted(path.name for path in tmp_path.glob("sweep.*")) == ["sweep.csv", "sweep.md"]
 
 
-def test_the_launcher_names_what_is_swept(tmp_path, caplog):
+def test_launchers_say_all_again_after_a_sweep(tmp_path):
+    launcher = logging.getLogger(LAUNCHERS[0])
+    before = list(launcher.filters)
+    callback = SweepTable()
+    callback.on_multirun_start(config_of(tmp_path, "0_j"))
+    assert len(launcher.filters) == len(before) + 1
+    callback.on_multirun_end(config_of(tmp_path / "gone", "0_j"))
+    assert launcher.filters == before
+
+
+def test_the_launcher_names_what_is_swept():
     def shown(words):
         record = logging.LogRecord("x", logging.INFO, "", 0, f"\t#3 : {words}", (), None)
         assert _shorten(record, {"model=gru", "fast=false"})
         return record.getMessage()
 
     assert shown("model=gru width=2 ++fast=False +new=1") == "\t#3 : width=2 +new=1"
+    assert (
+        shown("lr=0.0012345678 width=16 sweep.trial=3 kind=1e-3.ckpt") == "\t#3 : lr=0.001235 width=16 kind=1e-3.ckpt"
+    )
     assert shown("model=gru") == "\t#3 : model=gru"
     other = logging.LogRecord("x", logging.INFO, "", 0, "Launching %d jobs", (3,), None)
+    one = logging.LogRecord("x", logging.INFO, "", 0, "Launching 1 jobs locally", (), None)
+    assert not _shorten(one, set())
     assert _shorten(other, {"jobs"}) and other.getMessage() == "Launching 3 jobs"
 
 

@@ -80,7 +80,7 @@ def parallel_coordinates(
         figure, [[axes]] = new_figure(max(6.5, 1.5 * n + 3.0), 4.5, title, simulated=simulated)
         colors = matplotlib.colormaps[SCORES](0.95 * (heights if mode == "max" else 1 - heights))
         for i in range(len(settings), len(everyone)):
-            _line(axes, [scale.places[i] for scale in scales], color="#cfd4d8", linewidth=0.7, zorder=1)
+            _line(axes, [scale.places[i] for scale in scales], color="#bcc2c8", linewidth=0.9, zorder=1)
         alpha = float(np.clip(12 / max(len(settings), 1), 0.35, 0.9))
         for place, i in enumerate(order[:-1]):
             points = [*(scale.places[i] for scale in scales), heights[i]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,6 +52,7 @@ class SweepTable(Callback):
         self.verbose = verbose
         self._before: int | None = None
         self._output: JobOutput | None = None
+        self._shorten: Callable[[logging.LogRecord], bool] = bool
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: a job that is queued again is packed up while it writes."""
@@ -61,8 +64,9 @@ class SweepTable(Callback):
             from neuro_lightning.sweeps.collect import as_typed
 
             same = {as_typed(word) for word in config.hydra.overrides.task}
+            self._shorten = partial(_shorten, same=same)
             for name in LAUNCHERS:
-                logging.getLogger(name).addFilter(lambda record: _shorten(record, same))
+                logging.getLogger(name).addFilter(self._shorten)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Show that the job runs, and keep what it prints in its folder. Runs where the job runs."""
@@ -91,17 +95,24 @@ class SweepTable(Callback):
             _print_job(folder, kept=self._before is not None and _changed(folder) == self._before)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write everything, and print the summary; also when a job ended the sweep with an error."""
-        self._give_back()
-        from neuro_lightning.sweeps.table import collect, finish, print_summary
+        """Write everything, and print the summary; also when a job ended the sweep with an error.
 
-        folder = Path(config.hydra.sweep.dir)
-        stopped = sys.exc_info()[0] is not None  # what ends the sweep goes on from here
-        if not folder.is_dir() or not (files := finish(folder)):
+        Who interrupts a sweep does not wait for pictures: the table is enough.
+        """
+        self._give_back()
+        self._say_all()
+        from neuro_lightning.sweeps.table import collect, finish, print_summary, write_table
+
+        folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # what ends the sweep goes on from here
+        if not folder.is_dir() or write_table(folder) is None:
             return
-        print_summary(folder, files)
-        if not stopped and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
+        print_summary(folder, () if isinstance(ending, KeyboardInterrupt | SystemExit) else finish(folder))
+        if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
+
+    def _say_all(self) -> None:
+        for name in LAUNCHERS:
+            logging.getLogger(name).removeFilter(self._shorten)
 
     def _give_back(self) -> None:
         """Let the terminal be the terminal again."""
@@ -117,13 +128,17 @@ def _in_sweep(config: DictConfig) -> bool:
 
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
+    """What a launcher says of a job: what its sweep varies, in numbers of four digits; False leaves it out."""
     from neuro_lightning.sweeps.collect import as_typed
+    from neuro_lightning.sweeps.jobs import settings
+    from neuro_lightning.sweeps.summary import short
 
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
-        kept = [word for word in words.split(" ") if as_typed(word) not in same]
-        record.msg, record.args = f"{number} : {' '.join(kept) or words}", ()
-    return True
+        kept = [word.partition("=") for word in settings(words.split(" ")) if as_typed(word) not in same]
+        shown = " ".join(f"{key}{equals}{short(value)}" for key, equals, value in kept)
+        record.msg, record.args = f"{number} : {shown or words}", ()
+    return not record.getMessage().startswith("Launching 1 jobs")  # a search launches them one by one
 
 
 def _changed(folder: Path) -> int | None:
