@@ -204,9 +204,20 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_stands_by_itself(tmp_p
 
 
 def test_the_journal_of_another_search_is_refused(tmp_path):
-    Journal(tmp_path, [["a=1"]])
-    with pytest.raises(ConfigError, match="holds another search"):
-        Journal(tmp_path, [["a=2"]])
+    Journal(tmp_path, [["a=1"]], "rules")
+    for jobs, rules in (([["a=2"]], "rules"), ([["a=1"]], "others"), ([["a=1"], ["a=2"]], "rules")):
+        with pytest.raises(ConfigError, match="holds another search"):
+            Journal(tmp_path, jobs, rules)
+
+
+def test_trials_may_be_added_where_none_depends_on_others(tmp_path):
+    Journal(tmp_path, [["a=1"]]).write(result(0, 4, 0.5))
+    longer = Journal(tmp_path, [["a=1"], ["a=2"]])
+    assert longer.results == [result(0, 4, 0.5)]
+    longer.write(result(1, 4, 0.25))
+    assert Journal(tmp_path, [["a=1"], ["a=2"]]).results == [result(0, 4, 0.5), result(1, 4, 0.25)]
+    with pytest.raises(ConfigError, match="of 2 trials"):
+        Journal(tmp_path, [["a=1"]])
 
 
 def test_the_journal_is_strict_json(tmp_path):

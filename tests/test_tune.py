@@ -4,7 +4,9 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -53,6 +55,12 @@ def left(folder: Path) -> dict:
         metrics = [{k: v for k, v in row.items() if "time" not in k} for row in rows(folder / name)]
         found[name] = [kept, values["config"]["model"], metrics, best["state_dict"], last["state_dict"]]
     return found
+
+
+def journal_of(folder: Path) -> tuple[list[list[str]], list]:
+    """The overrides with which each trial began, and the results in the order in which they came."""
+    head = json.loads((folder / FILE_NAME).read_text().splitlines()[0])
+    return head["jobs"], Journal(folder, **head).results
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +116,7 @@ def test_a_population_trains_in_generations_and_leaves_hydras_folders(alone):
 def test_losers_go_on_from_their_winners_with_values_of_their_own(alone):
     """What each member has at the end is what follows from the journal by the rules."""
     folder, _ = alone
-    jobs = json.loads((folder / FILE_NAME).read_text().splitlines()[0])["jobs"]
+    jobs, results = journal_of(folder)
     began = [{key: float(value) for key, value in (word.split("=") for word in job[-2:])} for job in jobs]
     assert list(began[0]) == ["model.optimizer.lr", "model.input_dropout"]
     space = {"model.optimizer.lr": Interval(1e-3, 1e-1, log=True), "model.input_dropout": Interval(0.0, 0.5)}
@@ -116,7 +124,7 @@ def test_losers_go_on_from_their_winners_with_values_of_their_own(alone):
     members = [Member(number, values, Start()) for number, values in enumerate(began)]
     generations = Generations(settings, space, members, seed=0, last=20)
     grafted = set()
-    for result in Journal(folder, jobs).results:
+    for result in results:
         generations.report(result)
         grafted |= {member.number for member in members if member.start.grafted}
     assert generations.over and 2 <= len(grafted) <= 4
@@ -150,19 +158,42 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
     assert same(left(tmp_path / "sweep"), left(folder))
 
 
+@contextlib.contextmanager
+def head(folder: Path):
+    """The address of a cluster's head with one CPU, which ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    ray += ["--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={80 * 2**20}"]
+    with open(folder / "head.log", "w") as log:
+        process = subprocess.Popen(ray, stdout=log, stderr=log, start_new_session=True)
+        try:
+            until = time.monotonic() + 60
+            while "Ray runtime started" not in (said := (folder / "head.log").read_text()):
+                assert process.poll() is None and time.monotonic() < until, said
+                time.sleep(0.2)
+            yield f"127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 @pytest.mark.slow
-def test_halving_stops_the_worse_trials_and_gives_up_those_whose_workers_die(tmp_path):
+def test_halving_on_a_cluster_stops_the_worse_trials_and_gives_up_those_whose_workers_die(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     halving = [
         *TUNE, "hydra/sweeper/scheduler=asha", "hydra.sweeper.scheduler.grace=0.25", "hydra.sweeper.scheduler.factor=2",
-        "trainer.max_epochs=8", "hydra.sweeper.max_failures=1", "hydra.sweeper.ray.num_cpus=1",
+        "trainer.max_epochs=8", "hydra.sweeper.max_failures=1",
         "hydra.sweeper.trials=5", "hydra.sweeper.seed=31", "model.hidden=6,7",
         "model.optimizer.lr=tag(log,interval(1e-5,1e-1))",
         "+callbacks.die._target_=dying.DieAlways", "+callbacks.die.hidden=7",
     ]  # fmt: skip
-    done = command(tmp_path, *halving, timeout=200)
-    assert done.returncode == 0, done.stderr
+    with head(tmp_path) as address:
+        done = command(tmp_path, *halving, f"hydra.sweeper.ray.address={address}", timeout=200)
+        assert done.returncode == 0, done.stderr
     folder = tmp_path / "sweep"
-    results = Journal(folder, json.loads((folder / FILE_NAME).read_text().splitlines()[0])["jobs"]).results
+    results = journal_of(folder)[1]
     last = {result.trial: result for result in results}
     assert len(last) == 5 and sum(result.status == "failed" for result in last.values()) == 1
     for trial, result in last.items():
@@ -260,10 +291,10 @@ def test_an_address_at_which_no_ray_answers_is_refused_soon(monkeypatch, capsys,
         monkeypatch.setattr("neuro_lightning.sweeps.cluster.PATIENCE_S", 0.5)
         for address in [f"127.0.0.1:{port}" for port in ports]:
             said = refused(monkeypatch, capsys, tmp_path, *TUNE, space, f"hydra.sweeper.ray.address={address}")
-            assert f"ray.address={address}: no Ray answers there" in said
+            assert f"hydra.sweeper.ray.address={address}: no Ray answers there" in said
     for address in ("somewhere", "ray://head:10001"):
         said = refused(monkeypatch, capsys, tmp_path, *TUNE, space, f"hydra.sweeper.ray.address='{address}'")
-        assert f"ray.address={address}: give host:port" in said
+        assert f"hydra.sweeper.ray.address={address}: give host:port" in said
     assert not (tmp_path / "sweep").exists()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from neuro_lightning.errors import ConfigError
 
+KEY = "hydra.sweeper.ray.address"
 PATIENCE_S = 5.0  # for the head of a cluster to answer
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -87,11 +88,11 @@ def _reach(address: str) -> None:
         return
     if "://" in address:
         raise ConfigError(
-            f"ray.address={address}: give host:port of the cluster's head, and start the sweep on one of its machines"
+            f"{KEY}={address}: give host:port of the cluster's head, and start the sweep on one of its machines"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigError(f"ray.address={address}: give host:port of the cluster's head, or auto")
+        raise ConfigError(f"{KEY}={address}: give host:port of the cluster's head, or auto")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S) as connection:
             connection.settimeout(PATIENCE_S)
@@ -104,8 +105,8 @@ def _reach(address: str) -> None:
 
 def _unreachable(address: str, why: str) -> ConfigError:
     return ConfigError(
-        f"ray.address={address}: no Ray answers there ({why}); start one with `ray start --head`, or leave the address "
-        "out for a Ray on this machine"
+        f"{KEY}={address}: no Ray answers there ({why}); start one with `ray start --head`, set RAY_AUTH_MODE=token if "
+        "it asks for a token, or leave the address out for a Ray on this machine"
     )
 
 

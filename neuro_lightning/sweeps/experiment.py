@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class Experiment:
             task=sweeper.task_function,
             singletons=Singleton.get_state(),
             cwd=os.getcwd(),
+            path=[place for place in sys.path if place],
             folder=str(folder),
             overrides=search.fixed,
             milestones=search.milestones,

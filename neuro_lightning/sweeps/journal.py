@@ -62,30 +62,36 @@ class Journal:
 
     Args:
         folder: the sweep's.
-        jobs: the overrides with which each trial begins.
+        jobs: the overrides with which each trial begins. A journal of the first of them goes on with all.
+        rules: of a population, whose generations follow from them and the results; empty without.
 
     Raises:
         ConfigError: the folder holds the journal of another sweep.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Sequence[str]], rules: str = "") -> None:
         self.path = folder / FILE_NAME
-        jobs = [list(job) for job in jobs]
-        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
+        self.results: list[Result] = []
+        now = {"jobs": [list(job) for job in jobs], "rules": rules}
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
         read = [value for line in lines if (value := _parsed(line)) is not None]
-        if not read:
-            self.results: list[Result] = []
-            self.path.write_text(json.dumps({"jobs": jobs}) + "\n")
-            return
-        if read[0].get("jobs") != jobs:
+        before = [value for value in read if "jobs" in value][-1:]
+        if before:
+            self._check(before[0], now)
+        self.results = [to_result(values) for values in read if "jobs" not in values]
+        cut = bool(lines) and not lines[-1].endswith(b"\n")  # killed within a line
+        if cut or before != [now]:
+            with open(self.path, "a") as file:
+                file.write(("\n" if cut else "") + (json.dumps(now) + "\n" if before != [now] else ""))
+
+    def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        same = before["jobs"] == now["jobs"] and before["rules"] == now["rules"]
+        more = not now["rules"] and before["jobs"] == now["jobs"][: len(before["jobs"])]
+        if not same and not more:
             raise ConfigError(
-                f"{folder} holds another search, of {len(read[0].get('jobs', []))} trials: go on with it by "
+                f"{self.path.parent} holds another search, of {len(before['jobs'])} trials: go on with it by "
                 "sweep.resume=DIR alone, or give this one a folder of its own (hydra.sweep.dir=...)"
             )
-        self.results = [to_result(values) for values in read[1:]]
-        if lines and not self.path.read_bytes().endswith(b"\n"):  # killed within a line
-            with open(self.path, "ab") as file:
-                file.write(b"\n")
 
     def write(self, result: Result) -> None:
         """Add a line, on the disk before this returns."""

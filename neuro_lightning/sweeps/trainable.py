@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Plan:
         task: what is done with a job.
         singletons: Hydra's state in the sweep's process.
         cwd: the sweep's working directory, to which relative paths refer.
+        path: where the sweep's process looks for modules.
         folder: the sweep's.
         overrides: those that every trial has.
         milestones: epochs at which a trial rests; the last is its end.
@@ -46,6 +48,7 @@ class Plan:
     task: Callable[..., Any]
     singletons: dict
     cwd: str
+    path: Sequence[str]
     folder: str
     overrides: Sequence[str]
     milestones: Sequence[int]
@@ -70,7 +73,6 @@ class Trainable(tune.Trainable):
     def setup(self, config: dict[str, Any], plan: Plan) -> None:
         """Take a trial over."""
         self.plan, self.job = plan, config[JOB]
-        os.chdir(plan.cwd)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial over in this process, in which everything is imported already."""
@@ -128,6 +130,8 @@ def train(plan: Plan, trial: int, values: dict[str, Any], start: Start, until: i
         until: the epoch at whose end it rests.
         more: further overrides.
     """
+    os.chdir(plan.cwd)
+    sys.path += [place for place in plan.path if place not in sys.path]
     folder = Path(plan.folder)
     overrides = [*plan.overrides, *(f"{key}={value}" for key, value in values.items())]
     overrides += [f"sweep.trial={trial}", f"sweep.until={until}", *more]

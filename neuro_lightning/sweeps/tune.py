@@ -165,11 +165,13 @@ class Tune(Sweeper):
     def _run(self, search: Search, folder: Path, resources: dict[str, float]) -> None:
         from neuro_lightning.sweeps.experiment import Experiment
         from neuro_lightning.sweeps.journal import Journal
+        from neuro_lightning.sweeps.population import Population
         from neuro_lightning.sweeps.trainable import FOLDER
 
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        journal = Journal(folder, search.jobs)
+        rules = f"{self.scheduler}, seed {self.seed}" if isinstance(self.scheduler, Population) else ""
+        journal = Journal(folder, search.jobs, rules)
         try:
             Experiment(self, search, folder, journal, resources).run()
         except KeyboardInterrupt:
