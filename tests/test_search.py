@@ -307,6 +307,24 @@ def test_a_search_over_models_and_numbers_keeps_study_folders_and_records_togeth
     assert all(record(folder / trial.user_attrs["job"])["attempts"] == 2 for trial in after[6:])
 
 
+def test_a_search_that_goes_on_is_the_same_search(search, tmp_path):
+    """Another budget, logger or machine is no other search; other epochs, data or another space are."""
+    words = [*BAYES, LR, "trainer.max_epochs=1", "hydra.sweeper.n_trials=1"]
+    said, status = search(*words)
+    assert status == 0, said
+    for word, named in {
+        "trainer.max_epochs=2": "trainer.max_epochs: 1 there, 2 here",
+        "data.n_train=30": "data.n_train: none there, 30 here",
+        "model.optimizer.lr=interval(0,1)": "model.optimizer.lr: tag(log,interval(1e-3,1e-1)) there, interval(0",
+        "model.layers=choice(1,2)": "model.layers: none there, choice(1,2) here",
+    }.items():
+        said, status = search("-m", "sweep.resume=sweep", word)
+        assert status != 0 and "another study named tiny_gru" in said and named in said, said
+    assert len(list(tmp_path.glob("sweep/*/run.json"))) == 1
+    said, status = search("-m", "sweep.resume=sweep", "hydra.sweeper.n_trials=2", "logger=none")
+    assert status == 0 and len(study_of(tmp_path / "sweep").trials) == 2, said
+
+
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SAMPLERS = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-HERE = ("data.root", "data.cache_dir", "data.download", "data.eval_batch_size")  # a machine's own, not the data's
+UNDONE = ("running", "interrupted", "paused")  # jobs that did not get as far as to have an outcome
+# what machines that share a study may differ in, and its trials over time
+HERE = (
+    "data.root", "data.cache_dir", "data.download", "data.eval_batch_size", "logger*", "paths*", "callbacks*", "name",
+    "tags", "trusted", "trainer", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy*",
+    "trainer.enable_*", "trainer.log_every_n_steps", "hydra*",
+)  # fmt: skip
 
 
 class Search(Sweeper):
@@ -156,11 +163,13 @@ class Search(Sweeper):
 
     def _identity(self, space: Space) -> dict[str, str]:
         """What the study is of: those who share it must mean the same."""
-        choices = self.config.hydra.runtime.choices
-        searched = {key.lstrip("+") for key in space.searched}
-        parts = {key: str(choices.get(key)) for key in ("data", "model", "experiment") if key not in searched}
-        fixed = sorted(word.lstrip("+") for word in space.fixed if word.lstrip("+").startswith("data."))
-        parts |= dict(word.split("=", 1) for word in fixed if word.split("=")[0] not in HERE)
+        choices, searched = self.config.hydra.runtime.choices, {key.lstrip("+") for key in space.searched}
+        groups = ("data", "model", "experiment")
+        parts = {key: str(choices.get(key)) for key in groups if key not in searched}
+        for word in space.fixed:
+            key, _, value = word.lstrip("+").partition("=")
+            if key not in groups and not any(fnmatch(key, pattern) for pattern in HERE):
+                parts[key] = value
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
 
     def _run(self, study: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
@@ -219,7 +228,10 @@ class Search(Sweeper):
                 record = read_record(folder)
             except DataError as error:
                 record = {"status": "failed", "error": str(error)}
-            trials.tell(trial, record, folder.name)
+            if record.get("status") in UNDONE:
+                log.warning(f"{folder.name} is {record['status']}: a search that is resumed goes on with it")
+            else:
+                trials.tell(trial, record, folder.name)
         if broken is not None:
             _ = broken.return_value  # raises what the job raised
 
