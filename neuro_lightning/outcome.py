@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from neuro_lightning.building import check_match
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.checkpoint import read_checkpoint
-from neuro_lightning.config import instantiate
-from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.evaluation import evaluate, network_predictor, true_rates
+from neuro_lightning.config import instantiate, to_plain
+from neuro_lightning.data.memory import Scores, identity, keep_scores, recall_scores
+from neuro_lightning.data.module import PopulationDataModule, random_state
+from neuro_lightning.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.records import data_identity
 from neuro_lightning.report.table import NAMES, REFERENCES
@@ -35,26 +37,53 @@ def how_it_ended(trainer: pl.Trainer) -> str:
 
 def score_best(
     cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, Scores]:
     """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
     if (path := best_checkpoint(trainer)) is not None:
         model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
-    predictors = {"model": network_predictor(model.net, trainer.strategy.root_device)}
+
+    def scored(predict: Predictor) -> Scores:
+        return {split: evaluate(predict, data, split) for split in data.references()}
+
+    def fitted(node: DictConfig) -> Predictor:
+        baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
+        baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
+        return network_predictor(baseline.net)
+
+    scores = {"model": scored(network_predictor(model.net, trainer.strategy.root_device))}
     for name, node in (cfg.baselines or {}).items():
         if node is not None and node._target_ != cfg.model._target_:
             check_match(node._target_, data.spec)
-            baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
-            baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
-            predictors[name] = network_predictor(baseline.net)
+            scores[name] = of_the_data(data, to_plain(node), lambda node=node: fitted(node), scored)
     if data.spec.true_rates:
-        predictors["oracle"] = true_rates
-    scores = {
-        who: {split: evaluate(predict, data, split) for split in data.references()}
-        for who, predict in predictors.items()
-    }
-    for split in data.references():
-        for who, found in data.reference_scores(split).items():
-            scores.setdefault(who, {})[split] = found
+        scores["oracle"] = of_the_data(data, "oracle", lambda: true_rates, scored)
+    found = of_the_data(data, "references", lambda: {s: data.reference_scores(s) for s in data.references()}, dict)
+    for split, by_who in found.items():
+        for who, values in by_who.items():
+            scores.setdefault(who, {})[split] = values
+    return scores
+
+
+def of_the_data(data: PopulationDataModule, what: Any, make: Callable[[], Any], score: Callable[[Any], dict]) -> dict:
+    """Scores that depend on the data alone, computed once for the jobs of a sweep in one process.
+
+    Args:
+        data: with an identity in a sweep.
+        what: is scored, plain values.
+        make: makes it. If it draws from the generators that everybody draws from, it depends on the job's seed.
+        score: scores it.
+    """
+    if data.identity is None:
+        return score(make())
+    key = identity([data.identity, what, [source.get("path") for source in data.recording.sources]])
+    if (known := recall_scores(key)) is not None:
+        return known
+    before = random_state()
+    made = make()
+    drew = random_state() != before
+    scores = score(made)
+    if not drew:
+        keep_scores(key, scores)
     return scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -233,12 +234,14 @@ def _with_checksum(source: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(source["path"])
     if source.get("sha256") or not path.is_file():
         return dict(source)
+    stat = path.stat()
+    return {**source, "size": stat.st_size, "sha256": _checksum(path, stat.st_size, stat.st_mtime_ns)}
+
+
+@functools.lru_cache(maxsize=64)  # the jobs of a sweep share their files
+def _checksum(path: Path, size: int, changed: int) -> str:
     with open(path, "rb") as file:
-        return {
-            **source,
-            "size": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str | None]:

@@ -75,6 +75,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             quiet_libraries()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = instantiate(cfg.data, trusted=cfg.trusted)
+        if group is not None:  # jobs of a sweep share what they read
+            data.share(config["data"])
         data.prepare_data()
         model = build_model(cfg, config, data)
         check_monitors(cfg, data)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from tiny import Tiny
+
+from neuro_lightning.data.recording import Recording
 
 
 class Place(pl.Callback):
@@ -35,3 +38,12 @@ class KillOnce(Place):
         if trainer.global_step == self.step and ours and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Counted(Tiny):
+    """The tiny recording; every reading of it is a line in ``loads.txt`` of the folder the command is started from."""
+
+    def load(self) -> Recording:
+        with open("loads.txt", "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
+from neuro_lightning.data import memory
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.errors import DataError
 from neuro_lightning.nn.augment import Transform, arrange
+
+# how trials are served to a training; all else decides what the recording is, and what scores depend on
+SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "augment"}
+
+
+def random_state() -> tuple[Any, ...]:
+    """Where the generators stand that everybody draws from."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()
 
 
 class PopulationDataModule(pl.LightningDataModule):
@@ -39,6 +50,8 @@ class PopulationDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
+        self._identity: str | None = None  # of the recording, for the jobs of a sweep that share it
+        self.identity: str | None = None  # of the data that are scored on
         self._datasets: dict[tuple[str, bool], Dataset] = {}
         self._resume_at = (-1, 0)
         self.steps_per_epoch: int | None = None  # where the trainer does not see every step
@@ -57,10 +70,28 @@ class PopulationDataModule(pl.LightningDataModule):
 
     @property
     def recording(self) -> Recording:
-        """The recording, read at the first use."""
+        """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
-            self._recording = self.load()
+            self._recording = self._recalled() if self._identity else self.load()
         return self._recording
+
+    def share(self, config: Mapping[str, Any]) -> None:
+        """Take the recording over from an earlier job of this process with the same data, and leave it to later ones.
+
+        Args:
+            config: the config that this was built from, as plain values.
+        """
+        self._identity = memory.identity(config, without={*SERVING, "eval_batch_size"})
+        self.identity = memory.identity(config, without=SERVING)
+
+    def _recalled(self) -> Recording:
+        recording = memory.recall(self._identity)
+        if recording is None:
+            before = random_state()
+            recording = self.load()
+            if random_state() == before:  # else a job that did not load it would draw other weights
+                memory.keep(self._identity, recording)
+        return recording
 
     def adopt(self, spec: DataSpec, info: dict[str, Any]) -> None:
         """Serve another file's trials as a trained model expects them; for families that can.

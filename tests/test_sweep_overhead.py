@@ -1,0 +1,147 @@
+"""What the jobs of a sweep in one process do once: read the data, fit the baselines, import. Times: benchmarks/."""
+
+import os
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, checkpoint, command, record, same
+
+from neuro_lightning.data import memory
+from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.models.smoothing import Smoothing
+from neuro_lightning.run import train
+
+BASELINES = [word for word in TINY if word != "baselines=null"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_another_test():
+    memory.forget()
+    yield
+    memory.forget()
+
+
+def job(folder, *overrides, group="sweep"):
+    """A run as a job of a sweep, in this process."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[*BASELINES, f"paths.output_dir={folder}", *overrides])
+    train(cfg, overrides, group)
+    return folder
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """How often data are read and baselines fitted."""
+    found = {"load": 0, "fit_net": 0}
+
+    def counted(cls, name):
+        function = getattr(cls, name)
+
+        def call(*args, **kwargs):
+            found[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(cls, name, call)
+
+    counted(tiny.Tiny, "load")
+    counted(Smoothing, "fit_net")
+    return found
+
+
+def test_jobs_share_data_and_baselines_and_end_as_those_that_do_not(tmp_path, counts):
+    seeds = [0, 1]
+    apart = [job(tmp_path / f"apart{seed}", f"seed={seed}", group=None) for seed in seeds]
+    assert counts == {"load": 2, "fit_net": 2}
+    together = [job(tmp_path / f"together{seed}", f"seed={seed}") for seed in seeds]
+    assert counts == {"load": 3, "fit_net": 3}  # once for both, whatever the seed and the order of trials
+    for one, other in zip(apart, together, strict=True):
+        assert same(checkpoint(one)["state_dict"], checkpoint(other)["state_dict"])
+        assert same(checkpoint(one)["optimizer_states"], checkpoint(other)["optimizer_states"])
+        for key in ("objective", "metrics", "baselines", "oracle", "references", "data"):
+            assert record(one)[key] == record(other)[key]
+        assert record(one)["baselines"].keys() == {"smoothing"}
+
+
+def test_other_data_are_read_and_other_ways_to_serve_them_are_not(tmp_path, counts):
+    job(tmp_path / "a")
+    job(tmp_path / "b", "data.batch_size=7", "data.eval_batch_size=5")
+    assert counts == {"load": 1, "fit_net": 2}  # sums over other batches may differ in the last digit
+    job(tmp_path / "c", "data.n_train=20")
+    assert counts == {"load": 2, "fit_net": 3}
+    job(tmp_path / "d", "baselines.smoothing.kernel_sd_ms=[20]")
+    assert counts == {"load": 2, "fit_net": 4}
+    assert record(tmp_path / "d")["baselines"] != record(tmp_path / "a")["baselines"]
+
+
+def test_what_draws_from_the_common_generators_is_not_shared(tmp_path, counts, monkeypatch):
+    for cls, name in ((tiny.Tiny, "load"), (Smoothing, "fit_net")):
+        function = getattr(cls, name)
+        draws = lambda *args, function=function: (torch.rand(1), function(*args))[1]  # noqa: E731
+        monkeypatch.setattr(cls, name, draws)
+    folders = [job(tmp_path / name) for name in "ab"]
+    assert counts == {"load": 2, "fit_net": 2}
+    assert same(*(checkpoint(folder)["state_dict"] for folder in folders))
+
+
+# ---- what is kept
+
+
+def recording(value=0.0, n=3, **more):
+    heldin = np.full((n, 4, 2), value, np.float32)
+    splits = {name: Trials(heldin.copy(), behavior=np.zeros((n, 4, 2)).transpose(0, 2, 1)) for name in ("train", "val")}
+    return Recording("x", 10, splits, np.arange(2), info={"list": [1]}, **more)
+
+
+def test_no_job_can_spoil_what_another_gets():
+    first = recording()
+    memory.keep("key", first)
+    for spoiled in (first, memory.recall("key"), memory.recall("key")):
+        spoiled.splits["train"].heldin[:] = np.nan
+        spoiled.info["list"].append(2)
+        spoiled.splits.pop("val")
+        found = memory.recall("key")
+        assert not found.splits["train"].heldin.any() and found.info == {"list": [1]} and len(found.splits) == 2
+    assert found.splits["train"].behavior.strides == recording().splits["train"].behavior.strides
+    with pytest.raises(ValueError, match="read-only"):
+        memory._recordings["key"][0].splits["train"].heldin[:] = 1
+    memory.keep_scores("key", scores := {"val": {"co_bps": 1.0}})
+    for spoiled in (scores, memory.recall_scores("key")):
+        spoiled["val"]["co_bps"] = 2.0
+        assert memory.recall_scores("key") == {"val": {"co_bps": 1.0}}
+
+
+def test_what_was_used_longest_ago_is_let_go(monkeypatch):
+    size = memory._size(recording())
+    monkeypatch.setattr(memory, "MOST_BYTES", 2 * size)
+    memory.keep("a", recording(1))
+    memory.keep("b", recording(2))
+    assert memory.recall("a") is not None
+    memory.keep("c", recording(3))
+    assert [memory.recall(key) is None for key in "abc"] == [False, True, False]
+    memory.keep("d", recording(n=9))  # too large by itself: nothing else goes for it
+    assert memory.recall("d") is None and memory.recall("a") is not None
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_text("one")
+    memory.keep("key", recording(sources=[{"path": str(path), "size": 3}]))
+    assert memory.recall("key") is not None
+    before = memory.identity({"path": str(path), "more": [str(tmp_path)]})
+    os.utime(path, ns=(1, 1))
+    assert memory.recall("key") is None
+    assert memory.identity({"path": str(path), "more": [str(tmp_path)]}) != before
+
+
+@pytest.mark.slow
+def test_a_sweep_reads_its_data_once_in_each_of_its_processes(tmp_path):
+    words = [word for word in TINY if not word.startswith("trusted")]
+    done = command(
+        tmp_path, "-m", *words, "trusted=[tiny,launched]", "data._target_=launched.Counted", "seed=0,1,2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 jobs finished" in done.stdout
+    assert len((tmp_path / "loads.txt").read_text().splitlines()) == 1
