@@ -83,7 +83,7 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     if cfg.resume is None:  # else the sweeper knows where it goes on from
         job = decide(HydraConfig.get().runtime.output_dir, overrides)
         if job.said:
-            print(job.said, flush=True)
+            print(job.said, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
         if job.kind == "done":
             return _worst(cfg.mode) if job.objective is None else job.objective
         cfg.resume = str(job.checkpoint) if job.checkpoint else None

@@ -253,7 +253,7 @@ def test_a_job_is_one_line_and_its_output_lies_in_its_folder(tmp_path, capsys):
     assert (tmp_path / "1_j" / "output.log").read_text() == "a table of scores\n"
     callback.on_job_start(config_of(tmp_path, "1_j"))  # once more, and it is done already
     callback.on_job_end(config_of(tmp_path, "1_j"), SimpleNamespace(return_value=0.4))
-    assert capsys.readouterr().out == "1_j  was finished  val/co_bps 0.4000  (best so far)\n"
+    assert capsys.readouterr().out == ""
     job(tmp_path, "1_j", status="failed", error="ValueError: no", width=2)
     callback.on_job_end(config_of(tmp_path, "1_j"), SimpleNamespace(return_value=0.4))
     assert capsys.readouterr().out == "1_j  failed  1:15  ValueError: no\n"

@@ -91,8 +91,9 @@ class SweepTable(Callback):
         folder = Path(config.hydra.runtime.output_dir)
         _note_error(folder, job_return)
         write_table(config.hydra.sweep.dir)
-        if not self.verbose:
-            _print_job(folder, kept=self._before is not None and _changed(folder) == self._before)
+        untouched = self._before is not None and _changed(folder) == self._before  # done already, and said so
+        if not self.verbose and not untouched:
+            _print_job(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write everything, and print the summary; also when a job ended the sweep with an error.
@@ -148,7 +149,7 @@ def _changed(folder: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def _print_job(folder: Path, *, kept: bool) -> None:
+def _print_job(folder: Path) -> None:
     """One line: the job, how it ended, its score, how that compares with the others, and its time."""
     from neuro_lightning.report.table import number
     from neuro_lightning.sweeps.page import clock
@@ -160,12 +161,12 @@ def _print_job(folder: Path, *, kept: bool) -> None:
         return
     others = [other["objective"] for other in jobs if other is not job and other["data"] == job["data"]]
     others = [score for score in others if score is not None]
-    words = [job["job"], "was " * kept + str(job["status"])]
+    words = [job["job"], str(job["status"])]
     if job["objective"] is not None:
         words.append(f"{job['objective_name']} {number(job['objective'])}")
         best = (max if job["mode"] == "max" else min)([*others, job["objective"]])
         words.append("(best so far)" if others and best == job["objective"] else "")
-    if job["seconds"] is not None and not kept:
+    if job["seconds"] is not None:
         words.append(clock(job["seconds"]))
     if job["error"]:
         words.append(job["error"])
