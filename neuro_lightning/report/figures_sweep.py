@@ -75,28 +75,25 @@ def parallel_coordinates(
     scales = [_spread(scale, scores, mode, len(settings)) for scale in scales]
     low, high = _ends(scores, mode)
     heights = np.clip((scores - low) / (high - low), 0, 1)
+    lines = [[*(scale.places[i] for scale in scales), heights[i]] for i in range(len(settings))]
+    best = order[-1]
     with style():
         n = len(keys)
         figure, [[axes]] = new_figure(max(6.5, 1.5 * n + 3.0), 4.5, title, simulated=simulated)
-        colors = matplotlib.colormaps[SCORES](0.95 * (heights if mode == "max" else 1 - heights))
         for i in range(len(settings), len(everyone)):
             _line(axes, [scale.places[i] for scale in scales], color="#bcc2c8", linewidth=0.9, zorder=1)
-        alpha = float(np.clip(12 / max(len(settings), 1), 0.35, 0.9))
+        colors = matplotlib.colormaps[SCORES](0.95 * (heights if mode == "max" else 1 - heights))
+        alpha = float(np.clip(12 / len(settings), 0.35, 0.9))
         for place, i in enumerate(order[:-1]):
-            points = [*(scale.places[i] for scale in scales), heights[i]]
-            _line(axes, points, color=colors[i], alpha=alpha, linewidth=1.3, zorder=2 + place / len(settings))
-        best = order[-1]
-        points = [*(scale.places[best] for scale in scales), heights[best]]
-        _line(axes, points, color="white", linewidth=5, zorder=4)
-        _line(axes, points, color=BASELINE, linewidth=2.6, zorder=5)
-        axes.scatter(range(n + 1), points, s=34, color=BASELINE, edgecolor="white", linewidth=1.2, zorder=6)
+            _line(axes, lines[i], color=colors[i], alpha=alpha, linewidth=1.3, zorder=2 + place / len(settings))
+        _best_line(axes, lines[best])
         for x, (key, scale) in enumerate(zip(keys, scales, strict=True)):
             _axis(axes, x, scale.ticks)
             axes.text(x, -0.075, _short(key), ha="center", va="top", fontsize=8.5, color=TRUE)
             if shares and key in shares:
                 axes.text(x, -0.14, f"importance {shares[key]:.2f}", ha="center", va="top", fontsize=7.5, color=QUIET)
             if not scale.band:
-                _name(axes, x, points[x], _number(settings[best][key]))
+                _name(axes, x, lines[best][x], _number(settings[best][key]))
         _objective_axis(axes, n, low, high, mode, clear_of=heights[best])
         axes.text(n, -0.075, objective, ha="center", va="top", fontsize=8.5, color=TRUE, weight="bold")
         _name(axes, n, heights[best], f"{scores[best]:.4g}")
@@ -104,6 +101,13 @@ def parallel_coordinates(
         axes.set(xlim=(-0.4, n + 0.5), ylim=(-0.2, 1.17))
         axes.axis("off")
     return figure
+
+
+def _best_line(axes: Axes, heights: Sequence[float]) -> None:
+    """Above all others, on a white rim."""
+    _line(axes, heights, color="white", linewidth=5, zorder=4)
+    _line(axes, heights, color=BASELINE, linewidth=2.6, zorder=5)
+    axes.scatter(range(len(heights)), heights, s=34, color=BASELINE, edgecolor="white", linewidth=1.2, zorder=6)
 
 
 def _caption(n: int, stopped: int, mode: str) -> str:
