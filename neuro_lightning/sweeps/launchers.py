@@ -197,7 +197,8 @@ class RayCluster(_Preset):
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         wanted = gpus_wanted(self.config.trainer) if self.num_gpus is None else self.num_gpus
-        init = {"address": self.address, "log_to_driver": True, "logging_level": "warning", **self.init}
+        # without an address Ray would take whatever cluster it finds on this machine
+        init = {"address": self.address or "local", "log_to_driver": True, "logging_level": "warning", **self.init}
         if self.address is None:
             init = {"include_dashboard": False, **init}
         remote = {"num_cpus": self.num_cpus, "num_gpus": wanted, "max_retries": self.max_retries, **self.remote}
@@ -214,7 +215,10 @@ class RayCluster(_Preset):
         try:
             return launcher.launch(jobs, first)
         except ConnectionError as error:
-            raise ConfigError(f"hydra.launcher.address={self.address}: {' '.join(str(error).split())}") from None
+            raise ConfigError(
+                f"hydra.launcher.address={self.address}: {' '.join(str(error).split())}; "
+                "set RAY_AUTH_MODE=token if it asks for a token"
+            ) from None
         except WorkerCrashedError:
             raise ConfigError(
                 f"a job's process was killed {self.max_retries + 1} times (out of memory?): go on with "
