@@ -3,9 +3,9 @@
     python benchmarks/sweep_overhead.py [--jobs 20] [--epochs 5] [--profile] [overrides ...]
 
 The same jobs are run by ``train.py -m seed=range(20)`` and by a plain loop over ``run.train`` in one process. Of each
-job the training itself (``Trainer.fit``, figures included), the whole of ``run.train``, and the time from its beginning to the next
-job's are taken, wall clock and processor time of all threads; the figures are medians, without the first job, which
-pays for imports. On a busy machine the processor time is the one to read.
+job the training itself (``Trainer.fit``, figures included), the whole of ``run.train``, and the time from its
+beginning to the next job's are taken, wall clock and processor time of all threads; the figures are medians, without
+the first job, which pays for imports. On a busy machine the processor time is the one to read.
 """
 
 from __future__ import annotations
