@@ -24,7 +24,7 @@ from neuro_lightning.ensemble.combine import check_same_data, combine, predict_l
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
-from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_summary
+from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
@@ -276,8 +276,12 @@ def predict(cfg: DictConfig) -> Path:
     if choice is not None:
         write_choice(path, recording, choice, merge_into=config["merge_into"])
         print_choice(path, recording, choice)
+    scores = score_rates(data, rates) if config["evaluate"] else {}
     if config["evaluate"]:
-        print_scores(official, score_rates(data, rates), recording)
+        print_scores(official, scores, recording)
         if recipe.method != "mean" and choice is not None and evaluation_split(recording) == "val":
             print("Half of these trials chose the ensemble: what it gains is the table before.")
+    if config["log"]:
+        split = evaluation_split(recording)
+        log_predictions(path, members, {f"{split}/{name}": value for name, value in (scores or {}).items()})
     return path

@@ -12,7 +12,7 @@ from test_loggers import artifacts, history, read_wandb, run_record, summary
 
 from neuro_lightning.config import TRAIN_KEYS, check_config, to_plain
 from neuro_lightning.records import stable_id
-from neuro_lightning.run import train
+from neuro_lightning.run import predict, train
 from neuro_lightning.sweeps.collect import swept
 
 
@@ -173,3 +173,18 @@ def test_the_example_optimizes_what_runs_report(wandb_sweep):
     assert {"max": "maximize", "min": "minimize"}[to_plain(cfg)["mode"]] == wandb_sweep["metric"]["goal"]
     assert wandb_sweep["metric"]["name"] == "objective"  # see test_a_job_of_a_sweep
     assert wandb_sweep["method"] in ("bayes", "random", "grid") and wandb_sweep["project"] == cfg.logger.wandb.project
+
+
+def test_predictions_are_kept_when_asked(tmp_path):
+    """``predict.py log=true``: an artifact with its scores, in a run of its own."""
+    job(tmp_path / "sweep" / "0_tiny_gru")
+    for word in ("false", "true"):
+        with initialize_config_dir(str(ROOT / "conf")):
+            overrides = [f"ckpt={tmp_path}/sweep/0_tiny_gru", "trusted=[tiny]", f"log={word}"]
+            path = predict(compose("predict", overrides=[*overrides, f"file={tmp_path / word / 'rates.h5'}"]))
+        assert (path.parent / "wandb").is_dir() == (word == "true")
+    records = only(tmp_path / "true")
+    assert run_record(records).job_type == "predict" and [a.type for a in artifacts(records)] == ["predictions"]
+    assert summary(records)["best/val/co_bps"] == pytest.approx(
+        record(tmp_path / "sweep/0_tiny_gru")["objective"]["value"]
+    )
