@@ -298,6 +298,31 @@ def test_an_address_at_which_no_ray_answers_is_refused_soon(monkeypatch, capsys,
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_ray_that_is_slow_to_start_is_started_again(monkeypatch, failures):
+    import ray
+
+    from neuro_lightning.errors import ConfigError
+    from neuro_lightning.sweeps.cluster import cluster
+
+    calls = []
+
+    def init(**arguments):
+        calls.append(arguments["address"])
+        if len(calls) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    if failures == 3:
+        with pytest.raises(ConfigError, match="no Ray could be started on this machine: The current"), cluster():
+            pass
+    else:
+        with cluster() as there:
+            assert there == {"CPU": 1.0}
+    assert calls == ["local"] * 3
+
+
 def test_without_ray_the_extra_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     said = refused(monkeypatch, capsys, tmp_path, *TUNE, "model.optimizer.lr=interval(1e-4,1e-2)")

@@ -12,6 +12,7 @@ from neuro_lightning.errors import ConfigError
 
 KEY = "hydra.sweeper.ray.address"
 PATIENCE_S = 5.0  # for the head of a cluster to answer
+STARTS = 3  # attempts to start a Ray
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # a banner
@@ -69,7 +70,7 @@ def cluster(
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": object_store_mb * 2**20}
-        ray.init(address="local", include_dashboard=False, **own, **quiet)
+        _start(ray, address="local", include_dashboard=False, **own, **quiet)
     else:
         _reach(address)
         try:
@@ -80,6 +81,19 @@ def cluster(
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, **arguments: Any) -> None:
+    """Ray gives its own daemons half a minute, which a busy machine may need more than once."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**arguments)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ConfigError(f"no Ray could be started on this machine: {why}") from error
 
 
 def _reach(address: str) -> None:
