@@ -89,7 +89,7 @@ def alone(tmp_path_factory):
     """The population that nobody disturbed."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "mark").touch()
-    done = command(folder, *POPULATION, "hydra.sweeper.ray.num_cpus=1", timeout=200)
+    done = command(folder, *POPULATION, "hydra.sweeper.ray.num_cpus=1", timeout=300)
     assert done.returncode == 0, done.stderr
     return folder / "sweep", done.stdout
 
@@ -143,7 +143,7 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
     journal = tmp_path / "sweep" / FILE_NAME
     with start(tmp_path, *POPULATION) as process:
         begun = time.monotonic()
-        while process.poll() is None and time.monotonic() < begun + 150:
+        while process.poll() is None and time.monotonic() < begun + 240:
             if journal.is_file() and journal.read_bytes().count(b"\n") >= 1 + 6:
                 break
             time.sleep(0.05)
@@ -152,7 +152,7 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
         assert alive, process.communicate()
         process.communicate()
     assert (tmp_path / "mark").exists(), "a worker was killed"
-    done = command(tmp_path, "-m", "sweep.resume=sweep", timeout=200)
+    done = command(tmp_path, "-m", "sweep.resume=sweep", timeout=300)
     assert done.returncode == 0, done.stderr
     assert "from generation 2" in done.stdout
     assert same(left(tmp_path / "sweep"), left(folder))
@@ -190,7 +190,7 @@ def test_halving_on_a_cluster_stops_the_worse_trials_and_gives_up_those_whose_wo
         "+callbacks.die._target_=dying.DieAlways", "+callbacks.die.hidden=7",
     ]  # fmt: skip
     with head(tmp_path) as address:
-        done = command(tmp_path, *halving, f"hydra.sweeper.ray.address={address}", timeout=200)
+        done = command(tmp_path, *halving, f"hydra.sweeper.ray.address={address}", timeout=300)
         assert done.returncode == 0, done.stderr
     folder = tmp_path / "sweep"
     results = journal_of(folder)[1]
