@@ -81,7 +81,8 @@ class Experiment:
             scheduler = Singly(*arguments)
         else:
             scheduler = SuccessiveHalving(self.settings, self.search.milestones, *arguments)
-        self.display.begin(f"{len(jobs)} trials")
+        every = len(self.search.values)
+        self.display.begin(f"{every} trials" if len(jobs) == every else f"{len(jobs)} of {every} trials are left")
         if jobs:
             self._fit(jobs, scheduler)
 
