@@ -26,7 +26,7 @@ _CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
 CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
 
 
-SWEEPERS = ("grid.Grid", "search.Search", "tune.Tune", "mutations.Mutations")  # in neuro_lightning.sweeps
+SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.Tune", "mutations.Mutations")  # in neuro_lightning.sweeps
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
@@ -37,18 +37,18 @@ def train() -> None:
     """``python train.py`` and ``neuro-train``."""
     from neuro_lightning.resume import resume_arguments
     from neuro_lightning.sweeps.arguments import sweep_arguments
-    from neuro_lightning.sweeps.best import register_experiment_files
+    from neuro_lightning.sweeps.results.best import register_experiment_files
 
     try:
         sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(sys.argv[1:])))
     except NeuroError as error:
         sys.exit(f"error: {error}")
-    _register_sweepers()
+    _register_plugins()
     with execution_whitelist(HYDRA_TARGETS):
         _train_app()
 
 
-def _register_sweepers() -> None:
+def _register_plugins() -> None:
     """Make the sweepers and launchers known to Hydra, which builds no others."""
     from importlib import import_module
 
@@ -56,10 +56,7 @@ def _register_sweepers() -> None:
 
     for name in (*SWEEPERS, *LAUNCHERS):
         module, _, cls = name.rpartition(".")
-        try:
-            Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
-        except (ModuleNotFoundError, AttributeError):
-            continue  # TEMPORARY: being written
+        Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
 
 
 def predict() -> None:

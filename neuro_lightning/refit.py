@@ -15,6 +15,8 @@ from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlySto
 
 from neuro_lightning.building import build_callbacks, build_model, make_trainer
 from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.callbacks.pause import Pause
+from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.checkpoint import REFIT, read_checkpoint
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
@@ -25,7 +27,7 @@ from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.report.table import relative
 
-WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor)
+WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
 ALONE = {
     "logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
     "min_epochs": None, "min_steps": None, "max_time": None,

@@ -48,7 +48,7 @@ from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.plain import write_latents, write_predictions
 from neuro_lightning.submission.write import write_submission
-from neuro_lightning.sweeps.collect import swept
+from neuro_lightning.sweeps.results.collect import swept
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:

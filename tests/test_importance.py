@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from neuro_lightning.report.figures_sweep import MAX_KEYS, parallel_coordinates, scale_of
-from neuro_lightning.sweeps.importance import encode, importance, is_logarithmic, scored_settings
-from neuro_lightning.sweeps.picture import draw
+from neuro_lightning.sweeps.results.importance import encode, importance, is_logarithmic, scored_settings
+from neuro_lightning.sweeps.results.picture import draw
 
 
 def job(overrides, objective, *, status="finished", mode="max"):

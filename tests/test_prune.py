@@ -9,8 +9,8 @@ from test_search import BAYES, search, study_of  # noqa: F401  a fixture among t
 
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps import pruners
-from neuro_lightning.sweeps.storage import open_storage
+from neuro_lightning.sweeps.search import pruners
+from neuro_lightning.sweeps.search.storage import open_storage
 
 NAME = "study"
 
@@ -34,7 +34,7 @@ def prune(tmp_path, **others) -> str:
     return f"+callbacks.prune={{_target_:neuro_lightning.callbacks.prune.Prune,{text}}}"
 
 
-MEDIAN = "{_target_:neuro_lightning.sweeps.pruners.median,_partial_:true,warmup:0,startup_trials:1}"
+MEDIAN = "{_target_:neuro_lightning.sweeps.search.pruners.median,_partial_:true,warmup:0,startup_trials:1}"
 
 
 def test_a_hopeless_trial_ends_at_its_first_validation_and_a_good_one_does_not(study, tmp_path):

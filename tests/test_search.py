@@ -17,11 +17,11 @@ from runs import ROOT, TINY, checkpoint, record, same, start
 
 from neuro_lightning import cli
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.owner import Owner
-from neuro_lightning.sweeps.space import read_space
-from neuro_lightning.sweeps.storage import open_storage
-from neuro_lightning.sweeps.study import SeededSampler, open_study
-from neuro_lightning.sweeps.trials import Trials
+from neuro_lightning.sweeps.search.owner import Owner
+from neuro_lightning.sweeps.search.space import read_space
+from neuro_lightning.sweeps.search.storage import open_storage
+from neuro_lightning.sweeps.search.study import SeededSampler, open_study
+from neuro_lightning.sweeps.search.trials import Trials
 
 LR = "model.optimizer.lr=tag(log,interval(1e-3,1e-1))"
 BAYES = ["-m", *TINY, "hydra/sweeper=bayes", "hydra.sweep.dir=sweep"]
@@ -193,7 +193,7 @@ def trials_of(folder, n_trials=3, **others):
 
 def test_a_killed_owner_is_gone_and_a_living_one_is_not(tmp_path):
     program = (
-        "import sys, time; from neuro_lightning.sweeps.owner import Owner;"
+        "import sys, time; from neuro_lightning.sweeps.search.owner import Owner;"
         "o = Owner(sys.argv[1]); print(o.name, flush=True); time.sleep(60)"
     )
     us = Owner(tmp_path)

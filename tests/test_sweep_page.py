@@ -13,12 +13,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from neuro_lightning.records import write_json
-from neuro_lightning.sweeps import collect as collecting
-from neuro_lightning.sweeps.callback import LAUNCHERS, JobOutput, SweepTable, _shorten
-from neuro_lightning.sweeps.collect import collect
-from neuro_lightning.sweeps.page import PAGE_FILE, clock, page
-from neuro_lightning.sweeps.summary import summarize
-from neuro_lightning.sweeps.table import finish, main, print_summary, write_table
+from neuro_lightning.sweeps.results import collect as collecting
+from neuro_lightning.sweeps.results.callback import LAUNCHERS, JobOutput, SweepTable, _shorten
+from neuro_lightning.sweeps.results.collect import collect
+from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
+from neuro_lightning.sweeps.results.summary import summarize
+from neuro_lightning.sweeps.results.table import finish, main, print_summary, write_table
 
 
 def job(folder, name, value=None, *, status="finished", mode="max", error=None, data="x", simulated=True, **values):
@@ -224,7 +224,7 @@ def test_several_processes_write_at_once(tmp_path):
 
 def test_a_writer_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr("neuro_lightning.sweeps.table.PATIENCE", 0.05)
+    monkeypatch.setattr("neuro_lightning.sweeps.results.table.PATIENCE", 0.05)
     job(tmp_path, "0_j", 0.1, width=1)
     with open(tmp_path / ".sweep.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from runs import ROOT
 
 from neuro_lightning.config import TRAIN_KEYS, check_config
-from neuro_lightning.sweeps.space import read_space
+from neuro_lightning.sweeps.search.space import read_space
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
 DROPOUTS = ("model.embedding_dropout", "model.layer_dropout", "model.readout_dropout")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from neuro_lightning.errors import DataError
 from neuro_lightning.records import read_record, write_json
-from neuro_lightning.sweeps.collect import collect, varied
-from neuro_lightning.sweeps.summary import mean, percentile, sem, summarize
-from neuro_lightning.sweeps.table import finish, print_summary, write_table
+from neuro_lightning.sweeps.results.collect import collect, varied
+from neuro_lightning.sweeps.results.summary import mean, percentile, sem, summarize
+from neuro_lightning.sweeps.results.table import print_summary, write_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -271,7 +271,7 @@ def test_no_sweep_there(tmp_path):
     assert write_table(tmp_path) is None and os.listdir(tmp_path) == []
     with pytest.raises(DataError, match="no such folder; give that of a sweep"):
         collect(tmp_path / "gone")
-    done = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.table", tmp_path / "gone"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.results.table", tmp_path / "gone"], cwd=ROOT,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
@@ -340,6 +340,6 @@ def test_a_single_run_makes_no_table(launch_here, tmp_path):
 
 def test_the_callback_starts_quickly():
     heavy = "{'torch', 'pytorch_lightning', 'pandas'}"
-    code = f"import sys, neuro_lightning.sweeps.callback; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, neuro_lightning.sweeps.results.callback; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

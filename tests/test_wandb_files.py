@@ -13,7 +13,7 @@ from test_loggers import artifacts, history, read_wandb, run_record, summary
 from neuro_lightning.config import TRAIN_KEYS, check_config, to_plain
 from neuro_lightning.records import stable_id
 from neuro_lightning.run import predict, train
-from neuro_lightning.sweeps.collect import swept
+from neuro_lightning.sweeps.results.collect import swept
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ class Prune(pl.Callback):
 
     Args:
         trial: its number in the study; None, outside a search, does nothing.
-        storage: of the study, see :func:`neuro_lightning.sweeps.storage.open_storage`.
+        storage: of the study, see :func:`neuro_lightning.sweeps.search.storage.open_storage`.
         study: its name.
         monitor: the score.
         pruner: makes the pruner from the run's number of epochs; None only reports.
@@ -66,7 +66,7 @@ class Prune(pl.Callback):
     def _open(self, max_epochs: int) -> None:
         import optuna
 
-        from neuro_lightning.sweeps.storage import open_storage, quiet
+        from neuro_lightning.sweeps.search.storage import open_storage, quiet
 
         with quiet():
             study = optuna.load_study(
@@ -79,7 +79,7 @@ class Prune(pl.Callback):
                 self._opened = study
 
     def _judge(self, epoch: int, score: float) -> bool:
-        from neuro_lightning.sweeps.storage import quiet
+        from neuro_lightning.sweeps.search.storage import quiet
 
         study = self._opened
         with quiet():

@@ -9,7 +9,7 @@ from neuro_lightning.checkpoint import find_checkpoint
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.records import FILE_NAME
 from neuro_lightning.report.table import relative
-from neuro_lightning.sweeps.table import collect
+from neuro_lightning.sweeps.results.table import collect
 
 
 def find_members(wanted: Sequence[str | Path]) -> tuple[list[Path], list[str]]:

@@ -15,7 +15,7 @@ from neuro_lightning.ensemble.combine import Choice
 from neuro_lightning.errors import DataError
 from neuro_lightning.records import flat_overrides, plain, read_record, versions, write_json
 from neuro_lightning.report.table import kind_of, number, print_table, relative
-from neuro_lightning.sweeps.table import varied
+from neuro_lightning.sweeps.results.table import varied
 
 MAX_ROWS = 20
 MAX_WIDTH = 50  # of the members' settings, in characters

@@ -120,7 +120,7 @@ def scale_of(values: Sequence[Any]) -> Scale:
 
     A grid's few numbers, and numbers beside words (``null,0.1,0.3``), are categories as well, in their order.
     """
-    from neuro_lightning.sweeps.importance import is_logarithmic, is_number
+    from neuro_lightning.sweeps.results.importance import is_logarithmic, is_number
 
     if all(is_number(value) for value in values) and len(set(values)) > MAX_GRID:
         numbers = np.asarray(values, float)

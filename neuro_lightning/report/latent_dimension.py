@@ -24,8 +24,8 @@ from neuro_lightning.errors import DataError
 from neuro_lightning.records import FILE_NAME, read_record
 from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
 from neuro_lightning.report.table import LABELS, LOWER_IS_BETTER, NAMES, number, print_table, relative
-from neuro_lightning.sweeps.collect import collect, varied
-from neuro_lightning.sweeps.summary import mean, sem
+from neuro_lightning.sweeps.results.collect import collect, varied
+from neuro_lightning.sweeps.results.summary import mean, sem
 
 METRICS = ("mse", "variance", "co_r2", "rates_r2")  # shown where they are known
 OWN = {"model.latent_dim", "model.n_components", "seed"}  # what the sweep may vary

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.report.table import number
-from neuro_lightning.sweeps.collect import FAILED, Job
-from neuro_lightning.sweeps.summary import (
+from neuro_lightning.sweeps.results.collect import FAILED, Job
+from neuro_lightning.sweeps.results.summary import (
     SOURCES,
     counts,
     objective_name,
@@ -39,9 +39,9 @@ def page(
 
     Args:
         folder: the sweep's folder; links are relative to it.
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
-        summary: from :func:`~neuro_lightning.sweeps.summary.summarize`.
-        importance: of its keys, an :class:`~neuro_lightning.sweeps.importance.Importance`, at the sweep's end.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
+        summary: from :func:`~neuro_lightning.sweeps.results.summary.summarize`.
+        importance: of its keys, an :class:`~neuro_lightning.sweeps.results.importance.Importance`, at the sweep's end.
         best: the experiment configs that were written of it.
         picture: the file of the parallel coordinates.
     """

@@ -24,8 +24,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from neuro_lightning.sweeps.collect import Job, varied
-from neuro_lightning.sweeps.summary import REPEATS
+from neuro_lightning.sweeps.results.collect import Job, varied
+from neuro_lightning.sweeps.results.summary import REPEATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def importance(jobs: list[Job]) -> Importance | None:
     """The importance of the keys that differ between a sweep's finished jobs.
 
     Args:
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`; of one dataset.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`; of one dataset.
 
     Returns:
         None where nothing but the seed differs.
@@ -97,7 +97,7 @@ def scored_settings(jobs: list[Job]) -> tuple[list[str], list[dict[str, Any]], l
     """The settings of the jobs that finished, with typed values.
 
     Args:
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
 
     Returns:
         The keys that differ, but for the seed; and for each setting its values by key, its mean objective and the

@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from neuro_lightning.sweeps.owner import Owner
-from neuro_lightning.sweeps.storage import quiet
+from neuro_lightning.sweeps.search.owner import Owner
+from neuro_lightning.sweeps.search.storage import quiet
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all else has failed
 RETRY_OF = "retry_of"

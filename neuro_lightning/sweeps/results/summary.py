@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from neuro_lightning.sweeps.collect import FAILED, MOMENTS, Job, varied
+from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, varied
 
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
 PERCENTS = (10, 50, 90)
@@ -26,7 +26,7 @@ def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
     Settings are the overrides that differ between jobs, but for the seed.
 
     Args:
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
 
     Returns:
         For each setting ``setting`` (the overrides), ``jobs``, ``n`` (finished with a finite objective), ``failed``

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-    from neuro_lightning.sweeps.space import Space
-    from neuro_lightning.sweeps.trials import Trials
+    from neuro_lightning.sweeps.search.space import Space
+    from neuro_lightning.sweeps.search.trials import Trials
 
 log = logging.getLogger(__name__)
 SAMPLERS = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
@@ -83,8 +83,8 @@ class Search(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Check the space, open the study, and run trials until it has enough."""
         from neuro_lightning.sweeps.checks import check_jobs, refusals
-        from neuro_lightning.sweeps.owner import Owner
-        from neuro_lightning.sweeps.space import read_space
+        from neuro_lightning.sweeps.search.owner import Owner
+        from neuro_lightning.sweeps.search.space import read_space
 
         with refusals():
             self._check()
@@ -112,7 +112,7 @@ class Search(Sweeper):
             )
 
     def _open(self, space: Space) -> Any:
-        from neuro_lightning.sweeps.study import SeededSampler, open_study
+        from neuro_lightning.sweeps.search.study import SeededSampler, open_study
 
         build = self._builder(space)
         seed = self.sampler.get("seed")
@@ -138,7 +138,7 @@ class Search(Sweeper):
         from hydra.errors import HydraException
         from hydra.utils import instantiate
 
-        from neuro_lightning.sweeps.storage import quiet
+        from neuro_lightning.sweeps.search.storage import quiet
 
         def build(seed: int) -> BaseSampler:
             with quiet():
@@ -156,7 +156,7 @@ class Search(Sweeper):
 
     def _pruner(self) -> Any:
         from neuro_lightning.config import instantiate
-        from neuro_lightning.sweeps.storage import quiet
+        from neuro_lightning.sweeps.search.storage import quiet
 
         with quiet():
             return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
@@ -173,7 +173,7 @@ class Search(Sweeper):
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
 
     def _run(self, study: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
-        from neuro_lightning.sweeps.trials import Trials
+        from neuro_lightning.sweeps.search.trials import Trials
 
         private = self.folder.resolve() in Path(self.storage).resolve().parents
         n_trials = self.n_trials
@@ -214,7 +214,7 @@ class Search(Sweeper):
         from hydra.core.utils import JobStatus
 
         from neuro_lightning.records import read_record
-        from neuro_lightning.sweeps.trials import folder_number
+        from neuro_lightning.sweeps.search.trials import folder_number
 
         first = folder_number(batch[0])
         jobs = [self._job(trial, space, folder_number(trial), first + i) for i, trial in enumerate(batch)]

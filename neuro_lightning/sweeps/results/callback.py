@@ -61,7 +61,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the launcher announce each job by what is swept, not by all that was typed."""
         if not self.verbose:
-            from neuro_lightning.sweeps.collect import as_typed
+            from neuro_lightning.sweeps.results.collect import as_typed
 
             same = {as_typed(word) for word in config.hydra.overrides.task}
             self._shorten = partial(_shorten, same=same)
@@ -72,7 +72,7 @@ class SweepTable(Callback):
         """Show that the job runs, and keep what it prints in its folder. Runs where the job runs."""
         if not _in_sweep(config):
             return
-        from neuro_lightning.sweeps.table import write_table
+        from neuro_lightning.sweeps.results.table import write_table
 
         folder = Path(config.hydra.runtime.output_dir)
         self._before = _changed(folder)
@@ -86,7 +86,7 @@ class SweepTable(Callback):
         if not _in_sweep(config):
             return
         self._give_back()
-        from neuro_lightning.sweeps.table import write_table
+        from neuro_lightning.sweeps.results.table import write_table
 
         folder = Path(config.hydra.runtime.output_dir)
         _note_error(folder, job_return)
@@ -102,7 +102,7 @@ class SweepTable(Callback):
         """
         self._give_back()
         self._say_all()
-        from neuro_lightning.sweeps.table import collect, finish, print_summary, write_table
+        from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
 
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # what ends the sweep goes on from here
         if not folder.is_dir() or write_table(folder) is None:
@@ -130,9 +130,9 @@ def _in_sweep(config: DictConfig) -> bool:
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
     """What a launcher says of a job: what its sweep varies, in numbers of four digits; False leaves it out."""
-    from neuro_lightning.sweeps.collect import as_typed
     from neuro_lightning.sweeps.jobs import settings
-    from neuro_lightning.sweeps.summary import short
+    from neuro_lightning.sweeps.results.collect import as_typed
+    from neuro_lightning.sweeps.results.summary import short
 
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
@@ -152,8 +152,8 @@ def _changed(folder: Path) -> int | None:
 def _print_job(folder: Path) -> None:
     """One line: the job, how it ended, its score, how that compares with the others, and its time."""
     from neuro_lightning.report.table import number
-    from neuro_lightning.sweeps.page import clock
-    from neuro_lightning.sweeps.table import collect
+    from neuro_lightning.sweeps.results.page import clock
+    from neuro_lightning.sweeps.results.table import collect
 
     jobs = collect(folder.parent)
     job = next((job for job in jobs if job["job"] == folder.name), None)

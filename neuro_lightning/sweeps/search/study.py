@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.storage import first_line, open_storage, quiet, shown
+from neuro_lightning.sweeps.search.storage import first_line, open_storage, quiet, shown
 
 OF = "neuro_lightning"  # the study's attribute that says what it is of
 ONE_SEQUENCE = ("GridSampler", "QMCSampler")  # whose seed says an order that is common to all trials
@@ -64,7 +64,7 @@ def open_study(
     """The study of this name, made when it is not there.
 
     Args:
-        storage: see :func:`~neuro_lightning.sweeps.storage.open_storage`.
+        storage: see :func:`~neuro_lightning.sweeps.search.storage.open_storage`.
         name: several searches may live in one storage under different names.
         mode: ``max`` or ``min``.
         sampler: what chooses trials.

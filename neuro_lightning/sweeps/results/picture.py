@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuro_lightning.sweeps.collect import Job
-from neuro_lightning.sweeps.importance import Importance, scored_settings
-from neuro_lightning.sweeps.summary import objective_name
+from neuro_lightning.sweeps.results.collect import Job
+from neuro_lightning.sweeps.results.importance import Importance, scored_settings
+from neuro_lightning.sweeps.results.summary import objective_name
 
 MIN_SETTINGS = 3
 
@@ -17,7 +17,7 @@ def draw(jobs: list[Job], path: Path, importance: Importance | None) -> Path | N
     The keys that matter most stand next to the objective.
 
     Args:
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
         path: the file.
         importance: of the keys, where it is known.
 

@@ -3,7 +3,7 @@
 Both files are written after every job, from whatever process it ran in; at the end come the importance of the keys,
 a picture of all settings and the best one as an experiment config.
 
-``python -m neuro_lightning.sweeps.table FOLDER`` makes all of it again, for a sweep that was killed, say.
+``python -m neuro_lightning.sweeps.results.table FOLDER`` makes all of it again, for a sweep that was killed, say.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.report.table import LABELS, number, print_table, relative
-from neuro_lightning.sweeps.collect import FAILED, MOMENTS, Job, collect, varied
-from neuro_lightning.sweeps.page import PAGE_FILE, clock, page
-from neuro_lightning.sweeps.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
+from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, collect, varied
+from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
+from neuro_lightning.sweeps.results.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
 
 __all__ = ["collect", "finish", "print_summary", "summarize", "summary_rows", "varied", "write_table"]
 
@@ -44,7 +44,7 @@ def write_table(folder: str | Path, **extras: Any) -> Path | None:
 
     Args:
         folder: the sweep's folder.
-        extras: what the page gets at the sweep's end, see :func:`~neuro_lightning.sweeps.page.page`.
+        extras: what the page gets at the sweep's end, see :func:`~neuro_lightning.sweeps.results.page.page`.
 
     Returns:
         ``sweep.csv``; None while there are no jobs.
@@ -75,9 +75,9 @@ def finish(folder: str | Path) -> list[Path]:
     Raises:
         DataError: no such folder.
     """
-    from neuro_lightning.sweeps.best import write_best
-    from neuro_lightning.sweeps.importance import importance
-    from neuro_lightning.sweeps.picture import draw
+    from neuro_lightning.sweeps.results.best import write_best
+    from neuro_lightning.sweeps.results.importance import importance
+    from neuro_lightning.sweeps.results.picture import draw
 
     folder = Path(folder)
     if not (jobs := collect(folder)):
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the head of this file."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 1:
-        sys.exit("usage: python -m neuro_lightning.sweeps.table FOLDER")
+        sys.exit("usage: python -m neuro_lightning.sweeps.results.table FOLDER")
     try:
         files = finish(arguments[0])
         if not files:

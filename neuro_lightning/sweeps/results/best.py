@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.collect import Job
-from neuro_lightning.sweeps.summary import objective_name, summarize
+from neuro_lightning.sweeps.results.collect import Job
+from neuro_lightning.sweeps.results.summary import objective_name, summarize
 
 BEST_FILE = "best.yaml"
 # of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
@@ -32,7 +32,7 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
 
     Args:
         folder: the sweep's folder.
-        jobs: from :func:`~neuro_lightning.sweeps.collect.collect`.
+        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
 
     Returns:
         ``best.yaml``; of a sweep over datasets, whose scores do not compare, ``best_<dataset>.yaml`` for each; nothing
@@ -102,7 +102,7 @@ def _where(job: str | Path) -> list[str]:
 
 def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, where: list[str]) -> list[str]:
     from neuro_lightning.report.table import number, relative
-    from neuro_lightning.sweeps.summary import SOURCES
+    from neuro_lightning.sweeps.results.summary import SOURCES
 
     source = SOURCES.get(row["simulated"], "unknown")
     score = number(row["mean"]) + (f" (mean of {row['n']} jobs, s.e.m. {number(row['sem'])})" if row["n"] > 1 else "")
