@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.halving import Halving
-from neuro_lightning.sweeps.journal import FILE_NAME, Journal, Result, Start
-from neuro_lightning.sweeps.population import Generations, Member, Population, has_settled, perturb, tournament
-from neuro_lightning.sweeps.spaces import Choice, Interval
+from neuro_lightning.sweeps.tune.halving import Halving
+from neuro_lightning.sweeps.tune.journal import FILE_NAME, Journal, Result, Start
+from neuro_lightning.sweeps.tune.population import Generations, Member, Population, has_settled, perturb, tournament
+from neuro_lightning.sweeps.tune.space import Choice, Interval
 
 LR = Interval(1e-5, 5e-3, log=True)
 SPACE = {"lr": LR, "units": Interval(2, 64, whole=True)}

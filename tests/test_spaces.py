@@ -3,7 +3,7 @@
 import pytest
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.spaces import Choice, Interval, read_space, sample, to_ray
+from neuro_lightning.sweeps.tune.space import Choice, Interval, read_space, sample, to_ray
 
 pytest.importorskip("ray.tune")
 

@@ -47,6 +47,11 @@ def test_keys_of_a_swept_group_wait_for_their_job(word, becomes):
     assert sweep_arguments(["model=plds,gpfa", word]) == ["model=plds,gpfa", word], "no sweep"
 
 
+def test_rays_address_has_a_short_name():
+    words = ["-m", "sweep=ndt_asha", "ray.address=head:6379"]
+    assert sweep_arguments(words) == [*words[:2], "hydra.sweeper.ray.address=head:6379"]
+
+
 def test_a_mistake_is_left_for_hydra_to_name():
     wrong = ["-m", "model=plds,gpfa", "model.iterations=[3"]
     assert sweep_arguments(wrong) == wrong

@@ -15,10 +15,10 @@ import pytest
 from runs import TINY, checkpoint, command, here, record, rows, same, start
 
 from neuro_lightning import cli
-from neuro_lightning.sweeps.graft import graft
-from neuro_lightning.sweeps.journal import FILE_NAME, Journal, Start
-from neuro_lightning.sweeps.population import Generations, Member, Population
-from neuro_lightning.sweeps.spaces import Interval
+from neuro_lightning.sweeps.tune.graft import graft
+from neuro_lightning.sweeps.tune.journal import FILE_NAME, Journal, Start
+from neuro_lightning.sweeps.tune.population import Generations, Member, Population
+from neuro_lightning.sweeps.tune.space import Interval
 
 pytest.importorskip("ray.tune")
 
@@ -288,7 +288,7 @@ def test_an_address_at_which_no_ray_answers_is_refused_soon(monkeypatch, capsys,
             one.bind(("127.0.0.1", 0))
         mute.listen()
         ports = [one.getsockname()[1] for one in (closed, mute)]
-        monkeypatch.setattr("neuro_lightning.sweeps.cluster.PATIENCE_S", 0.5)
+        monkeypatch.setattr("neuro_lightning.sweeps.tune.cluster.PATIENCE_S", 0.5)
         for address in [f"127.0.0.1:{port}" for port in ports]:
             said = refused(monkeypatch, capsys, tmp_path, *TUNE, space, f"hydra.sweeper.ray.address={address}")
             assert f"hydra.sweeper.ray.address={address}: no Ray answers there" in said
@@ -303,7 +303,7 @@ def test_a_ray_that_is_slow_to_start_is_started_again(monkeypatch, failures):
     import ray
 
     from neuro_lightning.errors import ConfigError
-    from neuro_lightning.sweeps.cluster import cluster
+    from neuro_lightning.sweeps.tune.cluster import cluster
 
     calls = []
 
@@ -331,7 +331,7 @@ def test_without_ray_the_extra_is_named(monkeypatch, capsys, tmp_path):
 
 def test_a_trial_cannot_ask_for_more_than_there_is():
     from neuro_lightning.errors import ConfigError
-    from neuro_lightning.sweeps.cluster import share
+    from neuro_lightning.sweeps.tune.cluster import share
 
     there = {"CPU": 4.0, "GPU": 2.0}
     assert share({"cpu": 2, "gpu": 0.5}, there, "gpu", 1) == {"cpu": 2.0, "gpu": 0.5}

@@ -1,4 +1,4 @@
-"""A sweep's command line, made ready for Hydra: ``sweep.resume=DIR``, and keys of models that are swept."""
+"""A sweep's command line, made ready for Hydra: ``sweep.resume=DIR``, ``ray.address=...``, keys of swept models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from neuro_lightning.errors import ConfigError, DataError
 
 RESUME = "sweep.resume="
+RAY = "ray."  # a word for hydra.sweeper.ray.: where a search on Ray finds its cluster
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -20,7 +21,7 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         ConfigError: ``sweep.resume`` without ``-m``.
         DataError: there is no sweep in the folder.
     """
-    arguments = resumed(arguments)
+    arguments = [f"hydra.sweeper.{word}" if word.startswith(RAY) else word for word in resumed(arguments)]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from neuro_lightning.sweeps.display import Display
-from neuro_lightning.sweeps.halving import Halving
-from neuro_lightning.sweeps.journal import Journal, Result, mark, to_result
-from neuro_lightning.sweeps.population import Generations
-from neuro_lightning.sweeps.trainable import EPOCHS, JOB, KNOWN, RESULT, SCORE, with_start
+from neuro_lightning.sweeps.tune.display import Display
+from neuro_lightning.sweeps.tune.halving import Halving
+from neuro_lightning.sweeps.tune.journal import Journal, Result, mark, to_result
+from neuro_lightning.sweeps.tune.population import Generations
+from neuro_lightning.sweeps.tune.trainable import EPOCHS, JOB, KNOWN, RESULT, SCORE, with_start
 
 
 class Patient:

@@ -12,14 +12,14 @@ from hydra.core.singleton import Singleton
 from ray import tune
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.display import Display
-from neuro_lightning.sweeps.journal import Journal, Start, mark
-from neuro_lightning.sweeps.population import Generations, Member, Population
-from neuro_lightning.sweeps.schedulers import BinaryTournament, Over, Singly, SuccessiveHalving
-from neuro_lightning.sweeps.trainable import FOLDER, JOB, Plan, Trainable, new_job, train
+from neuro_lightning.sweeps.tune.display import Display
+from neuro_lightning.sweeps.tune.journal import Journal, Start, mark
+from neuro_lightning.sweeps.tune.population import Generations, Member, Population
+from neuro_lightning.sweeps.tune.schedulers import BinaryTournament, Over, Singly, SuccessiveHalving
+from neuro_lightning.sweeps.tune.trainable import FOLDER, JOB, Plan, Trainable, new_job, train
 
 if TYPE_CHECKING:
-    from neuro_lightning.sweeps.tune import Search, Tune
+    from neuro_lightning.sweeps.tune.sweeper import Search, Tune
 
 ATTEMPTS = 2  # of a trial that failed, the second when the sweep is resumed
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from neuro_lightning.sweeps.journal import Result
-from neuro_lightning.sweeps.population import Generations
+from neuro_lightning.sweeps.tune.journal import Result
+from neuro_lightning.sweeps.tune.population import Generations
 
 
 @dataclass

@@ -21,9 +21,9 @@ from neuro_lightning.errors import ConfigError
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-    from neuro_lightning.sweeps.halving import Halving
-    from neuro_lightning.sweeps.population import Population
-    from neuro_lightning.sweeps.spaces import Dimension
+    from neuro_lightning.sweeps.tune.halving import Halving
+    from neuro_lightning.sweeps.tune.population import Population
+    from neuro_lightning.sweeps.tune.space import Dimension
 
 EXPLORE = "++callbacks.explore._target_=neuro_lightning.callbacks.explore.Explore"
 
@@ -60,7 +60,7 @@ class Tune(Sweeper):
         trials: samples drawn from it, a population's size; each is combined with every value of tag(grid, ...).
         seed: of the draws.
         scheduler: the config of a ``Population`` or a ``Halving``; without, every trial is trained to its end.
-        ray: arguments of :func:`neuro_lightning.sweeps.cluster.cluster`.
+        ray: arguments of :func:`neuro_lightning.sweeps.tune.cluster.cluster`.
         resources: of a trial, ``cpu`` and ``gpu``; shares of a GPU are allowed.
         max_failures: workers of a trial that may die between two milestones before it is given up.
 
@@ -95,7 +95,7 @@ class Tune(Sweeper):
         from neuro_lightning.sweeps.checks import refusals
 
         with refusals():
-            from neuro_lightning.sweeps.cluster import cluster, import_ray, share
+            from neuro_lightning.sweeps.tune.cluster import cluster, import_ray, share
 
             import_ray()
             search = self.search(arguments)
@@ -114,8 +114,8 @@ class Tune(Sweeper):
         """
         from neuro_lightning.config import instantiate
         from neuro_lightning.sweeps.checks import check_jobs
-        from neuro_lightning.sweeps.population import Population
-        from neuro_lightning.sweeps.spaces import read_space, sample
+        from neuro_lightning.sweeps.tune.population import Population
+        from neuro_lightning.sweeps.tune.space import read_space, sample
 
         if self.chosen:
             self.scheduler = instantiate(self.chosen)
@@ -135,7 +135,7 @@ class Tune(Sweeper):
         return Search(fixed, space, values, milestones, composed)
 
     def _milestones(self, composed: DictConfig, space: Mapping[str, Any]) -> list[int]:
-        from neuro_lightning.sweeps.population import Population
+        from neuro_lightning.sweeps.tune.population import Population
 
         epochs, every = composed.trainer.max_epochs, composed.trainer.check_val_every_n_epoch
         if epochs in (None, -1) or any(key.startswith("trainer.max_") for key in space):
@@ -163,10 +163,10 @@ class Tune(Sweeper):
                 raise ConfigError(f"callbacks.{name}: members train for as long as each other; give ~callbacks.{name}")
 
     def _run(self, search: Search, folder: Path, resources: dict[str, float]) -> None:
-        from neuro_lightning.sweeps.experiment import Experiment
-        from neuro_lightning.sweeps.journal import Journal
-        from neuro_lightning.sweeps.population import Population
-        from neuro_lightning.sweeps.trainable import FOLDER
+        from neuro_lightning.sweeps.tune.experiment import Experiment
+        from neuro_lightning.sweeps.tune.journal import Journal
+        from neuro_lightning.sweeps.tune.population import Population
+        from neuro_lightning.sweeps.tune.trainable import FOLDER
 
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

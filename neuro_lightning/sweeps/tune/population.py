@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.journal import Result, Start
-from neuro_lightning.sweeps.spaces import Dimension, Interval
+from neuro_lightning.sweeps.tune.journal import Result, Start
+from neuro_lightning.sweeps.tune.space import Dimension, Interval
 
 NEAREST = 0.002  # share of a width by which a value moves at least
 TRIES = 100  # draws before a value is moved to its bound

@@ -19,7 +19,7 @@ from typing import Any
 
 from ray import tune
 
-from neuro_lightning.sweeps.journal import Result, Start, to_result
+from neuro_lightning.sweeps.tune.journal import Result, Start, to_result
 
 EPOCHS, SCORE, RESULT, KNOWN, JOB = "epochs", "score", "result", "known", "job"
 FOLDER = ".tune"  # in the sweep's, for what nobody needs when it is over
@@ -138,7 +138,7 @@ def train(plan: Plan, trial: int, values: dict[str, Any], start: Start, until: i
     if start.checkpoint is not None:
         checkpoint = folder / start.checkpoint
         if start.grafted:
-            from neuro_lightning.sweeps.graft import graft
+            from neuro_lightning.sweeps.tune.graft import graft
 
             own = folder / start.own if start.own else None
             checkpoint = graft(checkpoint, own, folder / FOLDER / f"{trial}.ckpt")
