@@ -26,7 +26,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
 CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
 
 
-SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutations.Mutations")  # in neuro_lightning.sweeps
+# in neuro_lightning.sweeps
+SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutations.Mutations")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers

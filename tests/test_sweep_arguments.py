@@ -50,6 +50,8 @@ def test_keys_of_a_swept_group_wait_for_their_job(word, becomes):
 def test_rays_address_has_a_short_name():
     words = ["-m", "sweep=ndt_asha", "ray.address=head:6379"]
     assert sweep_arguments(words) == [*words[:2], "hydra.sweeper.ray.address=head:6379"]
+    words[1] = "hydra/launcher=ray_cluster"
+    assert sweep_arguments(words) == [*words[:2], "hydra.launcher.address=head:6379"]
 
 
 def test_a_mistake_is_left_for_hydra_to_name():

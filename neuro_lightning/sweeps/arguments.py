@@ -7,7 +7,7 @@ from pathlib import Path
 from neuro_lightning.errors import ConfigError, DataError
 
 RESUME = "sweep.resume="
-RAY = "ray."  # a word for hydra.sweeper.ray.: where a search on Ray finds its cluster
+RAY = "ray."  # as in ray.address=HOST:PORT: what a search or a launcher on Ray is told of its cluster
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -21,7 +21,9 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         ConfigError: ``sweep.resume`` without ``-m``.
         DataError: there is no sweep in the folder.
     """
-    arguments = [f"hydra.sweeper.{word}" if word.startswith(RAY) else word for word in resumed(arguments)]
+    arguments = resumed(arguments)
+    there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
+    arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 
