@@ -29,6 +29,7 @@ CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_
 # in neuro_lightning.sweeps
 SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutations.Mutations")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
+PATIENCE_S = 60.0  # for a process that still holds a job's folder
 
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
 HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
@@ -77,15 +78,26 @@ def _train_app(cfg: DictConfig) -> float:
 def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     """A job of a sweep, or what is left to do of it."""
     from neuro_lightning.sweeps.jobs import decide
+    from neuro_lightning.sweeps.locks import claimed
 
-    if cfg.resume is None:  # else the sweeper knows where it goes on from
-        job = decide(HydraConfig.get().runtime.output_dir, overrides)
-        if job.said:
-            print(job.said, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
-        if job.kind == "done":
-            return _worst(cfg.mode) if job.objective is None else job.objective
-        cfg.resume = str(job.checkpoint) if job.checkpoint else None
-    return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    # a trial that rests and goes on may have left a process that is just about to end; others train for hours
+    with claimed(folder, patience_s=0.0 if cfg.sweep.until is None else PATIENCE_S) as ours:
+        if not ours:
+            _say(f"{folder.name}: another process trains it, left to that one")
+            return _worst(cfg.mode)
+        if cfg.resume is None:  # else the sweeper knows where it goes on from
+            job = decide(folder, overrides)
+            if job.said:
+                _say(job.said)
+            if job.kind == "done":
+                return _worst(cfg.mode) if job.objective is None else job.objective
+            cfg.resume = str(job.checkpoint) if job.checkpoint else None
+        return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
+
+
+def _say(line: str) -> None:
+    print(line, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
 
 
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:

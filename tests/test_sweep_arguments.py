@@ -1,10 +1,12 @@
 """A sweep's command line before Hydra sees it."""
 
+import errno
+
 import pytest
 from omegaconf import OmegaConf
 
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.sweeps.arguments import sweep_arguments
+from neuro_lightning.sweeps.arguments import sweep_arguments, write_command
 
 
 def a_sweep(folder, task, hydra=()):
@@ -30,6 +32,24 @@ def test_what_cannot_go_on_is_said(tmp_path):
     with pytest.raises(ConfigError, match="add -m; a single run goes on with resume="):
         sweep_arguments([f"sweep.resume={tmp_path}"])
     assert sweep_arguments(["-m", "sweep.resume=null", "seed=0,1"]) == ["-m", "seed=0,1"]
+
+
+def test_a_sweeps_command_is_written_in_one_piece(tmp_path, monkeypatch):
+    config = OmegaConf.create({"hydra": {"overrides": {"task": ["seed=0,1"], "hydra": []}}})
+    write_command(config, tmp_path / "s")
+    monkeypatch.setattr(type(tmp_path), "write_text", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_command(config, tmp_path / "s")
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["multirun.yaml"]
+    assert "seed=0,1" in sweep_arguments(["-m", f"sweep.resume={tmp_path / 's'}"]), "the one before is still there"
+    (tmp_path / "s" / "multirun.yaml").open("w").close()
+    with pytest.raises(DataError, match=r"multirun.yaml is damaged .* with hydra.sweep.dir="):
+        sweep_arguments(["-m", f"sweep.resume={tmp_path / 's'}"])
+
+
+def full_disk(path, text):
+    path.open("w").close()
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(

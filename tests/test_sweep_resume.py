@@ -3,16 +3,19 @@
 import csv
 import json
 import random
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
-from runs import TINY, checkpoint, command, record, rows, same, start
+from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide, settings
+from neuro_lightning.sweeps.locks import claimed
 
 SEEDS = [0, 1, 2]
 SWEEP = ["-m", *TINY, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
@@ -87,6 +90,24 @@ def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
     assert left.stdout.count("failed twice, left as it is") == 2
     assert record(tmp_path / "s" / "2_tiny_gru")["attempts"] == 1, "a new value is a new job, behind the others"
     assert {row["status"] for row in table(tmp_path / "s")} == {"failed"}
+
+
+@pytest.mark.slow
+def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
+    """A sweep that is resumed twice at once, or while workers of a killed one live on."""
+    folder = tmp_path / "s" / "0_tiny_gru"
+    hold = "import sys; from neuro_lightning.sweeps.locks import claimed\n"
+    hold += "with claimed(sys.argv[1]) as ours: print(ours, flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold, folder], cwd=ROOT, text=True, **pipes) as other:
+        assert other.stdout.readline() == "True\n"
+        done = command(tmp_path, "-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
+        assert done.returncode == 0, done.stderr
+        assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
+        assert not (folder / "run.json").exists() and record(tmp_path / "s" / "1_tiny_gru")["status"] == "finished"
+        other.kill()  # the lock goes with the process, however that ends
+    with claimed(folder) as ours:
+        assert ours
 
 
 @pytest.mark.slow
@@ -170,6 +191,16 @@ def test_every_job_finds_its_folder_again(tmp_path):
     with pytest.raises(ConfigError, match="holds a job that is not of this sweep: model=b seed=0"):
         in_their_folders(jobs[:2], tmp_path)
     assert in_their_folders(jobs, tmp_path / "nowhere") == jobs
+
+
+def test_a_job_whose_files_are_torn_stops_no_sweep(tmp_path):
+    """Hydra's files are not written in one piece: a job that was killed meanwhile, or met a full disk, has half."""
+    jobs = [[f"seed={s}"] for s in "0123"]
+    for i, text in enumerate(("", "- seed=0", "- 'seed", "[")):
+        (tmp_path / f"{i}_x_y" / ".hydra").mkdir(parents=True)
+        (tmp_path / f"{i}_x_y" / ".hydra" / "overrides.yaml").write_text(text)
+    (tmp_path / "0_x_y" / "run.json").write_text(json.dumps({"overrides": ["seed=3"]}))
+    assert in_their_folders(jobs, tmp_path) == [["seed=3"], ["seed=0"], ["seed=1"], ["seed=2"]]
 
 
 def test_an_interval_or_nothing_is_no_grid():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMMAND_FILE = "multirun.yaml"  # Hydra's name for it
 RESUME = "sweep.resume="
 RAY = "ray."  # as in ray.address=HOST:PORT: what a search or a launcher on Ray is told of its cluster
 MULTIRUN = ("-m", "--multirun")
@@ -52,12 +58,37 @@ def resumed(arguments: list[str]) -> list[str]:
 def _old_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
-    path = folder / "multirun.yaml"
+    path = folder / COMMAND_FILE
     if not path.is_file():
         raise DataError(f"sweep.resume={folder}: no sweep has begun there (it has no {path.name})")
-    before = OmegaConf.load(path).hydra.overrides
+    try:
+        before = OmegaConf.load(path).hydra.overrides
+    except Exception as error:
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__}): type the sweep's own command again, with "
+            f"hydra.sweep.dir={folder} instead of sweep.resume; what is done is not done again"
+        ) from None
     kept = [word for word in before.hydra if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
     return [*kept, *before.task]
+
+
+def write_command(config: DictConfig, folder: str | Path) -> None:
+    """Keep a sweep's own config, from which it is resumed, in one piece: on a full disk the old one stays.
+
+    Args:
+        config: the sweep's own.
+        folder: the sweep's; made if it is not there.
+    """
+    from omegaconf import OmegaConf
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{COMMAND_FILE}.{os.getpid()}.part"
+    try:
+        part.write_text(OmegaConf.to_yaml(config))
+        part.replace(folder / COMMAND_FILE)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _key(word: str) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from omegaconf import OmegaConf
 
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.records import read_record
+from neuro_lightning.sweeps.jobs import settings
 
 
 class Grid(BasicSweeper):
@@ -26,6 +27,7 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then launch them."""
+        from neuro_lightning.sweeps.arguments import write_command
         from neuro_lightning.sweeps.checks import check_jobs, refusals
 
         with refusals():
@@ -33,8 +35,7 @@ class Grid(BasicSweeper):
             folder = Path(self.config.hydra.sweep.dir)
             jobs = in_their_folders(jobs, folder)
             check_jobs(self.hydra_context.config_loader, self.config, jobs)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_command(self.config, folder)
         size = self.max_batch_size or len(jobs)
         return [self.launcher.launch(jobs[i : i + size], initial_job_idx=i) for i in range(0, len(jobs), size)]
 
@@ -73,22 +74,37 @@ def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:
     Raises:
         ConfigError: the folder holds a job that is not among them.
     """
-    from neuro_lightning.sweeps.jobs import settings
-
     left = {frozenset(settings(job)): job for job in jobs}
     placed: dict[int, list[str]] = {}
     for path in folder.glob("*/.hydra/overrides.yaml"):
         number, _, _ = path.parents[1].name.partition("_")
-        if number.isdigit():
-            before = frozenset(settings(OmegaConf.to_container(OmegaConf.load(path))))
-            if (job := left.pop(before, None)) is None:
-                raise ConfigError(
-                    f"{path.parents[1]} holds a job that is not of this sweep: {' '.join(sorted(before))}\n"
-                    "  repeat the sweep's own overrides (sweep.resume=DIR alone does), or give it a folder of its own"
-                )
-            placed[int(number)] = job
+        if not number.isdigit() or (words := _overrides_of(path.parents[1])) is None:
+            continue
+        before = frozenset(settings(words))
+        if (job := left.pop(before, None)) is None:
+            raise ConfigError(
+                f"{path.parents[1]} holds a job that is not of this sweep: {' '.join(sorted(before))}\n"
+                "  repeat the sweep's own overrides (sweep.resume=DIR alone does), or give it a folder of its own"
+            )
+        placed[int(number)] = job
     rest = iter(left.values())
     ordered = [placed.pop(i, None) or next(rest, None) for i in range(len(jobs))]
     if placed or None in ordered:
         raise ConfigError(f"{folder} lacks jobs between others: give the sweep a folder of its own")
     return ordered
+
+
+def _overrides_of(job: Path) -> list[str] | None:
+    """What a job's folder says that it is; None if it was killed, or the disk was full, before that was written."""
+    import yaml
+
+    try:  # written in one piece, which Hydra's own files are not
+        words = read_record(job).get("overrides")
+    except DataError:
+        words = None
+    if words is None:
+        try:
+            words = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
+        except yaml.YAMLError:
+            words = None
+    return words if isinstance(words, list) else None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from neuro_lightning.sweeps.locks import lock
 
 FOLDER = ".search"
-TAKEN = (errno.EACCES, errno.EAGAIN)  # what the system says of a lock that another process holds
 _living: set[str] = set()  # owners in this process
 
 
@@ -34,7 +33,7 @@ class Owner:
         self._file = open(self.folder / self.name, "w")  # noqa: SIM115  kept open: closing it would give it up
         self._file.write(f"{socket.gethostname()} {os.getpid()}\n")
         self._file.flush()
-        _lock(self._file, wait=False)
+        lock(self._file, wait=False)
         _living.add(self.name)
 
     def close(self) -> None:
@@ -48,28 +47,15 @@ class Owner:
         if name in _living or not path.is_file():  # its own locks a process would not see
             return False
         with open(path, "r+") as file:
-            free = _lock(file, wait=False)
+            free = lock(file, wait=False)
             return _vanished(file.read()) if free is None else free
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No two processes of this folder are in here at a time."""
         with open(self.folder / "lock", "w") as file:
-            _lock(file, wait=True)
+            lock(file, wait=True)
             yield
-
-
-def _lock(file: IO[str], *, wait: bool) -> bool | None:
-    """Whether the file was free and is now ours; None where the system knows no locks."""
-    try:
-        import fcntl
-
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return True
-    except ImportError:  # Windows
-        return None
-    except OSError as error:
-        return False if error.errno in TAKEN else None
 
 
 def _vanished(said: str) -> bool:

@@ -82,6 +82,7 @@ class Search(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check the space, open the study, and run trials until it has enough."""
+        from neuro_lightning.sweeps.arguments import write_command
         from neuro_lightning.sweeps.checks import check_jobs, refusals
         from neuro_lightning.sweeps.search.owner import Owner
         from neuro_lightning.sweeps.search.space import read_space
@@ -92,7 +93,7 @@ class Search(Sweeper):
             check_jobs(self.hydra_context.config_loader, self.config, space.corners())
             extend = self._extension(space)
             study = self._open(space)
-            OmegaConf.save(self.config, self.folder / "multirun.yaml")
+            write_command(self.config, self.folder)
             owner = Owner(self.folder)
             try:
                 self._run(study, space, owner, extend)
