@@ -76,6 +76,13 @@ def test_the_text_composes_to_the_jobs_config(tmp_path, words):
     assert again.seed == 0 and "seed" not in OmegaConf.load(path)
 
 
+def test_what_was_deleted_is_null(tmp_path):
+    """An experiment config takes nothing away, and what is null is not built."""
+    lay(tmp_path, "~model.masking", "~callbacks.figures", "~callbacks/average")
+    config = OmegaConf.create(experiment_of(tmp_path))
+    assert config == {"model": {"masking": None}, "callbacks": {"figures": None}}
+
+
 def test_the_text_says_what_was_chosen_and_no_more(tmp_path):
     lay(tmp_path, "model=ndt", "model.layers=2", "scheduler@model.scheduler=none", "logger=csv", "seed=4", "tags=[a]")
     assert OmegaConf.create(experiment_of(tmp_path)) == {

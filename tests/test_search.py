@@ -158,6 +158,17 @@ def test_a_storage_that_cannot_be_reached_is_one_line_without_its_password(where
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_storage_whose_package_is_missing_names_it(monkeypatch):
+    import sqlalchemy
+
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
+
+    monkeypatch.setattr(sqlalchemy.engine, "create_engine", missing)
+    with pytest.raises(ConfigError, match=r"needs a package that is not installed: psycopg2"):
+        open_storage("postgresql://me:secret@127.0.0.1:1/x")
+
+
 def test_a_file_that_is_no_journal_is_refused(tmp_path):
     (tmp_path / "study").write_text("not\na\njournal\n")
     with pytest.raises(ConfigError, match="cannot be opened"):

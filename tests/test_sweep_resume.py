@@ -218,3 +218,5 @@ def test_an_interval_or_nothing_is_no_grid():
     with pytest.raises(ConfigError, match="given twice"):
         grid.jobs(["seed=1,1"])
     assert len(grid.jobs(["seed=1,2", "model=a,b", "x=3"])) == 4
+    both = [["y=2", "~x", "~z=1", "seed=1"], ["y=2", "~x", "~z=1", "seed=2"]]
+    assert grid.jobs(["y=1", "~x", "y=2", "~z=1", "seed=1,2"]) == both, "a deleted key is deleted whatever it holds"

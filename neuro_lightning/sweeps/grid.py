@@ -56,6 +56,10 @@ class Grid(BasicSweeper):
                     "hydra/sweeper=bayes"
                 )
         [jobs] = self.split_arguments(overrides, None)
+        # Hydra would write `~key=null`, which deletes nothing but a null
+        whole = [o for o in overrides if o.is_delete() and "=" not in o.input_line]
+        deleted = {f"{o.get_key_element()}={o.get_value_element_as_str()}": o.input_line for o in whole}
+        jobs = [[deleted.get(word, word) for word in job] for job in jobs]
         if not jobs:
             empty = [o.input_line for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
             raise ConfigError(f"{' and '.join(empty)}: no value to choose from")

@@ -155,8 +155,11 @@ def _word(option: Any) -> str:
 
 
 def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What of ``wanted`` is not so in ``base``, as a nest of the same form."""
-    found = {}
+    """What of ``wanted`` is not so in ``base``, as a nest of the same form.
+
+    A key that was deleted (``~model.masking``) is null: an experiment config can take nothing away.
+    """
+    found = {key: None for key, value in base.items() if key not in wanted and value is not None}
     for key, value in wanted.items():
         if key in base and type(base[key]) is type(value) and base[key] == value:
             continue

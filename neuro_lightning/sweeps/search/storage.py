@@ -42,8 +42,9 @@ def open_storage(where: str) -> BaseStorage:
             mend(path)
             return JournalStorage(JournalFileBackend(str(path)))
         except ImportError as error:
+            missing = error.name or getattr(error.__cause__, "name", None) or first_line(error)
             raise ConfigError(
-                f"hydra.sweeper.storage={shown(where)} needs a package: pip install {error.name}"
+                f"hydra.sweeper.storage={shown(where)} needs a package that is not installed: {missing}"
             ) from None
         except Exception as error:
             raise ConfigError(f"hydra.sweeper.storage={shown(where)} cannot be opened: {first_line(error)}") from None
