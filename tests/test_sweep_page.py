@@ -167,6 +167,19 @@ def test_many_failures_are_counted_in_the_terminal(tmp_path, capsys):
     assert "... and 4 more such jobs in sweep.md" in lines
 
 
+def test_a_search_over_many_keys_fits_the_terminal(tmp_path, capsys):
+    """As many keys as there is room for, the rest on the page; a row is known by its job."""
+    for i in range(3):
+        keys = {f"model.a_rather_long_name_{k}": i + k / 8 for k in range(9)}
+        job(tmp_path, f"{i}_x_gru", i / 10, **keys)
+    print_summary(tmp_path)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 120 and "more keys that vary are in sweep.md" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[0] for row in rows if len(row) > 3 and row[0].isdigit() and row[1] != "more"] == ["2", "1", "0"]
+    assert all(f"a_rather_long_name_{k}" in written(tmp_path) for k in range(9))
+
+
 def test_a_folder_that_is_no_sweep(tmp_path):
     with pytest.raises(SystemExit, match="no jobs there; give the folder of a sweep"):
         main([str(tmp_path)])

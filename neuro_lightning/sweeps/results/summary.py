@@ -73,6 +73,7 @@ def _summary(setting: dict[str, str], members: list[Job]) -> dict[str, Any]:
         "sem": sem(values),
         "best": best["objective"] if best else None,
         "checkpoint": best["checkpoint"] if best else None,
+        "job": best["job"] if best else "",
         **{
             f"p{percent}_{moment}": percentile([job[moment] for job in finished if job[moment] is not None], percent)
             for moment in MOMENTS

@@ -167,7 +167,7 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     """
     folder, jobs = Path(folder), collect(folder)
     name = objective_name(jobs)
-    columns, rows = summary_rows(jobs, name)
+    columns, rows, left_out = summary_rows(jobs, name)
     data = "".join(f" on {source} data" for source in sources(jobs)) if len(sources(jobs)) == 1 else ""
     over = " over seeds" if "n" in columns else ""
     title = f"Sweep: {counts(jobs)}; {name}{data}, of the saved checkpoints{over}"
@@ -177,6 +177,8 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
         print(f"\n{title}\n")
     if len(rows) > MAX_ROWS:
         print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}\n")
+    if left_out:
+        print(f"{left_out} more keys that vary are in {PAGE_FILE}\n")
     bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
     for job in bad[:MAX_PROBLEMS]:
         print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
@@ -191,15 +193,45 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     sys.stdout.flush()
 
 
-def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str], list[list[str]]]:
+def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str], list[list[str]], int]:
     """Columns and rows of the summary, as text, not wider than :data:`MAX_WIDTH` if that can be.
 
     Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more. Other metrics of the
-    objective's split follow as means, as many as there is room for; all of them are in ``sweep.csv``.
+    objective's split follow as means, as many as there is room for; all of them are in ``sweep.csv``. Where there are
+    more settings than room, the best job of each row is named.
+
+    Returns:
+        The columns, the rows, and how many settings found no room.
     """
     summary = [row for row in summarize(jobs) if row["n"]]
-    settings = list(summary[0]["setting"]) if summary else []
-    cells = {name: [short(row["setting"][name]) for row in summary] for name in settings}
+    scores = _score_cells(summary, jobs)
+    names = list(summary[0]["setting"]) if summary else []
+    settings = {name: [short(row["setting"][name]) for row in summary] for name in names}
+    shown = dict(settings)
+    if _width([*settings.items(), *scores.items()]) > MAX_WIDTH:
+        shown = {"job": [row["job"].split("_")[0] for row in summary]}
+        for name, column in settings.items():
+            if _width([*shown.items(), (name, column), *scores.items()]) <= MAX_WIDTH:
+                shown[name] = column
+    left_out = len(set(settings) - set(shown))
+    cells = shown | scores
+    time_column = ("time", [clock(row["seconds"]) for row in summary])
+    if any(row["seconds"] is not None for row in summary) and _width([*cells.items(), time_column]) <= MAX_WIDTH:
+        cells |= dict([time_column])
+    split = objective.split("/")[0]
+    known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
+    for metric, label in LABELS.items():
+        key = f"{split}/{metric}"
+        if key in known and key != objective and not left_out:
+            column = [number(row["metrics"].get(key)) for row in summary]
+            if _width([*cells.items(), (label, column)]) <= MAX_WIDTH:
+                cells[label] = column
+    return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
+
+
+def _score_cells(summary: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The columns that no table lacks: how many jobs, and what they scored."""
+    cells = {}
     if len(sources(jobs)) > 1:  # else the title says it
         cells["source"] = [SOURCES.get(row["simulated"], "") for row in summary]
     seeds = any(row["n"] > 1 for row in summary)
@@ -212,18 +244,7 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
     for moment in MOMENTS if any(row["n"] >= MIN_SEEDS for row in summary) else ():
         if any(row[f"p50_{moment}"] is not None for row in summary):
             cells[f"{moment} p10/p50/p90"] = [_spread(row, moment) for row in summary]
-    time_column = ("time", [clock(row["seconds"]) for row in summary])
-    if any(row["seconds"] is not None for row in summary) and _width([*cells.items(), time_column]) <= MAX_WIDTH:
-        cells |= dict([time_column])
-    split = objective.split("/")[0]
-    known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
-    for metric, label in LABELS.items():
-        key = f"{split}/{metric}"
-        if key in known and key != objective:
-            column = [number(row["metrics"].get(key)) for row in summary]
-            if _width([*cells.items(), (label, column)]) <= MAX_WIDTH:
-                cells[label] = column
-    return list(cells), [list(row) for row in zip(*cells.values(), strict=True)]
+    return cells
 
 
 def _spread(row: dict[str, Any], moment: str) -> str:
