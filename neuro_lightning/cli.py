@@ -29,7 +29,7 @@ CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_
 # in neuro_lightning.sweeps
 SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutations.Mutations")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
-PATIENCE_S = 60.0  # for a process that still holds a job's folder
+PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 
 # what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
 HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
@@ -81,8 +81,11 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     from neuro_lightning.sweeps.locks import claimed
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    # a trial that rests and goes on may have left a process that is just about to end; others train for hours
-    with claimed(folder, patience_s=0.0 if cfg.sweep.until is None else PATIENCE_S) as ours:
+
+    def waits() -> None:
+        _say(f"{folder.name}: another process trains it, waits for that one")
+
+    with claimed(folder, _patience(cfg), waits) as ours:
         if not ours:
             _say(f"{folder.name}: another process trains it, left to that one")
             return _worst(cfg.mode)
@@ -94,6 +97,14 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
                 return _worst(cfg.mode) if job.objective is None else job.objective
             cfg.resume = str(job.checkpoint) if job.checkpoint else None
         return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
+
+
+def _patience(cfg: DictConfig) -> float:
+    """Seconds for which a job waits for another process that is at work in its folder."""
+    if cfg.sweep.until is not None:  # the process of the step before, which is about to end
+        return PATIENCE_S
+    # the worker of a search that was killed: what comes next depends on its score; a grid's jobs depend on nobody
+    return 0.0 if cfg.sweep.trial is None else math.inf
 
 
 def _say(line: str) -> None:

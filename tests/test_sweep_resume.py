@@ -92,15 +92,28 @@ def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
     assert {row["status"] for row in table(tmp_path / "s")} == {"failed"}
 
 
+HOLD = """
+import sys
+from neuro_lightning.sweeps.locks import claimed
+with claimed(sys.argv[1]) as ours:
+    print(ours, flush=True)
+    sys.stdin.read()
+"""
+
+
+def at_work_in(folder):
+    """A process that trains there, as others see it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, **pipes)
+    assert other.stdout.readline() == "True\n"
+    return other
+
+
 @pytest.mark.slow
 def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
     """A sweep that is resumed twice at once, or while workers of a killed one live on."""
     folder = tmp_path / "s" / "0_tiny_gru"
-    hold = "import sys; from neuro_lightning.sweeps.locks import claimed\n"
-    hold += "with claimed(sys.argv[1]) as ours: print(ours, flush=True); sys.stdin.read()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", hold, folder], cwd=ROOT, text=True, **pipes) as other:
-        assert other.stdout.readline() == "True\n"
+    with at_work_in(folder) as other:
         done = command(tmp_path, "-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
         assert done.returncode == 0, done.stderr
         assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
@@ -108,6 +121,21 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
         other.kill()  # the lock goes with the process, however that ends
     with claimed(folder) as ours:
         assert ours
+
+
+@pytest.mark.slow
+def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
+    """What it tries next depends on how that comes out."""
+    with at_work_in(tmp_path / "s" / "0_tiny_gru") as other:
+        search = ["-m", "hydra/sweeper=bayes", *TINY, "seed=choice(0,1)", "hydra.sweeper.n_trials=1"]
+        with start(tmp_path, *search, "hydra.sweep.dir=s") as process:
+            said = next(line for line in process.stdout if "0_tiny_gru" in line)
+            assert said == "0_tiny_gru: another process trains it, waits for that one\n"
+            assert not (tmp_path / "s" / "0_tiny_gru" / "run.json").exists()
+            other.kill()
+            process.communicate(timeout=120)
+            assert process.returncode == 0
+    assert record(tmp_path / "s" / "0_tiny_gru")["status"] == "finished"
 
 
 @pytest.mark.slow

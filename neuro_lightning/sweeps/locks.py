@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -31,12 +31,13 @@ def lock(file: IO[str], *, wait: bool) -> bool | None:
 
 
 @contextmanager
-def claimed(folder: str | Path, patience_s: float = 0.0) -> Iterator[bool]:
+def claimed(folder: str | Path, patience_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Keep other processes out of a job's folder: two that train in it spoil each other's files.
 
     Args:
         folder: the job's; made if it is not there.
-        patience_s: seconds to wait for a process that is about to end.
+        patience_s: seconds to wait for a process that is at work there.
+        waits: is called when the waiting begins.
 
     Yields:
         False if another process is at work there.
@@ -44,7 +45,10 @@ def claimed(folder: str | Path, patience_s: float = 0.0) -> Iterator[bool]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / JOB_LOCK, "w") as file:
-        end = time.monotonic() + patience_s
-        while (free := lock(file, wait=False)) is False and time.monotonic() < end:
+        free, end = lock(file, wait=False), time.monotonic() + patience_s
+        if free is False and patience_s:
+            waits()
+        while free is False and time.monotonic() < end:
             time.sleep(0.1)
+            free = lock(file, wait=False)
         yield free is not False
