@@ -24,6 +24,7 @@ from neuro_lightning.ensemble import files
 from neuro_lightning.ensemble.combine import METHODS, Recipe, combine, predict_rates
 from neuro_lightning.ensemble.halves import Halves, deal
 from neuro_lightning.ensemble.members import find_members
+from neuro_lightning.ensemble.report import _settings
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.models.base import CHECKPOINT_KEY
@@ -413,3 +414,13 @@ def test_traces_and_images(tmp_path, data, capsys):
 def test_what_cannot_be_is_one_line(sweep, words, message):
     with pytest.raises(ConfigError, match=message):
         written(f"ckpt={sweep}", *words)
+
+
+def test_where_a_job_stands_in_its_search_is_no_setting_of_a_member(tmp_path):
+    for i in range(2):
+        (tmp_path / str(i) / "checkpoints").mkdir(parents=True)
+        (tmp_path / str(i) / "checkpoints" / "best.ckpt").touch()
+        words = ["model=gru", f"model.hidden={i + 4}", f"sweep.trial={i}"]
+        (tmp_path / str(i) / "run.json").write_text(json.dumps({"overrides": words}))
+    found = _settings([tmp_path / str(i) / "checkpoints" / "best.ckpt" for i in range(2)])
+    assert found == {"model.hidden": ["4", "5"]}

@@ -1,5 +1,7 @@
 """The smoothing baseline against scikit-learn and against itself."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,18 @@ def test_poisson_regression_equals_scikit_learn(alpha):
         reference = PoissonRegressor(alpha=alpha, tol=1e-10, max_iter=10_000).fit(x, y[:, q])
         np.testing.assert_allclose(weight[:, q], reference.coef_, atol=2e-4)
         np.testing.assert_allclose(bias[q], reference.intercept_, atol=2e-4)
+
+
+def test_a_fit_keeps_nothing():
+    """A sweep's process fits hundreds; a graph from a parameter to itself is one that Python cannot collect."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    before = tensors()
+    poisson_regression(torch.randn(200, 3), torch.poisson(torch.ones(200, 2)), 0.1)
+    assert tensors() == before
 
 
 def test_a_silent_neuron_and_a_constant_feature_are_survived():

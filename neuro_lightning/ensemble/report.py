@@ -15,6 +15,7 @@ from neuro_lightning.ensemble.combine import Choice
 from neuro_lightning.errors import DataError
 from neuro_lightning.records import flat_overrides, plain, read_record, versions, write_json
 from neuro_lightning.report.table import kind_of, number, print_table, relative
+from neuro_lightning.sweeps.jobs import settings
 from neuro_lightning.sweeps.results.table import varied
 
 MAX_ROWS = 20
@@ -80,13 +81,13 @@ def _rows(choice: Choice) -> list[list[str]]:
 
 def _members(choice: Choice) -> tuple[list[str], list[list[str]]]:
     weights = choice.weights.reshape(len(choice.members), -1)
-    settings = _settings(choice.members)
+    differ = _settings(choice.members)
     spread = ["over neurons"] if choice.weights.ndim == 2 else []
-    columns = ["member", *settings, "weight", *spread, "where it was chosen", "on the others"]
+    columns = ["member", *differ, "weight", *spread, "where it was chosen", "on the others"]
     rows = []
     for i in np.argsort(-weights.mean(1), kind="stable"):
         own, scores = weights[i], choice.member_scores[i]
-        row = [member_name(choice.members[i]), *(values[i] for values in settings.values())]
+        row = [member_name(choice.members[i]), *(values[i] for values in differ.values())]
         row += [f"{own.mean():.3f}" if own.any() else "-", *([f"{own.min():.3f} to {own.max():.3f}"] if spread else [])]
         rows.append([*row, *map(number, scores)])
     return columns, rows
@@ -97,12 +98,12 @@ def _settings(members: Sequence[Path]) -> dict[str, list[str]]:
     found = []
     for member in members:
         try:
-            found.append(flat_overrides(read_record(run_folder(member)).get("overrides") or []))
+            found.append(flat_overrides(settings(read_record(run_folder(member)).get("overrides") or [])))
         except DataError:  # a checkpoint alone
             found.append({})
-    settings = {key: [str(own.get(key, "")) for own in found] for key in varied([{"overrides": own} for own in found])}
+    differ = {key: [str(own.get(key, "")) for own in found] for key in varied([{"overrides": own} for own in found])}
     room = MAX_WIDTH
-    return {key: values for key, values in settings.items() if (room := room - 2 - max(map(len, (key, *values)))) > 0}
+    return {key: values for key, values in differ.items() if (room := room - 2 - max(map(len, (key, *values)))) > 0}
 
 
 def member_name(checkpoint: Path) -> str:

@@ -49,6 +49,7 @@ def poisson_regression(
         line_search_fn="strong_wolfe",
     )
 
+    @torch.no_grad()  # the optimizer turns it on: a graph behind theta.grad would keep theta, and the data, for ever
     def closure() -> Tensor:
         optimizer.zero_grad()
         weight, bias = coefficients()
