@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from neuro_lightning.errors import ConfigError
 
@@ -163,13 +163,13 @@ class Tune(Sweeper):
                 raise ConfigError(f"callbacks.{name}: members train for as long as each other; give ~callbacks.{name}")
 
     def _run(self, search: Search, folder: Path, resources: dict[str, float]) -> None:
+        from neuro_lightning.sweeps.arguments import write_command
         from neuro_lightning.sweeps.tune.experiment import Experiment
         from neuro_lightning.sweeps.tune.journal import Journal
         from neuro_lightning.sweeps.tune.population import Population
         from neuro_lightning.sweeps.tune.trainable import FOLDER
 
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_command(self.config, folder)
         rules = f"{self.scheduler}, seed {self.seed}" if isinstance(self.scheduler, Population) else ""
         journal = Journal(folder, search.jobs, rules)
         try:
