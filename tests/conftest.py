@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,3 +26,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real recordings (../shared/data) are not here")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Files with many slow tests come first: two workers that take file after file then end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
