@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import math
@@ -138,7 +139,7 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
     try:
         return job()
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        atexit.register(print, error, file=sys.stderr)  # the last line, below a sweep's table
         sys.exit(130)  # also out of a sweep
     except Exception as error:
         if full := _full_disk(error):

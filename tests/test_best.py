@@ -91,6 +91,13 @@ def test_the_text_says_what_was_chosen_and_no_more(tmp_path):
     }
 
 
+def test_what_was_varied_is_written_also_where_it_is_the_default(tmp_path):
+    """Else a default that changes would change what the file means."""
+    lay(tmp_path, "model=gru", "model.layers=2")
+    found = OmegaConf.create(experiment_of(tmp_path, varied=["model", "model.layers", "model.optimizer.lr", "nothing"]))
+    assert found == {"model": {"layers": 2, "optimizer": {"lr": composed("model=gru").model.optimizer.lr}}}
+
+
 def test_what_leads_a_job_through_a_search_is_no_part_of_its_setting(tmp_path):
     lay(tmp_path, "sweep.trial=3", "sweep.until=2", "+callbacks.prune._target_=neuro_lightning.callbacks.prune.Prune")
     assert OmegaConf.create(experiment_of(tmp_path)) == {}

@@ -41,7 +41,8 @@ def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path):
         f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${hydra.job.num}", timeout=240,
     )  # fmt: skip
     assert sweep.returncode == 0, sweep.stderr
-    assert "Traceback" not in sweep.stderr and sweep.stdout.count("Scores on tiny") == 2, "one process speaks"
+    said = "".join((tmp_path / "sweep" / str(seed) / "output.log").read_text() for seed in (0, 1))
+    assert "Traceback" not in sweep.stderr + said and said.count("Scores on tiny") == 2, "one process speaks"
     assert "sync_dist" not in sweep.stderr
     for seed in (0, 1):
         two = tmp_path / "sweep" / str(seed)

@@ -43,15 +43,14 @@ def test_without_noise_the_seed_of_the_steps_changes_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweeps_jobs_do_not_know_of_each_other(tmp_path):
-    """The second job of a process equals the same run alone; a job that fails does not end the sweep."""
+    """The last job of a process equals the same run alone; a job that fails does not end the sweep."""
     sweep = command(
-        tmp_path, "-m", *TINY, "model.hidden=6,-1,6", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"
+        tmp_path, "-m", *TINY, "model.hidden=7,-1,6", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"
     )
     assert sweep.returncode == 0, sweep.stderr
     alone = here(tmp_path / "alone").folder
-    for job in ("0", "2"):
-        assert same(trained(tmp_path / "sweep" / job), trained(alone))
-        assert record(tmp_path / "sweep" / job)["metrics"] == record(alone)["metrics"]
+    assert same(trained(tmp_path / "sweep" / "2"), trained(alone))
+    assert record(tmp_path / "sweep" / "2")["metrics"] == record(alone)["metrics"]
     assert record(tmp_path / "sweep" / "1")["status"] == "failed"
     assert json.loads((tmp_path / "sweep" / "1" / "run.json").read_text())["error"]
 

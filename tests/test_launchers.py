@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -166,6 +167,42 @@ def test_processes_share_the_cores_and_a_killed_one_is_replaced(tmp_path):
     assert os.getpid() not in {place["pid"] for place in places}
     assert (tmp_path / "here" / "1_tiny_gru" / "killed").exists()
     check_jobs_are_those_of_one_process(tmp_path, tmp_path / "here", [0, 1, 2])
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_told_to_end_leaves_no_process_behind(tmp_path):
+    """SIGTERM to all of them, as from a scheduler: workers do not live on, and every job can go on."""
+    words = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2", "seed=0,1", "trainer.max_epochs=100000"]
+    with start(tmp_path, "-m", *SWEEP, *words) as sweep:
+        until = time.monotonic() + 90
+        while len(list(tmp_path.glob("here/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        ours = [sweep.pid, *children(sweep.pid)]
+        assert len(ours) >= 3, "the sweep, and a worker for each job"
+        for pid in ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        _, said = sweep.communicate(timeout=60)
+    until = time.monotonic() + 30
+    while (left := [pid for pid in ours if alive(pid)]) and time.monotonic() < until:
+        time.sleep(0.2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+    assert sweep.returncode == 130 and "interrupted. go on with: python train.py -m sweep.resume=here" in said
+    assert all(record(path)["status"] in ("interrupted", "running") for path in (tmp_path / "here").glob("*_tiny_gru"))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [process for child in map(int, found) for process in (child, *children(child))]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
 @pytest.mark.slow

@@ -146,7 +146,8 @@ def test_milestones():
     published = Population()
     assert published.milestones(180, 5) == [105, 130, 155, 180]
     assert published.milestones(170, 5) == [105, 130, 155, 170]
-    assert published.milestones(50, 5) == [50]
+    with pytest.raises(ConfigError, match="members would never meet, the first time is after epoch 105"):
+        published.milestones(105, 5)
     assert Population(generation_epochs=3, burn_in_epochs=1).milestones(9, 3) == [3, 6, 9]
     assert Halving().milestones(64, 1) == [4, 16, 64]
     assert Halving(0.08, 3).milestones(50, 1) == [4, 12, 36, 50]

@@ -122,7 +122,7 @@ def test_a_search_stops_its_bad_trials_early(search, tmp_path):  # noqa: F811
 
 def judged(pruner, curves, own):
     """Whether a pruner ends the last curve, at each of its epochs."""
-    study = optuna.create_study(direction="maximize", pruner=pruner)
+    study = optuna.create_study(study_name=NAME, direction="maximize", pruner=pruner)
     for curve in curves:
         trial = study.ask()
         for epoch, value in enumerate(curve):

@@ -350,6 +350,7 @@ def test_a_search_that_goes_on_is_the_same_search(search, tmp_path):
         ([LR, "hydra.sweeper.custom_search_space=tiny.nothing"], "tiny.nothing"),
         ([LR, "model.layers=1", *MORE], "model.layers is fixed"),
         ([LR, "hydra.sweeper.storage=sqlite:////no/such/folder/a.db"], "cannot be opened"),
+        ([LR, "seed=0,1"], "a search chooses settings, and a seed is none"),
     ],
 )
 def test_what_cannot_be_searched_is_one_error_before_the_first_job(search, tmp_path, words, wrong):
@@ -371,8 +372,11 @@ def test_a_function_of_the_users_suggests_more(search, tmp_path):
 
 
 def test_a_search_by_a_grid_ends_with_it(search, tmp_path):
-    said, status = search(*BAYES, "hydra/sweeper/sampler=grid", "seed=range(1,3)", "hydra.sweeper.n_trials=9")
-    assert status == 0 and sorted(trial.params["seed"] for trial in study_of(tmp_path / "sweep").trials) == [1, 2], said
+    said, status = search(*BAYES, "hydra/sweeper/sampler=grid", "model.layers=range(1,3)", "hydra.sweeper.n_trials=9")
+    assert status == 0 and sorted(trial.params["model.layers"] for trial in study_of(tmp_path / "sweep").trials) == [
+        1,
+        2,
+    ], said
 
 
 @pytest.mark.slow

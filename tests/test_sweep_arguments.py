@@ -1,6 +1,7 @@
 """A sweep's command line before Hydra sees it."""
 
 import errno
+import os
 
 import pytest
 from omegaconf import OmegaConf
@@ -65,6 +66,25 @@ def test_keys_of_a_swept_group_wait_for_their_job(word, becomes):
     assert sweep_arguments(["-m", "model=plds,gpfa", word]) == ["-m", "model=plds,gpfa", becomes or word]
     assert sweep_arguments(["-m", "model=plds", word]) == ["-m", "model=plds", word], "one model: nothing to wait for"
     assert sweep_arguments(["model=plds,gpfa", word]) == ["model=plds,gpfa", word], "no sweep"
+
+
+def test_a_sweep_is_not_taken_for_a_single_run():
+    with pytest.raises(ConfigError, match="sweep=ndt_bayes is a sweep: add -m, as in: python train"):
+        sweep_arguments(["data=lorenz", "sweep=ndt_bayes"])
+    for words in (["sweep=null"], ["--cfg", "job", "sweep=ndt_bayes"], ["-m", "sweep=ndt_bayes"]):
+        assert sweep_arguments(words) == words
+
+
+def test_the_latest_sweep_and_the_sweep_of_a_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="no sweep has begun in multirun/"):
+        sweep_arguments(["-m", "sweep.resume=latest"])
+    (tmp_path / "multirun").mkdir()
+    for i, name in enumerate(("b", "c", "a")):
+        os.utime(a_sweep(tmp_path / "multirun" / name, [f"seed={i}"]) / "multirun.yaml", (1000 + i, 1000 + i))
+    assert sweep_arguments(["-m", "sweep.resume=latest"])[1:] == ["seed=2", f"hydra.sweep.dir='{tmp_path}/multirun/a'"]
+    with pytest.raises(DataError, match=r"; 3_x_gru is a job of .*/multirun/a"):
+        sweep_arguments(["-m", "sweep.resume=multirun/a/3_x_gru"])
 
 
 def test_rays_address_has_a_short_name():

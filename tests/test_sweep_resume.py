@@ -127,7 +127,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
 def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
     """What it tries next depends on how that comes out."""
     with at_work_in(tmp_path / "s" / "0_tiny_gru") as other:
-        search = ["-m", "hydra/sweeper=bayes", *TINY, "seed=choice(0,1)", "hydra.sweeper.n_trials=1"]
+        search = ["-m", "hydra/sweeper=bayes", *TINY, "model.layers=choice(1,2)", "hydra.sweeper.n_trials=1"]
         with start(tmp_path, *search, "hydra.sweep.dir=s") as process:
             said = next(line for line in process.stdout if "0_tiny_gru" in line)
             assert said == "0_tiny_gru: another process trains it, waits for that one\n"

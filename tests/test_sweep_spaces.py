@@ -189,7 +189,7 @@ def test_choices_are_the_published_ones(name):
 @pytest.mark.parametrize(("name", "n"), sorted(TRIALS.items()))
 def test_budgets(name, n):
     sweeper = composed(name).hydra.sweeper
-    assert sweeper.n_trials == n and sweeper._target_.endswith("search.Search")
+    assert sweeper.n_trials == n and sweeper._target_.endswith("sweeper.Search")
     assert sweeper.pruner._target_.endswith("pruners.median")
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 COMMAND_FILE = "multirun.yaml"  # Hydra's name for it
+LATEST_ROOT = "multirun"
 RESUME = "sweep.resume="
 RAY = "ray."  # as in ray.address=HOST:PORT: what a search or a launcher on Ray is told of its cluster
 MULTIRUN = ("-m", "--multirun")
@@ -24,17 +25,20 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         arguments: the command line, without the program.
 
     Raises:
-        ConfigError: ``sweep.resume`` without ``-m``.
+        ConfigError: ``sweep=`` or ``sweep.resume`` without ``-m``.
         DataError: there is no sweep in the folder.
     """
     arguments = resumed(arguments)
+    chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
+    if chosen and not set(MULTIRUN) & set(arguments) and not any(word.startswith("--") for word in arguments):
+        raise ConfigError(f"{chosen[-1]} is a sweep: add -m, as in: python train.py -m {' '.join(arguments)}")
     there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
     arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """Turn ``sweep.resume=DIR`` into the sweep's own command, in its own folder.
+    """Turn ``sweep.resume=DIR`` (or ``latest``) into the sweep's own command, in its own folder.
 
     What is typed beside it comes last and wins; the folder's name alone is enough. Jobs find for themselves what is
     left to do in their folders (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
@@ -49,10 +53,17 @@ def resumed(arguments: list[str]) -> list[str]:
         return rest
     if not set(MULTIRUN) & set(arguments):
         raise ConfigError(f"sweep.resume={wanted[-1]} goes on with a sweep: add -m; a single run goes on with resume=")
-    folder = Path(wanted[-1]).resolve()
+    folder = (_latest() if wanted[-1] == "latest" else Path(wanted[-1])).resolve()
     typed = {_key(word) for word in rest}
     old = [word for word in _old_overrides(folder) if _key(word) not in typed]
     return ["-m", *old, *(word for word in rest if word not in MULTIRUN), f"hydra.sweep.dir='{folder}'"]
+
+
+def _latest() -> Path:
+    found = sorted(Path(LATEST_ROOT).glob(f"*/{COMMAND_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise DataError(f"sweep.resume=latest: no sweep has begun in {LATEST_ROOT}/")
+    return found[-1].parent
 
 
 def _old_overrides(folder: Path) -> list[str]:
@@ -60,7 +71,8 @@ def _old_overrides(folder: Path) -> list[str]:
 
     path = folder / COMMAND_FILE
     if not path.is_file():
-        raise DataError(f"sweep.resume={folder}: no sweep has begun there (it has no {path.name})")
+        hint = f"; {folder.name} is a job of {folder.parent}" if (folder.parent / COMMAND_FILE).is_file() else ""
+        raise DataError(f"sweep.resume={folder}: no sweep has begun there (it has no {path.name}){hint}")
     try:
         before = OmegaConf.load(path).hydra.overrides
     except Exception as error:

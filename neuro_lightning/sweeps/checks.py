@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, NeuroError
@@ -54,8 +55,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     try:
         composed = loader.load_sweep_config(config, list(job))
     except (HydraException, OmegaConfBaseException) as error:
-        # Hydra's first line names the key; the rest tells how to force it in
-        raise ConfigError(f"{_first_line(error)}\n  in the job {_named(job)}") from None
+        raise ConfigError(f"{_said(error)}\n  in the job {_named(job)}") from None
     with open_dict(composed):
         composed.pop("hydra", None)
     try:
@@ -80,9 +80,17 @@ def _is_group(key: str, loader: ConfigLoader, known: dict[str, bool]) -> bool:
     return known[name]
 
 
-def _first_line(error: Exception) -> str:
+def _said(error: Exception) -> str:
+    """What Hydra says in a dozen lines: what is wrong, and what was meant instead."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    text = lines[0] if lines else type(error).__name__
+    if error.__cause__ is not None and str(error.__cause__):
+        text += " " + str(error.__cause__).splitlines()[0]
+    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    if start is not None:
+        options = takewhile(lambda line: not line.startswith("Config search path"), lines[start + 1 :])
+        text += f"; there are {', '.join(option for option in options if not option.startswith('_'))}"
+    return text
 
 
 def _named(job: Sequence[str]) -> str:

@@ -8,9 +8,12 @@ of them train what the first one decides. Nothing heavy is imported here.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,11 +38,13 @@ class Task:
         function: Hydra's.
         folder: from which the command was started; relative paths count from there.
         places: GPUs for jobs, one place for each process; empty leaves them to the launcher.
+        home: the process that launches; others are a launcher's workers.
     """
 
     function: TaskFunction
     folder: str
     places: tuple[Slot, ...] = ()
+    home: int = field(default_factory=os.getpid)
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Run the job."""
@@ -54,7 +59,14 @@ class Task:
             from neuro_lightning.distributed import together
 
             return together(lambda: self.function(cfg), Path(hydra.runtime.output_dir))
-        return self.function(cfg)
+        try:
+            return self.function(cfg)
+        except SystemExit as error:
+            if os.getpid() == self.home:
+                raise
+            # a job that is interrupted, or whose disk is full, leaves; its worker has to say so and live on: Hydra's
+            # record of a job that ended so cannot be sent home, and the worker would spin for ever
+            raise RuntimeError(f"the job left its process: {error}") from None
 
 
 class _Preset(Launcher):
@@ -70,7 +82,7 @@ class _Preset(Launcher):
         """Run the jobs, and wait for them."""
         from neuro_lightning.sweeps.checks import refusals
 
-        with refusals():
+        with refusals(), told_to_end():
             try:
                 return self._launch(job_overrides, initial_job_idx)
             except ModuleNotFoundError as error:
@@ -262,6 +274,19 @@ class Slurm(_Preset):
 
 
 LAUNCHERS = (Processes, Gpus, RayCluster, Slurm)
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Take SIGTERM for an interrupt: a command that simply died would leave its workers behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cores() -> int:

@@ -19,7 +19,7 @@ BEST_FILE = "best.yaml"
 # of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
 NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local")
 NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths")
-NOT_CALLBACKS = ("neuro_lightning.callbacks.prune.", "neuro_lightning.callbacks.pause.")
+NOT_CALLBACKS = tuple(f"neuro_lightning.callbacks.{name}." for name in ("explore", "pause", "prune"))
 GROUP = "experiment"
 PLAIN_PATH = re.compile(r"[\w./@+-]+")
 
@@ -46,7 +46,7 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
     written = []
     for dataset, row in best.items():
         names = [name for name in row["jobs"] if by_name[name]["status"] == "finished"]
-        config = experiment_of(folder / names[0])
+        config = experiment_of(folder / names[0], varied=tuple(row["setting"]))
         if config is None:
             continue
         path = folder / (BEST_FILE if len(best) == 1 else f"best_{re.sub(r'[^A-Za-z0-9-]+', '_', dataset)}.yaml")
@@ -58,7 +58,7 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
     return written
 
 
-def experiment_of(job: str | Path) -> str | None:
+def experiment_of(job: str | Path, varied: Sequence[str] = ()) -> str | None:
     """The text of an experiment config that composes to a job's config.
 
     It names the groups that the job chose otherwise than ``conf/train.yaml`` does, and then the values that differ from
@@ -66,6 +66,7 @@ def experiment_of(job: str | Path) -> str | None:
 
     Args:
         job: the job's folder.
+        varied: keys that the sweep varied: they are written also where the value is the default.
 
     Returns:
         The text; None where the folder has no ``.hydra``.
@@ -80,6 +81,8 @@ def experiment_of(job: str | Path) -> str | None:
     choices = {key: value for key, value in settings.runtime.choices.items() if not _is_left_out(key)}
     chosen, base = _choose(choices, _where(job))
     values = _differences(base, wanted)
+    for key in varied:
+        _add(values, wanted, key.split("."))
     for key in NOT_KEYS:
         values.pop(key, None)
     callbacks = values.get("callbacks") or {}
@@ -169,6 +172,19 @@ def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str
         else:
             found[key] = value
     return found
+
+
+def _add(values: dict[str, Any], wanted: Mapping[str, Any], key: list[str]) -> None:
+    """Add one key of ``wanted``; a group's name, such as ``model``, is no value."""
+    name, *rest = key
+    if name not in wanted or isinstance(wanted[name], Mapping) != bool(rest):
+        return
+    if not rest:
+        values.setdefault(name, wanted[name])
+    elif isinstance(values.setdefault(name, {}), dict):
+        _add(values[name], wanted[name], rest)
+        if not values[name]:
+            del values[name]
 
 
 # ---- read

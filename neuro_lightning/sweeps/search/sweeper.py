@@ -90,6 +90,11 @@ class Search(Sweeper):
         with refusals():
             self._check()
             space = read_space(self.params, arguments)
+            if "seed" in space.searched:
+                raise ConfigError(
+                    f"seed={space.written['seed']}: a search chooses settings, and a seed is none; repeat the best one "
+                    "afterwards, as in: python train.py -m experiment=DIR/best.yaml 'seed=range(5)'"
+                )
             check_jobs(self.hydra_context.config_loader, self.config, space.corners())
             extend = self._extension(space)
             study = self._open(space)

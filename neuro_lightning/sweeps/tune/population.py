@@ -57,6 +57,11 @@ class Population:
             if getattr(self, name) < 1:
                 raise ConfigError(f"hydra.sweeper.scheduler.{name}={getattr(self, name)}: give 1 or more")
         first = max(self.burn_in_epochs, self.generation_epochs)
+        if first >= epochs:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs}: members would never meet, the first time is after epoch {first}; give "
+                "more epochs, or a shorter hydra.sweeper.scheduler.burn_in_epochs and generation_epochs"
+            )
         milestones = [*range(first, epochs, self.generation_epochs), epochs]
         if uneven := [milestone for milestone in milestones[:-1] if milestone % every]:
             raise ConfigError(
