@@ -216,7 +216,7 @@ def test_each_process_keeps_its_gpu_for_all_of_its_jobs(tmp_path):
     places = placed(tmp_path / "here")
     assert len(places) == 6
     of_process = {place["pid"]: {other["gpus"] for other in places if other["pid"] == place["pid"]} for place in places}
-    assert len(of_process) == 2 and sorted(of_process.values()) == [{names[0]}, {names[1]}]
+    assert len(of_process) == 2 and sorted(map(sorted, of_process.values())) == [[names[0]], [names[1]]]
 
 
 @pytest.mark.slow

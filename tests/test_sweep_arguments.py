@@ -71,7 +71,12 @@ def test_keys_of_a_swept_group_wait_for_their_job(word, becomes):
 def test_a_sweep_is_not_taken_for_a_single_run():
     with pytest.raises(ConfigError, match="sweep=ndt_bayes is a sweep: add -m, as in: python train"):
         sweep_arguments(["data=lorenz", "sweep=ndt_bayes"])
-    for words in (["sweep=null"], ["--cfg", "job", "sweep=ndt_bayes"], ["-m", "sweep=ndt_bayes"]):
+    for words in (
+        ["sweep=null"],
+        ["--cfg", "job", "sweep=ndt_bayes"],
+        ["-m", "sweep=ndt_bayes"],
+        ["sweep=few", "resume=a"],
+    ):
         assert sweep_arguments(words) == words
 
 

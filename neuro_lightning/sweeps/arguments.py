@@ -30,7 +30,8 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     """
     arguments = resumed(arguments)
     chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
-    if chosen and not set(MULTIRUN) & set(arguments) and not any(word.startswith("--") for word in arguments):
+    alone = any(word.startswith(("--", "resume=")) for word in arguments)  # a job that goes on, or a look at the config
+    if chosen and not set(MULTIRUN) & set(arguments) and not alone:
         raise ConfigError(f"{chosen[-1]} is a sweep: add -m, as in: python train.py -m {' '.join(arguments)}")
     there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
     arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]

@@ -144,10 +144,9 @@ class Tune(Sweeper):
             return [epochs]
         if not every:
             raise ConfigError("trainer.check_val_every_n_epoch: trials are compared at validations; give a number")
-        milestones = self.scheduler.milestones(epochs, every)
         if isinstance(self.scheduler, Population):
             self._check_population(composed)
-        return milestones
+        return self.scheduler.milestones(epochs, every)
 
     def _check_population(self, composed: DictConfig) -> None:
         if self.trials < 2:
