@@ -15,7 +15,7 @@ from neuro_lightning.data.recording import Recording
 class Place(pl.Callback):
     """Leaves ``place.json`` in the run's folder."""
 
-    def on_train_end(self, trainer: pl.Trainer, *_) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         place = {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "cwd": os.getcwd()}
         place |= {"threads": torch.get_num_threads(), "wait": os.environ.get("OMP_WAIT_POLICY")}
         Path(trainer.default_root_dir, "place.json").write_text(json.dumps(place))
