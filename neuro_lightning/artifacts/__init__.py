@@ -1,0 +1,1 @@
+"""What lies on disk: files written in one piece, and locks on folders."""
