@@ -261,10 +261,10 @@ def test_nothing_that_a_file_carries_is_run(copy, tmp_path_factory):
 
 def test_damaged_truth_and_table(copy):
     replace(copy / "truth.npz", b"PK\x03\x04 and no more")
-    with pytest.raises(DataError, match=r"truth\.npz is damaged"):
+    with pytest.raises(DataError, match=r"truth\.npz cannot be read"):
         read_challenge(copy, image_size=8)
     replace(copy / "train.csv", b"Id,\xff\xfe")
-    with pytest.raises(DataError, match=r"train\.csv cannot be read as CSV"):
+    with pytest.raises(DataError, match=r"train\.csv cannot be read"):
         read_challenge(copy)
 
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from neuro_lightning.data.bounds import npy_header, read_npz, reading
 from neuro_lightning.errors import DataError
 
 BUILTINS = {"dict": dict, "list": list, "tuple": tuple, "str": str, "float": float, "int": int}
@@ -43,79 +44,24 @@ def load_dict(path: str | Path, required: Sequence[str], optional: Sequence[str]
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"{path} is not there: check data.path and data.root")
-    try:
-        values = _read_npz(path, (*required, *optional)) if path.suffix == ".npz" else _read_npy(path)
+    with reading(path):
+        values = read_npz(path, (*required, *optional)) if path.suffix == ".npz" else _read_npy(path)
         if missing := [key for key in required if key not in values]:
             has = ", ".join(str(key) for key in values)
             raise DataError(f"{path} lacks {', '.join(missing)}. Expected: {', '.join(required)}. It has: {has}")
         unwrap = _Unwrap()
         wanted = [*required, *(key for key in optional if key in values)]
         return {key: _as_array(unwrap(values[key])) for key in wanted}
-    except DataError:
-        raise
-    except Exception as error:  # a damaged stream may fail in any of the pickle machine's steps
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        message = f"{path} cannot be read: damaged, cut short or of another kind; fetch it again ({reason})"
-        raise DataError(message) from error
-
-
-def check_arrays(
-    path: str | Path, arrays: dict[str, np.ndarray], shapes: dict[str, str], *, may_be_nan: Sequence[str] = ()
-) -> dict[str, int]:
-    """Whether arrays are finite numbers of shapes that fit each other.
-
-    Args:
-        path: the file they are from, for the message.
-        arrays: by key; keys that are not in ``shapes`` are not looked at, and the reverse.
-        shapes: an axis a character: ``{"sresp": "NT", "xyz": "3N", "run": "T1"}``. A letter is a size that must be the
-            same wherever it stands, a digit is a size itself.
-        may_be_nan: keys whose values may be missing.
-
-    Returns:
-        The sizes by letter.
-
-    Raises:
-        DataError: an array is empty, not of numbers, of another shape, or holds NaN or infinite values.
-    """
-    sizes: dict[str, int] = {}
-    origin: dict[str, str] = {}
-    for key, axes in shapes.items():
-        if key not in arrays:
-            continue
-        array, want = arrays[key], " x ".join(axes)
-        if array.dtype.kind not in "biuf" or array.ndim != len(axes) or not array.size:
-            raise DataError(f"{path}: {key} must be numbers, {want}, but is {array.dtype} of shape {array.shape}")
-        for axis, size in zip(axes, array.shape, strict=True):
-            expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
-            first = origin.setdefault(axis, key)
-            if size != expected:
-                like = "" if axis.isdigit() else f" with {axis} = {expected} as in {first}"
-                raise DataError(f"{path}: {key} has the shape {array.shape}, but it must be {want}{like}")
-        if key not in may_be_nan and not all_finite(array):
-            raise DataError(f"{path}: {key} holds NaN or infinite values; fetch the file again")
-    return sizes
-
-
-def all_finite(array: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite, without a mask as large as the array."""
-    if array.dtype.kind in "biu":
-        return True
-    return all(np.isfinite(array[row]).all() for row in range(len(array))) if array.ndim else bool(np.isfinite(array))
-
-
-def _read_npz(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] if name in wanted else None for name in archive.files}
 
 
 def _read_npy(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = npy_header(file)
         if dtype.kind != "O" or shape != ():
             raise DataError(f"{path} holds an array of {dtype} and shape {shape}; a pickled dictionary is expected")
         root = _Unpickler(file, path).load()
+        if file.read(1):
+            raise DataError(f"{path} goes on after its dictionary has ended: bytes were added or moved; fetch it again")
     content = root.items[0] if isinstance(root, _Array) and root.shape == () and root.items else None
     if not isinstance(content, dict):
         raise DataError(f"{path} does not hold a dictionary; np.save(file, {{'key': array}}) makes one")
@@ -248,6 +194,6 @@ def _from_bytes(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: str =
         data = data.encode("latin1")
     if dtype.kind == "O" or any(size < 0 for size in shape):
         raise ValueError(f"an array of {dtype} and shape {shape} cannot be made of bytes")
-    if not data:
-        return np.zeros(shape if not dtype.itemsize or 0 in shape else -1, dtype)  # -1 fails: bytes are missing
+    if not data:  # of text without letters one item takes no bytes; -1 fails: bytes are missing
+        return np.zeros(shape if 0 in shape or (not dtype.itemsize and not shape) else -1, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order=order)

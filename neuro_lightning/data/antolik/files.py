@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from neuro_lightning.data.bounds import check_array, read_npy, read_npz, reading
 from neuro_lightning.errors import DataError
 
 DOI = "https://doi.org/10.1371/journal.pcbi.1004927.s001"
@@ -19,6 +19,8 @@ SIDE = 31
 """Images are 31 x 31 pixels, one row of 961 values each."""
 GREY = 1e-6
 """The value of one grey level: the files hold 0 to 255 of them."""
+MOST = 1e4
+"""More inferred spikes than any image can evoke; the published files reach about 24."""
 TRUTH = "truth.npz"
 """What a simulated twin's folder holds beside the published files."""
 
@@ -145,27 +147,15 @@ def _load(path: Path, axes: tuple[str, ...]) -> np.ndarray:
     """A float64 array of finite numbers with the given axes; never unpickles."""
     if not path.is_file():
         raise DataError(f"{path.name} is missing in {path.parent}: {_how_to_get(path.parent.parent)}")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"{path} cannot be read: damaged, cut short or not numbers; unpack it again ({reason})"
-        ) from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim != len(axes):
-        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive"
-        raise DataError(f"{path} must hold numbers, {' x '.join(axes)}, but holds {found}")
-    if not values.size:
-        raise DataError(f"{path} is empty, shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise DataError(f"{path} holds NaN or infinite values; the published file has none: unpack it again")
+    with reading(path, "unpack it again"):
+        values = read_npy(path)
+    check_array(values, str(path), kinds="fiu", axes=axes)
     return values.astype(np.float64, copy=False)
 
 
 def _load_responses(path: Path, axes: tuple[str, ...]) -> np.ndarray:
     values = _load(path, axes)
-    if values.min() < 0:
-        raise DataError(f"{path} holds negative responses, down to {values.min():.3g}; inferred spikes are not")
+    check_array(values, str(path), minimum=0, maximum=MOST, what="inferred spikes in response to an image")
     return values
 
 
@@ -186,12 +176,9 @@ def _load_truth(folder: Path, train: Shown, test: Shown) -> dict[str, np.ndarray
     path = folder / TRUTH
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            truth = {name: file[name] for name in file.files}
+    with reading(path, f"delete the folder {folder} to have it simulated again"):
+        truth = read_npz(path)
         train.rates, test.rates = truth["training_means"], truth["validation_means"]
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise DataError(f"{path} cannot be read; delete the folder {folder} to have it simulated again") from error
     for shown in (train, test):
         if shown.rates.shape != (shown.repeats.shape[0], shown.repeats.shape[2]):
             raise DataError(f"{path} does not fit the files beside it; delete the folder {folder}")

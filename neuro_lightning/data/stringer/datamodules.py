@@ -92,6 +92,7 @@ class Spontaneous(PopulationDataModule):
         from dataclasses import asdict
 
         from neuro_lightning.data.cache import cached
+        from neuro_lightning.data.safe_pickle import load_dict
         from neuro_lightning.data.stringer.files import find_file
         from neuro_lightning.data.stringer.spontaneous import load_spontaneous
 
@@ -105,7 +106,7 @@ class Spontaneous(PopulationDataModule):
             path = find_file(self.path, self.root)
 
         def build() -> Recording:
-            rates = None if truth is None else np.load(truth, allow_pickle=False)["rates"]
+            rates = None if truth is None else load_dict(truth, ["rates"])["rates"]
             return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
 
         params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.safe_pickle import check_arrays, load_dict
+from neuro_lightning.data.bounds import check_arrays
+from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.errors import DataError
 
 URL = "https://osf.io/dpqaj/download"

@@ -17,9 +17,10 @@ import numpy as np
 import scipy.io
 import scipy.linalg
 
+from neuro_lightning.data.bounds import check_arrays
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.safe_pickle import check_arrays, load_dict
+from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
     Ongoing,

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import csv
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.data.bounds import check_arrays, read_npy, read_npz, reading
 from neuro_lightning.errors import ConfigError, DataError
 
 ADDRESS = "https://www.kaggle.com/c/uwndc19/data"
@@ -86,14 +86,11 @@ def read_images(path: Path, image_size: int) -> np.ndarray:
     """
     if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= SIZE:
         raise ConfigError(f"data.image_size={image_size} must be a whole number from 1 to {SIZE} (pixels)")
-    try:
-        stim = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an array ({error}): download it again from {ADDRESS}") from None
+    with reading(path, f"download it again from {ADDRESS}"):
+        stim = read_npy(path, mapped=True)
     expected = (N_IMAGES, SIZE, SIZE, 3)
-    if not isinstance(stim, np.ndarray) or stim.shape != expected:
-        raise DataError(f"{path}: the shape is {getattr(stim, 'shape', None)}, expected {expected}: rows, height, "
-                        "width, RGB")  # fmt: skip
+    if stim.shape != expected:
+        raise DataError(f"{path}: the shape is {stim.shape}, expected {expected}: rows, height, width, RGB")
     if stim.dtype.kind != "f":
         raise DataError(f"{path}: the values are {stim.dtype}, expected floats in [0, 1]; divide 8-bit images by 255")
     low, high = float(stim.min()), float(stim.max())
@@ -136,13 +133,13 @@ def read_table(path: Path, ids: range) -> tuple[list[str], list[tuple[int, list[
     Raises:
         DataError: the file is no CSV, or header, Ids or the number of cells are not as published.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error}): download it again from {ADDRESS}") from None
+    with (
+        reading(path, f"download it again from {ADDRESS}"),
+        open(path, newline="", encoding="utf-8-sig") as file,
+    ):
+        reader = csv.reader(file, strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if row]
     columns = header[1:]
     if header[:1] != ["Id"] or len(columns) != N_NEURONS:
         raise DataError(
@@ -164,12 +161,10 @@ def read_truth(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            rates = file["rates"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged ({error}): delete its folder, and it is simulated anew") from None
-    if rates.shape != (N_IMAGES, N_NEURONS) or not np.isfinite(rates).all():
+    with reading(path, "delete its folder, and it is simulated anew"):
+        rates = read_npz(path)["rates"]
+    check_arrays(path, {"rates": rates}, {"rates": "IN"})
+    if rates.shape != (N_IMAGES, N_NEURONS):
         raise DataError(f"{path} is not the truth of a twin: delete its folder, and it is simulated anew")
     return rates.astype(np.float32)
 
