@@ -44,7 +44,7 @@ def test_real_file():
 
 
 def test_held_out_neurons_are_seeded_and_kept(tmp_path):
-    arrays = lfads(train_truth=counts(6, 8, 5), valid_truth=counts(4, 8, 5))
+    arrays = lfads(train_truth=50 + 5 * counts(6, 8, 5), valid_truth=50 + 5 * counts(4, 8, 5))
     path = write(tmp_path / "a.h5", **arrays)
     one, same = (load_lfads_h5(path, heldout_fraction=0.4, seed=3, n_forward=2) for _ in range(2))
     assert one.info == same.info and len(one.info["heldout_units"]) == 2
@@ -57,14 +57,50 @@ def test_held_out_neurons_are_seeded_and_kept(tmp_path):
     assert any(load_lfads_h5(path, heldout_fraction=0.4, seed=s).info != one.info for s in range(4, 9))
 
 
-@pytest.mark.parametrize(("factor", "bin_ms", "divisor"), [(None, 5, 200), (50.0, 5, 50), (1.0, 20, 1)])
-def test_conversion_factor(tmp_path, factor, bin_ms, divisor):
-    truth = counts(6, 8, 5)
+@pytest.mark.parametrize(
+    ("scale", "factor", "unit"),
+    [
+        (100, None, "Hz"),
+        (1, None, "spikes per bin"),
+        (50, 50.0, "divided by conversion_factor"),  # LFADS's chaotic RNN: 1 / (max_rate * dt); lfads-torch
+        (0.25, 4.0, "times conversion_factor"),  # its integration to bound: max_rate * dt
+        (100, 0.3, "Hz"),
+    ],
+)
+def test_the_counts_tell_the_unit_of_the_truth(tmp_path, caplog, scale, factor, unit):
+    rates = RNG.gamma(2, 0.4, (10, 8, 5))
+    arrays = {"train_data": RNG.poisson(rates[:6]), "valid_data": RNG.poisson(rates[6:])}
+    arrays |= {"train_truth": rates[:6] * scale, "valid_truth": rates[6:] * scale}
     extra = {} if factor is None else {"conversion_factor": factor}
-    path = write(tmp_path / "a.h5", **lfads(train_truth=truth, valid_truth=counts(4, 8, 5), **extra))
-    recording = load_lfads_h5(path, bin_ms=bin_ms, heldout_fraction=0)
-    np.testing.assert_allclose(recording.splits["train"].rates, truth / divisor)
-    assert recording.splits["train"].heldout is None
+    recording = load_lfads_h5(write(tmp_path / "a.h5", **arrays, **extra), heldout_fraction=0)
+    np.testing.assert_allclose(recording.splits["train"].rates, rates[:6], rtol=1e-6)
+    assert recording.info["truth"] == unit and recording.simulated
+    expected = {None: "Hz"}.get(factor, "divided by conversion_factor")
+    assert (unit in caplog.text) == (unit != expected)  # what is not the rule is said
+
+
+def test_a_truth_of_no_known_unit_is_left_aside(tmp_path, caplog):
+    arrays = lfads(train_truth=np.full((6, 8, 5), 7.0), valid_truth=np.full((4, 8, 5), 7.0), dt=0.02)
+    recording = load_lfads_h5(write(tmp_path / "a.h5", **arrays))
+    assert recording.splits["train"].rates is None and recording.psth is None and recording.simulated
+    assert "no known unit" in caplog.text and "its bins are 20 ms wide" in caplog.text
+
+
+def test_other_names_and_kinds_of_numbers(tmp_path, caplog):
+    """Boolean counts, extra datasets and attributes, behavior of one part, the names of older NDT files."""
+    data = {k: v > 0 for k, v in lfads().items()}
+    path = write(tmp_path / "a.h5", **data, note="text", input_data=np.full(3, -1.0), train_behavior=np.ones((6, 8, 2)))
+    with h5py.File(path, "a") as file:
+        file.create_group("more")
+        file.attrs["author"] = "somebody"
+    recording = load_lfads_h5(path, heldout_fraction=0)
+    np.testing.assert_array_equal(recording.splits["train"].heldin, data["train_data"])
+    assert recording.splits["train"].heldin.dtype == np.uint8
+    assert recording.splits["train"].behavior is None and recording.behavior_kind == "none"
+    assert "behavior of its train part only" in caplog.text
+    arrays = {f"{p}_data_held{g}": counts(n, 8, 2) for p, n in (("train", 6), ("eval", 4)) for g in ("in", "out")}
+    val = load_lfads_h5(write(tmp_path / "b.h5", **arrays)).splits["val"]
+    np.testing.assert_array_equal(val.heldout, arrays["eval_data_heldout"])
 
 
 def test_lfads_torch_style(tmp_path):
@@ -102,16 +138,22 @@ BAD = np.where(np.arange(240).reshape(6, 8, 5) == 7, np.nan, 0)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"other": np.zeros(3)}, "It has other"),
+        ({"other": np.zeros(3)}, "It has none of them"),
+        (lfads(train_data=counts(6, 8, 5) * 1.1), "holds 1.1, but spike counts are whole numbers"),
+        (lfads(train_data=np.full((6, 8, 5), 1e30)), "spike counts lie between 0 and 1000"),
+        (lfads(train_data=np.full((6, 8, 5), np.inf)), "train_data holds NaN or infinite values"),
+        (lfads(train_behavior=np.ones((6, 8, 2)), valid_behavior=np.ones((4, 8, 3))), "behavior differs between"),
+        (lfads(train_behavior=np.ones((6, 7, 2)), valid_behavior=np.ones((4, 7, 2))), "behavior has 7 bins"),
+        (lfads(train_behavior=np.full((6, 8, 2), np.inf), valid_behavior=np.ones((4, 8, 2))), "infinite"),
         (lfads(valid_data=None), "It has train_data"),
         (lfads(valid_data=counts(4, 7, 5)), "differ in bins or neurons"),
         (lfads(valid_data=counts(4, 8)), "trials x bins x neurons"),
-        (lfads(train_data=BAD), "train_data holds values that are not finite"),
+        (lfads(train_data=BAD), "train_data holds NaN or infinite values"),
         (lfads(train_data=-counts(6, 8, 5)), "negative"),
         (lfads(train_truth=counts(5, 8, 5), valid_truth=counts(4, 8, 5)), "does not fit"),
-        (lfads(train_truth=BAD, valid_truth=counts(4, 8, 5)), "NaN or negative rates"),
+        (lfads(train_truth=BAD, valid_truth=counts(4, 8, 5)), "truth holds NaN"),
         (lfads(train_truth=counts(6, 8, 5), valid_truth=counts(4, 8, 5), conversion_factor=0.0), "conversion_factor"),
-        (lfads(train_inds=np.arange(5)), "train_inds has 5 trials"),
+        (lfads(train_inds=np.arange(5), valid_inds=np.arange(4)), "train inds has 5 trials"),
         ({f"{s}_{k}_data": counts(4, 8, 5) for s in ("train", "valid") for k in ("encod", "recon")}, "first part"),
         ({f"{s}_spikes_held{g}": counts(4 + len(g), 8, 2) for s in ("train", "eval") for g in ("in", "out")},
          "does not fit"),
@@ -122,6 +164,15 @@ def test_what_is_refused(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message) as caught:
         load_lfads_h5(path)
     assert str(path) in str(caught.value)
+
+
+def test_declared_sizes_are_bounded_by_what_is_stored(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["valid_data"] = counts(4, 8, 5)
+        file.create_dataset("train_data", (10**6, 10**3, 10**3), "f4", chunks=(1, 10, 10), compression="gzip")
+    with pytest.raises(DataError, match=r"a\.h5: train_data declares float32 .* only 0 bytes are stored"):
+        load_lfads_h5(path)
 
 
 def test_missing_and_damaged_files(tmp_path):

@@ -7,25 +7,40 @@ Three styles of keys are known:
 - lfads-torch (arsedler9/lfads-torch): ``train_encod_data`` (held-in neurons, observed bins) and ``train_recon_data``
   (all neurons, held-in first, observed and forward bins), and the same with ``valid_``;
 - NLB and NDT (snel-repo/neural-data-transformers): ``train_spikes_heldin``, ``train_spikes_heldout`` and their
-  ``_forward`` parts, and the same with ``eval_``.
+  ``_forward`` parts, and the same with ``eval_``; in older files of NDT ``data`` stands for ``spikes``.
+
+Datasets and attributes of other names are not looked at.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.data.bounds import check_array, read_h5, reading
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+
 Arrays = dict[str, np.ndarray]
 
+TOLERANCE = np.log(1.5)
+"""How far the number of spikes may lie from that of the true rates, as a logarithm."""
+MOST = 1000
+"""More spikes than a channel can have in a bin, whatever its width."""
+
+SPIKES = tuple(f"{p}_spikes_held{g}{f}" for p in ("train", "eval") for g in ("in", "out") for f in ("", "_forward"))
 STYLES = {  # by the keys that must be there
     "nlb": ("train_spikes_heldin", "train_spikes_heldout", "eval_spikes_heldin", "eval_spikes_heldout"),
     "lfads_torch": ("train_encod_data", "train_recon_data", "valid_encod_data", "valid_recon_data"),
     "lfads": ("train_data", "valid_data"),
 }
+COUNTS = {*SPIKES, *(key for keys in STYLES.values() for key in keys)}
+OTHERS = {f"{p}_{name}" for p in ("train", "valid", "eval") for name in ("behavior", "lowd", "decode_mask", "inds")}
+TRUTH = ("train_truth", "valid_truth", "conversion_factor", "dt")
 
 
 def load_lfads_h5(
@@ -41,13 +56,13 @@ def load_lfads_h5(
         n_forward: last bins of each trial to be predicted unseen, where the file does not say.
 
     Returns:
-        A recording with the splits ``train`` and ``val``. True rates, where the file has them, are divided by its
-        ``conversion_factor``, or taken as Hz where it has none. Trials with the same true rates are one condition,
-        whose PSTH are these rates.
+        A recording with the splits ``train`` and ``val``. True rates, where the file has them, are in the unit that
+        fits its counts (see :func:`_rates`); ``info["truth"]`` says which. Trials with the same true rates are one
+        condition, whose PSTH are these rates.
 
     Raises:
-        DataError: the file is missing, damaged or of no known style, or its arrays contradict each other, hold NaN or
-            negative counts.
+        DataError: the file is missing, damaged or of no known style, or its arrays contradict each other, or hold
+            what cannot be spike counts.
         ConfigError: ``bin_ms``, ``heldout_fraction`` or ``n_forward`` cannot be.
     """
     path = Path(path).expanduser()
@@ -57,7 +72,8 @@ def load_lfads_h5(
     style = next((s for s, keys in STYLES.items() if set(keys) <= set(arrays)), None)
     if style is None:
         wanted = "; or ".join(", ".join(keys) for keys in STYLES.values())
-        raise DataError(f"{path} has none of the known sets of keys. Expected {wanted}. It has {', '.join(arrays)}")
+        has = ", ".join(key for key in arrays if key in COUNTS) or "none of them"
+        raise DataError(f"{path} has none of the known sets of keys. Expected {wanted}. It has {has}")
     if style == "nlb":
         parts = {"train": _from_nlb(path, arrays, "train"), "val": _from_nlb(path, arrays, "eval")}
         counts = {split: np.concatenate(p, axis=2) for split, p in parts.items()}
@@ -68,6 +84,7 @@ def load_lfads_h5(
         n_in, n_bins = counts["train"].shape[2], counts["train"].shape[1]
         if style == "lfads_torch":
             n_in, n_bins = _check_encoded(path, arrays)
+    _check_width(path, arrays.get("dt"), bin_ms)
     if counts["train"].shape[1:] != counts["val"].shape[1:]:
         shapes = [v.shape for v in counts.values()]
         raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
@@ -78,12 +95,14 @@ def load_lfads_h5(
     if n_in == n_neurons:
         heldout = _choose_heldout(n_neurons, heldout_fraction, seed)
     order = np.argsort(heldout, kind="stable")
-    rates = _rates(path, arrays, counts, bin_ms)
+    rates, unit = _rates(path, arrays, counts, bin_ms)
+    extras = _extras(path, arrays, counts, n_bins)
     condition, psth = _conditions(rates) if rates else (None, None)
     splits = {}
     for split, values in counts.items():
         splits[split] = _trials(values[:, :, order], n_bins, int((~heldout).sum()))
-        _add_optional(path, splits[split], arrays, {"train": ("train",), "val": ("valid", "eval")}[split], n_bins)
+        for name, pair in extras.items():
+            setattr(splits[split], name, pair.get(split, getattr(splits[split], name)))
         if rates:
             splits[split].rates = rates[split][:, :, order].astype(np.float32)
             splits[split].condition = None if condition is None else condition[split]
@@ -94,42 +113,43 @@ def load_lfads_h5(
         unit_ids=order,
         psth=None if psth is None else psth[:, :n_bins, order],
         behavior_kind="none" if splits["train"].behavior is None else "velocity",
-        simulated=rates is not None,
+        simulated="train_truth" in arrays and "valid_truth" in arrays,
         sources=[{"path": str(path), "size": path.stat().st_size}],
-        info={"style": style, "heldout_units": [int(u) for u in np.flatnonzero(heldout)], "seed": seed},
+        info={
+            "style": style,
+            "heldout_units": [int(u) for u in np.flatnonzero(heldout)],
+            "seed": seed,
+            **({"truth": unit} if rates else {}),
+        },
     )
 
 
 def _read(path: Path) -> Arrays:
-    """Every dataset at the file's top level, and the arrays among its attributes (lfads-torch keeps masks there)."""
+    """The known datasets at the file's top level, and those among its attributes (lfads-torch keeps masks there)."""
     import h5py
 
     if not path.is_file():
         raise DataError(f"{path} is not there: data.path must name an HDF5 file in the style of LFADS")
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
-            arrays |= {k: np.asarray(v) for k, v in file.attrs.items() if k not in arrays}
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} cannot be read: damaged, cut short or not HDF5; fetch it again ({reason})") from error
-    for name, values in arrays.items():
-        if name.endswith(("_data", "_forward", "_heldin", "_heldout")):
-            _check_counts(path, name, values)
+    with reading(path), h5py.File(path, "r") as file:
+        older = "train_spikes_heldin" not in file
+        names = {name.replace("_data_held", "_spikes_held") if older else name: name for name in file}
+        known = (*COUNTS, *OTHERS, *TRUTH)
+        found = {n: file[real] for n, real in names.items() if n in known and isinstance(file[real], h5py.Dataset)}
+        arrays = {name: read_h5(dataset, f"{path}: {name}") for name, dataset in found.items()}
+        arrays |= {name: np.asarray(file.attrs[name]) for name in file.attrs if name in known and name not in arrays}
+    for name in sorted(COUNTS & set(arrays)):
+        where, axes = f"{path}: {name}", ("trials", "bins", "neurons")
+        check_array(arrays[name], where, axes=axes, minimum=0, maximum=MOST, whole=True, what="spike counts")
+        if arrays[name].dtype.kind == "b":
+            arrays[name] = arrays[name].astype(np.uint8)
     return arrays
 
 
-def _check_counts(path: Path, name: str, values: np.ndarray) -> None:
-    if values.ndim != 3 or values.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path}: {name} must be numbers, trials x bins x neurons, but is {values.dtype} {values.shape}"
-        )
-    if not values.size:
-        raise DataError(f"{path}: {name} is empty, shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: {name} holds values that are not finite numbers; spike counts are expected")
-    if values.min() < 0:
-        raise DataError(f"{path}: {name} holds negative values; spike counts are expected")
+def _check_width(path: Path, dt: np.ndarray | None, bin_ms: int) -> None:
+    """Warn where the file's own bin width (``dt`` in s, which LFADS's generators write) is another one."""
+    width = 1000 * float(dt.flat[0]) if dt is not None and dt.dtype.kind in "fiu" and dt.size == 1 else bin_ms
+    if 0.1 <= width <= 10_000 and abs(width - bin_ms) > 0.01 * bin_ms:
+        log.warning(f"{path} says that its bins are {width:g} ms wide, data.bin_ms that they are {bin_ms}")
 
 
 def _from_nlb(path: Path, arrays: Arrays, prefix: str) -> list[np.ndarray]:
@@ -185,20 +205,46 @@ def _choose_heldout(n_neurons: int, fraction: float, seed: int) -> np.ndarray:
     return heldout
 
 
-def _rates(path: Path, arrays: Arrays, counts: Arrays, bin_ms: int) -> Arrays | None:
-    """True rates (B, L, N) of both splits in spikes per bin, None where the file has none."""
+def _rates(path: Path, arrays: Arrays, counts: Arrays, bin_ms: int) -> tuple[Arrays | None, str]:
+    """True rates (B, L, N) of both splits in spikes per bin, None where the file has none that fit its counts.
+
+    The truth is in spikes per bin times ``conversion_factor``, by LFADS's chaotic RNN and lfads-torch; divided by it,
+    by LFADS's integration to bound; in Hz, as a rule without a factor; or per bin. The spikes themselves tell which:
+    their number is that of the right rates.
+
+    Returns:
+        ``(rates, unit)``: the second says how they were found.
+    """
     truth = {"train": arrays.get("train_truth"), "val": arrays.get("valid_truth")}
     if truth["train"] is None or truth["val"] is None:
-        return None
-    factor = float(np.ravel(arrays["conversion_factor"])[0]) if "conversion_factor" in arrays else 1000 / bin_ms
-    if not np.isfinite(factor) or factor <= 0:
-        raise DataError(f"{path}: conversion_factor must be a positive number, not {factor}")
+        return None, ""
     for split, values in truth.items():
+        where = f"{path}: the {split} truth"
         if values.shape != counts[split].shape:
-            raise DataError(f"{path}: the {split} truth {values.shape} does not fit its data {counts[split].shape}")
-        if not np.isfinite(values).all() or values.min() < 0:
-            raise DataError(f"{path}: the {split} truth holds NaN or negative rates")
-    return {split: values / factor for split, values in truth.items()}
+            raise DataError(f"{where} {values.shape} does not fit its data {counts[split].shape}")
+        check_array(values, where, minimum=0, what="rates")
+    units = {"Hz": bin_ms / 1000, "spikes per bin": 1.0}
+    if "conversion_factor" in arrays:
+        check_array(arrays["conversion_factor"], f"{path}: conversion_factor", kinds="iuf", what="a positive number")
+        factor = float(arrays["conversion_factor"].flat[0])
+        if factor <= 0:
+            raise DataError(f"{path}: conversion_factor must be a positive number, not {factor}")
+        units = {"divided by conversion_factor": 1 / factor, "times conversion_factor": factor} | units
+    spikes = sum(float(values.sum(dtype=np.float64)) for values in counts.values())
+    expected = sum(float(values.sum(dtype=np.float64)) for values in truth.values())
+    if not spikes or not expected:
+        log.warning(f"{path}: its truth or its counts are all zero; the truth is left aside")
+        return None, ""
+    off = {unit: abs(np.log(spikes / (expected * scale))) for unit, scale in units.items()}
+    first = next(iter(units))
+    unit = first if off[first] < TOLERANCE else min(off, key=off.get)
+    if not off[unit] < TOLERANCE:
+        told = ", ".join(f"{expected * scale / spikes:.3g} times as many {u}" for u, scale in units.items())
+        log.warning(f"{path}: its truth fits its counts in no known unit (spikes expected: {told}): it is left aside")
+        return None, ""
+    if unit != first:
+        log.warning(f"{path}: the spikes say that its truth is to be taken as: {unit}")
+    return {split: values * units[unit] for split, values in truth.items()}, unit
 
 
 def _conditions(rates: Arrays) -> tuple[Arrays | None, np.ndarray | None]:
@@ -232,19 +278,41 @@ def _trials(counts: np.ndarray, n_bins: int, n_in: int) -> Trials:
     )
 
 
-def _add_optional(path: Path, trials: Trials, arrays: Arrays, prefixes: tuple[str, ...], n_bins: int) -> None:
-    """Behavior (or the simulation's low-dimensional state), decoding masks and the trials' numbers."""
+def _extras(path: Path, arrays: Arrays, counts: Arrays, n_bins: int) -> dict[str, dict[str, np.ndarray]]:
+    """Behavior (or the simulation's low-dimensional state), decoding masks and the trials' numbers of both splits."""
+    found = {
+        "behavior": _both(path, arrays, "behavior") or _both(path, arrays, "lowd"),
+        "decode_mask": _both(path, arrays, "decode_mask"),
+        "row": _both(path, arrays, "inds"),
+    }
+    for name, pair in list(found.items()):
+        for split, values in pair.items():
+            where = f"{path}: {split} {'inds' if name == 'row' else name}"
+            check_array(values, where, may_be_nan=name == "behavior", whole=name != "behavior")
+            if values.ndim == 0 or len(values) != len(counts[split]):
+                n = len(values) if values.ndim else 0
+                raise DataError(f"{where} has {n} trials, but the data have {len(counts[split])}")
+        if pair and pair["train"].shape[1:] != pair["val"].shape[1:]:
+            shapes = f"{pair['train'].shape} and {pair['val'].shape}"
+            raise DataError(f"{path}: {name} differs between training and validation in bins or channels: {shapes}")
+    behavior, mask, rows = found.values()
+    if behavior and behavior["train"].ndim != 3:
+        log.warning(f"{path}: behavior of shape {behavior['train'].shape} is not trials x bins x channels; not used")
+        behavior = {}
+    if behavior and behavior["train"].shape[1] < n_bins:
+        raise DataError(f"{path}: behavior has {behavior['train'].shape[1]} bins, but the data have {n_bins}")
+    return {
+        "behavior": {split: values[:, :n_bins].astype(np.float64) for split, values in behavior.items()},
+        "decode_mask": {split: values.reshape(len(values), -1).astype(bool) for split, values in mask.items()},
+        "row": {split: values.reshape(len(values), -1)[:, 0].astype(np.int64) for split, values in rows.items()},
+    }
 
-    def find(*names: str) -> np.ndarray | None:
-        return next((arrays[k] for n in names for p in prefixes if (k := f"{p}_{n}") in arrays), None)
 
-    behavior, mask, rows = find("behavior", "lowd"), find("decode_mask"), find("inds")
-    for name, values in (("behavior", behavior), ("decode_mask", mask), ("inds", rows)):
-        if values is not None and len(values) != len(trials):
-            raise DataError(f"{path}: {prefixes[0]}_{name} has {len(values)} trials, but the data have {len(trials)}")
-    if behavior is not None and behavior.ndim == 3:
-        trials.behavior = behavior[:, :n_bins].astype(np.float64)
-    if mask is not None:
-        trials.decode_mask = mask.reshape(len(trials), -1).astype(bool)
-    if rows is not None:
-        trials.row = np.ravel(rows).astype(np.int64)
+def _both(path: Path, arrays: Arrays, name: str) -> dict[str, np.ndarray]:
+    """An array of both splits; of one split only it is left aside with a warning."""
+    keys = {"train": (f"train_{name}",), "val": (f"valid_{name}", f"eval_{name}")}
+    found = {split: arrays[key] for split, names in keys.items() for key in reversed(names) if key in arrays}
+    if len(found) == 1:
+        log.warning(f"{path} has {name} of its {next(iter(found))} part only; it is not used")
+        return {}
+    return found
