@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
@@ -25,7 +26,12 @@ def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataMod
     """
     check_match(cfg.model._target_, data.spec)
     model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
-    model.recipe = {"model": config["model"], "data": config["data"], "info": data.recording.info}
+    model.recipe = {
+        "model": config["model"],
+        "data": config["data"],
+        "info": data.recording.info,
+        "identity": identify(data.recording, config["data"]),
+    }
     return model
 
 

@@ -28,6 +28,7 @@ class Saved:
         data: the config of its data.
         info: the recording's own notes (which neurons were held out, which trials trained).
         fitted_on: the splits that it was trained on: after a refit the validation trials are among them.
+        identity: of its data, see :mod:`neuro_lightning.data.identity`; None in older checkpoints.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Saved:
     data: dict[str, Any]
     info: dict[str, Any]
     fitted_on: tuple[str, ...] = ("train",)
+    identity: dict[str, Any] | None = None
 
 
 def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
@@ -140,4 +142,4 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
     fitted = tuple(recipe.get("fitted_on", ("train",)))
-    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted)
+    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted, recipe.get("identity"))

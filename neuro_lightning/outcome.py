@@ -15,11 +15,11 @@ from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.checkpoint import read_checkpoint
 from neuro_lightning.config import instantiate, to_plain
+from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import Scores, identity, keep_scores, recall_scores
 from neuro_lightning.data.module import PopulationDataModule, random_state
 from neuro_lightning.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.records import data_identity
 from neuro_lightning.report.table import NAMES, REFERENCES
 
 
@@ -109,7 +109,7 @@ def outcome(
         "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
         "oracle": scores.get("oracle"),
         "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
-        "data": data_identity(data.recording, **config["data"]),
+        "data": data_record(data.recording, **config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
         "parameters": model.size,
         "steps": trainer.global_step,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -16,12 +15,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuro_lightning.errors import DataError
-
-if TYPE_CHECKING:
-    from neuro_lightning.data.recording import Recording
 
 FILE_NAME = "run.json"
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "neuro_lightning", "nlb_tools")
@@ -216,32 +212,6 @@ def plain(value: Any) -> Any:
 def stable_id(folder: str | Path) -> str:
     """A run's id: the same for the same folder, so that a run that goes on is recognized."""
     return hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:12]
-
-
-def data_identity(recording: Recording, **params: Any) -> dict[str, Any]:
-    """Which data these are: name, simulated or real, parameters, and the files with size and SHA-256."""
-    return {
-        "name": recording.name,
-        "simulated": recording.simulated,
-        "bin_ms": recording.bin_ms,
-        "trials": {split: len(trials) for split, trials in recording.splits.items()},
-        "params": params,
-        "sources": [_with_checksum(source) for source in recording.sources],
-    }
-
-
-def _with_checksum(source: Mapping[str, Any]) -> dict[str, Any]:
-    path = Path(source["path"])
-    if source.get("sha256") or not path.is_file():
-        return dict(source)
-    stat = path.stat()
-    return {**source, "size": stat.st_size, "sha256": _checksum(path, stat.st_size, stat.st_mtime_ns)}
-
-
-@functools.lru_cache(maxsize=64)  # the jobs of a sweep share their files
-def _checksum(path: Path, size: int, changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str | None]:

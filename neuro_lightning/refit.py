@@ -18,6 +18,7 @@ from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.checkpoint import REFIT, read_checkpoint
+from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.union import check_union, union
@@ -88,6 +89,7 @@ def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, b
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build_model(cfg, config, joint)
     model.recipe["fitted_on"] = ["train", "val"]
+    model.recipe["identity"] = identify(data.recording, config["data"])  # with its splits as they were
     callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, WATCHERS)]
     trainer = make_trainer(
         cfg, callbacks=[*callbacks, AsChosen(steps, seen)], default_root_dir=str(best.parent), **ALONE

@@ -2,17 +2,18 @@ import json
 import os
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 from neuro_lightning.records import (
     PeakMemory,
     RunRecord,
-    data_identity,
     flat_overrides,
     git_state,
     read_record,
@@ -120,11 +121,11 @@ def test_data_identity(tmp_path):
         simulated=True,
         sources=[{"path": str(file), "size": 6}, {"path": "gone.nwb", "size": 1, "sha256": "ff"}],
     )
-    identity = data_identity(recording, phase="val")
+    identity = data_record(recording, phase="val")
     known = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout.split()[0]
     assert identity["sources"] == [
         {"path": str(file), "size": 6, "sha256": known},
-        {"path": "gone.nwb", "size": 1, "sha256": "ff"},
+        {"path": str(Path("gone.nwb").absolute()), "size": 1, "sha256": "ff"},
     ]
     assert identity["simulated"] and identity["trials"] == {"train": 3, "val": 3}
     assert identity["params"] == {"phase": "val"}

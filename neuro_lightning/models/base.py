@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of, respond
+from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
@@ -298,6 +299,7 @@ class PopulationModule(pl.LightningModule):
             CheckpointError: the checkpoint is of other data or of another model.
         """
         saved = checkpoint.get(CHECKPOINT_KEY, {})
+        self._check_identity(saved.get("identity"))
         spec = saved.get("spec", {})
         if other := [name for name, value in self.spec.to_dict().items() if spec.get(name) != value]:
             raise CheckpointError(
@@ -315,6 +317,20 @@ class PopulationModule(pl.LightningModule):
         sums = dict(saved.get("epoch_sums", {}))
         self._epoch_steps = int(sums.pop("steps", 0))
         self._epoch_sums = (tuple(sums), torch.tensor(list(sums.values()), dtype=torch.float64)) if sums else None
+
+    def _check_identity(self, saved: Identity | None) -> None:
+        """A run goes on with the very data that it began with.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        if saved is None or "identity" not in self.recipe:  # an older checkpoint, a model without a config
+            return
+        for key, one, other in differences(saved, self.recipe["identity"]):
+            raise CheckpointError(
+                f"the checkpoint cannot be resumed with these data: {key} was {one!s:.120} and is {other!s:.120}; "
+                "resume with the data that it was trained on, or train anew"
+            )
 
 
 def _unguarded(function: Callable | None) -> Callable | None:

@@ -1,0 +1,244 @@
+"""Which data a model was trained on: files, options, and the trials of each split; kept in its checkpoint.
+
+Two identities say whether models or files belong together: what differs is found by name, and which trials of one were
+training trials of the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.recording import Recording, Trials
+
+Identity = dict[str, Any]
+
+PLACES = ("path", "root", "cache_dir")
+"""Keys of a data config that say where files lie."""
+
+NOT_COMPARED = {
+    *PLACES, "sha256", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
+    "augment", "stride",
+}  # fmt: skip
+"""Keys of a data config that change nothing of what a trial holds; files are compared by their content."""
+
+SPLITTING = {
+    "seed", "split", "val_fraction", "test_fraction", "train_trials", "split_seed", "folds", "fold", "eval_size",
+}  # fmt: skip
+"""Keys that say on which side trials of the same file stand: there the trials themselves are compared."""
+
+ENOUGH = 8
+"""Bins with spikes from which on two trials are not equal by chance."""
+
+
+class Difference(NamedTuple):
+    """A key in which two identities differ, and its value in both."""
+
+    key: str
+    one: Any
+    other: Any
+
+
+def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
+    """What identifies a recording and its splits, in plain values and tensors.
+
+    Args:
+        recording: as it was read.
+        config: of its data, plain values.
+
+    Returns:
+        ``name``, ``kind``, ``simulated``; ``sources``, the files with absolute path, size and SHA-256; ``places``, the
+        config's paths as absolute ones; ``session``, where the file says of which it is; ``config``; and for each split
+        of ``trials`` their ``rows`` and ``keys``, see :func:`trial_keys`.
+    """
+    places = {key: _absolute(config[key]) for key in PLACES if isinstance(config.get(key), str)}
+    trials = {}
+    for split, part in recording.splits.items():
+        row = None if part.row is None else torch.from_numpy(np.asarray(part.row, np.int64).copy())
+        trials[split] = {"rows": row, "keys": torch.from_numpy(trial_keys(part))}
+    return {
+        "name": recording.name,
+        "kind": recording.kind,
+        "simulated": recording.simulated,
+        "sources": with_checksums(recording.sources),
+        "places": places,
+        "session": recording.info.get("session"),
+        "config": dict(config),
+        "trials": trials,
+    }
+
+
+def trial_keys(trials: Trials | ImageTrials) -> np.ndarray:
+    """A number for what each trial holds.
+
+    Args:
+        trials: of one split.
+
+    Returns:
+        (B,) int64, a hash of the held-in activity or of the image; 0 for trials with so few spikes that another one may
+        be the same by chance.
+    """
+    if isinstance(trials, ImageTrials):
+        return np.array([_hash(image) for image in trials.images], np.int64)
+    counts = trials.heldin
+    keys = np.array([_hash(trial) for trial in counts], np.int64)
+    if counts.dtype == np.uint8:
+        keys[np.count_nonzero(counts, axis=tuple(range(1, counts.ndim))) < ENOUGH] = 0
+    return keys
+
+
+def with_checksums(sources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The files with absolute path, size and SHA-256, as they are now."""
+    return [_with_checksum(source) for source in sources]
+
+
+def checksum(path: str | Path) -> str:
+    """The SHA-256 of a file, computed once as long as it does not change."""
+    path = Path(path).expanduser()
+    stat = path.stat()
+    return _checksum(path, stat.st_size, stat.st_mtime_ns)
+
+
+def data_record(recording: Recording, **params: Any) -> dict[str, Any]:
+    """Which data these are, for ``run.json``: name, simulated or real, parameters, and the files with their SHA-256."""
+    return {
+        "name": recording.name,
+        "simulated": recording.simulated,
+        "bin_ms": recording.bin_ms,
+        "trials": {split: len(trials) for split, trials in recording.splits.items()},
+        "params": params,
+        "sources": with_checksums(recording.sources),
+    }
+
+
+# ---- two of them
+
+
+def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[Difference]:
+    """What differs between the data of two models, or of a model and a file, by the name of the key.
+
+    Keys that only one of them has are not compared: the other was written by another version.
+
+    Args:
+        one: an identity.
+        other: another one.
+        splits: whether to compare the trials of each split that both have; else only what decides which data they are.
+    """
+    found = [Difference(name, one[name], other[name]) for name in ("name", "simulated") if one[name] != other[name]]
+    found += _other_files(one, other)
+    same_files = not found and bool(one["sources"])
+    configs = one["config"], other["config"]
+    for key in sorted((set(configs[0]) & set(configs[1])) - NOT_COMPARED):
+        # of the same file the trials themselves are compared
+        if configs[0][key] != configs[1][key] and (key not in SPLITTING or not same_files or splits):
+            found.append(Difference(f"data.{key}", configs[0][key], configs[1][key]))
+    if splits and not found:
+        for split in one["trials"].keys() & other["trials"].keys():
+            mine, theirs = (identity["trials"][split] for identity in (one, other))
+            if not _same_trials(mine, theirs, by_rows=same_files):
+                counts = (f"{len(part['keys'])} trials" for part in (mine, theirs))
+                found.append(Difference(f"the {split} split", *counts))
+    return found
+
+
+def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
+    """Which trials of a split a model was trained on.
+
+    Args:
+        trained: of the model.
+        fitted_on: its splits that trained it.
+        others: the data that are looked at.
+        split: of these.
+
+    Returns:
+        (B,) bool.
+    """
+    part = others["trials"][split]
+    found = np.zeros(len(part["keys"]), bool)
+    for name in fitted_on:
+        mine = trained["trials"].get(name)
+        if mine is None:
+            continue
+        found |= np.isin(part["keys"].numpy(), mine["keys"].numpy()) & (part["keys"].numpy() != 0)
+        if _rows_are_unique(trained) and _rows_are_unique(others) and not _other_files(trained, others):
+            found |= np.isin(part["rows"].numpy(), mine["rows"].numpy())
+    return found
+
+
+def _other_files(one: Identity, other: Identity) -> Iterator[Difference]:
+    """Files of the one, by their name, that have another content in the other; none where the trials are the same."""
+    mine, theirs = ({_name(source): source for source in identity["sources"]} for identity in (one, other))
+    shared = mine.keys() & theirs.keys()
+    if not shared and mine and theirs:  # renamed, or another one
+        hashes = [{source.get("sha256") for source in files.values()} for files in (mine, theirs)]
+        pairs = [] if hashes[0] & hashes[1] else [(next(iter(mine.values())), next(iter(theirs.values())))]
+    else:
+        pairs = [(mine[name], theirs[name]) for name in sorted(shared)]
+    pairs = [pair for pair in pairs if None not in (hashes := [s.get("sha256") for s in pair]) and len(set(hashes)) > 1]
+    if pairs and one["simulated"] and other["simulated"]:  # a file that is simulated anew has other bytes
+        splits = one["trials"].keys() & other["trials"].keys()
+        by_rows = one["kind"] != "spikes"
+        if all(_same_trials(one["trials"][s], other["trials"][s], by_rows=by_rows) for s in splits):
+            return
+    for pair in pairs:
+        yield Difference("the file", *(f"{s['path']} (SHA-256 {s['sha256'][:12]}...)" for s in pair))
+
+
+def _same_trials(one: Mapping[str, Any], other: Mapping[str, Any], *, by_rows: bool) -> bool:
+    """Whether two splits hold the same trials in the same order.
+
+    Args:
+        one: rows and keys.
+        other: likewise.
+        by_rows: whether the same rows are the same trials: those of the same file are, and what a reader makes of
+            them may change with its version.
+    """
+    if len(one["keys"]) != len(other["keys"]):
+        return False
+    rows = one["rows"], other["rows"]
+    if by_rows and rows[0] is not None and rows[1] is not None:
+        return torch.equal(*rows)
+    return torch.equal(one["keys"], other["keys"])
+
+
+def _rows_are_unique(identity: Identity) -> bool:
+    """Whether a row means one trial in all splits: some formats count them anew in each."""
+    rows = [part["rows"] for part in identity["trials"].values()]
+    if any(row is None for row in rows):
+        return False
+    joint = torch.cat(rows)
+    return len(joint.unique()) == len(joint)
+
+
+def _hash(values: np.ndarray) -> int:
+    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _with_checksum(source: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(source["path"])
+    source = {**source, "path": _absolute(path)}
+    if source.get("sha256") or not path.is_file():
+        return source
+    return {**source, "size": path.stat().st_size, "sha256": checksum(path)}
+
+
+@functools.lru_cache(maxsize=64)  # the jobs of a sweep share their files
+def _checksum(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _name(source: Mapping[str, Any]) -> tuple[str, ...]:
+    return Path(source["path"]).parts[-2:]  # some datasets have files of the same names in several folders
