@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
@@ -16,11 +18,16 @@ from neuro_lightning.data import memory
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
+from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
 from neuro_lightning.nn.augment import Transform, arrange
 
+log = logging.getLogger(__name__)
+
 # how trials are served to a training; all else decides what the recording is, and what scores depend on
 SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "augment"}
+# which of the training trials are used: after the recording is read
+LIMIT = {"train_trials", "train_trials_seed"}
 
 
 def random_state() -> tuple[Any, ...]:
@@ -38,16 +45,27 @@ class PopulationDataModule(pl.LightningDataModule):
         shuffle_seed: of the order of the training trials.
         steps_at_once: batches that the trainer hands to the model together. The result is the same, bit for bit; a
             network whose steps take a millisecond trains twice as fast. Several processes take one at a time.
+        train_trials: train on so many trials at most, see :func:`neuro_lightning.data.splitting.limit_training`; None
+            for all.
+        train_trials_seed: draws them.
     """
 
     def __init__(
-        self, *, batch_size: int = 64, eval_batch_size: int = 256, shuffle_seed: int = 0, steps_at_once: int = 1
+        self,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        shuffle_seed: int = 0,
+        steps_at_once: int = 1,
+        train_trials: int | None = None,
+        train_trials_seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1 or steps_at_once < 1:
             raise DataError("data.batch_size, data.eval_batch_size and data.steps_at_once must be at least 1")
         self._steps_at_once = steps_at_once
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
+        self._limit = (train_trials, train_trials_seed)
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
         self._identity: str | None = None  # of the recording, for the jobs of a sweep that share it
@@ -72,7 +90,10 @@ class PopulationDataModule(pl.LightningDataModule):
     def recording(self) -> Recording:
         """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
-            self._recording = self._recalled() if self._identity else self.load()
+            recording = self._recalled() if self._identity else self.load()
+            self._recording = limit_training(recording, *self._limit)
+            for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
+                rank_zero_only(log.warning)(warning)
         return self._recording
 
     def share(self, config: Mapping[str, Any]) -> None:
@@ -81,7 +102,7 @@ class PopulationDataModule(pl.LightningDataModule):
         Args:
             config: the config that this was built from, as plain values.
         """
-        self._identity = memory.identity(config, without={*SERVING, "eval_batch_size"})
+        self._identity = memory.identity(config, without={*SERVING, *LIMIT, "eval_batch_size"})
         self.identity = memory.identity(config, without=SERVING)
 
     def _recalled(self) -> Recording:

@@ -18,6 +18,7 @@ import numpy as np
 
 from neuro_lightning.data import binning
 from neuro_lightning.data.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.overlap import Spans
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
 from neuro_lightning.errors import ConfigError, DataError
@@ -134,7 +135,8 @@ def load_nwb_trials(
     window = _window(nwb, align, window_ms, bin_ms, forward_ms)
     cut = Cut(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions))
     windows = cut_windows(nwb, chosen, cut)
-    splits = split_trials(nwb, windows.row, windows.time, split, val_fraction, seed)
+    drawn = split_trials(nwb, windows.row, window_spans(windows.time, cut), split, val_fraction, seed)
+    splits = drawn.parts
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)
     values = _condition_values(nwb, windows, cut)
@@ -147,6 +149,8 @@ def load_nwb_trials(
         "rows": {part: windows.row[index].tolist() for part, index in splits.items()},
         "condition_values": values,
         "dropped": windows.dropped,
+        "overlap": drawn.overlap,
+        "warnings": [drawn.warning] if drawn.warning else [],
         "seed": seed,
     }
     parts = {part: trials.take(index) for part, index in splits.items()}
@@ -184,7 +188,7 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
     n_in = len(info["heldin_units"])
     trials = _trials(nwb, windows, cut, np.arange(n_in), n_in + np.arange(len(hidden)), info["condition_values"])
     ids = np.array([*info["heldin_units"], *info["heldout_units"]], np.int64)
-    noted = {**info, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped}
+    noted = {**info, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped, "warnings": []}
     return _recording(name, nwb, cut, {"test": trials}, ids, noted)
 
 
@@ -223,6 +227,15 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
     counts = binning.count_spikes(samples, first, length, cut.bin_ms)
     behavior = _behavior(nwb, cut, align[row], len(observed))
     return Windows(row, align[row], counts, behavior, dropped)
+
+
+def window_spans(time: np.ndarray, cut: Cut) -> Spans:
+    """The samples that windows aligned to ``time`` (B,) in s are counted in, observed and forward bins.
+
+    Behavior is cut the same way, later by one lag for all: where these windows do not overlap, it does not either.
+    """
+    start = binning.first_bins(time, cut.window_ms[0], cut.bin_ms) * cut.bin_ms
+    return Spans(start, start + (cut.n_bins + cut.n_forward) * cut.bin_ms)
 
 
 def _check_options(split: str, bin_ms: int, forward_ms: int, heldout_fraction: float, val_fraction: float) -> None:

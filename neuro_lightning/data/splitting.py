@@ -2,59 +2,122 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from neuro_lightning.data.nwb import NWBRecording
-from neuro_lightning.errors import DataError
+from neuro_lightning.data.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import ConfigError, DataError
 
 SPLITS = ("auto", "random", "chronological", "column")
 """Ways to split trials, see :func:`split_trials`."""
 
+LEAST = 1 / 3
+"""Share of the training trials that must be left when those that share time with validation trials are taken out."""
+
+
+@dataclass
+class TrialSplit:
+    """Which trials train, validate and test.
+
+    Attributes:
+        parts: indices of the trials by split, each in the table's order and none twice; no training trial shares time
+            with a validation or test trial, and no validation trial with a test trial.
+        overlap: ``duplicates`` (trials with the same window as an earlier one), ``overlapping`` (trials whose window
+            shares time with another's) and ``dropped`` (trials left out since they share time with another split's).
+        warning: what a user must know of it; None where no windows overlap.
+    """
+
+    parts: dict[str, np.ndarray]
+    overlap: dict[str, int]
+    warning: str | None = None
+
 
 def split_trials(
-    nwb: NWBRecording, row: np.ndarray, time: np.ndarray, split: str, val_fraction: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Which trials train, validate and test, each in the table's order and none twice.
+    nwb: NWBRecording, row: np.ndarray, spans: Spans, split: str, val_fraction: float, seed: int
+) -> TrialSplit:
+    """Which trials train, validate and test, so that no time that trains is validated on.
 
     Args:
         nwb: the file.
         row: (B,) the usable trials' rows in its trial table.
-        time: (B,) their times in s.
+        spans: (B,) their windows with all bins that are read, forward bins too.
         split: ``random``, ``chronological``, ``column`` or ``auto``, see ``load_nwb_trials``.
         val_fraction: share of trials to validate with.
         seed: of the random split.
 
-    Returns:
-        Indices into ``row`` by split.
-
     Raises:
-        DataError: there is no ``split`` column though it is asked for, or a split would be empty.
+        DataError: there is no ``split`` column though it is asked for, a split would be empty, or too few training
+            trials are apart from the validation trials.
     """
-    n_trials = len(row)
     has_column = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
     if split == "column" or (split == "auto" and has_column):
-        column = nwb.column("split")[row]
-        parts = {part: np.flatnonzero(column == part) for part in ("train", "val", "test")}
-        if not len(parts["train"]) or not len(parts["val"]):
-            found = ", ".join(sorted(set(column.tolist())))
+        asked = _by_column(nwb, row)
+        parts, duplicates, dropped = keep_apart(spans, asked)
+    else:
+        distinct = first_of_each(spans)
+        duplicates = len(row) - len(distinct)
+        asked = _drawn(nwb.path, spans.take(distinct), duplicates, split, val_fraction, seed)
+        asked = {part: distinct[index] for part, index in asked.items()}
+        parts, _, dropped = keep_apart(spans, asked)
+    for part in ("train", "val"):
+        if len(parts[part]) < LEAST * len(asked[part]):
             raise DataError(
-                f"{nwb.path}: the usable trials' split column needs train and val, but has {found}; "
-                "set data.split=random"
+                f"{nwb.path}: only {len(parts[part])} of {len(asked[part])} {part} trials would be left without those "
+                "that are listed twice or share time with trials of another split: check that data.align holds times "
+                "of the session, not of the trial, take a shorter data.window_ms or data.forward_ms, or another "
+                "data.split"
             )
-        return {part: index for part, index in parts.items() if len(index)}
-    n_val = max(1, round(val_fraction * n_trials))
-    if n_val >= n_trials:
+    overlap = {"duplicates": duplicates, "overlapping": count_overlapping(spans), "dropped": dropped}
+    drawn = split == "random" or (split == "auto" and not has_column)
+    warning = _warning(nwb.path, len(row), overlap, drawn)
+    return TrialSplit({part: index for part, index in parts.items() if len(index)}, overlap, warning)
+
+
+def _by_column(nwb: NWBRecording, row: np.ndarray) -> dict[str, np.ndarray]:
+    column = nwb.column("split")[row]
+    parts = {part: np.flatnonzero(column == part) for part in ("train", "val", "test")}
+    if not len(parts["train"]) or not len(parts["val"]):
+        found = ", ".join(sorted(set(column.tolist())))
         raise DataError(
-            f"{nwb.path} has {n_trials} usable trials, too few to train and to validate with "
+            f"{nwb.path}: the usable trials' split column needs train and val, but has {found}; set data.split=random"
+        )
+    return parts
+
+
+def _drawn(
+    path: Path, spans: Spans, duplicates: int, split: str, val_fraction: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Training and validation windows, those to be left out still among them; arguments as above."""
+    n_val = max(1, round(val_fraction * len(spans)))
+    if n_val >= len(spans):
+        same = f" with a window of their own ({duplicates} have another one's: check data.align)" if duplicates else ""
+        raise DataError(
+            f"{path} has {len(spans)} usable trials{same}, too few to train and to validate with "
             f"data.val_fraction={val_fraction}"
         )
     if split == "chronological":
-        order = np.argsort(time, kind="stable")
-    else:
-        order = np.random.default_rng([seed, 1]).permutation(n_trials)
-    return {"train": np.sort(order[:-n_val]), "val": np.sort(order[-n_val:])}
+        order = np.argsort(spans.start, kind="stable")
+        return {"train": order[:-n_val], "val": order[-n_val:]}
+    validates = draw_blocks(spans, n_val, seed)
+    return {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)}
+
+
+def _warning(path: Path, n_trials: int, overlap: dict[str, int], drawn: bool) -> str | None:
+    said = []
+    if overlap["duplicates"]:
+        said.append(f"{overlap['duplicates']} of {n_trials} trials are left out, since they are listed twice")
+    if overlap["overlapping"] and drawn:
+        said.append(
+            f"the windows of {overlap['overlapping']} of {n_trials} trials overlap in time: those that overlap are "
+            "drawn together, in blocks where the chain is long"
+        )
+    if overlap["dropped"]:
+        said.append(f"{overlap['dropped']} trials are left out, since they share time with trials of another split")
+    return f"{path}: {'; '.join(said)}" if said else None
 
 
 def hold_out(marked: np.ndarray, active: np.ndarray, fraction: float, seed: int, path: Path) -> np.ndarray:
@@ -88,3 +151,44 @@ def hold_out(marked: np.ndarray, active: np.ndarray, fraction: float, seed: int,
             )
         heldout[np.random.default_rng([seed, 0]).choice(candidates, n_out, replace=False)] = True
     return heldout
+
+
+def limit_training(recording: Recording, n_trials: int | None, seed: int) -> Recording:
+    """The recording with ``n_trials`` of its training trials; validation and test trials stay, and so do the neurons.
+
+    The draw is nested: with one seed, 25 trials are among the 50. What was estimated from all training trials when the
+    file was read (the scale of images, say, and who is held out) stays, so that sizes differ in nothing else.
+
+    Args:
+        recording: not changed.
+        n_trials: how many train, all if there are not so many; None for all.
+        seed: of the draw.
+
+    Returns:
+        The recording; ``info["train_trials"]`` notes the draw, with the trials' rows where they are known.
+
+    Raises:
+        ConfigError: a number cannot be, or the training part is no trials but windows of a sequence.
+    """
+    if n_trials is None or "train" not in recording.splits:
+        return recording
+    for key, value, least in (("train_trials", n_trials, 1), ("train_trials_seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"data.{key}={value}: give a whole number from {least} on")
+    if recording.kind == "traces":
+        raise ConfigError(
+            f"data.train_trials={n_trials}: {recording.name} has no trials, its training part is one sequence; shorten "
+            "it by data.val_fraction and data.test_fraction"
+        )
+    train, info = recording.splits["train"], dict(recording.info)
+    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(train))[:n_trials])
+    used = train.take(chosen)
+    info["train_trials"] = {"asked": n_trials, "used": len(used), "of": len(train), "seed": seed}
+    if used.row is not None:
+        info["train_trials"]["rows"] = used.row.tolist()
+        if "rows" in info:
+            info["rows"] = {**info["rows"], "train": used.row.tolist()}
+    if len(used) < n_trials:
+        few = f"data.train_trials={n_trials}: {recording.name} has {len(used)} training trials, and all are used"
+        info["warnings"] = [*info.get("warnings", ()), few]
+    return replace(recording, splits={**recording.splits, "train": used}, info=info)
