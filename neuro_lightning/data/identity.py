@@ -30,7 +30,8 @@ NOT_COMPARED = {
 """Keys of a data config that change nothing of what a trial holds; files are compared by their content."""
 
 SPLITTING = {
-    "seed", "split", "val_fraction", "test_fraction", "train_trials", "split_seed", "folds", "fold", "eval_size",
+    "seed", "split", "val_fraction", "test_fraction", "train_trials", "train_trials_seed", "split_seed",
+    "folds", "fold", "eval_size",
 }  # fmt: skip
 """Keys that say on which side trials of the same file stand: there the trials themselves are compared."""
 
@@ -113,6 +114,7 @@ def data_record(recording: Recording, **params: Any) -> dict[str, Any]:
         "simulated": recording.simulated,
         "bin_ms": recording.bin_ms,
         "trials": {split: len(trials) for split, trials in recording.splits.items()},
+        "split": {key: recording.info[key] for key in ("overlap", "train_trials", "warnings") if key in recording.info},
         "params": params,
         "sources": with_checksums(recording.sources),
     }
