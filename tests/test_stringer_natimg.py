@@ -206,7 +206,7 @@ def test_silent_neurons_and_a_draw(tmp_path, caplog):
         ({"spont": np.ones((50, 5))}, r"spont has the shape \(50, 5\)"),
         ({"spont": np.ones((50, 6))}, "stim.spont does not vary"),
         ({"spont": np.full((50, 6), np.nan)}, "spont holds NaN"),
-        ({"resp": np.full((43, 6), np.inf)}, "stim.resp holds infinite"),
+        ({"resp": np.full((43, 6), np.inf)}, "resp holds infinite"),
     ],
 )
 def test_what_is_refused(tmp_path, changes, message):

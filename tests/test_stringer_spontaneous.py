@@ -411,7 +411,7 @@ def edit(key, change):
         (lambda data: data.pop("xyz"), r"lacks xyz\. Expected: sresp, xyz"),
         (edit("sresp", lambda v: v[:-1]), r"xyz has the shape \(3, 36\), but it must be 3 x N with N = 35 as in sresp"),
         (edit("sresp", lambda v: v * np.nan), "sresp holds NaN"),
-        (edit("sresp", lambda v: v - 1), "sresp holds -1, but deconvolved activity is not negative"),
+        (edit("sresp", lambda v: v + 1e30), r"sresp holds 1e\+30, where numbers lie between"),
         (edit("xyz", lambda v: v[:2]), r"xyz has the shape \(2, 36\)"),
         (edit("run", lambda v: v[:-3]), r"run has the shape \(118, 1\), but it must be T x 1 with T = 121"),
         (edit("sresp", lambda v: v.astype(str)), "sresp must be numbers, N x T"),
@@ -424,6 +424,41 @@ def test_damaged_dictionaries(tmp_path, twin, change, message):
     np.save(path, data, allow_pickle=True)
     with pytest.raises(DataError, match=rf"^{path}:? {message}"):
         read_spontaneous(path)
+
+
+def test_negative_activity_is_legal_but_not_divided_by_its_mean(tmp_path, twin):
+    """dF/F goes below zero."""
+    data = content(twin[0])
+    data["sresp"] = np.array(data["sresp"]) - 1
+    np.save(tmp_path / "dff.npy", data, allow_pickle=True)
+    file = read_spontaneous(tmp_path / "dff.npy")
+    assert file.activity.min() == -1
+    with pytest.raises(ConfigError, match=r"layer_pop_mean divides by a mean .* down to -1 .*normalisation=zscore"):
+        prepare(file, Preparation())
+    assert np.isfinite(prepare(file, Preparation(normalisation="zscore")).splits["train"].heldin).all()
+
+
+def test_traces_of_suite2p(tmp_path):
+    """A plain array of neurons x frames, with the files that lie beside it."""
+    spks = np.random.default_rng(0).gamma(2, 2, (6, 90)).astype(np.float32)
+    np.save(tmp_path / "spks.npy", spks)
+    with pytest.raises(DataError, match=r"suite2p's traces, 6 neurons x 90 frames.*data\.bin_ms=MILLISECONDS"):
+        read_spontaneous(tmp_path / "spks.npy")
+    alone = read_spontaneous(tmp_path / "spks.npy", bin_ms=33)
+    assert alone.bin_ms == 33 and not alone.xyz.any()
+    np.save(tmp_path / "iscell.npy", np.column_stack([[1, 0, 1, 1, 1, 1], np.linspace(0, 1, 6)]))
+    stat = np.array([{"med": [10 + k, 20.0], "iplane": k % 2, "ypix": np.arange(3)} for k in range(6)], object)
+    np.save(tmp_path / "stat.npy", stat, allow_pickle=True)
+    np.save(tmp_path / "ops.npy", {"fs": 20.0, "nplanes": 2}, allow_pickle=True)
+    file = read_spontaneous(tmp_path / "spks.npy")
+    np.testing.assert_array_equal(file.activity, spks[[0, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(file.xyz, [[20] * 5, [10, 12, 13, 14, 15], [0, 0, 1, 0, 1]])
+    assert file.bin_ms == 50
+    recording = prepare(file, Preparation(downsample=1))
+    assert recording.splits["train"].heldin.shape[2] == 2 and recording.info["planes"] == [0, 1]
+    np.save(tmp_path / "iscell.npy", np.ones((5, 2)))
+    with pytest.raises(DataError, match=r"iscell\.npy tells of 5 regions"):
+        read_spontaneous(tmp_path / "spks.npy")
 
 
 def test_damaged_mat_files(tmp_path):

@@ -54,18 +54,38 @@ def load_dict(path: str | Path, required: Sequence[str], optional: Sequence[str]
         return {key: _as_array(unwrap(values[key])) for key in wanted}
 
 
+def load_list(path: str | Path) -> list[dict]:
+    """Read a list of dictionaries from an ``.npy`` file (``np.save`` of an array of them, as suite2p's ``stat.npy``).
+
+    Raises:
+        DataError: the file is missing, damaged, or carries anything but dictionaries of arrays, numbers and text.
+    """
+    path = Path(path).expanduser()
+    with reading(path):
+        root = _unpickled(path)
+        items = list(_Unwrap()(root).flat) if isinstance(root, _Array) and root.items else []
+        if not items or not all(isinstance(item, dict) for item in items):
+            raise DataError(f"{path} does not hold a list of dictionaries")
+        return items
+
+
 def _read_npy(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        shape, _, dtype = npy_header(file)
-        if dtype.kind != "O" or shape != ():
-            raise DataError(f"{path} holds an array of {dtype} and shape {shape}; a pickled dictionary is expected")
-        root = _Unpickler(file, path).load()
-        if file.read(1):
-            raise DataError(f"{path} goes on after its dictionary has ended: bytes were added or moved; fetch it again")
+    root = _unpickled(path)
     content = root.items[0] if isinstance(root, _Array) and root.shape == () and root.items else None
     if not isinstance(content, dict):
         raise DataError(f"{path} does not hold a dictionary; np.save(file, {{'key': array}}) makes one")
     return content
+
+
+def _unpickled(path: Path) -> Any:
+    with path.open("rb") as file:
+        shape, _, dtype = npy_header(file)
+        if dtype.kind != "O":
+            raise DataError(f"{path} holds an array of {dtype} and shape {shape}; a pickled dictionary is expected")
+        root = _Unpickler(file, path).load()
+        if file.read(1):
+            raise DataError(f"{path} goes on after its dictionary has ended: bytes were added or moved; fetch it again")
+    return root
 
 
 class _Unpickler(pickle.Unpickler):

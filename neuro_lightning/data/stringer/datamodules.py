@@ -95,6 +95,7 @@ class Spontaneous(PopulationDataModule):
         from neuro_lightning.data.safe_pickle import load_dict
         from neuro_lightning.data.stringer.files import find_file
         from neuro_lightning.data.stringer.spontaneous import load_spontaneous
+        from neuro_lightning.data.stringer.suite2p import beside
 
         truth = None
         if self.simulate:
@@ -110,7 +111,7 @@ class Spontaneous(PopulationDataModule):
             return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
 
         params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
-        return cached(self.cache_dir, params, [path] if truth is None else [path, truth], build)
+        return cached(self.cache_dir, params, [path, *beside(path)] if truth is None else [path, truth], build)
 
     def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
         """Share of the split's variance that neurons have in common, by shared variance components: ``svca``.

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.bounds import check_arrays
+from neuro_lightning.data.mat import read_mat
 from neuro_lightning.data.safe_pickle import load_dict
+from neuro_lightning.data.stringer.suite2p import is_traces, read_suite2p
 from neuro_lightning.errors import DataError
 
 URL = "https://osf.io/dpqaj/download"
@@ -34,7 +36,7 @@ class SpontaneousFile:
 
     Attributes:
         path: the file.
-        activity: (N, T) deconvolved activity.
+        activity: (N, T) deconvolved activity, or fluorescence, which may be negative (dF/F).
         xyz: (3, N) positions, um.
         behavior: ``running`` (T, 1), ``pupil_area`` (T, 1), ``pupil_com`` (T, 2) and ``face`` (T, K): components of
             the face's motion energy. What a file lacks is left out.
@@ -69,7 +71,7 @@ def find_file(path: str | Path | None, root: str | Path) -> Path:
 
 
 def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> SpontaneousFile:
-    """Read Neuromatch Academy's dictionary or an original MATLAB file, told apart by their endings.
+    """Read Neuromatch Academy's dictionary, an original MATLAB file, or suite2p's ``spks.npy`` or ``F.npy``.
 
     Args:
         path: the file.
@@ -77,11 +79,13 @@ def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontane
 
     Raises:
         DataError: the file is damaged or of another layout, its shapes contradict each other, activity or positions
-            hold NaN, activity is negative, or there is no imaging plane to be told apart.
+            hold NaN, or there is no imaging plane to be told apart.
     """
     path = Path(path).expanduser()
     if path.suffix == ".mat":
         arrays, default = _read_mat(path), MAT_BIN_MS
+    elif is_traces(path):
+        arrays, default = read_suite2p(path, bin_ms)
     else:
         optional = [key for key in SHAPES if key not in ("sresp", "xyz")]
         arrays, default = load_dict(path, ["sresp", "xyz"], optional), NPY_BIN_MS
@@ -90,8 +94,6 @@ def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontane
                 arrays[key] = arrays[key][:, None]
     check_arrays(path, arrays, SHAPES, may_be_nan=tuple(BEHAVIOR.values()))
     activity = arrays["sresp"]
-    if (smallest := min(float(row.min()) for row in activity)) < 0:
-        raise DataError(f"{path}: sresp holds {smallest:g}, but deconvolved activity is not negative; fetch it again")
     behavior = {name: arrays[key] for name, key in BEHAVIOR.items() if key in arrays}
     return SpontaneousFile(path, activity, arrays["xyz"], behavior, bin_ms or default)
 
@@ -117,27 +119,14 @@ def checksum(path: Path, expected: str | None = None) -> str:
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an original file by Neuromatch's keys."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise DataError(f"{path} is not there: data.path must name a spont_*.mat from {MAT_URL}")
-    try:
-        file = loadmat(path, variable_names=["Fsp", "med", "xyz", "beh"])
-    except NotImplementedError:
-        raise DataError(
-            f"{path} is a MATLAB 7.3 file; save it in MATLAB with '-v7', as the published ones are"
-        ) from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path} cannot be read: damaged, cut short or no MATLAB file ({reason})") from error
+    file = read_mat(path, ["Fsp", "med", "xyz", "beh"], f"fetch it again from {MAT_URL}")
     positions = file.get("med", file.get("xyz"))
     if "Fsp" not in file or positions is None:
-        has = ", ".join(key for key in file if not key.startswith("__")) or "none of them"
+        has = ", ".join(file)
         raise DataError(
             f"{path} lacks Fsp (neurons x time) or med (their positions). Of Fsp, med, xyz, beh it has: {has}"
         )
     activity = file["Fsp"]
-    activity = activity.toarray() if hasattr(activity, "toarray") else activity
     if positions.ndim == 2 and positions.shape[0] == activity.shape[0]:
         positions = positions.T
     arrays = {"sresp": activity, "xyz": positions}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from neuro_lightning.data.bounds import check_array
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.stringer.files import SpontaneousFile, checksum, read_spontaneous
 from neuro_lightning.data.stringer.planes import (
@@ -23,6 +24,9 @@ from neuro_lightning.data.stringer.planes import (
 )
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import checkerboard, random_half
+
+BY_MEAN = ("layer_pop_mean", "divide_by_mean")
+"""The normalisations that mean nothing where activity may be negative."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,13 @@ def load_spontaneous(
         ConfigError: an option does not fit the data.
     """
     found = checksum(path, sha256)
-    recording = prepare(read_spontaneous(path, bin_ms=options.bin_ms), options, name=name, truth=truth)
+    file = read_spontaneous(path, bin_ms=options.bin_ms)
+    if truth is not None and truth.shape != file.activity.shape:
+        raise DataError(f"{path}: the truth beside it is {truth.shape}, not {file.activity.shape}: delete its folder")
+    recording = prepare(file, options, name=name, truth=truth)
+    for values in (v for trials in recording.splits.values() for v in (trials.heldin, trials.heldout, trials.rates)):
+        if values is not None and values.size:
+            check_array(values, f"{path}: its activity after data.normalisation={options.normalisation}")
     recording.sources = [{"path": str(path), "size": path.stat().st_size, "sha256": found}]
     return recording
 
@@ -119,6 +129,11 @@ def prepare(
     neurons = {label: neurons[label] for label in chosen}
     parts = split_bins(file.activity.shape[1] // options.downsample, options.val_fraction, options.test_fraction)
 
+    if options.normalisation in BY_MEAN and (low := min(float(row.min()) for row in file.activity)) < 0:
+        raise ConfigError(
+            f"data.normalisation={options.normalisation} divides by a mean activity, but {file.path} holds values down "
+            f"to {low:.3g} (dF/F, or fluorescence less its surround): set data.normalisation=zscore"
+        )
     activity, rates, scalings = [], [], []
     for index in neurons.values():
         true = None if truth is None else truth[index]

@@ -14,11 +14,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import scipy.linalg
 
 from neuro_lightning.data.bounds import check_arrays
 from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.mat import read_mat
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
@@ -229,18 +229,15 @@ def _ongoing(path: Path, spont: np.ndarray, remove: int) -> tuple[Ongoing, np.nd
 
 def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(resp (P, N), istim (P,), spont (T, N))``; single responses may be NaN."""
-    stim = _load_mat(path, "stim")
+    stim = read_mat(path, ["stim"])["stim"]
     wanted = ("resp", "istim", "spont")
     if stim.dtype.names is None or stim.size != 1 or not set(wanted) <= set(stim.dtype.names):
         has = "a struct with " + ", ".join(stim.dtype.names) if stim.dtype.names else f"{stim.dtype} {stim.shape}"
         raise DataError(f"{path}: stim must be a struct with the fields {', '.join(wanted)}, but is {has}")
     arrays = {name: np.asarray(stim[name].reshape(-1)[0]) for name in wanted}
-    resp, arrays["istim"] = arrays["resp"], arrays["istim"].reshape(-1)
-    if resp.dtype.kind == "f":  # MATLAB users mark what was lost by NaN
-        arrays["resp"] = np.isfinite(resp) | np.isnan(resp)
-    check_arrays(path, arrays, {"istim": "P", "resp": "PN", "spont": "TN"})
-    if resp.dtype.kind == "f" and not arrays["resp"].all():
-        raise DataError(f"{path}: stim.resp holds infinite values; fetch the file again")
+    arrays["istim"] = arrays["istim"].reshape(-1)
+    # MATLAB users mark what was lost by NaN
+    check_arrays(path, arrays, {"istim": "P", "resp": "PN", "spont": "TN"}, may_be_nan=("resp",))
     istim = arrays["istim"]
     if (istim % 1 != 0).any() or istim.min() < 1:
         raise DataError(
@@ -250,35 +247,14 @@ def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise DataError(
             f"{path}: stim.istim holds {istim.max()} only, the grey screen: there is no response to an image"
         )
-    return resp, istim.astype(np.int64), arrays["spont"]
+    return arrays["resp"], istim.astype(np.int64), arrays["spont"]
 
 
 def _read_images(path: Path) -> np.ndarray:
     """(n, H, W) the images, as they are in the file."""
-    images = _load_mat(path, "imgs")
+    images = read_mat(path, ["imgs"])["imgs"]
     check_arrays(path, {"imgs": images}, {"imgs": "HWn"})
     return images.transpose(2, 0, 1)
-
-
-def _load_mat(path: Path, name: str) -> np.ndarray:
-    """One variable of a MATLAB file."""
-    if not path.is_file():
-        raise DataError(f"{path} is not there: check data.root")
-    try:
-        content = scipy.io.loadmat(path, variable_names=[name])
-    except NotImplementedError:
-        raise DataError(
-            f"{path} is a MATLAB 7.3 file; the published ones are older. Save it in MATLAB with: save(file, '-v7')"
-        ) from None
-    except Exception as error:  # a damaged stream may fail at any of the reader's steps
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read: damaged, cut short or not MATLAB; fetch it again ({reason})"
-        ) from error
-    if name not in content:
-        has = ", ".join(entry[0] for entry in scipy.io.whosmat(path)) or "nothing"
-        raise DataError(f"{path} has no variable {name}. It has: {has}")
-    return content[name]
 
 
 def _true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
