@@ -25,6 +25,7 @@ from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
     Ongoing,
     check_components,
+    check_scores,
     choose_neurons,
     draw,
     relative_to_ongoing,
@@ -90,7 +91,9 @@ def load_natimg(
     ongoing, usable = _ongoing(path, spont, remove_components)
     chosen = choose_neurons(usable, neurons, seed)
     shown = istim <= n_images
-    single = relative_to_ongoing(resp.T[:, shown], ongoing, chosen)
+    with np.errstate(over="ignore"):  # checked below
+        single = relative_to_ongoing(resp.T[:, shown], ongoing, chosen)
+    check_scores(path, single)
     row, repeats = stack_repeats(istim[shown] - 1, single)
     rates = None
     if truth is not None:
@@ -260,6 +263,7 @@ def _read_images(path: Path) -> np.ndarray:
 def _true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
     """(N, n) expected responses to each image, which the twin keeps beside its files."""
     rates = load_dict(truth, ("rates",))["rates"]
+    check_arrays(truth, {"rates": rates}, {"rates": "NI"})
     if rates.shape != shape:
         raise DataError(f"{truth}: rates {rates.shape} do not fit the recording's {shape}; remove the folder")
     return rates

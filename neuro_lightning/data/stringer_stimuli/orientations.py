@@ -22,6 +22,7 @@ from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
     Ongoing,
     check_components,
+    check_scores,
     choose_neurons,
     draw,
     orthonormal,
@@ -86,7 +87,9 @@ def load_orientations(
     istim = arrays["istim"]
     ongoing, usable = _ongoing(path, arrays, remove_components)
     chosen = choose_neurons(usable, neurons, seed)
-    responses = relative_to_ongoing(arrays["sresp"], ongoing, chosen)
+    with np.errstate(over="ignore"):  # checked below
+        responses = relative_to_ongoing(arrays["sresp"], ongoing, chosen)
+    check_scores(path, responses)
     rates = None if truth is None else relative_to_ongoing(_true_rates(truth, arrays["sresp"]), ongoing, chosen)
     index = split_trials(len(istim), val_fraction, seed)
     if standardize:
@@ -177,6 +180,7 @@ def _ongoing(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[On
 def _true_rates(truth: str | Path, responses: np.ndarray) -> np.ndarray:
     """(N, T) expected responses, which the twin keeps beside its file."""
     rates = load_dict(truth, ("rates",))["rates"]
+    check_arrays(truth, {"rates": rates}, {"rates": "NT"})
     if rates.shape != responses.shape:
         raise DataError(f"{truth}: rates {rates.shape} do not fit sresp {responses.shape}; remove the folder")
     return rates

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuro_lightning.data.bounds import check_array
 from neuro_lightning.errors import ConfigError
 
 EPSILON = 1e-6
@@ -68,6 +69,15 @@ def relative_to_ongoing(
         rows = chosen[start : start + block]
         result[:, start : start + block] = (zscored(rows) - ongoing.components[rows] @ projected).T
     return result
+
+
+def check_scores(path: object, values: np.ndarray) -> None:
+    """Whether z-scored responses are finite and not absurd; NaN marks what was not observed.
+
+    Raises:
+        DataError: they are not, so that means or deviations in the file must be damaged.
+    """
+    check_array(values, f"{path}: the z-scored responses", may_be_nan=True, what="finite z-scores")
 
 
 def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
