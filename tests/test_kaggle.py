@@ -84,7 +84,7 @@ def test_bad_files(tmp_path, edit, says):
 def test_no_csv(tmp_path, content):
     if content is not None:
         (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(SubmissionError, match=r"a\.csv: cannot be read as CSV"):
+    with pytest.raises(SubmissionError, match=r"a\.csv (cannot be read|is not there)"):
         check_kaggle(tmp_path / "a.csv", COLUMNS)
 
 

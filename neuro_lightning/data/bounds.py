@@ -45,6 +45,8 @@ def reading(path: str | Path, mend: str = "fetch it again", error: type[NeuroErr
         yield
     except NeuroError:
         raise
+    except FileNotFoundError:
+        raise error(f"{path} is not there; {mend}") from None
     except PermissionError:
         raise error(f"{path} may not be read: ask its owner, or change its mode with chmod") from None
     except MemoryError:

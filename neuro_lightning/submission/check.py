@@ -9,9 +9,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from neuro_lightning.data.bounds import check_stored, reading
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 
+AGAIN = "write or copy it again"
 BLOCK_BYTES = 4 * 2**20
 """How much of an array is held in memory at a time (as float64)."""
 
@@ -35,10 +37,31 @@ def open_h5(path: str | Path) -> h5py.File:
     """
     if not Path(path).is_file():
         raise SubmissionError(f"{path}: no such file")
-    try:
+    with reading(path, AGAIN, SubmissionError):
         return h5py.File(path, "r")
-    except OSError as error:
-        raise SubmissionError(f"{path}: not a readable HDF5 file ({error}); write or copy it again") from None
+
+
+def arrays_of(file: Mapping[str, Any], group: str, where: str) -> dict[str, Any]:
+    """The arrays or HDF5 datasets of a group, each of a size that the file can hold.
+
+    Args:
+        file: the open file, or its groups.
+        group: the group's name.
+        where: the file, for the message.
+
+    Raises:
+        SubmissionError: the group is not there, or holds something else.
+    """
+    with reading(where, AGAIN, SubmissionError):
+        if group not in file:
+            raise SubmissionError(f"{where}: no group {group!r}; the file has {sorted(file)}")
+        if not isinstance(file[group], Mapping):
+            raise SubmissionError(f"{where}:/{group} is no group of arrays; {AGAIN}")
+        arrays = {name: file[group][name] for name in file[group]}
+        for name, array in arrays.items():
+            if not isinstance(array, list):
+                check_stored(array, f"{where}:/{group}/{name}", SubmissionError)
+    return arrays
 
 
 def check_names(where: str, names: set[str], needed: tuple[str, ...] = EVAL) -> None:
@@ -147,10 +170,8 @@ def check_submission(
         SubmissionError: anything is not as expected; the message says what, where, and how to mend it.
     """
     if isinstance(source, str | Path):
-        with open_h5(source) as file:
-            if group not in file:
-                raise SubmissionError(f"{source}: no group {group!r}; the file has {sorted(file)}")
-            arrays = {name: file[group][name] for name in file[group]}
+        with open_h5(source) as file, reading(source, AGAIN, SubmissionError):
+            arrays = arrays_of(file, group, str(source))
             return _check_arrays(f"{source}:/{group}", arrays, expected, mean_counts or {}, bin_ms)
     return _check_arrays(group or "submission", source, expected, mean_counts or {}, bin_ms)
 

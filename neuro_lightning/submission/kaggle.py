@@ -7,13 +7,13 @@ for each of the test images 0 to 49, the rows of ``stim.npy``. The values are pr
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.bounds import reading
 from neuro_lightning.errors import SubmissionError
 
 N_IMAGES = 50
@@ -40,20 +40,14 @@ def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) ->
     path, rates = Path(path), np.asarray(rates)
     _check_columns("the submission", columns)
     check_responses("the submission", rates, columns)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with atomic_path(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["Id", *columns])
             # str() of a numpy number is the shortest text that reads back as the same number
             writer.writerows([image, *map(str, row)] for image, row in enumerate(rates))
-        os.replace(temporary, path)
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 
@@ -68,11 +62,8 @@ def check_kaggle(path: str | Path, columns: Sequence[str]) -> None:
         SubmissionError: anything is not as the challenge takes it; the message says what, where, and how to mend it.
     """
     path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: cannot be read as CSV ({error}); write it again") from None
+    with reading(path, "write it again", SubmissionError), open(path, newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file, strict=True)) or [[]]
     expected = ["Id", *columns]
     if header != expected:
         place = next((i for i, pair in enumerate(zip(header, expected, strict=False)) if len(set(pair)) > 1), None)

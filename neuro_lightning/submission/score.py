@@ -22,13 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.data.bounds import reading
 from neuro_lightning.errors import NeuroError, SubmissionError
 from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2
-from neuro_lightning.submission.check import blocks, check_submission, open_h5
+from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
 from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, TRAIN, group_order, official_results
+from neuro_lightning.submission.targets import read_targets
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,10 @@ def score(
         target, rates = (
             stack.enter_context(open_h5(file)) if isinstance(file, str | Path) else file for file in files.values()
         )
-        common = group_order(set(target) & set(rates))
+        with reading(names[0], AGAIN, SubmissionError):
+            there = set(target)
+        with reading(names[1], AGAIN, SubmissionError):
+            common = group_order(there & set(rates))
         if not common:
             raise SubmissionError(
                 f"{names[1]}: no dataset of {names[0]} is in it; it has {sorted(rates)}, the targets {sorted(target)}. "
@@ -68,23 +73,33 @@ def score(
             )
         for group in sorted(set(rates) - set(common)):
             log.warning("%s: no targets for %s, which is not scored", names[0], group)
-        return official_results({g: _score_group(names, g, target[g], rates[g]) for g in common})
+        return official_results({g: _score_group(names, g, target, rates) for g in common})
 
 
-def _score_group(names: list[str], group: str, target: Arrays, rates: Arrays) -> dict[str, float]:
+def _score_group(
+    names: list[str], group: str, targets: Mapping[str, Arrays], submission: Mapping[str, Arrays]
+) -> dict[str, float]:
     """The scores of one dataset, in the order of the official evaluation."""
-    where = f"{names[0]}:/{group}"
-    spikes = _read(target, "eval_spikes_heldout", where)
-    behavior = {part: _read(target, f"{part}_behavior", where) for part in ("train", "eval")}
+    rates = arrays_of(submission, group, names[1])
+    with reading(names[0], AGAIN, SubmissionError):
+        forward = FORWARD[0] in rates
+        target = read_targets(arrays_of(targets, group, names[0]), f"{names[0]}:/{group}", forward=forward)
+    with reading(names[1], AGAIN, SubmissionError):
+        return _scores(target, rates, f"{names[1]}:/{group}", OFFICIAL.get(group, (group, 5))[1])
+
+
+def _scores(target: dict[str, np.ndarray], rates: Arrays, where: str, bin_ms: int) -> dict[str, float]:
+    spikes = target["eval_spikes_heldout"]
+    behavior = {part: target[f"{part}_behavior"] for part in ("train", "eval")}
     velocity = behavior["eval"].ndim == 3
     forward = FORWARD[0] in rates and "eval_spikes_heldin_forward" in target
     used = [*(TRAIN if velocity else ()), *EVAL, *(FORWARD if forward else ())]
     check_submission(
         {name: rates[name] for name in used if name in rates},
         _expected(used, target, rates, behavior["train"].shape),
-        group=f"{names[1]}:/{group}",
+        group=where,
         mean_counts={EVAL[1]: np.nansum(spikes, (0, 1)) / (~np.isnan(spikes)).sum((0, 1)).clip(1)},
-        bin_ms=OFFICIAL.get(group, (group, 5))[1],
+        bin_ms=bin_ms,
     )
     scores = {"co-bps": _bits(rates, EVAL[1:], spikes)}
     if velocity:
@@ -92,15 +107,15 @@ def _score_group(names: list[str], group: str, target: Arrays, rates: Arrays) ->
     else:
         scores["tp corr"] = _tp_correlation(rates, spikes, behavior["eval"])
     if "psth" in target:
-        scores["psth R2"] = _psth(target, rates, where)
+        scores["psth R2"] = _psth(target, rates)
     if forward:
-        counts = [_read(target, f"eval_spikes_{side}_forward", where) for side in ("heldin", "heldout")]
+        counts = [target[f"eval_spikes_{side}_forward"] for side in ("heldin", "heldout")]
         scores["fp-bps"] = _bits(rates, FORWARD, np.concatenate(counts, axis=2))
     return scores
 
 
 def _expected(
-    used: list[str], target: Arrays, rates: Arrays, train_shape: tuple[int, ...]
+    used: list[str], target: dict[str, np.ndarray], rates: Arrays, train_shape: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each array as far as the targets tell it; only the number of held-in neurons may be open."""
     n_trials, n_bins, n_out = target["eval_spikes_heldout"].shape
@@ -116,13 +131,6 @@ def _expected(
         bins = target["eval_spikes_heldin_forward"].shape[1] if name in FORWARD else n_bins
         shapes[name] = (trials, bins, n_out if "heldout" in name else n_in)
     return shapes
-
-
-def _read(target: Arrays, name: str, where: str) -> np.ndarray:
-    """A target array in float64."""
-    if name not in target:
-        raise SubmissionError(f"{where}: {name} is missing; export the targets again")
-    return np.asarray(target[name][()], dtype=np.float64)
 
 
 def _rates(rates: Arrays, names: tuple[str, ...]) -> Iterator[tuple[slice, Tensor]]:
@@ -141,11 +149,11 @@ def _bits(rates: Arrays, names: tuple[str, ...], spikes: np.ndarray) -> float:
     return float(metric.compute())
 
 
-def _velocity(target: Arrays, rates: Arrays, behavior: dict[str, np.ndarray]) -> float:
+def _velocity(target: dict[str, np.ndarray], rates: Arrays, behavior: dict[str, np.ndarray]) -> float:
     folds, velocity = {}, {part: torch.from_numpy(values) for part, values in behavior.items()}
     for part, values in velocity.items():
         mask = f"{part}_decode_mask"
-        groups = torch.from_numpy(np.asarray(target[mask][()], dtype=bool)) if mask in target else None
+        groups = torch.from_numpy(target[mask]) if mask in target else None
         folds[part] = decode_folds(values, groups)
     _, head = next(_rates(rates, TRAIN))
     metric = VelocityR2(head.shape[2], velocity["eval"].shape[2], folds["eval"].shape[2], head.mean((0, 1)).tolist())
@@ -156,14 +164,12 @@ def _velocity(target: Arrays, rates: Arrays, behavior: dict[str, np.ndarray]) ->
     return float(metric.compute())
 
 
-def _psth(target: Arrays, rates: Arrays, where: str) -> float:
-    members = [np.asarray(trials, dtype=np.int64).ravel() for trials in target["eval_cond_idx"][()]]
+def _psth(target: dict[str, np.ndarray], rates: Arrays) -> float:
+    members = target["eval_cond_idx"]
     trial = np.concatenate([*members, np.zeros(0, np.int64)])
     condition = torch.from_numpy(np.repeat(np.arange(len(members)), [len(m) for m in members]))
-    jitter = torch.from_numpy(np.zeros(len(trial), np.int64))
-    if "eval_jitter" in target:
-        jitter = torch.from_numpy(np.asarray(target["eval_jitter"][()]).astype(np.int64)[trial])
-    metric = PsthR2(torch.from_numpy(_read(target, "psth", where)))
+    jitter = torch.from_numpy(target["eval_jitter"][trial] if "eval_jitter" in target else np.zeros_like(trial))
+    metric = PsthR2(torch.from_numpy(target["psth"]))
     for block, predicted in _rates(rates, EVAL):
         here = torch.from_numpy((trial >= block.start) & (trial < block.stop))
         metric.update(predicted[torch.from_numpy(trial)[here] - block.start], condition[here], jitter[here])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.bounds import reading
 from neuro_lightning.errors import SubmissionError
-from neuro_lightning.submission.check import check_names, check_rates, open_h5
+from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_names, check_rates, open_h5
 from neuro_lightning.submission.layout import RATES, group_name
 
 CHUNK_BYTES = 2**20
@@ -48,25 +48,29 @@ def write_submission(
             arrays[name] = array.astype(np.float32) if array.dtype.kind in "fiu" else array
         check_rates(f"{group}/{name}", arrays[name])
     _check_pairs(group, arrays)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+        with atomic_path(path) as part, h5py.File(part, "w") as file:
             if merge_into is not None:
                 with open_h5(merge_into) as other:
-                    for name in other:
-                        if name != group:
-                            other.copy(other[name], file, name=name)
+                    for name in _whole_groups(other, str(merge_into), but=group):
+                        other.copy(other[name], file, name=name)
             for name in RATES:
                 if name in arrays:
                     _write(file, f"{group}/{name}", arrays[name])
-        os.replace(temporary, path)
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
-    finally:
-        with suppress(OSError):  # the error above says more
-            temporary.unlink(missing_ok=True)
     return path
+
+
+def _whole_groups(file: h5py.File, where: str, but: str) -> list[str]:
+    """The groups of a file apart from one, after all of their arrays were read: a copy would take damage along."""
+    with reading(where, AGAIN, SubmissionError):
+        names = [name for name in file if name != but]
+        for name in names:
+            for array in arrays_of(file, name, where).values():
+                for block in blocks(array) if array.ndim else ():
+                    array[block]
+    return names
 
 
 def _write(file: h5py.File, name: str, array: np.ndarray) -> None:
