@@ -19,8 +19,9 @@ from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import Scores, identity, keep_scores, recall_scores
 from neuro_lightning.data.module import PopulationDataModule, random_state
 from neuro_lightning.evaluation import Predictor, evaluate, network_predictor, true_rates
+from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.report.table import NAMES, REFERENCES
+from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -55,6 +56,8 @@ def score_best(
         if node is not None and node._target_ != cfg.model._target_:
             check_match(node._target_, data.spec)
             scores[name] = of_the_data(data, to_plain(node), lambda node=node: fitted(node), scored)
+    if data.spec.kind == "spikes":  # bits per spike are measured from it
+        scores["mean rate"] = {split: dict.fromkeys(bits_of(data.spec), 0.0) for split in data.references()}
     if data.spec.true_rates:
         scores["oracle"] = of_the_data(data, "oracle", lambda: true_rates, scored)
     found = of_the_data(data, "references", lambda: {s: data.reference_scores(s) for s in data.references()}, dict)
@@ -127,7 +130,7 @@ def show_references(
     found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
     found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
     best = max if cfg.mode == "max" else min
-    baselines = [who for who in found if who not in NAMES]
+    baselines = [who for who in found if is_line_to_beat(who)]
     drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
     references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
     for callback in trainer.callbacks:

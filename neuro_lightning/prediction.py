@@ -59,10 +59,17 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     Raises:
         ConfigError: these data have no such file.
     """
-    has_submission = recording.kind == "spikes" or recording.name == "uwndc19"
+    spikes = recording.kind == "spikes"
+    heldout = spikes and any(trials.heldout is not None for trials in recording.splits.values())
+    has_submission = heldout or recording.name == "uwndc19"
     kind = wanted or ("submission" if has_submission else "predictions")
     if kind not in ("submission", "predictions", "latents"):
         raise ConfigError(f"output={kind}: give submission, predictions or latents (where it is written is file=PATH)")
+    if kind == "submission" and spikes and not has_submission:
+        raise ConfigError(
+            f"output=submission: no neurons of {recording.name} are held out, which submissions are about; "
+            "give output=predictions"
+        )
     if kind == "submission" and not has_submission:
         raise ConfigError(f"output=submission: nobody takes submissions for {recording.name}; give output=predictions")
     if merge and (kind != "submission" or recording.kind != "spikes"):
@@ -214,7 +221,7 @@ def score_rates(data: PopulationDataModule, rates: dict[str, np.ndarray]) -> dic
         rates: (B, L, N) or (B, N) for each split.
     """
     target = evaluation_split(data.recording)
-    if not labelled(data.recording.splits[target], data.recording.kind):
+    if not labelled(data.recording.splits[target], data.spec):
         return None
 
     def given(batch: Batch, split: str) -> Output:

@@ -25,8 +25,8 @@ from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
-from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.monitors import check_monitors, choose_monitor
 from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
 from neuro_lightning.prediction import (
     check_choice,
@@ -78,6 +78,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         if group is not None:  # jobs of a sweep share what they read
             data.share(config["data"])
         data.prepare_data()
+        if choose_monitor(cfg, data.spec):
+            config.update(to_plain(cfg))
         model = build_model(cfg, config, data)
         check_monitors(cfg, data)
         if cfg.refit:
@@ -98,7 +100,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
                 if status == "finished":
                     log_checkpoint(loggers, best_checkpoint(trainer), result["objective"])
                     show_references(cfg, trainer, model, scores)
-                    print_results(scores, data.recording, best_checkpoint(trainer), output)
+                    shown = {"monitor": cfg.monitor, "mode": cfg.mode}
+                    print_results(scores, data.recording, best_checkpoint(trainer), output, **shown)
         refitted = refit_best(cfg, config, data, best_checkpoint(trainer)) if status == "finished" else None
         if not is_main_process():
             return math.nan
@@ -151,23 +154,6 @@ def check_resume(checkpoint: str | None, trainer: pl.Trainer) -> None:
             f"{checkpoint} has trained {done} epochs already: give trainer.max_epochs={done} or more, "
             f"not {trainer.max_epochs}"
         )
-
-
-def check_monitors(cfg: DictConfig, data: PopulationDataModule) -> None:
-    """A monitored metric that nobody logs is an error before the training, not after it.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    logged = ["val/loss"]
-    if "val" in (references := data.references()):
-        logged += [f"val/{name}" for name in build_metrics(data.spec, **references["val"]).names]
-    callbacks = {
-        f"callbacks.{name}.monitor": node.get("monitor") for name, node in (cfg.callbacks or {}).items() if node
-    }
-    for key, metric in {"monitor": cfg.monitor, **callbacks}.items():
-        if metric is not None and metric not in logged and not metric.startswith("train/"):
-            raise ConfigError(f"{key}={metric}: nobody logs it; with these data there are {', '.join(logged)}")
 
 
 def title(model: PopulationModule, data: PopulationDataModule, seed: int) -> tuple[str, str, str]:

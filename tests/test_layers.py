@@ -27,7 +27,7 @@ LAYERS = [
     {"config"},
     {"checkpoint"},
     {"building", "ensemble"},
-    {"prediction", "refit", "outcome"},
+    {"monitors", "prediction", "refit", "outcome"},
     {"run", "resume"},
     {"cli"},
 ]

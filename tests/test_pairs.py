@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from runs import TINY, here, record
+from runs import TINY, here, record, rows
 
 from neuro_lightning.errors import ConfigError
 
@@ -67,3 +67,15 @@ def test_it_runs_or_says_why_not(tmp_path, data, model):
     with pytest.raises(ConfigError, match="cannot run on") as refused:
         here(tmp_path, *words, base=base(data))
     assert "\n" not in str(refused.value) and record(tmp_path)["status"] == "failed"
+
+
+@pytest.mark.parametrize("model", sorted(RUNS["tiny"] | {"lstm_autoencoder"}))
+def test_it_runs_where_no_neuron_is_held_out(tmp_path, model):
+    """The way LFADS is used most: what the model sees is scored, and decoded from; the checkpoint is chosen by it."""
+    words = [f"model={model}", "+data.heldout=false", "+data.forward=false"]
+    run = here(tmp_path, *words, base=base("tiny"))
+    found = record(run.folder)
+    assert found["status"] == "finished" and found["objective"]["name"] == "val/bps"
+    assert run.score == found["metrics"]["val/bps"] == found["objective"]["value"]
+    assert {"val/vel_r2", "test/bps"} <= set(found["metrics"]) and "val/co_bps" not in found["metrics"]
+    assert float(rows(run.folder)[-1]["val/bps"]) == pytest.approx(found["objective"]["end"], abs=1e-6)

@@ -16,7 +16,15 @@ from neuro_lightning.callbacks.progress import FitProgress, clock, total_steps
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.describe import describe
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.report.table import percent, plain_table, print_header, print_results, result_rows, shape_of
+from neuro_lightning.report.table import (
+    not_beaten,
+    percent,
+    plain_table,
+    print_header,
+    print_results,
+    result_rows,
+    shape_of,
+)
 
 
 def recording(simulated=True):
@@ -178,3 +186,32 @@ def test_jobs_side_by_side_show_nothing(capsys, monkeypatch):
 
 def test_clock():
     assert [clock(5), clock(65.4), clock(7200)] == ["0:05", "1:05", "2:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (0.3, None),
+        (-0.0033, "Nothing was learnt: val/co_bps -0.0033 is not better than the 0.0000 of each neuron's mean rate."),
+        (0.05, "The model does not beat the smoothing baseline: val/co_bps 0.0500 against 0.1000."),
+        (0.1, "The model does not beat the smoothing baseline: val/co_bps 0.1000 against 0.1000."),
+    ],
+)
+def test_what_a_model_does_not_beat_is_said(model, line):
+    others = {"smoothing": {"val": {"co_bps": 0.1}}, "mean rate": {"val": {"co_bps": 0.0}}, "oracle": SCORES["oracle"]}
+    assert not_beaten({"model": {"val": {"co_bps": model}}, **others}, "val/co_bps", "max") == line
+
+
+def test_a_smoothing_below_the_mean_rate_is_no_line_to_beat():
+    scores = {"smoothing": -0.0048, "mean rate": 0.0, "model": -0.0033}
+    scores = {who: {"val": {"co_bps": value}} for who, value in scores.items()}
+    assert "Nothing was learnt" in not_beaten(scores, "val/co_bps", "max")
+    scores = {"mean": 1.47, "zero": 2.1, "rln": 1.2, "model": 1.48}
+    scores = {who: {"val": {"rmse": value}} for who, value in scores.items()}
+    assert "1.4800 is not better than the 1.4700 of mean baseline" in not_beaten(scores, "val/rmse", "min")
+    assert not_beaten({"model": {"val": {"rmse": 1.0}}, "oracle": None}, "val/rmse", "min") is None
+
+
+def test_spikes_have_the_mean_rate_beside_them():
+    scores = {"model": {"val": {"co_bps": 0.3}}, "mean rate": {"val": {"co_bps": 0.0}}, "oracle": SCORES["oracle"]}
+    assert ["val", "each neuron's mean rate", "0.0000", "-"] in result_rows(scores)[1]

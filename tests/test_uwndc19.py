@@ -401,7 +401,7 @@ def test_test_images_cannot_be_scored(root, challenge):
     test = data.recording.splits["test"]
     np.testing.assert_array_equal(test.images, challenge.images[:50])
     assert test.row.tolist() == list(range(50)) and np.isnan(test.responses).all()
-    assert not labelled(test, "images") and labelled(data.recording.splits["val"], "images")
+    assert not labelled(test, data.spec) and labelled(data.recording.splits["val"], data.spec)
     assert set(data.references()) == {"val"}
     (batch,) = data.eval_dataloader("test")
     assert not batch["mask"].any() and batch["inputs"].shape == (50, 3, 48, 48)

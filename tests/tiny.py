@@ -22,19 +22,39 @@ class Tiny(PopulationDataModule):
     Args:
         n_train: training trials.
         n_val: validation trials; there are as many test trials.
+        heldout: False holds out no neurons: the model sees all of them.
+        forward: False leaves out the forward bins.
         poison: writes a number over a part of the recording: ``{"test": nan}`` over every array of the split,
             ``{"val.heldout": 1e30}`` over one.
         loader: see the base class.
     """
 
-    def __init__(self, *, n_train: int, n_val: int, poison: dict[str, float], **loader):
+    def __init__(
+        self,
+        *,
+        n_train: int,
+        n_val: int,
+        poison: dict[str, float],
+        heldout: bool = True,
+        forward: bool = True,
+        **loader,
+    ):
         super().__init__(**loader)
+        self.heldout, self.forward = heldout, forward
         self.sizes, self.poison = {"train": n_train, "val": n_val, "test": n_val}, poison
 
     def load(self) -> Recording:
         rng = np.random.default_rng(0)
         splits = {name: make_trials(n, rng) for name, n in self.sizes.items()}
         psth = rng.gamma(2.0, 0.2, (CONDITIONS, BINS, N_IN + N_OUT))
+        for trials in splits.values():
+            if not self.heldout:
+                trials.heldin = np.concatenate([trials.heldin, np.nan_to_num(trials.heldout)], axis=2)
+                trials.heldin_forward = np.concatenate([trials.heldin_forward, trials.heldout_forward], axis=2)
+                trials.heldout = trials.heldout_forward = None
+            if not self.forward:
+                trials.heldin_forward = trials.heldout_forward = None
+                trials.rates = trials.rates[:, :BINS]
         for part, value in self.poison.items():
             poison(splits, part, value)
         return Recording(

@@ -60,11 +60,11 @@ def make_dataset(trials: Split, spec: DataSpec, *, evaluate: bool) -> Dataset:
     return TrialDataset(trials, n_out=spec.n_out, n_forward=spec.n_forward, evaluate=evaluate)
 
 
-def labelled(trials: Split, kind: str) -> bool:
+def labelled(trials: Split, spec: DataSpec) -> bool:
     """Whether predictions of these trials can be scored."""
     if isinstance(trials, ImageTrials):
         return bool(np.isfinite(trials.responses).any())
-    if kind == "traces":  # what was observed is the target itself
+    if spec.kind == "traces" or not spec.n_out:  # what was observed is the target itself
         return True
     return trials.heldout is not None or trials.heldin_forward is not None or trials.rates is not None
 

@@ -145,7 +145,7 @@ class PopulationDataModule(pl.LightningDataModule):
         return {
             name: {"n_eval": len(trials), "psth": psth, "n_repeats": n_repeats(trials)}
             for name, trials in self.recording.splits.items()
-            if name != "train" and labelled(trials, self.recording.kind)
+            if name != "train" and labelled(trials, self.spec)
         }
 
     def ceilings(self, split: str) -> dict[str, float]:

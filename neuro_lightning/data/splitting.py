@@ -137,6 +137,8 @@ def hold_out(marked: np.ndarray, active: np.ndarray, fraction: float, seed: int,
         DataError: there are too few units.
     """
     n_units = len(marked)
+    if not 0 <= fraction < 1:
+        raise DataError(f"data.heldout_fraction={fraction}: give a number from 0 (none is held out) to below 1")
     if marked.any():
         if marked.all():
             raise DataError(f"{path}: all {n_units} units are marked as held out, so no model input is left")

@@ -47,10 +47,9 @@ def build_metrics(
         from neuro_lightning.metrics.traces import TraceMetrics
 
         return TraceMetrics(spec)
-    bits = "co_bps" if spec.n_out else "bps"
+    bits, *ahead = bits_of(spec)
     metrics: dict[str, nn.Module] = {bits: BitsPerSpike(spec.n_out or spec.n_in)}
-    if spec.n_forward:
-        metrics["fp_bps"] = BitsPerSpike(spec.n_neurons)
+    metrics |= {name: BitsPerSpike(spec.n_neurons) for name in ahead}
     if spec.behavior_kind == "velocity":
         metrics["vel_r2"] = VelocityR2(spec.n_neurons, spec.behavior_dim, spec.decode_groups, spec.mean_rates)
     if spec.n_conditions and psth is not None:
@@ -67,6 +66,11 @@ def build_metrics(
         metrics["rates_r2"] = RatesR2(spec.n_neurons, spec.mean_rates)
         metrics[f"oracle_{bits}"] = BitsPerSpike(spec.n_out or spec.n_in)
     return MetricSet(spec, metrics)
+
+
+def bits_of(spec: DataSpec) -> list[str]:
+    """The names of the bits per spike that spikes are scored by."""
+    return ["co_bps" if spec.n_out else "bps", *(["fp_bps"] if spec.n_forward else [])]
 
 
 class MetricSet(nn.Module):

@@ -48,14 +48,31 @@ class SmoothingNet(nn.Module):
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N)."""
         features = self.features(inputs, float(self.sd_bins))
-        heldin = self.features(inputs, float(self.heldin_sd_bins))
+        heldin = self.heldin(inputs, float(self.heldin_sd_bins))
         observed = torch.cat([heldin, features @ self.weight + self.bias], dim=2)
         ahead = features[:, -1:] @ self.forward_weight + self.forward_bias
         return {"log_rates": torch.cat([observed, ahead.expand(-1, self.n_forward, -1)], dim=1), "latents": heldin}
 
+    def heldin(self, inputs: Tensor, sd_bins: float) -> Tensor:
+        """Log-rates of the held-in neurons, (B, T, N_in).
+
+        Where no neuron is held out they are what is scored: a count is then left out of its own rate.
+        """
+        alone = self.weight.shape[1] == 0
+        return self.left_out(inputs, sd_bins).log() if alone else self.features(inputs, sd_bins)
+
+    def left_out(self, inputs: Tensor, sd_bins: float) -> Tensor:
+        """The smoothed counts of the other bins around each bin, (B, T, N_in)."""
+        n_bins = inputs.shape[1]
+        weights = gaussian_weights(n_bins, n_bins, sd_bins, causal=self.causal).to(inputs.device)
+        others = weights.masked_fill(torch.eye(n_bins, dtype=torch.bool, device=inputs.device), 0.0)
+        return (others / others.sum(1, keepdim=True).clamp_min(1e-12)) @ inputs.float() + FLOOR
+
     @torch.no_grad()
     def fit(self, data: TrialDataset, *, sd_bins: Sequence[float], alpha: Sequence[float]) -> None:
         """Choose the kernel and the penalty on the last fifth of the training trials, then fit on all of them.
+
+        The held-out neurons choose, or the forward bins where no neuron is held out.
 
         Args:
             data: the training trials.
@@ -64,7 +81,7 @@ class SmoothingNet(nn.Module):
         """
         batch = data[list(range(len(data)))]
         sd, penalty = sd_bins[len(sd_bins) // 2], max(alpha)  # of too few trials to choose with
-        if len(data) >= 10:
+        if len(data) >= 10 and (self.weight.shape[1] or self.n_forward):
             middle = alpha[len(alpha) // 2]
             if len(sd_bins) > 1:
                 sd = max(sd_bins, key=lambda sd: self._inner_score(batch, sd, middle))
@@ -92,21 +109,20 @@ class SmoothingNet(nn.Module):
     def _left_out_score(self, batch: Batch, sd: float) -> float:
         """Log-likelihood of each held-in count given the smoothed counts of the other bins."""
         counts, seen = _part(batch, slice(0, batch["inputs"].shape[1]), slice(0, self.n_in))
-        weights = gaussian_weights(batch["inputs"].shape[1], batch["inputs"].shape[1], sd, causal=self.causal)
-        others = weights.masked_fill(torch.eye(len(weights), dtype=torch.bool), 0.0)
-        others = others / others.sum(1, keepdim=True).clamp_min(1e-12)
-        rates = (others @ batch["inputs"].float()).flatten(0, 1) + FLOOR
-        return -float(poisson_nll(rates, counts, seen))
+        return -float(poisson_nll(self.left_out(batch["inputs"], sd).flatten(0, 1), counts, seen))
 
     def _inner_score(self, batch: Batch, sd: float, alpha: float) -> float:
         cut = len(batch["index"]) * 4 // 5
         inner, outer = ({k: v[s] for k, v in batch.items()} for s in (slice(0, cut), slice(cut, None)))
         bins = batch["inputs"].shape[1]
-        rows, neurons = slice(0, bins), slice(self.n_in, None)
-        weight, bias = self._heldout(inner, sd, alpha)
-        log_rates = self.features(outer["inputs"], sd).flatten(0, 1) @ weight + bias
-        counts, seen = _part(outer, rows, neurons)
-        return -float(poisson_nll(log_rates.exp(), counts, seen))
+        features = self.features(outer["inputs"], sd)
+        if self.weight.shape[1]:
+            (weight, bias), part = self._heldout(inner, sd, alpha), (slice(0, bins), slice(self.n_in, None))
+            features = features.flatten(0, 1)
+        else:  # no neuron is held out: the forward bins choose
+            (weight, bias), part = self._ahead(inner, sd, alpha), (slice(bins, None), slice(None))
+            features = features[:, -1].repeat_interleave(self.n_forward, 0)
+        return -float(poisson_nll((features @ weight + bias).exp(), *_part(outer, *part)))
 
 
 def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:

@@ -39,8 +39,12 @@ LABELS = {
 }
 HIDDEN = {"loss", "oracle_share", "feve_neurons"}  # the oracle has a row and a column of its own
 LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
-REFERENCES = {"ceiling": "noise ceiling", "svca": "shared variance (SVCA)", "linear decoder": "linear decoder"}
+REFERENCES = {
+    "mean rate": "each neuron's mean rate", "ceiling": "noise ceiling", "svca": "shared variance (SVCA)",
+    "linear decoder": "linear decoder",
+}  # fmt: skip
 NAMES = {"model": "model", "oracle": "true rates (oracle)", **REFERENCES}  # others are baselines
+TRIVIAL = {"mean rate", "mean", "constant", "zero"}  # what does not look at its input
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
@@ -74,20 +78,61 @@ def print_results(
     checkpoint: str | Path | None,
     folder: str | Path,
     *,
+    monitor: str | None = None,
+    mode: str = "max",
     names: Mapping[str, str] = NAMES,
 ) -> None:
     """The closing table: model, baselines, true rates and noise ceiling on each labelled split.
+
+    Below it is said what the model does not beat.
 
     Args:
         scores: by who (``model``, a baseline's name, ``oracle``, ``ceiling``), split and metric.
         recording: what was scored on.
         checkpoint: the checkpoint that scored so.
         folder: the run's folder.
+        monitor: the score that chose the checkpoint.
+        mode: ``max`` or ``min``, which of two such scores is better.
         names: how each who is called.
     """
     columns, rows = result_rows(scores, names=names)
     print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
+    if monitor is not None and (line := not_beaten(scores, monitor, mode)):
+        print(line)
+    if LABELS["bps"] in columns:
+        print("Bits/spike are of the very counts that the model sees: a model that copies them scores well, too.")
     print(f"checkpoint  {relative(checkpoint) if checkpoint else 'none was kept'}\nfolder      {relative(folder)}")
+
+
+def is_line_to_beat(who: str) -> bool:
+    """Whether a row of the table is a baseline."""
+    return who not in NAMES or who == "mean rate"
+
+
+def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
+    """A line that says that the model learnt nothing, or which baseline is as good as it; None if it beats them all.
+
+    Args:
+        scores: see :func:`print_results`.
+        monitor: the score to compare, such as ``val/co_bps``.
+        mode: ``max`` or ``min``, which of two is better.
+    """
+    split, metric = monitor.split("/", 1)
+    found = {who: (splits or {}).get(split, {}).get(metric) for who, splits in scores.items()}
+    known = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
+    lines = {who: value for who, value in known.items() if is_line_to_beat(who)}
+    if "model" not in known or not lines:
+        return None
+    sign, model = 1 if mode == "max" else -1, known["model"]
+    trivial = {who: value for who, value in lines.items() if who in TRIVIAL and sign * value >= sign * model}
+    if trivial:
+        who = max(trivial, key=lambda who: sign * trivial[who])
+        name = NAMES.get(who, f"{who} baseline")
+        return f"Nothing was learnt: {monitor} {number(model)} is not better than the {number(lines[who])} of {name}."
+    best = max(lines, key=lambda who: sign * lines[who])
+    if sign * lines[best] < sign * model:
+        return None
+    return f"The model does not beat the {best} baseline: {monitor} {number(model)} against {number(lines[best])}."
 
 
 def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:
