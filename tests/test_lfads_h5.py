@@ -188,3 +188,62 @@ def test_missing_and_damaged_files(tmp_path):
 def test_settings_that_cannot_be(tmp_path, kwargs):
     with pytest.raises(ConfigError, match=next(iter(kwargs))):
         load_lfads_h5(write(tmp_path / "a.h5", **lfads()), **kwargs)
+
+
+# ---- the same trials in both parts
+
+
+def continuous(n_bins=400, n_neurons=12, rate=0.3):
+    return np.random.default_rng(5).poisson(rate, (n_bins, n_neurons)).astype(np.uint8)
+
+
+def test_training_trials_that_are_validation_trials_are_left_out(tmp_path):
+    trials = continuous().reshape(20, 20, 12)
+    path = write(tmp_path / "a.h5", train_data=trials[:15], valid_data=np.concatenate([trials[15:], trials[[3, 8]]]))
+    recording = load_lfads_h5(path)
+    assert recording.splits["train"].row.tolist() == [k for k in range(15) if k not in (3, 8)]
+    assert len(recording.splits["val"]) == 7 and recording.info["overlap"] == {"dropped": 2}
+    assert "2 of 15 training trials are left out" in recording.info["warnings"][0]
+    assert "(2 are the same in every bin)" in recording.info["warnings"][0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_windows_cut_with_an_overlap_share_no_bin(tmp_path, seed):
+    """As by lfads-torch's chopping: windows of 20 bins every 15."""
+    session, rng = continuous(), np.random.default_rng(seed)
+    starts = rng.permutation(np.arange(0, 380, 15))
+    windows = np.stack([session[start : start + 20] for start in starts])
+    recording = load_lfads_h5(write(tmp_path / "a.h5", train_data=windows[4:], valid_data=windows[:4]))
+    expected = [k for k in range(len(starts) - 4) if (np.abs(starts[4 + k] - starts[:4]) >= 20).all()]
+    assert recording.splits["train"].row.tolist() == expected
+
+
+def test_silent_trials_and_a_few_equal_bins_are_chance(tmp_path):
+    trials = continuous(rate=0.02).reshape(20, 20, 12)
+    trials[::3] = 0
+    trials[1:, 0] = trials[0, 0]
+    recording = load_lfads_h5(write(tmp_path / "a.h5", train_data=trials[:15], valid_data=trials[15:]))
+    assert len(recording.splits["train"]) == 15 and "warnings" not in recording.info
+
+
+def test_too_few_trials_apart_are_refused(tmp_path):
+    trials = continuous().reshape(20, 20, 12)
+    with pytest.raises(DataError, match=r"20 of 20 training trials share bins with validation trials \(20 are equal"):
+        load_lfads_h5(write(tmp_path / "a.h5", train_data=trials, valid_data=trials))
+
+
+def test_forward_bins_of_the_benchmarks_own_split_are_left_to_it(tmp_path):
+    """Its windows of mc_rtt follow each other, so that forward bins are the next trial's begin."""
+    session = continuous()
+    seen = np.stack([session[k : k + 20] for k in range(0, 380, 20)])
+    ahead = np.stack([session[k + 20 : k + 25] for k in range(0, 380, 20)])
+    parts = {"train": slice(0, None, 2), "eval": slice(1, None, 2)}
+    arrays = {}
+    for part, rows in parts.items():
+        arrays |= {f"{part}_spikes_heldin": seen[rows, :, :9], f"{part}_spikes_heldout": seen[rows, :, 9:]}
+        arrays |= {f"{part}_spikes_heldin_forward": ahead[rows, :, :9]}
+        arrays |= {f"{part}_spikes_heldout_forward": ahead[rows, :, 9:]}
+    assert len(load_lfads_h5(write(tmp_path / "a.h5", **arrays)).splits["train"]) == 10
+    arrays["eval_spikes_heldin"][0], arrays["eval_spikes_heldout"][0] = seen[2, :, :9], seen[2, :, 9:]
+    recording = load_lfads_h5(write(tmp_path / "b.h5", **arrays))
+    assert recording.splits["train"].row.tolist() == [k for k in range(10) if k != 1]

@@ -177,8 +177,9 @@ def _bin_keys(counts: np.ndarray) -> np.ndarray:
 def _stretches(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(B, L) uint64 each: a number of the first k + 1 bins, and of the last k + 1, equal where the bins are."""
     base = np.uint64(6364136223846793005)
-    powers = np.cumprod(np.concatenate([[1], np.full(keys.shape[1] - 1, base)]).astype(np.uint64), dtype=np.uint64)
-    heads = np.cumsum(keys * powers, axis=1, dtype=np.uint64)
+    powers = np.full(keys.shape[1], base, np.uint64)
+    powers[0] = 1
+    heads = np.cumsum(keys * np.cumprod(powers, dtype=np.uint64), axis=1, dtype=np.uint64)
     tails = np.empty_like(keys)
     tails[:, 0] = keys[:, -1]
     for k in range(1, keys.shape[1]):
