@@ -14,12 +14,14 @@ from neuro_lightning.checkpoint import Saved, choose_checkpoint, fitted_on
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
+from neuro_lightning.data.identity import checksum, differences, identify, trained_among
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.ensemble.combine import Recipe
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.ensemble.combine import Recipe, check_same_data
+from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate
+from neuro_lightning.report.table import relative
 from neuro_lightning.submission.check import check_submission
 from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
 from neuro_lightning.submission.score import score
@@ -28,6 +30,8 @@ from neuro_lightning.submission.score import score
 def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
     """The data that a checkpoint was trained on, or another file of the same neurons.
 
+    Paths are those of the training: a relative one does not mean another file in another folder.
+
     Args:
         saved: the checkpoint.
         changes: keys of the data's config that differ from training; None keeps what the checkpoint says.
@@ -35,17 +39,58 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
 
     Raises:
         ConfigError: a change that this dataset has no key for.
+        CheckpointError: these are not the data that it was trained on.
     """
     given = {key: value for key, value in changes.items() if value is not None}
+    same_units = given.pop("same_units", False)
     if unknown := set(given) - set(saved.data):
         raise ConfigError(
             f"data.{min(unknown)}: the checkpoint's data ({saved.spec.dataset}) have no such key; "
             f"they have {', '.join(sorted(key for key in saved.data if not key.startswith('_')))}"
         )
-    data = instantiate(OmegaConf.create({**saved.data, **given}), trusted=trusted)
-    if "path" in given and Path(given["path"]).resolve() != Path(saved.data["path"]).resolve():
-        data.adopt(saved.spec, saved.info)
+    places = (saved.identity or {}).get("places", {})
+    kept = {key: place for key, place in places.items() if key not in given and Path(place).exists()}
+    data = instantiate(OmegaConf.create({**saved.data, **kept, **given}), trusted=trusted)
+    if "path" in given and _another_file(saved, given["path"]):
+        data.adopt(saved.spec, saved.info, saved.identity, same_units=same_units)
+    elif same_units:
+        raise ConfigError("data.same_units=true is about another file's units; give it with data.path")
+    else:
+        check_data(saved, data)
     return data
+
+
+def _another_file(saved: Saved, path: str) -> bool:
+    """Whether a file is none of those that a checkpoint was trained on, wherever they lie now."""
+    known = {source.get("sha256") for source in (saved.identity or {}).get("sources", ())} - {None}
+    if known and Path(path).expanduser().is_file():
+        return checksum(path) not in known
+    return Path(path).resolve() != Path(str(saved.data["path"])).resolve()
+
+
+def check_data(saved: Saved, data: PopulationDataModule) -> None:
+    """Whether these are the data that a checkpoint was trained on, and none of its training trials is evaluated.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    found = identify(data.recording, saved.data)
+    if saved.identity is None:
+        check_same_data(saved, data.spec, "the data as they are now")
+        print(f"{relative(saved.path)} is of an older version: the file that trained it cannot be compared with this")
+        return
+    for key, one, other in differences(saved.identity, found, splits=False):
+        adopts = type(data).adopt is not PopulationDataModule.adopt
+        raise CheckpointError(
+            f"{saved.path} was trained on other data: {key} was {one!s:.200} and is {other!s:.200}; put back the data "
+            "that trained it" + (", or name another file to predict as data.path=FILE" if adopts else "")
+        )
+    target = evaluation_split(data.recording)
+    if trained := trained_among(saved.identity, ["train"], found, target).sum():
+        raise CheckpointError(
+            f"{saved.path} was trained on {trained} of the {len(data.recording.splits[target])} {target} trials that "
+            "it is to predict: the split is another one than it was; train anew"
+        )
 
 
 def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False) -> str:

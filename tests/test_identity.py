@@ -1,15 +1,31 @@
 """Which data a model was trained on: what differs is found by name, and trials that trained are known again."""
 
+import contextlib
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, here
+from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
-from neuro_lightning.data.identity import differences, identify, trained_among, trial_keys
+from neuro_lightning.checkpoint import read_checkpoint
+from neuro_lightning.data.identity import differences, identify, same_session, trained_among, trial_keys
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError
+from neuro_lightning.models.base import CHECKPOINT_KEY
+from neuro_lightning.run import predict
 
+BASE = [
+    *(word for word in TINY if not word.startswith(("data=", "trainer.max_epochs"))),
+    "data=nwb", "data.bin_ms=20", "trainer.max_epochs=1", "paths.cache=${paths.output_dir}/cache",
+]  # fmt: skip
 CONFIG = {"path": "a.nwb", "align": "go", "batch_size": 3, "seed": 0}
 
 
@@ -104,3 +120,102 @@ def test_an_identity_is_kept_as_tensors_and_plain_values(tmp_path):
     torch.save(identity, tmp_path / "x.pt")
     again = torch.load(tmp_path / "x.pt", weights_only=True)
     assert keys(identity, again) == [] and again["config"] == CONFIG
+
+
+# ---- a trained model meets files
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on ``day1.nwb``, given by a path relative to the folder it was trained in."""
+    folder = tmp_path_factory.mktemp("trained")
+    write(folder / "day1.nwb", random_spikes(), STARTS)
+    with contextlib.chdir(folder):
+        return here(folder / "run", base=[*BASE, "data.path=day1.nwb"])
+
+
+def predicted(run, folder, *words):
+    """The splits of what is predicted, with the trials' rows."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        words = [f"ckpt={run.folder}", f"file={folder / 'p.h5'}", "output=predictions", *words]
+        predict(compose("predict", overrides=words))
+    with h5py.File(folder / "p.h5") as file:
+        return {split: file[split]["row"][()].tolist() for split in file if split != "unit_ids"}
+
+
+def test_a_relative_path_is_the_file_that_trained(run, tmp_path, monkeypatch):
+    write(tmp_path / "day1.nwb", random_spikes(5), STARTS)
+    monkeypatch.chdir(tmp_path)
+    found = predicted(run, tmp_path)
+    identity = read_checkpoint(run.folder)[CHECKPOINT_KEY]["identity"]
+    assert found == {split: part["rows"].tolist() for split, part in identity["trials"].items()}
+
+
+def test_a_replaced_file_is_refused_and_its_trials_stay_what_they_were(run, tmp_path, caplog):
+    """The run's own file, cut anew: sorted spikes have moved, and the table has a new first trial."""
+    before = (run.folder.parent / "day1.nwb").read_bytes()
+    try:
+        path = write(run.folder.parent / "day1.nwb", random_spikes(9), np.r_[0.02, STARTS[2:]])
+        with pytest.raises(CheckpointError, match=r"trained on other data: the file was .*day1\.nwb \(SHA-256 "):
+            predicted(run, tmp_path)
+        with pytest.raises(CheckpointError, match=r"cannot be resumed with these data: the file was .*day1\.nwb"):
+            here(run.folder, f"resume={run.folder / 'checkpoints/last.ckpt'}", base=[*BASE, f"data.path={path}"])
+        found = predicted(run, tmp_path, f"data.path={path}")
+    finally:
+        (run.folder.parent / "day1.nwb").write_bytes(before)
+    trials = read_checkpoint(run.folder)[CHECKPOINT_KEY]["identity"]["trials"]
+    old = {split: {row - 1 for row in part["rows"].tolist() if row > 1} for split, part in trials.items()}
+    assert set(found["train"]) - {0} == old["train"] and set(found["val"]) - {0} == old["val"]
+    assert "test" not in found and "trained the model" in caplog.text
+
+
+def test_a_moved_file_is_the_same(run, tmp_path):
+    moved = tmp_path / "moved.nwb"
+    moved.write_bytes((run.folder.parent / "day1.nwb").read_bytes())
+    assert set(predicted(run, tmp_path, f"data.path={moved}")) == {"train", "val"}
+
+
+def test_units_of_another_day_are_not_matched_by_number(run, tmp_path, caplog):
+    other = write(tmp_path / "day2.nwb", random_spikes(7), STARTS)
+    with pytest.raises(DataError, match=r"session day2 of 2020.*the model of session day1 .* data\.same_units=true"):
+        predicted(run, tmp_path, f"data.path={other}")
+    assert predicted(run, tmp_path, f"data.path={other}", "data.same_units=true") == {"test": list(range(20))}
+    assert "taken for the same by their numbers alone" in caplog.text
+    with pytest.raises(ConfigError, match=r"data\.same_units=true is about another file's units"):
+        predicted(run, tmp_path, "data.same_units=true")
+
+
+def test_trials_that_trained_are_known_in_a_file_of_another_name(run, tmp_path):
+    """Exported again as a session of its own: what the trials hold tells."""
+    copy = write(tmp_path / "export.nwb", random_spikes(), STARTS)
+    found = predicted(run, tmp_path, f"data.path={copy}", "data.same_units=true")
+    trials = read_checkpoint(run.folder)[CHECKPOINT_KEY]["identity"]["trials"]
+    assert found == {split: part["rows"].tolist() for split, part in trials.items()}
+
+
+def test_an_older_checkpoint_opens_and_says_what_it_does_not_tell(run, tmp_path, capsys):
+    old = Path(shutil.copytree(run.folder, tmp_path / "old"))
+    for path in (old / "checkpoints").iterdir():
+        content = torch.load(path, weights_only=True)
+        content[CHECKPOINT_KEY].pop("identity")
+        content[CHECKPOINT_KEY]["data"]["path"] = str(run.folder.parent / "day1.nwb")
+        torch.save(content, path)
+    assert set(predicted(SimpleNamespace(folder=old), tmp_path)) == {"train", "val"}
+    assert "is of an older version: the file that trained it cannot be compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"session_id": None}, True),
+        ({"identifier": "b"}, True),  # written again, of the same session by name, subject and start
+        ({"identifier": "b", "session_id": None}, False),
+        ({"session_start_time": "2020-01-02"}, False),
+        ({"identifier": None, "session_id": None}, False),
+    ],
+)
+def test_what_makes_a_session_the_same(change, same):
+    one = {"identifier": "a", "session_start_time": "2020-01-01", "session_id": "s", "subject_id": "J"}
+    assert same_session(one, one | change) is same and same_session(one | change, one) is same
+    assert not same_session(one, None) and not same_session({}, {})

@@ -18,6 +18,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from neuro_lightning import cli
+from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.metrics_csv import read_metrics
 from neuro_lightning.run import predict as run_predict
@@ -125,9 +126,14 @@ def test_real_recordings_and_another_file_of_the_same_units(shared_data, tmp_pat
     assert "recorded data" in shown and "co-bps" in shown
     other = tmp_path / "other.nwb"
     some_trials(recording, other, keep=40)
-    predict(tmp_path, "ckpt=run", f"data.path={other}", "file=other.h5")
-    with h5py.File(tmp_path / "other.h5") as file:
-        assert file["nwb/eval_rates_heldout"].shape == (40, 140, 34)
+    with pytest.raises(NeuroError, match=r"numbers of units count anew in every session"):
+        predict(tmp_path, "ckpt=run", f"data.path={other}", "file=other.h5")
+    predict(tmp_path, "ckpt=run", f"data.path={other}", "file=other.h5", "data.same_units=true", "output=predictions")
+    trained = load_checkpoint(tmp_path / "run").info["rows"]
+    with h5py.File(tmp_path / "other.h5") as file:  # the trials that it shares with the other are known again
+        for split in ("train", "val"):
+            assert file[f"{split}/row"][()].tolist() == [row for row in trained[split] if row < 40]
+        assert file["train/predictions"].shape[1:] == (140, 137) and "test" not in file
     small = next((shared_data / "nlb" / "mc_maze_small").glob("*.nwb"))
     with pytest.raises(NeuroError, match=r"lacks .* units that the model was trained on"):
         predict(tmp_path, "ckpt=run", f"data.path={small}", "file=no.h5")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError
@@ -185,19 +186,22 @@ class NWB(PopulationDataModule):
         }
         self._trained: dict[str, Any] | None = None
 
-    def adopt(self, spec: DataSpec, info: dict[str, Any]) -> None:
+    def adopt(
+        self, spec: DataSpec, info: dict[str, Any], identity: Identity | None = None, *, same_units: bool = False
+    ) -> None:
         """Serve all trials of another file of the same neurons, as the model that ``info`` is of expects them."""
         # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
         self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)
-        self._trained = info
+        self._trained, self._trained_on, self._same_units = info, identity, same_units
 
     def load(self) -> Recording:
         """The file's trials, from the cache if they are there."""
+        from neuro_lightning.data.adoption import adopted
         from neuro_lightning.data.cache import cached
         from neuro_lightning.data.nwb_trials import apply_split, load_nwb_trials
 
         if self._trained is not None:
-            return apply_split(self.path, self._trained)
+            return adopted(apply_split(self.path, self._trained), self._trained_on, same_units=self._same_units)
         params = {"reader": "nwb", **self.options}
         return cached(self.cache_dir, params, [self.path], lambda: load_nwb_trials(self.path, **self.options))
 

@@ -57,13 +57,15 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
     Returns:
         ``name``, ``kind``, ``simulated``; ``sources``, the files with absolute path, size and SHA-256; ``places``, the
         config's paths as absolute ones; ``session``, where the file says of which it is; ``config``; and for each split
-        of ``trials`` their ``rows`` and ``keys``, see :func:`trial_keys`.
+        of ``trials`` their ``rows``, their ``times`` in s, where known, and their ``keys``, see :func:`trial_keys`.
+        ``length_s`` is that of a trial's window.
     """
     places = {key: _absolute(config[key]) for key in PLACES if isinstance(config.get(key), str)}
     trials = {}
     for split, part in recording.splits.items():
-        row = None if part.row is None else torch.from_numpy(np.asarray(part.row, np.int64).copy())
-        trials[split] = {"rows": row, "keys": torch.from_numpy(trial_keys(part))}
+        rows = None if part.row is None else torch.from_numpy(np.asarray(part.row, np.int64).copy())
+        trials[split] = {"rows": rows, "times": _times(recording, split), "keys": torch.from_numpy(trial_keys(part))}
+    cut = recording.info.get("cut") or {"window_ms": (0, 0), "forward_ms": 0}
     return {
         "name": recording.name,
         "kind": recording.kind,
@@ -71,6 +73,7 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         "sources": with_checksums(recording.sources),
         "places": places,
         "session": recording.info.get("session"),
+        "length_s": (cut["window_ms"][1] - cut["window_ms"][0] + cut["forward_ms"]) / 1000,
         "config": dict(config),
         "trials": trials,
     }
@@ -142,7 +145,7 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
         if configs[0][key] != configs[1][key] and (key not in SPLITTING or not same_files or splits):
             found.append(Difference(f"data.{key}", configs[0][key], configs[1][key]))
     if splits and not found:
-        for split in one["trials"].keys() & other["trials"].keys():
+        for split in [split for split in one["trials"] if split in other["trials"]]:
             mine, theirs = (identity["trials"][split] for identity in (one, other))
             if not _same_trials(mine, theirs, by_rows=same_files):
                 counts = (f"{len(part['keys'])} trials" for part in (mine, theirs))
@@ -151,7 +154,7 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
 
 
 def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
-    """Which trials of a split a model was trained on.
+    """Which trials of a split a model was trained on: by what they hold, and of one session by their rows and times.
 
     Args:
         trained: of the model.
@@ -163,15 +166,31 @@ def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity,
         (B,) bool.
     """
     part = others["trials"][split]
+    same_files = not list(_other_files(trained, others))
+    by_rows = same_files and _rows_are_unique(trained) and _rows_are_unique(others)
+    by_times = same_files or same_session(trained["session"], others["session"])
     found = np.zeros(len(part["keys"]), bool)
-    for name in fitted_on:
-        mine = trained["trials"].get(name)
-        if mine is None:
-            continue
-        found |= np.isin(part["keys"].numpy(), mine["keys"].numpy()) & (part["keys"].numpy() != 0)
-        if _rows_are_unique(trained) and _rows_are_unique(others) and not _other_files(trained, others):
-            found |= np.isin(part["rows"].numpy(), mine["rows"].numpy())
+    for mine in (trained["trials"][name] for name in fitted_on if name in trained["trials"]):
+        found |= np.isin(part["keys"], mine["keys"]) & (part["keys"].numpy() != 0)
+        if by_rows:
+            found |= np.isin(part["rows"], mine["rows"])
+        if by_times and part["times"] is not None and mine["times"] is not None:
+            found |= _close(part["times"].numpy(), np.sort(mine["times"].numpy()), trained["length_s"])
     return found
+
+
+def same_session(one: Mapping[str, str | None] | None, other: Mapping[str, str | None] | None) -> bool:
+    """Whether two files say that they are of one session, whose units have one numbering.
+
+    By the identifier, or else by start, subject and the session's name together; what is not said is no evidence.
+    """
+    if not one or not other:
+        return False
+    known = [name for name in one if one[name] is not None and other.get(name) is not None]
+    equal = {name for name in known if one[name] == other[name]}
+    if "identifier" in equal:
+        return equal == set(known)
+    return {"session_start_time", "session_id", "subject_id"} <= equal
 
 
 def _other_files(one: Identity, other: Identity) -> Iterator[Difference]:
@@ -217,6 +236,22 @@ def _rows_are_unique(identity: Identity) -> bool:
         return False
     joint = torch.cat(rows)
     return len(joint.unique()) == len(joint)
+
+
+def _times(recording: Recording, split: str) -> torch.Tensor | None:
+    """The times in s to which a split's windows are aligned, where the recording notes them."""
+    rows, times = (recording.info.get(name, {}).get(split) for name in ("rows", "times"))
+    if times is None or recording.splits[split].row is None:
+        return None
+    of_row = dict(zip(rows, times, strict=True))  # a split may hold fewer trials than were read
+    return torch.tensor([of_row[row] for row in recording.splits[split].row.tolist()], dtype=torch.float64)
+
+
+def _close(times: np.ndarray, others: np.ndarray, length_s: float) -> np.ndarray:
+    """Which windows overlap with one of the others, whose times are sorted."""
+    padded = np.concatenate([[-np.inf], others, [np.inf]])
+    after = np.searchsorted(others, times)
+    return np.minimum(padded[after + 1] - times, times - padded[after]) < length_s - 1e-6
 
 
 def _hash(values: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data import memory
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
+from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.data.splitting import limit_training
@@ -114,12 +115,16 @@ class PopulationDataModule(pl.LightningDataModule):
                 memory.keep(self._identity, recording)
         return recording
 
-    def adopt(self, spec: DataSpec, info: dict[str, Any]) -> None:
+    def adopt(
+        self, spec: DataSpec, info: dict[str, Any], identity: Identity | None = None, *, same_units: bool = False
+    ) -> None:
         """Serve another file's trials as a trained model expects them; for families that can.
 
         Args:
             spec: of the data the model was trained on.
             info: what the recording it was trained on noted (which neurons were held out, ...).
+            identity: of that recording; None where an older checkpoint does not tell.
+            same_units: the units of two sessions were matched: their numbers mean the same neurons.
 
         Raises:
             DataError: the family has one file only.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class NWBRecording:
             ``Position``, is named ``container/series``.
         simulated: whether the file says that it is simulated.
         identifier: the file's own name for the session.
+        session: what the file says of which session it is: ``identifier``, ``session_start_time``, ``session_id`` and
+            ``subject_id``, None where it does not say.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class NWBRecording:
     series_names: tuple[str, ...] = ()
     simulated: bool = False
     identifier: str = ""
+    session: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def n_trials(self) -> int:
@@ -135,7 +138,14 @@ def open_nwb(path: str | Path) -> NWBRecording:
             series_names=tuple(name for name, _ in _walk_series(nwb)),
             simulated=any("simulated" in str(t).lower() for t in (nwb.session_description, nwb.keywords)),
             identifier=str(nwb.identifier),
+            session=_session(nwb),
         )
+
+
+def _session(nwb: Any) -> dict[str, str | None]:
+    values = {name: getattr(nwb, name) for name in ("identifier", "session_start_time", "session_id")}
+    values["subject_id"] = nwb.subject.subject_id if nwb.subject is not None else None
+    return {name: str(value) if value not in (None, "") else None for name, value in values.items()}
 
 
 @contextmanager
