@@ -245,7 +245,9 @@ def test_training_images_that_are_tested_are_dropped(copy):
     recording = load_antolik(copy.parents[1], [1])
     assert recording.info["dropped_images"] == 2
     assert not {7, 30} & {*recording.splits["train"].row, *recording.splits["val"].row}
-    assert len(load_antolik(copy.parents[1], [1], protocol="thesis").splits["train"]) == 60
+    assert "2 of 60 training images are among the repeated images, and are left out" in recording.info["warnings"][0]
+    thesis = load_antolik(copy.parents[1], [1], protocol="thesis")
+    assert len(thesis.splits["train"]) == 60 and "2 of 60 training images" in thesis.info["warnings"][0]
 
 
 def test_pooled_regions_have_a_block_mask(root):

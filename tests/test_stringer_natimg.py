@@ -78,6 +78,18 @@ def test_splits_are_by_image_and_disjoint(tmp_path):
     assert load(paths, seed=1).splits["val"].row.tolist() != load(paths).splits["val"].row.tolist()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_images_of_two_numbers_that_are_the_same_stay_on_one_side(tmp_path, seed):
+    images = RNG.integers(0, 255, (*SIZE, GREY - 1)).astype(np.uint8)
+    images[:, :, 10:] = images[:, :, :10]
+    images[0, 0, 10:] += 1  # outside what is used
+    paths = write(tmp_path, stimuli(), images)
+    recording = load(paths, val_fraction=0.25, test_fraction=0.25, crop=[1, 9, 0, 13], seed=seed)
+    parts = [set(split.row.tolist()) for split in recording.splits.values()]
+    assert all({(row + 10) % 20 for row in part} == part for part in parts) and len(set.union(*parts)) == 20
+    assert "10 images are the same as an earlier one" in recording.info["warnings"][0]
+
+
 def test_images_shown_once_or_thrice_leave_gaps(tmp_path):
     stim = stimuli()
     once, more = stim["istim"][:, 0] == 3, np.flatnonzero(stim["istim"][:, 0] == GREY)[0]
@@ -219,7 +231,7 @@ def test_what_is_refused(tmp_path, changes, message):
 def test_files_that_do_not_go_together_or_are_damaged(tmp_path):
     with pytest.raises(DataError, match=r"has 33 images, but .* numbers 20 and the grey screen \(21\)"):
         load(write(tmp_path, stimuli(), RNG.normal(size=(*SIZE, 33))))
-    with pytest.raises(DataError, match="one grey level only"):
+    with pytest.raises(DataError, match="19 of 20 images are the same"):
         load(write(tmp_path, stimuli(), np.ones((*SIZE, 20))))
     with pytest.raises(DataError, match="imgs must be numbers, H x W x n"):
         load(write(tmp_path, stimuli(), np.ones((9, 20))))

@@ -1,6 +1,7 @@
 """UWNDC19: its twin, reader, splits and data module. The golden values are those of the published files and winner."""
 
 import csv
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -330,6 +331,29 @@ def test_images_with_hardly_a_response_can_be_left_out(challenge):
         assert sorted([*train, *val]) == list(range(550))  # row 550 has four responses
     train, val = split_images(challenge.responses, folds=None, min_responses=18)
     assert len(train) == 131 and len(val) == 20
+
+
+@pytest.mark.parametrize("folds", [None, 5])
+def test_an_image_that_is_there_twice_stays_on_one_side(root, tmp_path, folds):
+    folder = tmp_path / "uwndc19"
+    shutil.copytree(root / "simulated" / "uwndc19" / "seed_0", folder)
+    images = np.load(folder / "stim.npy")
+    copies = [(50 + k, 600 - k) for k in range(1, 40)]  # Ids; the last rows have missing responses, the first have none
+    for one, other in copies:
+        images[other, 16:64, 16:64] = images[one, 16:64, 16:64]  # in the pixels that are used
+    np.save(folder / "stim.npy", images)
+    validated, plain = [], []
+    for fold in range(folds or 1):
+        data = UWNDC19(root=str(tmp_path), folds=folds, fold=fold)
+        train, val = (data.recording.splits[name] for name in ("train", "val"))
+        assert "39 images are the same as an earlier one" in data.recording.info["warnings"][0]
+        assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in val.images}
+        validated += val.row.tolist()
+        plain.append(len(train) + len(val))
+    if folds:
+        assert sorted(validated) == list(range(50, 601)) and plain == [551] * 5
+    else:
+        assert len(validated) == 20 and plain[0] == 551 - sum(len({*pair} & {*validated}) == 1 for pair in copies)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,22 @@ def same_content(images: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(image.tobytes(), k) for k, image in enumerate(images)], np.int64)
 
 
+def keep_together(parts: dict[str, np.ndarray], first: np.ndarray) -> dict[str, np.ndarray]:
+    """Each image in the part of the first one that is the same.
+
+    Args:
+        parts: indices by name, every index in one of them.
+        first: (B,) see :func:`same_content`.
+
+    Returns:
+        Ascending indices by name.
+    """
+    number = np.empty(len(first), np.int64)
+    for k, index in enumerate(parts.values()):
+        number[index] = k
+    return {name: np.flatnonzero(number[first] == k) for k, name in enumerate(parts)}
+
+
 def shared_counts(train: np.ndarray, val: np.ndarray) -> np.ndarray:
     """Training trials that hold a validation trial's spikes: the same trial, or the end of one is the other's begin.
 

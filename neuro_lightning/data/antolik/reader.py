@@ -61,12 +61,17 @@ def load_antolik(
         raise DataError(f"{root}: some of the regions {regions} are simulated and others recorded; pool them not")
     train, test = (pool([getattr(region, part) for region in found.values()]) for part in ("train", "test"))
     info: dict[str, Any] = {"regions": regions, "protocol": protocol}
+    tested = set(_keys(test.images))
+    unseen = np.array([key not in tested for key in _keys(train.images)])
+    shared = int((~unseen).sum())
+    if shared:
+        done = "train all the same (data.protocol=thesis)" if protocol == "thesis" else "are left out"
+        said = f"{shared} of {len(train)} training images are among the repeated images, and {done}"
+        info["warnings"] = [f"{root}: {said}"]
     if protocol == "thesis":
         parts = {"train": train, "val": test}
     else:
-        tested = _keys(test.images)
-        unseen = np.array([key not in tested for key in _keys(train.images)])
-        info["dropped_images"] = int((~unseen).sum())
+        info["dropped_images"] = shared
         train = train.take(np.flatnonzero(unseen))
         validates = carve(train.images, val_fraction, split_seed)
         parts = {"train": train.take(~validates), "val": train.take(validates), "test": test}

@@ -19,6 +19,7 @@ import scipy.linalg
 from neuro_lightning.data.bounds import check_arrays
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.mat import read_mat
+from neuro_lightning.data.overlap import keep_together, same_content
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
@@ -55,7 +56,8 @@ def load_natimg(
     """Natural images, the single responses to them and their means.
 
     Responses are z-scored by spontaneous activity, lose its first principal components, and are then z-scored over
-    the training images. Splits are by image, so that no image's other presentation is in another split. Images are
+    the training images. Splits are by image, so that no image's other presentation is in another split; nor is an
+    image of another number that is the same. Images are
     standardized by the mean and the standard deviation of all pixels of the training images.
 
     Args:
@@ -98,13 +100,13 @@ def load_natimg(
     rates = None
     if truth is not None:
         rates = relative_to_ongoing(_true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
-    index = draw(len(row), {"val": val_fraction, "test": test_fraction}, seed)
+    small = shrink(images[row], crop, downsample)
+    index, warnings = _split(small, {"val": val_fraction, "test": test_fraction}, seed, images_path)
     if standardize:
         mean, std = standardizer(repeats[index["train"]])
         repeats -= mean
         repeats /= std
         rates = None if rates is None else (rates - mean) / std
-    small = shrink(images[row], crop, downsample)
     level, contrast = small[index["train"]].mean(dtype=np.float64), small[index["train"]].std(dtype=np.float64)
     if not contrast > 0:
         raise DataError(f"{images_path}: the training images have one grey level only; check data.crop")
@@ -130,8 +132,25 @@ def load_natimg(
             "image_mean": float(level),
             "image_std": float(contrast),
             "seed": seed,
+            "warnings": warnings,
         },
     )
+
+
+def _split(
+    images: np.ndarray, fractions: dict[str, float], seed: int, path: Path
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A seeded draw of images, the same ones on one side, and what is to be said of them."""
+    first = same_content(images)
+    index = keep_together(draw(len(images), fractions, seed), first)
+    again = int((first != np.arange(len(first))).sum())
+    if empty := [name for name, rows in index.items() if not len(rows)]:
+        raise DataError(
+            f"{path}: {again} of {len(first)} images are the same as an earlier one and stay on its side of the split, "
+            f"so that none is left for {empty[0]}; check data.crop and data.downsample"
+        )
+    said = f"{path}: {again} images are the same as an earlier one as they are used, and stay on its side of the split"
+    return index, [said] if again else []
 
 
 def stack_repeats(image: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule
+from neuro_lightning.data.overlap import same_content
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
@@ -76,7 +77,14 @@ class UWNDC19(ImageDataModule):
         """Read anew each time: it takes a fraction of a second."""
         folder = self.folder()
         challenge = read_challenge(folder, image_size=self.image_size)
-        train, val = split_images(challenge.responses, **self.split)
+        image = same_content(challenge.images[N_TEST:])
+        train, val = split_images(challenge.responses, image, **self.split)
+        warnings, again = [], int((image != np.arange(len(image))).sum())
+        if again:
+            warnings.append(
+                f"{folder}: {again} images are the same as an earlier one in the {self.image_size} pixels a side that "
+                f"are used, and stay on its side of the split: {len(train)} images train and {len(val)} validate"
+            )
         names = [*FILES, TRUTH] if challenge.rates is not None else FILES
         return Recording(
             name="uwndc19",
@@ -92,6 +100,7 @@ class UWNDC19(ImageDataModule):
             sources=[{"path": str(folder / name), "size": (folder / name).stat().st_size} for name in names],
             info={
                 "columns": challenge.columns,
+                "warnings": warnings,
                 "split": {**self.split, "train": (train + N_TEST).tolist(), "val": (val + N_TEST).tolist()},
             },
         )

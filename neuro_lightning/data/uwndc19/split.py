@@ -9,6 +9,7 @@ from neuro_lightning.errors import ConfigError
 
 def split_images(
     responses: np.ndarray,
+    image: np.ndarray | None = None,
     *,
     folds: int | None,
     fold: int = 0,
@@ -20,6 +21,8 @@ def split_images(
 
     Args:
         responses: (B, N), NaN where an image was not shown to a neuron.
+        image: (B,) the same number for images that are the same, which stay on one side: in the fold of the first of
+            them, or, with the winner's split, out of the training images where one of them validates. None: all differ.
         folds: how many parts validate in turn, or None for the winner's split (:func:`winner_split`).
         fold: which of them validates now, from 0.
         eval_size: of the winner's split.
@@ -37,13 +40,15 @@ def split_images(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"data.split_seed={seed} must be a whole number from 0 to 2^32 - 1")
     enough = observed.sum(1) >= min_responses
+    image = np.arange(len(responses)) if image is None else image
     if folds is None:
         train, val = winner_split(observed, eval_size, seed)
-        return train[enough[train]], val
+        return train[enough[train] & ~np.isin(image[train], image[val])], val
     _whole("data.folds", folds, 2, int(enough.sum()))
     _whole("data.fold", fold, 0, folds - 1)
     rows = np.flatnonzero(enough)
-    number = fold_numbers(observed[rows], folds, seed)
+    _, first, group = np.unique(image[rows], return_index=True, return_inverse=True)
+    number = fold_numbers(observed[rows], folds, seed)[first][group]
     return rows[number != fold], rows[number == fold]
 
 
