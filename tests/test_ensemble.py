@@ -424,3 +424,26 @@ def test_where_a_job_stands_in_its_search_is_no_setting_of_a_member(tmp_path):
         (tmp_path / str(i) / "run.json").write_text(json.dumps({"overrides": words}))
     found = _settings([tmp_path / str(i) / "checkpoints" / "best.ckpt" for i in range(2)])
     assert found == {"model.hidden": ["4", "5"]}
+
+
+@pytest.mark.parametrize("n_parts", [24, 400])
+def test_the_standard_error_of_a_gain_is_its_spread(n_parts):
+    """Gains of trials drawn again and again: their standard deviation is what each of them says its error is."""
+    rng = np.random.default_rng(0)
+    halves = Halves.__new__(Halves)
+    halves.chooses = np.arange(n_parts) % 2 == 0
+    halves._sums = {"weight": np.array([50.0, 0.5 * n_parts])}
+    draws = [halves.gain(rng.normal(1, 2, n_parts), rng.normal(1.3, 1, n_parts)) for _ in range(3000)]
+    gains, errors = np.array(draws).T
+    assert errors.mean() == pytest.approx(gains.std(), rel=0.06)
+    assert gains.mean() == pytest.approx(0.3, abs=0.05), "positive where the one is better"
+    # the half that chose has no say
+    losses, reference = rng.normal(size=(2, n_parts))
+    elsewhere = losses + np.where(halves.chooses, 100.0, 0.0)
+    assert halves.gain(losses, reference) == halves.gain(elsewhere, reference)
+
+
+def test_a_gain_over_few_trials_has_no_standard_error():
+    halves = Halves.__new__(Halves)
+    halves.chooses, halves._sums = np.arange(18) < 9, {"weight": np.ones(2)}
+    assert halves.gain(np.zeros(18), np.ones(18)) == (9.0, None)

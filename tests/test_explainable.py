@@ -238,3 +238,24 @@ def test_real_recordings_have_sane_ceilings(shared_data):
         # published models reach 0.43 to 0.55: the ceiling lies above them
         assert 0.6 < ceilings["corr"] < 0.9 and 0.3 < ceilings["trial_corr"] < ceilings["corr"]
         assert n_neurons / 3 < ceilings["feve_neurons"] < n_neurons
+
+
+def test_the_mean_over_reliable_neurons_leaves_the_others_out():
+    """Near a ceiling of 0 the share is all noise: one such neuron would decide the mean of thousands."""
+    correlations = torch.tensor([0.4, 0.3, 0.9, torch.nan, 0.5], dtype=torch.float64)
+    ceiling = torch.tensor([0.8, 0.5, 0.001, 0.5, torch.nan], dtype=torch.float64)
+    fev = torch.tensor([0.6, 0.15, 0.149, 0.5, 0.7], dtype=torch.float64)
+    assert ex.mean_cc_norm(correlations, ceiling, fev) == pytest.approx((0.4 / 0.8 + 0.3 / 0.5 + 0.0) / 3)
+    assert ex.mean_cc_norm(correlations, ceiling, torch.full((5,), torch.nan)).isnan()
+
+
+def test_an_unreliable_neuron_changes_neither_feve_nor_cc_norm():
+    means, y = responses(images=60, noise=0.8)
+    y[:, :, 2] = 50 + 5 * np.random.default_rng(5).normal(size=y.shape[:2])  # says nothing of the images
+    prediction = torch.from_numpy(means)
+    found = ex.explainable(torch.from_numpy(y))
+    others = [0, 1, 3, 4]
+    assert ex.reliable(found.fev).tolist() == [n != 2 for n in range(N)]
+    corr = ex.average_correlation(torch.from_numpy(y), prediction)
+    expected = (corr / found.cc_max)[others].mean()
+    assert ex.mean_cc_norm(corr, found.cc_max.nan_to_num(nan=0.01), found.fev) == pytest.approx(float(expected))

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.losses import poisson
+from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.masking import MODES, CoordinatedDropout, RandomMasking, VariableDropout, seed_ratio, suit
 
 B, T, N = 60, 50, 40
@@ -191,3 +194,58 @@ def test_a_masking_says_its_share(masking):
     torch.manual_seed(0)
     _, hidden = masking(torch.ones(400, 20, 20))
     assert abs(float(hidden.double().mean()) - masking.share) < 0.03
+
+
+class Everything(torch.nn.Module):
+    """A masking that asks for every held-in count to be scored."""
+
+    def forward(self, inputs):
+        return inputs, torch.ones_like(inputs, dtype=torch.bool)
+
+
+class Half(torch.nn.Module):
+    """A masking that hides, and scores, the even neurons."""
+
+    def forward(self, inputs):
+        scored = torch.zeros_like(inputs, dtype=torch.bool)
+        scored[..., ::2] = True
+        return inputs.masked_fill(scored, 0.0), scored
+
+
+class Rates(torch.nn.Module):
+    def __init__(self, *shape):
+        super().__init__()
+        self.log_rates = torch.nn.Parameter(torch.zeros(shape))
+
+    def forward(self, inputs):
+        return {"log_rates": self.log_rates.expand(len(inputs), -1, -1)}
+
+
+@pytest.mark.parametrize("masking", [Everything(), Half(), None])
+def test_counts_that_were_not_observed_are_never_scored(masking):
+    """Whatever a masking asks for: neither loss nor gradient sees them, and what is always scored stays so."""
+    bins, forward, n_in, n_out = 6, 2, 4, 3
+    spec = DataSpec("x", n_in=n_in, n_out=n_out, n_bins=bins, n_forward=forward)
+    seen = []
+
+    def loss(output, targets, mask, spec):
+        seen.append(mask.clone())
+        return poisson(output, targets, mask, spec)
+
+    model = PopulationModule(Rates(bins + forward, n_in + n_out), spec, loss=loss, masking=masking)
+    targets = torch.poisson(torch.ones(5, bins + forward, n_in + n_out))
+    mask = torch.ones_like(targets, dtype=torch.bool)
+    mask[1, 2, 0] = mask[:, 3, 2] = mask[2, :, 5] = mask[4, 7] = False
+    targets[~mask] = torch.nan
+    batch = {"inputs": targets[:, :bins, :n_in].nan_to_num(), "targets": targets, "mask": mask.clone(),
+             "index": torch.arange(5)}  # fmt: skip
+    value = model._loss_of(batch, 0)
+    value.backward()
+    expected = mask.clone()
+    if isinstance(masking, Half):
+        expected[:, :bins, 1:n_in:2] = False
+    assert torch.equal(seen[0], expected) and torch.equal(batch["mask"], mask), "the batch's own mask stays as it was"
+    assert torch.isfinite(value) and torch.isfinite(model.net.log_rates.grad).all()
+    assert value.item() == pytest.approx(float((1 - 0 * targets[expected]).mean())), "rate 1 less count times ln 1"
+    touched = expected.any(0)
+    assert (model.net.log_rates.grad[~touched] == 0).all()

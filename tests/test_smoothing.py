@@ -11,6 +11,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.functional.poisson_regression import poisson_regression
 from neuro_lightning.functional.smoothing import gaussian_smooth
+from neuro_lightning.models import smoothing
 from neuro_lightning.models.smoothing import FLOOR, SmoothingNet
 
 
@@ -93,3 +94,39 @@ def test_the_kernel_is_chosen_on_training_trials():
     chosen = fitted([0.5, 4.0, 60.0], [0.001, 0.01, 0.1])
     assert float(chosen.sd_bins) == 4.0
     assert bits(chosen, planted(seed=5)) >= max(bits(fitted([sd], [0.01]), planted(seed=5)) for sd in (0.5, 60.0))
+
+
+@pytest.mark.parametrize("n_out", [6, 0])
+def test_what_chooses_was_not_fitted_on(monkeypatch, n_out):
+    """Kernel and penalty are chosen by the last fifth of the training trials, fitted on the others."""
+    trials = planted(n_trials=20, bins=12)
+    if not n_out:
+        heldin = np.concatenate([trials.heldin, trials.heldout], 2)
+        trials = Trials(heldin, None, np.concatenate([trials.heldin_forward, trials.heldout_forward], 2))
+    data, fits, scored = TrialDataset(trials, n_out=n_out, n_forward=4, evaluate=False), [], []
+    net = SmoothingNet(24 - n_out, 24, 4)
+    for name in ("_heldout", "_ahead"):
+        own = getattr(net, name)
+        monkeypatch.setattr(net, name, lambda batch, *a, own=own: fits.append(batch["index"]) or own(batch, *a))
+    nll = smoothing.poisson_nll
+    monkeypatch.setattr(smoothing, "poisson_nll", lambda *a: scored.append((*a[:2], len(fits))) or nll(*a))
+    net.fit(data, sd_bins=[0.5, 4.0], alpha=[0.01, 1.0])
+    whole = data[list(range(20))]["targets"]
+    outer = whole[16:, :12, 18:] if n_out else whole[16:, 12:]
+    chosen = [(rates, counts) for rates, counts, done in scored if done]
+    inner, final = fits[:4], fits[4:]
+    assert len(chosen) >= 4 and all(torch.equal(index, torch.arange(16)) for index in inner)
+    assert all(torch.equal(index, torch.arange(20)) for index in final), "what was chosen is fitted on all"
+    assert all(torch.equal(counts, outer.flatten(0, 1)) for _, counts in chosen[:4])
+    assert all(torch.isfinite(rates).all() for rates, _ in chosen[:4])
+
+
+def test_a_penalty_that_overfits_is_not_chosen():
+    """Of noise the weakest penalty explains the trials that it was fitted on best, and others worst."""
+    rng = np.random.default_rng(0)
+    heldin, heldout = rng.poisson(0.5, (12, 10, 30)), rng.poisson(0.5, (12, 10, 4))
+    data = TrialDataset(Trials(heldin.astype(np.uint8), heldout.astype(np.uint8)), n_out=4, n_forward=0, evaluate=False)
+    net, strong = SmoothingNet(30, 34, 0), SmoothingNet(30, 34, 0)
+    net.fit(data, sd_bins=[2.0], alpha=[1e-4, 10.0])
+    strong.fit(data, sd_bins=[2.0], alpha=[10.0])
+    torch.testing.assert_close(net.weight, strong.weight)
