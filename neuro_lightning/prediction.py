@@ -165,25 +165,16 @@ def checkpoints_of(members: Sequence[Path], config: dict[str, Any], kind: str, r
     return chosen
 
 
-def check_choice(recipe: Recipe, members: Sequence[Path], saved: Saved, changes: dict[str, Any]) -> None:
+def check_choice(recipe: Recipe, members: Sequence[Path], data: PopulationDataModule) -> None:
     """Validation trials choose, and only those of the file that the members were trained with.
-
-    Args:
-        recipe: how the members are combined.
-        members: their checkpoints.
-        saved: the first of them.
-        changes: keys of the data's config that differ from training.
 
     Raises:
         ConfigError: another file is predicted.
     """
-    path = changes.get("path")
-    if recipe.method == "mean" or len(members) == 1 or path is None:
-        return
-    if Path(path).resolve() != Path(saved.data["path"]).resolve():
+    if recipe.method != "mean" and len(members) > 1 and data.adopted:
         raise ConfigError(
             f"ensemble={recipe.method}: the validation trials of the file that trained the members choose, and "
-            f"data.path={path} is another one; give ensemble=mean"
+            f"data.path={data.recording.sources[0]['path']} is another one; give ensemble=mean"
         )
 
 

@@ -240,7 +240,7 @@ def predict(cfg: DictConfig) -> Path:
         shown = {split: values["latents"] for split, values in latents.items()}
         print_arrays(path, recording, shown, relative(members[0]), "standard deviation", np.std)
         return path
-    check_choice(recipe, members, saved, config["data"])
+    check_choice(recipe, members, data)
     splits = splits_of(kind, recording)
     rates, choice = combine(members, data, splits, device, recipe, trusted=cfg.trusted, progress=progress)
     source = relative(members[0]) if choice is None and len(members) == 1 else described(choice, len(members))

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import Pictures
 from runs import ROOT, TINY, here
+from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
@@ -52,6 +53,7 @@ def sweep(tmp_path_factory):
     failed = record | {"status": "failed", "error": "RuntimeError: out of memory"}
     (folder / "3_tiny_gru" / "run.json").write_text(json.dumps(failed))
     (folder / "4_tiny_gru" / "run.json").write_text('{"status": "running"}')
+    (folder / "multirun.yaml").touch()
     return folder
 
 
@@ -306,6 +308,7 @@ def test_no_member_is_one_line(sweep, tmp_path):
     with pytest.raises(CheckpointError, match=r"give a .ckpt file, a run's folder .* or a sweep's folder"):
         find_members([tmp_path])
     shutil.copytree(sweep / "4_tiny_gru", tmp_path / "sweep" / "0_tiny_gru")
+    (tmp_path / "sweep" / "multirun.yaml").touch()
     with pytest.raises(CheckpointError, match="none of its 1 jobs finished with a checkpoint"):
         find_members([tmp_path / "sweep"])
 
@@ -338,20 +341,94 @@ def test_a_diverged_member_is_left_out(sweep, tmp_path):
         combined([bad, changed(bad, tmp_path / "worse.ckpt", lambda content: None)], method="top")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda recipe: recipe["data"].update(n_val=12), "was trained with data.n_val=1[12].* give ensemble=mean"),
-        (lambda recipe: recipe.update(fitted_on=["train", "val"]), "was trained on the validation trials that would"),
-    ],
-)
-def test_trials_that_trained_a_member_do_not_choose(sweep, tmp_path, change, message):
-    other = changed(members_of(sweep)[0], tmp_path / "o.ckpt", lambda content: change(content[CHECKPOINT_KEY]))
-    with pytest.raises(CheckpointError, match=message):
+def test_runs_that_lie_in_one_folder_are_no_set(sweep, tmp_path):
+    folder = shutil.copytree(sweep, tmp_path / "lorenz" / "gru")
+    (folder / "multirun.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"gru holds 5 runs of no sweep, .* or a list, ckpt=\[.*0_tiny_gru,"):
+        find_members([folder])
+    assert find_members([folder / "0_tiny_gru", folder / "1_tiny_gru"])[0] == [
+        folder / f"{i}_tiny_gru" / "checkpoints" / "best.ckpt" for i in range(2)
+    ]
+
+
+def edited(sweep, tmp_path, change) -> Path:
+    """The first member with another content of its description."""
+    return changed(members_of(sweep)[0], tmp_path / "o.ckpt", lambda content: change(content[CHECKPOINT_KEY]))
+
+
+@pytest.mark.parametrize("method", ["mean", "stack"])
+def test_models_of_other_data_do_not_belong_together(sweep, tmp_path, method):
+    def sized(recipe):
+        recipe["identity"]["config"]["n_val"] = 12
+
+    def shorn(recipe):  # as of an older version
+        del recipe["identity"]
+        recipe["data"]["n_val"] = 12
+
+    def other_rates(recipe):
+        del recipe["identity"]
+        recipe["spec"]["mean_rates"][0] += 0.01
+
+    def other_file(recipe):
+        recipe["identity"].update(name="tiny2")
+
+    size = r"data\.n_val is 1[12]"
+    changes = {sized: size, shorn: size, other_file: "name is tiny", other_rates: "the training trials' mean rate is"}
+    for change, key in changes.items():
+        with pytest.raises(CheckpointError, match=rf"ckpt and .*\.ckpt do not belong together: {key}") as refused:
+            combined([edited(sweep, tmp_path, change), *members_of(sweep)], method=method)
+        assert "ensemble=" not in str(refused.value), "no other mode is right"
+    harmless = edited(sweep, tmp_path, lambda recipe: recipe["identity"]["config"].update(batch_size=3))
+    combined([harmless, members_of(sweep)[1]], method=method)
+
+
+def test_a_refit_does_not_choose(sweep, tmp_path, caplog):
+    other = edited(sweep, tmp_path, lambda recipe: recipe.update(fitted_on=["train", "val"]))
+    with pytest.raises(CheckpointError, match=r"o\.ckpt was trained on the val trials, .* give checkpoint=best"):
         combined([other, *members_of(sweep)], method="stack")
-    assert combined([other, *members_of(sweep)])[1] is None, "their mean is allowed, but nothing is said of its gain"
-    change = lambda content: content[CHECKPOINT_KEY]["data"].update(batch_size=3)  # noqa: E731
-    combined([members_of(sweep)[0], changed(members_of(sweep)[1], tmp_path / "b.ckpt", change)], method="stack")
+    assert combined([other, *members_of(sweep)])[1] is None, "a mean is allowed, its gain not told"
+    assert "whose predictions of them flatter" in caplog.text
+
+
+def test_an_older_checkpoint_joins_by_its_config(sweep, tmp_path, caplog):
+    old = edited(sweep, tmp_path, lambda recipe: recipe.pop("identity"))
+    combined([old, *members_of(sweep)], method="top")
+    assert "1 of 4 checkpoints are of an older version" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """Runs on one file whose held-out neurons are marked, split in several ways, and on a copy of it."""
+    folder = tmp_path_factory.mktemp("splits")
+    base = [*(word for word in TINY if not word.startswith(("data=", "trainer.max_epochs"))), "data=nwb",
+            "trainer.max_epochs=1", f"paths.cache={folder}", "data.bin_ms=20"]  # fmt: skip
+    write(folder / "a.nwb", random_spikes(), STARTS, heldout=[1, 1, *[0] * 6])
+    write(folder / "b.nwb", random_spikes(1), STARTS, heldout=[1, 1, *[0] * 6])
+    shutil.copy(folder / "a.nwb", folder / "copy.nwb")
+    runs = {"first": [], "seed": ["data.seed=1"], "val_fraction": ["data.val_fraction=0.5"],
+            "train_trials": ["data.train_trials=9"], "copy": [f"data.path={folder / 'copy.nwb'}"],
+            "recording": [f"data.path={folder / 'b.nwb'}"]}  # fmt: skip
+    for name, words in runs.items():
+        here(folder / name, base=[*base, f"data.path={folder / 'a.nwb'}", *words])
+    return folder
+
+
+@pytest.mark.parametrize("method", ["mean", "greedy"])
+def test_trials_that_trained_a_member_are_not_judged(splits, tmp_path, method):
+    def together(*names):
+        words = [f"ckpt=[{','.join(str(splits / name) for name in names)}]", f"file={tmp_path / names[1]}.h5"]
+        return written(*words, f"ensemble={method}", "evaluate=false")
+
+    for names in (("first", "seed"), ("seed", "first"), ("val_fraction", "first")):
+        key = names[0] if names[1] == "first" else names[1]
+        with pytest.raises(CheckpointError, match=rf"trained on \d+ of the \d+ val trials of .*\(data\.{key} is "):
+            together(*names)
+    with pytest.raises(CheckpointError, match=r"has other val trials than .*first.*\(data\.val_fraction is 0\.5 and 0"):
+        together("first", "val_fraction")
+    with pytest.raises(CheckpointError, match=r"do not belong together: the file is .*[ab]\.nwb \(SHA-256 "):
+        together("first", "recording")
+    together("first", "copy")
+    together("first", "train_trials")
 
 
 # ---- predict.py
@@ -389,6 +466,7 @@ def test_traces_and_images(tmp_path, data, capsys):
     base = [word for word in TINY if not word.startswith(("data=", "model", "trusted"))]
     for model in models:
         here(tmp_path / "sweep" / model, base=[*base, TRUSTED, f"data={data}", f"model={model}"])
+    (tmp_path / "sweep" / "sweep.csv").touch()
     capsys.readouterr()
     path = written(f"ckpt={tmp_path / 'sweep'}", "ensemble=greedy", f"file={tmp_path / 'p.h5'}")
     said = capsys.readouterr().out

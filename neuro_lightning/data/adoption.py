@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -55,15 +54,8 @@ def adopted(recording: Recording, trained: Identity | None, *, same_units: bool)
         )
     index = {split: np.flatnonzero(chosen) for split, chosen in seen.items() if chosen.any()}
     splits = {split: recording.splits["test"].take(rows) for split, rows in index.items()}
-    return replace(recording, splits=splits, info={**recording.info, **_by_split(recording.info, index)})
-
-
-def _by_split(info: dict[str, Any], index: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The noted rows and times, split by split."""
-    return {
-        name: {split: [info[name]["test"][k] for k in rows] for split, rows in index.items()}
-        for name in ("rows", "times")
-    }
+    noted = {"rows": {split: trials.row.tolist() for split, trials in splits.items()}}
+    return replace(recording, splits=splits, info={**recording.info, **noted})
 
 
 def _named(session: dict[str, str | None] | None) -> str:

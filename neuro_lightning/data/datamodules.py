@@ -193,6 +193,7 @@ class NWB(PopulationDataModule):
         # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
         self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)
         self._trained, self._trained_on, self._same_units = info, identity, same_units
+        self.adopted = True
 
     def load(self) -> Recording:
         """The file's trials, from the cache if they are there."""

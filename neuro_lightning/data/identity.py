@@ -145,12 +145,17 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
         if configs[0][key] != configs[1][key] and (key not in SPLITTING or not same_files or splits):
             found.append(Difference(f"data.{key}", configs[0][key], configs[1][key]))
     if splits and not found:
-        for split in [split for split in one["trials"] if split in other["trials"]]:
-            mine, theirs = (identity["trials"][split] for identity in (one, other))
-            if not _same_trials(mine, theirs, by_rows=same_files):
-                counts = (f"{len(part['keys'])} trials" for part in (mine, theirs))
-                found.append(Difference(f"the {split} split", *counts))
+        for split in (split for split in one["trials"] if split in other["trials"] and other_split(one, other, split)):
+            counts = (f"{len(identity['trials'][split]['keys'])} trials" for identity in (one, other))
+            found.append(Difference(f"the {split} split", *counts))
     return found
+
+
+def other_split(one: Identity, other: Identity, split: str) -> bool:
+    """Whether a split that both have holds other trials, or the same in another order."""
+    mine, theirs = (identity["trials"].get(split) for identity in (one, other))
+    same_files = bool(one["sources"]) and not list(_other_files(one, other))
+    return mine is not None and theirs is not None and not _same_trials(mine, theirs, by_rows=same_files)
 
 
 def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
@@ -240,10 +245,9 @@ def _rows_are_unique(identity: Identity) -> bool:
 
 def _times(recording: Recording, split: str) -> torch.Tensor | None:
     """The times in s to which a split's windows are aligned, where the recording notes them."""
-    rows, times = (recording.info.get(name, {}).get(split) for name in ("rows", "times"))
-    if times is None or recording.splits[split].row is None:
+    if "times" not in recording.info or recording.splits[split].row is None:
         return None
-    of_row = dict(zip(rows, times, strict=True))  # a split may hold fewer trials than were read
+    of_row = dict(zip(*recording.info["times"], strict=True))  # of all trials of the file
     return torch.tensor([of_row[row] for row in recording.splits[split].row.tolist()], dtype=torch.float64)
 
 

@@ -76,6 +76,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self.steps_per_epoch: int | None = None  # where the trainer does not see every step
         self.n_batches: int | None = None  # in an epoch; None: as batch_size makes them
         self.needed = ("train", "val")
+        self.adopted = False  # serves another file than the model was trained on
 
     def load(self) -> Recording:
         """Read, download or simulate the recording; what it costs is cached on disk by the subclass.

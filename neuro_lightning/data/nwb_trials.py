@@ -147,7 +147,7 @@ def load_nwb_trials(
         "heldin_units": ids[~heldout].tolist(),
         "heldout_units": ids[heldout].tolist(),
         "rows": {part: windows.row[index].tolist() for part, index in splits.items()},
-        "times": {part: windows.time[index].tolist() for part, index in splits.items()},
+        "times": [windows.row.tolist(), windows.time.tolist()],
         "session": nwb.session,
         "condition_values": values,
         "dropped": windows.dropped,
@@ -190,7 +190,7 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
     n_in = len(info["heldin_units"])
     trials = _trials(nwb, windows, cut, np.arange(n_in), n_in + np.arange(len(hidden)), info["condition_values"])
     ids = np.array([*info["heldin_units"], *info["heldout_units"]], np.int64)
-    of_file = {"times": {"test": windows.time.tolist()}, "session": nwb.session}
+    of_file = {"times": [windows.row.tolist(), windows.time.tolist()], "session": nwb.session}
     noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped, "warnings": []}
     return _recording(name, nwb, cut, {"test": trials}, ids, noted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,26 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuro_lightning.checkpoint import Saved, load_checkpoint, read_checkpoint
+from neuro_lightning.checkpoint import Saved, load_checkpoint
 from neuro_lightning.contracts import DataSpec, rates_of, respond
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.ensemble.belonging import check_members
 from neuro_lightning.ensemble.files import MemberFiles
 from neuro_lightning.ensemble.halves import Halves
 from neuro_lightning.errors import CheckpointError, ConfigError, NeuroError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
-from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.report.table import relative
+
+log = logging.getLogger(__name__)
 
 METHODS = ("mean", "top", "greedy", "stack", "per_neuron")
 SPACES = ("rate", "log_rate")
 NO_WEIGHT = 1e-6  # below it a member does not take part
 LATENTS = {"latents", "inferred_inputs", "initial_condition"}
-SAME_TRIALS = {
-    "root", "cache_dir", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
-    "augment",
-}  # fmt: skip
-"""Keys of the data's config that change nothing of which trials train."""
 
 
 def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
@@ -151,7 +149,8 @@ def combine(
     """Rates of several models as one, each predicted once; where members are chosen, theirs wait on the disk.
 
     Args:
-        members: checkpoints trained on the same data; their order does not matter.
+        members: checkpoints trained on the same data, first the one that these data are of; else their order does not
+            matter.
         data: what to predict.
         splits: which of its splits.
         device: where the networks run.
@@ -168,11 +167,11 @@ def combine(
         DataError: the disk has no room for what the members predict.
     """
     splits = list(splits)
-    members = sorted(members, key=_by_number)
     if len(members) == 1:
         saved = _load(members[0], data, trusted)
         return {split: predict_rates(saved.model.net, data, split, device).astype(np.float64) for split in splits}, None
-    halves = _halves(members, data, recipe)
+    halves = _halves(data, recipe, check_members(members, data))
+    members = sorted(members, key=_by_number)
     with MemberFiles() as files:
         pool = _Pool(data, splits, recipe, halves, files, n_members=len(members))
         for path in progress(members):
@@ -308,8 +307,13 @@ def _mean(total: np.ndarray, weight: np.ndarray | float, space: str) -> np.ndarr
     return np.exp(total, out=total) if space == "log_rate" else total
 
 
-def _halves(members: Sequence[Path], data: PopulationDataModule, recipe: Recipe) -> Halves | None:
+def _halves(data: PopulationDataModule, recipe: Recipe, seen: str | None) -> Halves | None:
     """What judges the members; None where nothing does, and a mean does not need it.
+
+    Args:
+        data: whose validation trials judge.
+        recipe: how the members are combined.
+        seen: why these trials cannot judge them; None if they can.
 
     Raises:
         ConfigError: these data cannot choose.
@@ -320,33 +324,15 @@ def _halves(members: Sequence[Path], data: PopulationDataModule, recipe: Recipe)
     try:
         if "val" not in data.recording.splits:
             raise ConfigError(f"{data.spec.dataset} has no validation trials here to choose with; give ensemble=mean")
-        _check_same_trials(members)
+        if seen is not None:
+            raise CheckpointError(seen)
         return Halves(data, seed=recipe.seed, space=recipe.space)
     except NeuroError:
-        if recipe.method == "mean":
-            return None
-        raise
-
-
-def _check_same_trials(members: Sequence[Path]) -> None:
-    """Members that were trained on other trials of the same file may have seen those that choose.
-
-    Raises:
-        CheckpointError: naming the member.
-    """
-    recipes = [(path, read_checkpoint(path)[CHECKPOINT_KEY]) for path in members]
-    first, wanted = recipes[0][0], recipes[0][1]["data"]
-    for path, recipe in recipes:
-        if "val" in recipe.get("fitted_on", ()):
-            raise CheckpointError(f"{path} was trained on the validation trials that would choose: give ensemble=mean")
-        found = recipe["data"]
-        for key in sorted((set(found) | set(wanted)) - SAME_TRIALS):
-            values = [Path(str(d.get(key))).resolve() if key == "path" else d.get(key) for d in (wanted, found)]
-            if values[0] != values[1]:
-                raise CheckpointError(
-                    f"{path} was trained with data.{key}={found.get(key)}, {first} with {wanted.get(key)}: the trials "
-                    "that would choose may be among those that one of them was trained on; give ensemble=mean"
-                )
+        if recipe.method != "mean":
+            raise
+        if seen is not None:
+            log.warning(f"the validation trials do not judge this mean, whose predictions of them flatter: {seen}")
+        return None
 
 
 def _load(path: Path, data: PopulationDataModule, trusted: Sequence[str]) -> Saved:

@@ -11,6 +11,13 @@ from neuro_lightning.records import FILE_NAME
 from neuro_lightning.report.table import relative
 from neuro_lightning.sweeps.results.table import collect
 
+SWEEP_FILES = ("multirun.yaml", "sweep.csv")  # one of which every sweep leaves in its folder
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep, and not one in which runs happen to lie."""
+    return any((folder / name).is_file() for name in SWEEP_FILES)
+
 
 def find_members(wanted: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     """The checkpoints that are meant, each once, in the order given; the jobs of a sweep by their numbers.
@@ -22,7 +29,7 @@ def find_members(wanted: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         The checkpoints, and a line for each job or repetition that was left out.
 
     Raises:
-        CheckpointError: nothing there, or no job of a sweep finished.
+        CheckpointError: nothing there, runs of no sweep, or no job of a sweep finished.
     """
     members: dict[Path, Path] = {}
     remarks = []
@@ -40,14 +47,19 @@ def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
     try:
         return [find_checkpoint(path)], []
     except CheckpointError:
-        jobs = collect(path) if path.is_dir() and not (path / FILE_NAME).is_file() else []
-        if not jobs:
-            if (path / "checkpoints").is_dir() or (path / FILE_NAME).is_file():
-                raise
-            raise CheckpointError(
-                f"no checkpoint at {path}: give a .ckpt file, a run's folder that holds checkpoints/best.ckpt, or a "
-                "sweep's folder (multirun/...) whose jobs do"
-            ) from None
+        if (path / "checkpoints").is_dir() or (path / FILE_NAME).is_file():
+            raise
+    jobs = collect(path) if path.is_dir() else []
+    if not jobs:
+        raise CheckpointError(
+            f"no checkpoint at {path}: give a .ckpt file, a run's folder that holds checkpoints/best.ckpt, or a "
+            "sweep's folder (multirun/...) whose jobs do"
+        )
+    if not is_sweep(path):
+        raise CheckpointError(
+            f"{path} holds {len(jobs)} runs of no sweep, which need not belong together: a set is a sweep's folder "
+            f"(with its {SWEEP_FILES[0]}) or a list, ckpt=[{path / jobs[0]['job']},...]"
+        )
     found, remarks = [], []
     for job in jobs:
         if job["status"] != "finished":
