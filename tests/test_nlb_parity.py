@@ -114,6 +114,15 @@ def test_twins(twin, dataset, phase, bin_ms):
     assert ours["eval_spikes_heldin"].sum() > 0
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_no_observed_window_trains_and_validates(twin, dataset):
+    from neuro_lightning.data.nlb.tensors import load_nlb
+
+    info = load_nlb(dataset, twin(dataset)[0]).info
+    assert info["overlap"]["observed"] == 0 and info["warnings"] == []
+    assert (info["overlap"]["with_forward"] > 0) == (dataset == "mc_rtt")
+
+
 def test_a_folder_with_both_files(twin):
     """nlb_tools may load both files as one long recording; the counts are the same."""
     train_path, test_path = twin("mc_maze_small")

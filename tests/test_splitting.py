@@ -129,32 +129,55 @@ def tables():
     }
 
 
-@pytest.mark.parametrize("name", tables())
-def test_no_validation_spike_lies_in_a_training_window(tmp_path, name):
-    starts, columns, options = tables()[name]
-    path = write(tmp_path / "a.nwb", bursts(26.0), starts, stops=starts + 0.6, columns=columns)
-    recording = load_nwb_trials(path, heldout_fraction=0.5, min_spikes=1, **options)
+def check_apart(path, starts, options) -> Recording:
+    """Read a file, and count from its spike times what each window must hold, spike by spike."""
+    recording = load_nwb_trials(path, heldout_fraction=0.5, **options)
     begin, stop = options.get("window_ms", (0, 600))
     bin_ms = options.get("bin_ms", 5)
-    length = (stop - begin + options.get("forward_ms", 0)) / 1000
+    length = ((stop - begin) // bin_ms * bin_ms + options.get("forward_ms", 0)) / 1000
     times = np.concatenate(open_nwb(path).spike_times)
     first = np.ceil(np.round((starts * 1000 + begin) / bin_ms, 6)) * bin_ms / 1000
-
-    def spikes(row: int) -> set[float]:
-        window = (times >= first[row] - 1e-9) & (times < first[row] + length - 1e-9)
-        return set(times[window].tolist())
-
     found = {}
     for part, trials in recording.splits.items():
         found[part] = set()
         for k, row in enumerate(trials.row.tolist()):
+            spikes = times[(times >= first[row] - 1e-9) & (times < first[row] + length - 1e-9)]
             arrays = (trials.heldin, trials.heldout, trials.heldin_forward, trials.heldout_forward)
-            assert sum(int(a[k].sum()) for a in arrays if a is not None) == len(spikes(row))
-            found[part] |= spikes(row)
+            assert sum(int(a[k].sum()) for a in arrays if a is not None) == len(spikes)
+            found[part] |= set(spikes.tolist())
     assert found["train"] and found["val"]
     assert not found["train"] & found["val"] and not found.get("test", set()) & (found["train"] | found["val"])
+    return recording
+
+
+@pytest.mark.parametrize("name", tables())
+def test_no_validation_spike_lies_in_a_training_window(tmp_path, name):
+    starts, columns, options = tables()[name]
+    path = write(tmp_path / "a.nwb", bursts(26.0), starts, stops=starts + 0.6, columns=columns)
+    recording = check_apart(path, starts, options)
     overlap = recording.info["overlap"]
     assert overlap["overlapping"] + overlap["duplicates"] > 0 and len(recording.info["warnings"]) == 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_nor_in_any_table_that_is_not_refused(tmp_path_factory, data):
+    n, bin_ms = data.draw(st.integers(8, 40), "trials"), data.draw(st.sampled_from([1, 5, 20]), "bin_ms")
+    starts = data.draw(st.lists(st.integers(300, 9000), min_size=n, max_size=n), "starts")
+    options = {
+        "bin_ms": bin_ms,
+        "window_ms": (data.draw(st.sampled_from([-200, 0])), data.draw(st.sampled_from([45, 120, 500]), "stop")),
+        "forward_ms": bin_ms * data.draw(st.integers(0, 3), "forward"),
+        "split": data.draw(st.sampled_from(["random", "chronological", "column"]), "split"),
+        "val_fraction": data.draw(st.sampled_from([0.1, 0.25, 0.5]), "val_fraction"),
+    }
+    parts = data.draw(st.lists(st.sampled_from(["train", "val", "test"]), min_size=n - 2, max_size=n - 2), "parts")
+    path = tmp_path_factory.mktemp("any") / "a.nwb"
+    write(path, bursts(11.0), starts := np.array(starts) / 1000, columns={"split": ["train", "val", *parts]})
+    try:
+        check_apart(path, starts, options)
+    except DataError as error:
+        assert "would be left" in str(error) or "too few" in str(error)
 
 
 def test_how_many_trials_are_left_out_is_said(tmp_path, caplog):

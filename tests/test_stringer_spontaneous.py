@@ -2,10 +2,13 @@
 
 import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from runs import here, record
 from scipy.io import loadmat, savemat
 
@@ -133,6 +136,30 @@ def test_windows():
     for size, stride in [(11, None), (1, None), (4, 0)]:
         with pytest.raises(ConfigError, match=r"data\.window"):
             windows(10, size, stride)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_no_frame_is_in_two_parts(data):
+    """Every frame tells its own time: what a sample holds tells the frames that it was made of."""
+    n, factor = data.draw(st.integers(40, 150), "bins"), data.draw(st.integers(1, 3), "downsample")
+    window = data.draw(st.one_of(st.none(), st.integers(2, 8)), "window")
+    stride = data.draw(st.one_of(st.none(), st.integers(1, 12)), "stride")
+    test = data.draw(st.sampled_from([0.0, 0.2, 0.3]), "test")
+    options = Preparation(
+        downsample=factor, window=window, stride=stride, val_fraction=0.2, test_fraction=test, normalisation="none",
+        blocks=data.draw(st.sampled_from([None, 2]), "blocks"), behavior_components=0, neurons_per_plane=2,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    xyz = np.stack([*rng.uniform(0, 100, (2, 60)), np.repeat([-30.0, -60.0], 30)])
+    time = 4.0 ** np.arange(factor)[np.arange(n) % factor] + 1000.0 * (np.arange(n) // factor)
+    file = SpontaneousFile(Path("a.npy"), np.tile(time, (60, 1)), xyz, {}, 400)
+    splits = prepare(file, options).splits
+    whole = (4.0 ** np.arange(factor)).mean()  # a bin is the mean of just its frames
+    bins = {part: set(np.round((trials.heldin - whole) / 1000, 4).ravel().tolist()) for part, trials in splits.items()}
+    assert set.union(*bins.values()) <= set(range(n // factor))
+    assert sum(map(len, bins.values())) == len(set.union(*bins.values())) and min(map(len, bins.values())) >= 2
+    assert max(bins["train"]) < min(bins["val"])
 
 
 # ---- normalisation

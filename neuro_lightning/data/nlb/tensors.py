@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from neuro_lightning.data.binning import (
 from neuro_lightning.data.nlb.params import FORWARD_MS, MAX_JITTER_MS, NLBParams, get_params
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions
 from neuro_lightning.data.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.overlap import Spans, overlaps
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import ConfigError, DataError
 
@@ -112,7 +114,7 @@ def load_nlb(
         behavior_kind="velocity" if params.behavior else "interval",
         simulated=train.nwb.simulated,
         sources=[{"path": str(s.nwb.path), "size": s.nwb.path.stat().st_size} for s in (train, test) if s],
-        info={"phase": phase, "seed": seed, "dropped": dropped},
+        info={"phase": phase, "seed": seed, "dropped": dropped, **_overlap(train, supplied)},
     )
     if test is not None:
         recording.splits["test"] = _test_trials(test)
@@ -213,6 +215,24 @@ def draw_jitter(tp: np.ndarray, window_ms: int, bin_ms: int, seed: int) -> np.nd
     """
     limit = np.floor((np.clip(window_ms - np.asarray(tp, np.float64), 0.0, MAX_JITTER_MS) / bin_ms).round(4))
     return (np.random.RandomState(seed).random_sample(len(limit)) * limit).round()
+
+
+def _overlap(session: _Session, windows: _Windows) -> dict[str, Any]:
+    """How many training trials share time with validation trials, observed and with their forward bins.
+
+    The split is the benchmark's and stays, so that scores compare: trials of mc_rtt follow each other, and the forward
+    bins of one are the begin of the next.
+    """
+    split, start = session.nwb.column("split")[windows.row], windows.first * session.bin_ms
+    counts = {}
+    for name, ahead in (("observed", 0), ("with_forward", FORWARD_MS)):
+        spans = Spans(start, start + session.params.window_ms + ahead)
+        counts[name] = int(overlaps(spans.take(split == "train"), spans.take(split == "val")).sum())
+    said = (
+        f"{session.nwb.path}: {counts['observed']} training trials share time with validation trials; the benchmark's "
+        "split is kept, so that scores compare with those of others"
+    )
+    return {"overlap": counts, "warnings": [said] if counts["observed"] else []}
 
 
 def _counts(session: _Session, group: int, windows: _Windows, first: np.ndarray, length_ms: int) -> np.ndarray:
