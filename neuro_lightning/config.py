@@ -21,7 +21,7 @@ TRAIN_KEYS = {
 }  # fmt: skip
 PREDICT_KEYS = {
     "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",
-    "merge_into", "device", "evaluate", "log", "trusted", "data",
+    "merge_into", "overwrite", "device", "evaluate", "log", "trusted", "data",
 }  # fmt: skip
 GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
 

@@ -97,7 +97,8 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     """What a file is to hold.
 
     Args:
-        wanted: ``submission``, ``predictions``, ``latents`` or None: a submission where the data have one.
+        wanted: ``submission``, ``predictions``, ``latents`` or None: a submission where the data have a benchmark, or
+            where it joins one.
         recording: what is predicted.
         merge: whether it joins another submission.
 
@@ -107,7 +108,8 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     spikes = recording.kind == "spikes"
     heldout = spikes and any(trials.heldout is not None for trials in recording.splits.values())
     has_submission = heldout or recording.name == "uwndc19"
-    kind = wanted or ("submission" if has_submission else "predictions")
+    benchmark = recording.name in (*NLB_DATASETS, "uwndc19") or merge
+    kind = wanted or ("submission" if has_submission and benchmark else "predictions")
     if kind not in ("submission", "predictions", "latents"):
         raise ConfigError(f"output={kind}: give submission, predictions or latents (where it is written is file=PATH)")
     if kind == "submission" and spikes and not has_submission:
@@ -192,19 +194,6 @@ def pick_device(name: str) -> str:
     if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
         raise ConfigError(f"device={name}: there is none on this machine; give auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def check_suffix(file: str | None, kind: str, recording: Recording) -> None:
-    """A name that says something else of a file than what is in it would mislead its next reader.
-
-    Raises:
-        ConfigError: saying which ending fits.
-    """
-    csv, h5 = {".csv"}, {".h5", ".hdf5"}
-    fits, other = (csv, h5) if kind == "submission" and recording.name == "uwndc19" else (h5, csv)
-    if file is not None and Path(file).suffix.lower() in other:
-        suffix = min(fits)
-        raise ConfigError(f"file={file}: the {kind} of {recording.name} are a {suffix} file; give file=NAME{suffix}")
 
 
 def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

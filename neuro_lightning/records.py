@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import DataError
 
 FILE_NAME = "run.json"
@@ -182,13 +182,8 @@ def _read_if_any(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write strict JSON in one piece: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as part:
         part.write_text(json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -15,14 +15,21 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from neuro_lightning.building import build_model, build_trainer
-from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint, run_folder
+from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint
 from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import is_main_process, job_environment, write_job
 from neuro_lightning.ensemble.combine import check_same_data, combine, predict_latents
 from neuro_lightning.ensemble.members import find_members
-from neuro_lightning.ensemble.report import described, print_choice, progress, write_choice
+from neuro_lightning.ensemble.report import (
+    described,
+    forget_choice,
+    print_choice,
+    print_members,
+    progress,
+    write_choice,
+)
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.models.base import PopulationModule
@@ -30,24 +37,20 @@ from neuro_lightning.monitors import check_monitors, choose_monitor
 from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
 from neuro_lightning.prediction import (
     check_choice,
-    check_suffix,
     checkpoints_of,
     data_of,
-    official_scores,
     output_kind,
     pick_device,
     recipe_of,
     score_rates,
     splits_of,
-    submission_arrays,
 )
+from neuro_lightning.prediction_files import target_file, write_rates
 from neuro_lightning.records import RunRecord
 from neuro_lightning.refit import check_refit, refit_best
 from neuro_lightning.report.table import print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
-from neuro_lightning.submission.kaggle import write_kaggle
-from neuro_lightning.submission.plain import write_latents, write_predictions
-from neuro_lightning.submission.write import write_submission
+from neuro_lightning.submission.plain import write_latents
 from neuro_lightning.sweeps.results.collect import swept
 
 
@@ -228,38 +231,28 @@ def predict(cfg: DictConfig) -> Path:
     data = data_of(saved, config["data"], cfg.trusted)
     recording, device = data.recording, pick_device(config["device"])
     kind = output_kind(config["output"], recording, merge=config["merge_into"] is not None)
-    check_suffix(config["file"] or config["merge_into"], kind, recording)
     members = checkpoints_of(members, config, kind, recording)
+    if kind == "latents" and len(members) > 1:
+        raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
+    path = target_file(config, kind, data, members)
     if kind == "latents":
-        if len(members) > 1:
-            raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
         saved = load_checkpoint(members[0], trusted=cfg.trusted)
         check_same_data(saved, data.spec, "the checkpoint's data")
         latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
-        path = write_latents(config["file"] or run_folder(members[0]) / "latents.h5", recording, latents)
+        write_latents(path, recording, latents)
         shown = {split: values["latents"] for split, values in latents.items()}
         print_arrays(path, recording, shown, relative(members[0]), "standard deviation", np.std)
         return path
     check_choice(recipe, members, data)
+    if len(members) > 1:
+        print_members(members)
     splits = splits_of(kind, recording)
     rates, choice = combine(members, data, splits, device, recipe, trusted=cfg.trusted, progress=progress)
     source = relative(members[0]) if choice is None and len(members) == 1 else described(choice, len(members))
-    if kind == "predictions":
-        default = run_folder(members[0]) if len(members) == 1 else Path()
-        path = write_predictions(config["file"] or default / "predictions.h5", recording, rates)
-        print_arrays(path, recording, rates, source)
-        official = None
-    elif recording.name == "uwndc19":
-        path = write_kaggle(config["file"] or "submission.csv", rates["test"], recording.info["columns"])
-        print_arrays(path, recording, rates, source)
-        official = None
+    official = write_rates(path, kind, recording, rates, source, config["merge_into"])
+    if choice is None:
+        forget_choice(path, recording.name)
     else:
-        arrays = submission_arrays(recording, rates)
-        path = config["file"] or config["merge_into"] or "submission.h5"
-        path = write_submission(path, recording.name, recording.bin_ms, arrays, merge_into=config["merge_into"])
-        print_arrays(path, recording, arrays, source, "spikes per bin")
-        official = official_scores(recording, arrays)
-    if choice is not None:
         write_choice(path, recording, choice, merge_into=config["merge_into"])
         print_choice(path, recording, choice)
     scores = score_rates(data, rates) if config["evaluate"] else {}

@@ -417,7 +417,7 @@ def splits(tmp_path_factory):
 def test_trials_that_trained_a_member_are_not_judged(splits, tmp_path, method):
     def together(*names):
         words = [f"ckpt=[{','.join(str(splits / name) for name in names)}]", f"file={tmp_path / names[1]}.h5"]
-        return written(*words, f"ensemble={method}", "evaluate=false")
+        return written(*words, f"ensemble={method}", "evaluate=false", "overwrite=true")
 
     for names in (("first", "seed"), ("seed", "first"), ("val_fraction", "first")):
         key = names[0] if names[1] == "first" else names[1]

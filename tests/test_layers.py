@@ -28,6 +28,7 @@ LAYERS = [
     {"checkpoint"},
     {"building", "ensemble"},
     {"monitors", "prediction", "refit", "outcome"},
+    {"prediction_files"},
     {"run", "resume"},
     {"cli"},
 ]

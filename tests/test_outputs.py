@@ -1,15 +1,22 @@
 """``predict.py`` for data without a benchmark: predictions and latents as h5, Kaggle's CSV, one-line refusals."""
 
+import shutil
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, here
+from tiny import Tiny
 
 from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.contracts import rates_of
+from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.errors import ConfigError, SubmissionError
+from neuro_lightning.prediction import output_kind
+from neuro_lightning.prediction_files import target_file
 from neuro_lightning.run import predict
 
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"
@@ -97,7 +104,98 @@ def test_predictions_of_one_run_lie_beside_it(runs):
     assert written(f"ckpt={runs / 'pictures'}", "evaluate=false") == runs / "pictures" / "predictions.h5"
 
 
-def test_an_ending_that_says_something_else_is_refused(runs, tmp_path):
-    with pytest.raises(ConfigError, match=r"the predictions of pictures are a .h5 file; give file=NAME.h5"):
-        written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / 'p.csv'}")
+# ---- where it is written, and what is kept
+
+
+def test_nothing_that_is_there_is_lost(runs, tmp_path, monkeypatch):
+    """Neither a file of an earlier time, nor what says of which members it was."""
+    monkeypatch.setattr("neuro_lightning.run.combine", None)  # it is refused before anything is predicted
+    for name, words in (("p.h5", []), ("l.h5", ["output=latents"]), ("m.h5", [])):
+        taken = tmp_path / (name if name != "m.h5" else "m.h5.json")
+        taken.write_text("mine")
+        with pytest.raises(ConfigError, match=rf"{taken.name} is there already: give overwrite=true to replace"):
+            written(f"ckpt={runs / 'traces'}", f"file={tmp_path / name}", *words)
+        assert taken.read_text() == "mine"
+
+
+def test_overwrite_replaces_it_and_forgets_its_members(runs, tmp_path):
+    (tmp_path / "p.h5").write_text("old")
+    (tmp_path / "p.h5.json").write_text('{"pictures": {"members": []}}')
+    path = written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / 'p.h5'}", "overwrite=true", "evaluate=false")
+    assert h5py.is_hdf5(path) and [file.name for file in tmp_path.iterdir()] == ["p.h5"]
+
+
+@pytest.mark.parametrize("name", ["rates.npz", "rates.npy", "rates.mat", "rates", "rates.csv", "rates.h5.gz"])
+def test_a_name_of_another_kind_of_file_is_refused(runs, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"file=.*: the predictions of pictures are a \.h5 file; give file=NAME\.h5"):
+        written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / name}")
+    with pytest.raises(ConfigError, match=r"the latents of tiny_traces are a \.h5 file"):
+        written(f"ckpt={runs / 'traces'}", f"file={tmp_path / name}", "output=latents")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ckpt", "words", "wanted"),
+    [
+        ("run", [], "run/predictions.h5"),
+        ("run/checkpoints/last.ckpt", [], "run/predictions_last.h5"),
+        ("run", ["output=latents"], "run/latents.h5"),
+        ("run", ["output=submission"], "run/submission_tiny_10ms.h5"),
+        ("sweep", [], "sweep/predictions_tiny_mean_of_2.h5"),
+        ("sweep", ["ensemble=top", "output=submission"], "sweep/submission_tiny_10ms_top_of_2.h5"),
+        (["run", "run/checkpoints/last.ckpt"], [], "outputs/ensembles/predictions_tiny_mean_of_2.h5"),
+    ],
+)
+def test_a_file_lies_beside_its_model_and_says_what_it_is(tmp_path, spikes, monkeypatch, ckpt, words, wanted):
+    monkeypatch.chdir(spikes)
+    kind = next((word.split("=")[1] for word in words if word.startswith("output=")), None)
+    data = Tiny(n_train=37, n_val=11, poison={})
+    config = {"ckpt": ckpt, "file": None, "merge_into": None, "overwrite": False, "ensemble": "mean"}
+    config |= dict(word.split("=") for word in words)
+    members = find_members(ckpt if isinstance(ckpt, list) else [ckpt])[0]
+    assert target_file(config, output_kind(kind, data.recording), data, members) == Path(wanted)
+
+
+@pytest.fixture(scope="module")
+def spikes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spikes")
+    here(folder / "run", "trainer.max_epochs=1")
+    for job in ("0_a", "1_b"):
+        shutil.copytree(folder / "run", folder / "sweep" / job)
+    (folder / "sweep" / "multirun.yaml").touch()
+    return folder
+
+
+def test_targets_of_spikes_have_their_forward_bins(spikes, tmp_path):
+    path = written(f"ckpt={spikes / 'run'}", f"file={tmp_path / 'p.h5'}")
+    trials = Tiny(n_train=37, n_val=11, poison={}).recording.splits["val"]
+    with h5py.File(path) as file:
+        targets, predictions = (file["val"][name][()] for name in ("targets", "predictions"))
+        assert targets.shape == predictions.shape == (11, 15, 10)
+    np.testing.assert_array_equal(targets[:, :12, 6:], trials.heldout)
+    np.testing.assert_array_equal(targets[:, 12:, :6], trials.heldin_forward)
+
+
+def test_merging_keeps_what_is_there(spikes, tmp_path, capsys):
+    path, run = tmp_path / "s.h5", f"ckpt={spikes / 'run'}"
+    with h5py.File(path, "w") as file:
+        file["other/eval_rates_heldin"] = np.ones((2, 3, 4), np.float32)
+        file["other/eval_rates_heldout"] = np.ones((2, 3, 1), np.float32)
+    written(run, f"merge_into={path}", "evaluate=false")
+    with h5py.File(path) as file:
+        assert set(file) == {"other", "tiny_10"} and (file["other/eval_rates_heldin"][()] == 1).all()
+    with pytest.raises(ConfigError, match=r"s\.h5 holds tiny_10 already: give overwrite=true to replace it"):
+        written(run, f"merge_into={path}", "evaluate=false")
+    with pytest.raises(ConfigError, match=r"s\.h5 is there already"):
+        written(run, "output=submission", f"file={path}", "evaluate=false")
+    written(run, f"merge_into={path}", "evaluate=false", "overwrite=true")
+    with h5py.File(path) as file:
+        assert set(file) == {"other", "tiny_10"}
+    with pytest.raises(SubmissionError, match=r"none\.h5: no such file"):
+        written(run, f"merge_into={tmp_path / 'none.h5'}", "evaluate=false")
+
+
+def test_the_members_are_said_first(spikes, tmp_path, capsys):
+    written(f"ckpt={spikes / 'sweep'}", f"file={tmp_path / 'p.h5'}", "evaluate=false")
+    said = capsys.readouterr().out
+    assert said.index("2 checkpoints:") < said.index("0_a") < said.index("1_b") < said.index("p.h5")

@@ -31,7 +31,7 @@ def tiny(**changes) -> Tiny:
 def predict(folder, *words) -> str:
     """What ``predict.py`` prints."""
     with initialize_config_dir(str(ROOT / "conf")):
-        cfg = compose("predict", overrides=[f"ckpt={folder}", "trusted=[tiny]", *words])
+        cfg = compose("predict", overrides=[f"ckpt={folder}", "trusted=[tiny]", "overwrite=true", *words])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         run_predict(cfg)
@@ -305,7 +305,7 @@ def test_the_refit_never_predicts_validation_trials(run, tmp_path, monkeypatch):
 
 def test_validation_trials_do_not_choose_among_refits(run, tmp_path):
     words = [f"[{run.folder},{run.folder}/checkpoints/last.ckpt]", f"file={tmp_path / 'a.h5'}", "ensemble=greedy"]
-    with pytest.raises(CheckpointError, match="trained on the validation trials that would choose"):
+    with pytest.raises(CheckpointError, match=r"refit\.ckpt was trained on the val trials, which judge it"):
         predict(f"[{run.folder}/checkpoints/refit.ckpt,{run.folder}/checkpoints/last.ckpt]", *words[1:])
     assert "refit.ckpt" not in predict(*words)
 

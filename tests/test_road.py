@@ -122,7 +122,8 @@ def test_the_test_phase_predicts_the_hidden_trials(runs):
 def test_real_recordings_and_another_file_of_the_same_units(shared_data, tmp_path):
     recording = shared_data / "nlb" / "mc_maze_430" / "sub-Jenkins_ses-full_desc-test_ecephys.nwb"
     train(tmp_path, "run", "data=nwb", f"data.path={recording}", "baselines=null")
-    shown = predict(tmp_path, "ckpt=run", "file=own.h5")
+    shown = predict(tmp_path, "ckpt=run")
+    assert (tmp_path / "run" / "predictions.h5").is_file(), "no benchmark takes a submission of it"
     assert "recorded data" in shown and "co-bps" in shown
     other = tmp_path / "other.nwb"
     some_trials(recording, other, keep=40)
@@ -209,7 +210,7 @@ def test_a_chaotic_network_trains(tmp_path):
 def test_an_lfads_file_trains_and_is_predicted(shared_data, tmp_path):
     file = shared_data / "lorenz" / "lfads_lorenz.h5"
     train(tmp_path, "run", "data=lfads_h5", f"data.path={file}", "baselines=null")
-    assert "simulated data" in predict(tmp_path, "ckpt=run", "file=rates.h5")
+    assert "simulated data" in predict(tmp_path, "ckpt=run", "file=rates.h5", "output=submission")
     with h5py.File(tmp_path / "rates.h5") as written:
         assert written["lfads_h5_10/eval_rates_heldout"].shape == (160, 100, 15)
     with pytest.raises(NeuroError, match="cannot be predicted from another file"):

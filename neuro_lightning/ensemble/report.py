@@ -46,6 +46,15 @@ def progress(members: Sequence[Path]) -> Iterable[Path]:
     return track(members, "Predicting", transient=True)
 
 
+def print_members(members: Sequence[Path]) -> None:
+    """Who is in an ensemble, before anything is averaged."""
+    print(f"{len(members)} checkpoints:")
+    for member in members[:MAX_ROWS]:
+        print(f"  {member_name(member)}")
+    if len(members) > MAX_ROWS:
+        print(f"  ... and {len(members) - MAX_ROWS} more")
+
+
 def print_choice(path: Path, recording: Recording, choice: Choice) -> None:
     """The honest table: what chose and what reports, then the members.
 
@@ -64,8 +73,8 @@ def print_choice(path: Path, recording: Recording, choice: Choice) -> None:
     columns, rows = _members(choice)
     print_table("Members by their weight", columns, rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more in {relative(_beside(path))}\n")
-    print(f"members     {relative(_beside(path))}")
+        print(f"... and {len(rows) - MAX_ROWS} more in {relative(beside(path))}\n")
+    print(f"members     {relative(beside(path))}")
 
 
 def _rows(choice: Choice) -> list[list[str]]:
@@ -111,6 +120,14 @@ def member_name(checkpoint: Path) -> str:
     return relative(run_folder(checkpoint) if checkpoint.name == BEST else checkpoint)
 
 
+def forget_choice(path: Path, name: str) -> None:
+    """Strike out what is kept beside a file of an earlier ensemble of this dataset: one model has written it anew."""
+    if beside(path).is_file():
+        with suppress(DataError):
+            others = {key: value for key, value in read_record(beside(path)).items() if key != name}
+            write_json(beside(path), others) if others else beside(path).unlink()
+
+
 def write_choice(path: Path, recording: Recording, choice: Choice, *, merge_into: str | Path | None = None) -> Path:
     """Keep beside a file, as ``FILE.json``, which members made it: by dataset, as the file itself.
 
@@ -150,14 +167,15 @@ def write_choice(path: Path, recording: Recording, choice: Choice, *, merge_into
         "versions": versions(),
     }
     others = {}
-    if merge_into is not None and _beside(Path(merge_into)).is_file():
+    if merge_into is not None and beside(Path(merge_into)).is_file():
         with suppress(DataError):  # what is not readable says nothing of the other datasets
-            others = read_record(_beside(Path(merge_into)))
-    write_json(_beside(path), plain({**others, recording.name: entry}))
-    return _beside(path)
+            others = read_record(beside(Path(merge_into)))
+    write_json(beside(path), plain({**others, recording.name: entry}))
+    return beside(path)
 
 
-def _beside(path: str | Path) -> Path:
+def beside(path: str | Path) -> Path:
+    """Where a file's members are kept: ``FILE.json``."""
     return Path(path).with_name(Path(path).name + ".json")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import SubmissionError
 
@@ -37,7 +36,7 @@ def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str
         raise SubmissionError(
             f"the predictions for {bad[0]} are not all finite: the model has diverged; nothing written"
         )
-    targets = {split: _targets(recording, split) for split in rates}
+    targets = {split: _targets(recording, split, values.shape) for split, values in rates.items()}
     return _write(path, recording, {"predictions": rates, "targets": targets})
 
 
@@ -64,19 +63,26 @@ def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, 
     return _write(path, recording, arrays)
 
 
-def _targets(recording: Recording, split: str) -> np.ndarray:
+def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What was observed where ``shape`` was predicted, NaN elsewhere."""
     trials = recording.splits[split]
     if recording.kind == "images":
         return trials.responses
-    return trials.heldin if trials.heldout is None else np.concatenate([trials.heldin, trials.heldout], axis=2)
+    bins, n_in = trials.heldin.shape[1:]
+    targets = np.full(shape, np.nan, np.float32)
+    parts = ((trials.heldin, slice(bins), slice(n_in)), (trials.heldout, slice(bins), slice(n_in, None)),
+             (trials.heldin_forward, slice(bins, None), slice(n_in)),
+             (trials.heldout_forward, slice(bins, None), slice(n_in, None)))  # fmt: skip
+    for values, time, neurons in parts:
+        if values is not None:
+            targets[:, time, neurons] = values
+    return targets
 
 
 def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+        with atomic_path(path) as part, h5py.File(part, "w") as file:
             file.attrs.update({"dataset": recording.name, "kind": recording.kind})
             file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
             file["unit_ids"] = recording.unit_ids
@@ -89,12 +95,8 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
                 for name in BESIDE:
                     if (values := getattr(recording.splits[split], name, None)) is not None:
                         file[f"{split}/{name}"] = values
-        os.replace(temporary, path)
     except OSError as error:
         raise SubmissionError(
             f"{path} cannot be written ({error.strerror or error}); choose another place with file=PATH"
         ) from None
-    finally:
-        with suppress(OSError):  # the error above says more
-            temporary.unlink(missing_ok=True)
     return path

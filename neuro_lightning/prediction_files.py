@@ -1,0 +1,130 @@
+"""Where ``predict.py`` writes: beside the model, under a name that says what it is; nothing that is there is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.checkpoint import BEST, REFIT, run_folder
+from neuro_lightning.data.describe import evaluation_split
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.ensemble.members import is_sweep
+from neuro_lightning.ensemble.report import beside
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.prediction import official_scores, submission_arrays
+from neuro_lightning.report.written import print_arrays
+from neuro_lightning.submission.check import open_h5
+from neuro_lightning.submission.kaggle import write_kaggle
+from neuro_lightning.submission.layout import group_name
+from neuro_lightning.submission.plain import write_predictions
+from neuro_lightning.submission.write import write_submission
+
+ENSEMBLES = Path("outputs") / "ensembles"  # of models that are no one sweep's
+Official = list[dict[str, dict[str, float]]]
+
+
+def target_file(config: Mapping[str, Any], kind: str, data: PopulationDataModule, members: Sequence[Path]) -> Path:
+    """The file that is to be written; nothing that is there is lost unless the user says so.
+
+    By default it lies in the run's folder, in that of a sweep for several of its models, else in
+    ``outputs/ensembles``, under a name that says what it holds.
+
+    Args:
+        config: of ``predict.py``.
+        kind: what the file is to hold.
+        data: what is predicted.
+        members: the checkpoints.
+
+    Raises:
+        ConfigError: the name says another kind of file, or it is there already and ``overwrite`` is not true.
+        SubmissionError: ``merge_into`` is no submission.
+    """
+    recording, merge_into = data.recording, config["merge_into"]
+    given = config["file"] or merge_into
+    suffix = ".csv" if kind == "submission" and recording.name == "uwndc19" else ".h5"
+    if given is None:
+        target = _folder(config["ckpt"], members) / f"{_name(config, kind, data, members)}{suffix}"
+    else:
+        target = Path(given)
+        _check_suffix(given, {suffix} if suffix == ".csv" else {".h5", ".hdf5"}, kind, recording)
+    merged = merge_into is not None and target.resolve() == Path(merge_into).resolve()
+    if merge_into is not None:
+        group = group_name(recording.name, recording.bin_ms)
+        with open_h5(merge_into) as file:
+            if group in file and not config["overwrite"]:
+                raise ConfigError(
+                    f"{merge_into} holds {group} already: give overwrite=true to replace it, or file=PATH without "
+                    "merge_into for a file of its own"
+                )
+    for path in (target, beside(target)):
+        if path.exists() and not merged and not config["overwrite"]:
+            raise ConfigError(f"{path} is there already: give overwrite=true to replace it, or file=PATH for another")
+    return target
+
+
+def write_rates(
+    path: Path,
+    kind: str,
+    recording: Recording,
+    rates: Mapping[str, np.ndarray],
+    source: str,
+    merge_into: str | Path | None = None,
+) -> Official | None:
+    """Write predicted rates as the kind of file that is wanted, and show what was written.
+
+    Args:
+        path: the file.
+        kind: ``submission`` or ``predictions``.
+        recording: what was predicted.
+        rates: (B, L, N) or (B, N) for each of the splits.
+        source: what predicted them.
+        merge_into: a submission whose other datasets are kept.
+
+    Returns:
+        The scores of the official evaluation, where it applies.
+    """
+    if kind == "predictions":
+        print_arrays(write_predictions(path, recording, rates), recording, rates, source)
+        return None
+    if recording.name == "uwndc19":
+        print_arrays(write_kaggle(path, rates["test"], recording.info["columns"]), recording, rates, source)
+        return None
+    arrays = submission_arrays(recording, rates)
+    write_submission(path, recording.name, recording.bin_ms, arrays, merge_into=merge_into)
+    print_arrays(path, recording, arrays, source, "spikes per bin")
+    return official_scores(recording, arrays)
+
+
+def _folder(wanted: str | Sequence[str], members: Sequence[Path]) -> Path:
+    if len(members) == 1:
+        return run_folder(members[0])
+    paths = [Path(path) for path in (wanted if isinstance(wanted, list) else [wanted])]
+    return paths[0] if len(paths) == 1 and is_sweep(paths[0]) else ENSEMBLES
+
+
+def _name(config: Mapping[str, Any], kind: str, data: PopulationDataModule, members: Sequence[Path]) -> str:
+    recording, parts = data.recording, [kind]
+    if kind == "submission" or len(members) > 1:
+        parts.append(recording.name)
+    if kind == "submission" and recording.kind == "spikes":
+        parts.append(f"{recording.bin_ms}ms")
+        if evaluation_split(recording) == "val":
+            parts.append("val")
+    if data.adopted:
+        parts.append(Path(recording.sources[0]["path"]).stem)
+    if len(members) > 1:
+        parts.append(f"{config['ensemble']}_of_{len(members)}")
+    elif members[0].name not in (BEST, REFIT):
+        parts.append(members[0].stem)
+    return "_".join(parts)
+
+
+def _check_suffix(file: str, fits: set[str], kind: str, recording: Recording) -> None:
+    """A name that says something else of a file than what is in it would mislead its next reader."""
+    if Path(file).suffix.lower() not in fits:
+        suffix = min(fits, key=len)
+        raise ConfigError(f"file={file}: the {kind} of {recording.name} are a {suffix} file; give file=NAME{suffix}")
