@@ -180,6 +180,13 @@ def test_nor_in_any_table_that_is_not_refused(tmp_path_factory, data):
         assert "would be left" in str(error) or "too few" in str(error)
 
 
+def test_the_last_in_time_validate_whatever_their_place_in_the_table(tmp_path):
+    starts = np.random.default_rng(0).permutation(np.arange(0.5, 12, 0.3))
+    path = write(tmp_path / "a.nwb", bursts(13.0), starts)
+    rows = load_nwb_trials(path, split="chronological", bin_ms=20).info["rows"]
+    assert starts[rows["val"]].min() > starts[rows["train"]].max() + 0.3 - 1e-9
+
+
 def test_how_many_trials_are_left_out_is_said(tmp_path, caplog):
     starts = np.arange(0.5, 24, 0.6)
     twice = write(tmp_path / "a.nwb", bursts(26.0), np.concatenate([starts, starts[:5]]))
