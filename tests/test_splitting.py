@@ -4,11 +4,16 @@ import logging
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import ROOT
 from test_data_module import Fixed, make_trials
 from test_nwb_trials import write
 
+from neuro_lightning.config import instantiate
+from neuro_lightning.data import memory
+from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.nwb import open_nwb
 from neuro_lightning.data.nwb_trials import load_nwb_trials
 from neuro_lightning.data.overlap import (
@@ -217,6 +222,12 @@ def test_times_of_the_trial_in_place_of_the_session_are_refused(tmp_path, split,
 # ---- fewer training trials
 
 
+def dataset(name: str, *overrides: str):
+    with initialize_config_dir(str(ROOT / "conf")):
+        cfg = compose("train", overrides=[f"data={name}", "paths.output_dir=.", *overrides])
+    return instantiate(cfg.data)
+
+
 def limited(n, seed=0, **values):
     trials = {"train": make_trials(60), "val": make_trials(9, seed=1)}
     info = {"rows": {"train": list(range(60)), "val": list(range(9))}}
@@ -234,6 +245,33 @@ def test_training_trials_are_limited_in_nested_draws_and_noted():
     assert few.info["train_trials"] == {"asked": 25, "used": 25, "of": 60, "seed": 0, "rows": sorted(rows[0])}
     assert few.info["rows"] == {"train": sorted(rows[0]), "val": list(range(9))}
     assert whole.info["rows"]["train"] == list(range(60)) and "train_trials" not in limited(None)[0].info
+
+
+def test_the_limit_is_of_a_run_and_not_of_what_is_read(monkeypatch):
+    """Jobs of a sweep share what they read; a file that a trained model adopts is served whole."""
+    memory.forget()
+    fixed, read = limited(None)[1], []
+    monkeypatch.setattr(Fixed, "load", lambda self: read.append(1) or self.fixed)
+    for n in (25, 50, None):
+        data = Fixed(fixed, train_trials=n)
+        data.share({"name": "a", "train_trials": n, "train_trials_seed": 0})
+        assert len(data.recording.splits["train"]) == (n or 60)
+        noted = data_record(data.recording)
+        assert noted["trials"] == {"train": n or 60, "val": 9} and ("train_trials" in noted["split"]) == (n is not None)
+    assert len(read) == 1
+    memory.forget()
+    other = Fixed(fixed, train_trials=25)
+    other.adopted = True
+    assert len(other.recording.splits["train"]) == 60
+
+
+def test_spikes_and_images_take_the_limit(tmp_path):
+    data = dataset("lorenz", "data.sizes={n_train:30,n_val:5,n_test:5,n_in:6,n_out:2,n_bins:8}", "data.train_trials=7")
+    assert {name: len(part) for name, part in data.recording.splits.items()} == {"train": 7, "val": 5, "test": 5}
+    twin = ("data.simulate=true", f"paths.data={tmp_path}")
+    images = [dataset("uwndc19", *twin, f"data.train_trials={n}").recording for n in (7, 9)]
+    few, more = (set(recording.splits["train"].row.tolist()) for recording in images)
+    assert len(few) == 7 and few < more and images[0].splits["val"].row.tolist() == images[1].splits["val"].row.tolist()
 
 
 def test_more_training_trials_than_there_are_and_what_cannot_be(caplog):

@@ -93,7 +93,7 @@ class PopulationDataModule(pl.LightningDataModule):
         """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
             recording = self._recalled() if self._identity else self.load()
-            self._recording = limit_training(recording, *self._limit)
+            self._recording = recording if self.adopted else limit_training(recording, *self._limit)
             for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
                 rank_zero_only(log.warning)(warning)
         return self._recording
