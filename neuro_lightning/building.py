@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -16,6 +15,7 @@ from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.registry import find
 
 
 def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
@@ -24,7 +24,7 @@ def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataMod
     Raises:
         ConfigError: the model cannot run on these data.
     """
-    check_match(cfg.model._target_, data.spec)
+    check_match(find(cfg.model._target_, cfg.trusted or ()), data.spec)
     model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
     model.recipe = {
         "model": config["model"],
@@ -35,17 +35,16 @@ def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataMod
     return model
 
 
-def check_match(target: str, spec: DataSpec) -> None:
+def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
     """A model that is made for other data is refused in one line.
 
     Args:
-        target: the model's class.
+        model: the model's class.
         spec: the data's description.
 
     Raises:
         ConfigError: saying why, and which models take such data.
     """
-    model = get_class(target)
     reason = model.refuse(spec) if spec.kind in model.kinds else f"it takes {' or '.join(model.kinds)}"
     if reason is not None:
         raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from neuro_lightning.config import instantiate
+from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
@@ -118,6 +119,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def check_saved(path: Path, key: str, saved: Any, trusted: Sequence[str] = ()) -> None:
+    """Look at a config that a checkpoint brings along before anything is built from it.
+
+    Args:
+        path: the checkpoint.
+        key: ``model`` or ``data``.
+        saved: its config.
+        trusted: packages of the user's own.
+
+    Raises:
+        ConfigError: it names something that may not be built, or a key that nothing consumes.
+    """
+    if problems := check_plain({key: saved}) or check_targets({key: saved}, trusted):
+        raise ConfigError(f"{path} cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+
+
 def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = ()) -> Saved:
     """Rebuild a trained model from its file alone.
 
@@ -127,10 +144,12 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
 
     Raises:
         CheckpointError: missing, damaged, or its weights do not fit its own description.
+        ConfigError: its model is none that may be built.
     """
     path = find_checkpoint(path)
     content = read_checkpoint(path)
     recipe = content[CHECKPOINT_KEY]
+    check_saved(path, "model", recipe.get("model"), trusted)
     try:
         spec = DataSpec.from_dict(recipe["spec"])
         model = instantiate(OmegaConf.create(recipe["model"]), trusted=trusted, spec=spec)

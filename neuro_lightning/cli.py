@@ -17,7 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
+from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.errors import Interrupted, NeuroError
+from neuro_lightning.overrides import check_environment, check_trusted, with_environment
+from neuro_lightning.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
 # on the machine; sleeping costs next to nothing. It must be said before torch is imported.
@@ -32,9 +35,6 @@ SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutation
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 
-# what Hydra's own part of the config may build: launchers, sweepers, callbacks and log handlers
-HYDRA_TARGETS = ["neuro_lightning.*", "hydra.*", "hydra_plugins.*", "logging.*"]
-
 
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
@@ -43,11 +43,12 @@ def train() -> None:
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
     try:
-        sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(sys.argv[1:])))
+        arguments = with_environment(sys.argv[1:])
+        sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
     except NeuroError as error:
         sys.exit(f"error: {error}")
     _register_plugins()
-    with execution_whitelist(HYDRA_TARGETS):
+    with execution_whitelist(HYDRA_NAMES):
         _train_app()
 
 
@@ -64,7 +65,8 @@ def _register_plugins() -> None:
 
 def predict() -> None:
     """``python predict.py`` and ``neuro-predict``."""
-    with execution_whitelist(HYDRA_TARGETS):
+    sys.argv[1:] = with_environment(sys.argv[1:])
+    with execution_whitelist(HYDRA_NAMES):
         _predict_app()
 
 
@@ -81,6 +83,7 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     from neuro_lightning.sweeps.jobs import decide
     from neuro_lightning.sweeps.locks import claimed
 
+    _check_typed(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def waits() -> None:
@@ -112,9 +115,17 @@ def _say(line: str) -> None:
     print(line, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
 
 
+def _check_typed(cfg: DictConfig) -> None:
+    """What decides which code runs was typed."""
+    hydra = HydraConfig.get()
+    check_trusted(cfg.trusted, hydra.overrides.task)
+    check_environment(hydra.job.env_set, hydra.overrides.hydra)
+
+
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
     from neuro_lightning import run
 
+    _check_typed(cfg)
     return run.train(cfg, overrides, group)
 
 
@@ -122,7 +133,11 @@ def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> flo
 def _predict_app(cfg: DictConfig) -> None:
     from neuro_lightning import run
 
-    _reported(lambda: run.predict(cfg), sweep=False)
+    def job() -> None:
+        _check_typed(cfg)
+        run.predict(cfg)
+
+    _reported(job, sweep=False)
 
 
 def _worst(mode: str) -> float:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.resolvers import oc
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.registry import KINDS, derives, find, misplaced
 
-# What a config may build. A shared config or a checkpoint can name nothing else, unless the user says
-# `trusted=[my_package]`.
-TARGETS = ("neuro_lightning.*", "torch.optim.*", "torch.nn.*", "torchmetrics.*", "pytorch_lightning.*")
 # the top level of conf/train.yaml and conf/predict.yaml
 TRAIN_KEYS = {
     "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "refit",
@@ -24,6 +24,27 @@ PREDICT_KEYS = {
     "merge_into", "overwrite", "device", "evaluate", "log", "trusted", "data",
 }  # fmt: skip
 GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
+# Hydra's words that would change how a target is called
+REFUSED = ("_args_", "_recursive_", "_convert_", "_isolate_", "_execution_whitelist_")
+# what a config may read of the environment: resolved values land in run.json, in checkpoints and on W&B
+ENVIRONMENT = re.compile(
+    r"NEURO_\w+|HOME|USER|LOGNAME|HOSTNAME|PWD|TMPDIR|SCRATCH|WORK|DATA|CUDA_VISIBLE_DEVICES|RAY_ADDRESS"
+    r"|SLURM_(JOB|ARRAY|NODE|PROC|LOCAL|TASK|SUBMIT|CPUS|GPUS|NTASKS|TMP)\w*|WANDB_(SWEEP_ID|RUN_ID|PROJECT|ENTITY|MODE)"
+)
+SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CRED|AUTH")
+
+
+def _environment(name: str, *default: Any) -> Any:
+    """The resolver ``${oc.env:NAME,default}`` for variables that hold no secrets."""
+    if not ENVIRONMENT.fullmatch(str(name)) or SECRET.search(str(name)):
+        raise ConfigError(
+            f"${{oc.env:{name}}} could write a secret into run.json and checkpoints: configs read variables named "
+            "NEURO_... (and HOME, USER, SCRATCH, TMPDIR, SLURM's); or give the value on the command line"
+        )
+    return oc.env(name, *default)
+
+
+OmegaConf.register_resolver("oc.env", _environment, replace=True, annotation_validation="off")
 
 
 def to_plain(cfg: DictConfig | ListConfig) -> Any:
@@ -51,12 +72,16 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
         given: arguments that the config cannot hold.
 
     Raises:
-        ConfigError: the target lies outside the trusted packages, cannot be imported, or refuses a value.
+        ConfigError: the target may not be built, cannot be imported, or refuses a value.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
 
-    allowed = [*TARGETS, *(f"{package}.*" for package in trusted)]
+    # Hydra may call these and nothing else, whatever its own whitelist says or an interpolation gives the second time
+    names = [node["_target_"] for _, node in _built(_resolved(cfg), "")]
+    for name in names:
+        find(name, trusted or ())
+    allowed = hydra.utils.execution_whitelist(names, reset=True)
     try:
         # what the code adds is given to the finished partial: Hydra would try to merge it into the config
         built = hydra.utils.instantiate(
@@ -67,8 +92,45 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
         keys = [note.removeprefix("full_key: ") for note in getattr(error, "__notes__", []) if "full_key" in note]
         raise ConfigError(": ".join([*keys[:1], str(error)])) from error
     except InstantiationException as error:
-        hint = "(to build from a package of your own, add trusted=[package])"
-        raise ConfigError(f"{str(error).splitlines()[0]}\n{hint}") from None
+        raise ConfigError(str(error).splitlines()[0]) from None
+
+
+def _resolved(cfg: Any) -> Any:
+    """Plain dictionaries and lists, every interpolation resolved; what is still to be given stays ``???``."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(cfg, DictConfig | ListConfig):
+        return cfg
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {str(error).splitlines()[0]} ({error.full_key})") from None
+
+
+def _built(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictConfig]]:
+    """The nodes that name a target, of plain dictionaries and lists or of a config, whose interpolations stay.
+
+    Raises:
+        ConfigError: a node has one of Hydra's words that change how a target is called.
+    """
+    config = isinstance(node, DictConfig | ListConfig)
+    if config and (node._is_none() or node._is_missing() or node._is_interpolation()):
+        return
+    if isinstance(node, dict | DictConfig):
+        for word in REFUSED:
+            if word in node:
+                raise ConfigError(f"{path}.{word}: no config may have this key; name the arguments".lstrip("."))
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            yield from _built(_child(node, key), f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list | tuple | ListConfig):
+        for i in range(len(node)):
+            yield from _built(_child(node, i), f"{path}[{i}]")
+
+
+def _child(node: Any, key: Any) -> Any:
+    return node._get_node(key) if isinstance(node, DictConfig | ListConfig) else node[key]
 
 
 def check_config(cfg: DictConfig, *, known: set[str]) -> None:
@@ -84,44 +146,64 @@ def check_config(cfg: DictConfig, *, known: set[str]) -> None:
         ConfigError: with one line for each problem.
     """
     problems = [f"{key}: no such key; the top level has {', '.join(sorted(known))}" for key in set(cfg) - known]
-    for path, node in _targets(cfg, ""):
-        problems += _check_target(path, node, cfg.get("trusted") or ())
+    problems += check_targets(cfg, cfg.get("trusted") or ())
     if problems:
         raise ConfigError("the config cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
 
 
-def _targets(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        if "_target_" in node:
-            yield path, node
-        for key in node:
-            if not OmegaConf.is_missing(node, key):
-                yield from _targets(node._get_node(key), f"{path}.{key}".lstrip("."))
-    elif isinstance(node, ListConfig) and not node._is_none():
-        for i in range(len(node)):
-            yield from _targets(node._get_node(i), f"{path}[{i}]")
+def check_plain(saved: dict[str, Any]) -> list[str]:
+    """What is wrong with configs that were resolved when they were saved, a line for each.
+
+    Args:
+        saved: config by key; each must name a target, and nothing in it may ask for more to be looked up.
+    """
+    whole = {key for key, node in saved.items() if isinstance(node, dict) and "_target_" in node}
+    problems = [f"{key}: no config with a _target_" for key in saved if key not in whole]
+    return problems + [f"{path}: an interpolation, which saved configs do not have" for path in _unresolved(saved, "")]
 
 
-def _check_target(path: str, node: DictConfig, trusted: list[str] | tuple[str, ...]) -> list[str]:
-    from hydra.utils import get_object
+def _unresolved(node: Any, path: str) -> Iterator[str]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        yield from _unresolved(value, f"{path}.{key}".lstrip("."))
+    if isinstance(node, str) and "${" in node:
+        yield path
 
-    name = node._target_
-    prefixes = [pattern.removesuffix("*") for pattern in TARGETS] + [f"{package}." for package in trusted]
-    if not name.startswith(tuple(prefixes)):
-        return [f"{path}: {name} is not in a trusted package; add trusted=[{name.split('.')[0]}] if you trust it"]
+
+def check_targets(cfg: DictConfig | dict[str, Any], trusted: list[str] | tuple[str, ...] = ()) -> list[str]:
+    """What is wrong with the targets of a config and with their keys, a line for each.
+
+    Args:
+        cfg: with keys such as ``model`` and ``data``, which say what kind of object is theirs.
+        trusted: packages of the user's own.
+    """
     try:
-        target = get_object(name)
-    except Exception as error:
-        return [f"{path}: {name} cannot be imported: {error}"]
+        nodes = list(_built(cfg, ""))
+    except ConfigError as error:
+        return [str(error)]
+    return [line for path, node in nodes for line in _check_target(path, node, trusted)]
+
+
+def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[str, ...]) -> list[str]:
+    try:
+        target = find(node["_target_"], trusted)
+    except ConfigError as error:
+        return [f"{path}: {error}"]
+    name = node["_target_"].rpartition(".")[2]
+    if misplaced(node["_target_"], path, trusted):
+        return [f"{path}: {node['_target_']} is nothing that {path.partition('.')[0]} is made of"]
+    for pattern, base in KINDS.items():
+        if fnmatch(path, pattern) and path.count(".") == pattern.count(".") and not derives(target, base):
+            return [f"{path}: {name} is no {base.rpartition('.')[2]}, which this key holds"]
     arguments = _arguments(target)
-    keys = {key for key in node if not key.startswith("_")}
+    keys = {key for key in node if not str(key).startswith("_")}
     problems = [
-        f"{path}.{key}: {name.rsplit('.', 1)[-1]} takes no such argument; it takes {', '.join(arguments)}"
+        f"{path}.{key}: {name} takes no such argument; it takes {', '.join(arguments)}"
         for key in sorted(keys - set(arguments))
     ]
     if not node.get("_partial_"):
         missing = {k for k, p in arguments.items() if p.default is p.empty} - keys - _given(path)
-        problems += [f"{path}: {name.rsplit('.', 1)[-1]} needs the key {key!r}" for key in sorted(missing)]
+        problems += [f"{path}: {name} needs the key {key!r}" for key in sorted(missing)]
     return problems
 
 

@@ -25,6 +25,8 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from neuro_lightning.errors import ConfigError, NeuroError
+
 LAUNCH_VARIABLES = (
     "LOCAL_RANK",
     "NODE_RANK",
@@ -41,6 +43,7 @@ READY = "NEURO_LIGHTNING_READY"  # names the file by which a process says that i
 GRACE_S = 60.0  # for the first process to notice by itself that another one has failed
 
 _children: list[subprocess.Popen] = []  # the other processes of the job that runs now
+_jobs: set[Path] = set()  # the files of jobs that this process has written, which alone its children are to run
 
 
 class JobLauncher(_SubprocessScriptLauncher):
@@ -88,6 +91,8 @@ class JobLauncher(_SubprocessScriptLauncher):
 
     def _start(self, ready: list[Path]) -> None:
         self._check_can_spawn_children()
+        if self.job.resolve() not in _jobs:
+            raise ConfigError(f"trainer.strategy.job={self.job}: no file of this run; leave it as trainer=ddp has it")
         cluster = self.cluster_environment
         os.environ.update(
             MASTER_ADDR=cluster.main_address,
@@ -155,6 +160,7 @@ class JobDDPStrategy(DDPStrategy):
 def write_job(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     """Leave the job's resolved config where the other processes find it."""
     if is_main_process():
+        _jobs.add((folder / JOB_FILE).resolve())
         _write(folder / JOB_FILE, {"config": config, "overrides": overrides, "launch": _launch()})
 
 
@@ -242,8 +248,6 @@ def is_main_process() -> bool:
 
 def _child(job: str) -> None:
     """Run a job's config as one of its processes."""
-    from neuro_lightning.errors import NeuroError
-
     try:
         _follow(_read(Path(job)))
     except NeuroError as error:

@@ -21,6 +21,7 @@ from neuro_lightning.data.module import PopulationDataModule, random_state
 from neuro_lightning.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.registry import find
 from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat
 
 
@@ -54,7 +55,7 @@ def score_best(
     scores = {"model": scored(network_predictor(model.net, trainer.strategy.root_device))}
     for name, node in (cfg.baselines or {}).items():
         if node is not None and node._target_ != cfg.model._target_:
-            check_match(node._target_, data.spec)
+            check_match(find(node._target_, cfg.trusted or ()), data.spec)
             scores[name] = of_the_data(data, to_plain(node), lambda node=node: fitted(node), scored)
     if data.spec.kind == "spikes":  # bits per spike are measured from it
         scores["mean rate"] = {split: dict.fromkeys(bits_of(data.spec), 0.0) for split in data.references()}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from neuro_lightning.checkpoint import Saved, choose_checkpoint, fitted_on
+from neuro_lightning.checkpoint import Saved, check_saved, choose_checkpoint, fitted_on
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
@@ -50,7 +50,9 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
         )
     places = (saved.identity or {}).get("places", {})
     kept = {key: place for key, place in places.items() if key not in given and Path(place).exists()}
-    data = instantiate(OmegaConf.create({**saved.data, **kept, **given}), trusted=trusted)
+    config = {**saved.data, **kept}
+    check_saved(saved.path, "data", config, trusted)
+    data = instantiate(OmegaConf.create({**config, **given}), trusted=trusted)
     if "path" in given and _another_file(saved, given["path"]):
         data.adopt(saved.spec, saved.info, saved.identity, same_units=same_units)
     elif same_units:

@@ -238,9 +238,26 @@ def git_state(folder: str | Path | None = None) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "-uno"))} if commit else None
 
 
+# git's settings can name programs that it starts: only these count, besides a checkout's own
+GIT_SETTINGS = (
+    "core.fsmonitor=false", f"core.hooksPath={os.devnull}", f"core.attributesFile={os.devnull}", "core.pager=cat",
+    "protocol.allow=never", "diff.external=", "submodule.recurse=false",
+)  # fmt: skip
+GIT_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_SYSTEM": os.devnull, "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ATTR_NOSYSTEM": "1",
+}  # fmt: skip
+
+
 def _git(folder: Path, *command: str) -> str | None:
+    """What git says of a folder, under no one's settings and hooks; None where it fails."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    settings = [word for setting in GIT_SETTINGS for word in ("-c", setting)]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *settings, *command],
+            env={**kept, **GIT_ENVIRONMENT}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
@@ -26,6 +25,7 @@ from neuro_lightning.distributed import is_main_process
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.registry import find
 from neuro_lightning.report.table import relative
 
 WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
@@ -117,7 +117,8 @@ def check_refit(cfg: DictConfig, model: PopulationModule, data: PopulationDataMo
         ConfigError: nothing is chosen by validation, or more than the number of steps.
         DataError: training and validation trials cannot be joined.
     """
-    if not any(node and issubclass(get_class(node._target_), Checkpoint) for node in (cfg.callbacks or {}).values()):
+    named = [find(node._target_, cfg.trusted or ()) for node in (cfg.callbacks or {}).values() if node]
+    if not any(issubclass(callback, Checkpoint) for callback in named):
         raise ConfigError("refit=true takes the number of steps from best.ckpt: give callbacks=default or minimal")
     if cfg.trainer.get("overfit_batches"):
         raise ConfigError("refit=true: trainer.overfit_batches sees a few trials only; leave out one of them")

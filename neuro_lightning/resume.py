@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.overrides import from_file
 
 LATEST_ROOT = "outputs"
 
@@ -34,7 +35,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     rest = [word for word in arguments if not word.startswith("resume=")]
     return [
-        *_old_overrides(folder),
+        *from_file(_old_overrides(folder), rest, folder),
         *rest,
         f"hydra.run.dir='{folder}'",
         "hydra.output_subdir=null",

@@ -210,7 +210,9 @@ def test_the_best_setting_of_a_sweep_trains_again(tmp_path):
     assert f"experiment=swept/{BEST_FILE}" in swept.stdout
     best = next(job["job"] for job in collect(tmp_path / "swept") if job["job"] in path.read_text())
 
-    search = [word for word in TINY if word.startswith("hydra.searchpath=")]
+    search = [word for word in TINY if word.startswith(("hydra.searchpath=", "trusted="))]
+    text = path.read_text()
+    assert "'trusted=[tiny]' experiment=" in text and "\ntrusted" not in text, "the user says it, and no file"
     again = command(tmp_path / "elsewhere", "-m", *search, "experiment=../swept/best.yaml", "seed=0", "logger=csv",
                     "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=again")  # fmt: skip
     assert again.returncode == 0, again.stderr

@@ -274,7 +274,8 @@ def test_a_slurm_job_has_a_task_for_each_device_and_they_train_as_one(tmp_path, 
     assert "srun --unbuffered" in (cluster / "submitted-1000.sh").read_text()
     job = record(tmp_path / "here" / "0_tiny_gru")
     assert (job["status"], job["processes"]) == ("finished", 2)
-    again = command(tmp_path, "-m", "sweep.resume=here")  # nothing is left to do, and the second task learns of it
+    # nothing is left to do, and the second task learns of it
+    again = command(tmp_path, "-m", "sweep.resume=here", "hydra.launcher.setup=[hostname]")
     assert again.returncode == 0, again.stderr
     assert (cluster / "submitted-2000.sh").exists()
     assert record(tmp_path / "here" / "0_tiny_gru") == job

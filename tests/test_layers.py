@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "neuro_lightning"
 FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 LAYERS = [
-    {"contracts", "errors", "artifacts"},
+    {"contracts", "errors", "artifacts", "registry", "overrides"},
     {"functional"},
     {"nn", "losses", "metrics", "optim", "data"},
     {"models"},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.overrides import from_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,7 +57,7 @@ def resumed(arguments: list[str]) -> list[str]:
         raise ConfigError(f"sweep.resume={wanted[-1]} goes on with a sweep: add -m; a single run goes on with resume=")
     folder = (_latest() if wanted[-1] == "latest" else Path(wanted[-1])).resolve()
     typed = {_key(word) for word in rest}
-    old = [word for word in _old_overrides(folder) if _key(word) not in typed]
+    old = [word for word in from_file(_old_overrides(folder), rest, folder) if _key(word) not in typed]
     return ["-m", *old, *(word for word in rest if word not in MULTIRUN), f"hydra.sweep.dir='{folder}'"]
 
 

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.overrides import check_keys, check_trusted
 from neuro_lightning.sweeps.jobs import settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence
     Raises:
         ConfigError: naming the job and the key.
     """
+    from omegaconf import OmegaConf
+
+    check_keys(OmegaConf.select(config, "hydra.sweeper.params"), "hydra.sweeper.params")
     alike: dict[tuple[frozenset, frozenset], Sequence[str]] = {}
     groups: dict[str, bool] = {}
     for job in jobs:
@@ -59,6 +63,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     with open_dict(composed):
         composed.pop("hydra", None)
     try:
+        check_trusted(composed.get("trusted"), job)
         check_config(composed, known=TRAIN_KEYS)
     except ConfigError as error:
         raise ConfigError(f"{error}\n  in the job {_named(job)}") from None

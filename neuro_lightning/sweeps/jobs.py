@@ -14,7 +14,8 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.records import FILE_NAME, read_record
 
 DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
-BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore")  # overrides that say where a job stands, not what it is
+# overrides that say where a job stands, and whom it trusts, not what it is
+BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "trusted=")
 RETRIES = 1
 
 

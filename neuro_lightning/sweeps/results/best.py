@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.overrides import check_keys, must_be_typed
 from neuro_lightning.sweeps.results.collect import Job
 from neuro_lightning.sweeps.results.summary import objective_name, summarize
 
 BEST_FILE = "best.yaml"
 # of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
 NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local")
-NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths")
+NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths", "trusted")
 NOT_CALLBACKS = tuple(f"neuro_lightning.callbacks.{name}." for name in ("explore", "pause", "prune"))
 GROUP = "experiment"
 PLAIN_PATH = re.compile(r"[\w./@+-]+")
@@ -50,7 +51,7 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
         if config is None:
             continue
         path = folder / (BEST_FILE if len(best) == 1 else f"best_{re.sub(r'[^A-Za-z0-9-]+', '_', dataset)}.yaml")
-        head = _head(path, row, names, objective_name([by_name[name] for name in names]), _where(folder / names[0]))
+        head = _head(path, row, names, objective_name([by_name[name] for name in names]), _typed(folder / names[0]))
         part = path.with_name(f".{path.name}.part")
         part.write_text("\n".join(["# @package _global_", *(f"# {line}".rstrip() for line in head), config]))
         part.replace(path)
@@ -100,7 +101,15 @@ def _where(job: str | Path) -> list[str]:
 
     path = Path(job) / ".hydra" / "hydra.yaml"
     words = OmegaConf.load(path).hydra.overrides.hydra if path.is_file() else []
-    return [word for word in words if word.startswith("hydra.searchpath=")]
+    return [word for word in words if word.startswith("hydra.searchpath=") and not must_be_typed(word)]
+
+
+def _typed(job: Path) -> list[str]:
+    """The words that no file can say for the user: where configs of one's own lie, and which packages are trusted."""
+    from omegaconf import OmegaConf
+
+    trusted = OmegaConf.load(job / ".hydra" / "config.yaml").get("trusted")
+    return [*_where(job), *([f"trusted=[{','.join(trusted)}]"] if trusted else [])]
 
 
 def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, where: list[str]) -> list[str]:
@@ -249,7 +258,26 @@ def _store(path: Path, name: str) -> None:
         raise ConfigError(f"{GROUP}={path}: an experiment config maps keys to values, such as `model: {{hidden: 32}}`")
     node = OmegaConf.load(path)  # which reads 1e-3 as a number
     package = re.search(r"^#\s*@package\s+(\S+)\s*$", text, re.MULTILINE)
+    _check_shared(content, package[1] if package else "", f"{GROUP}={path}")
     folder, _, file = f"{GROUP}{name}".rpartition("/")
     ConfigStore.instance().store(
         name=file, group=folder, node=node, package=package[1] if package else None, provider=str(path), replace=True
     )
+
+
+def _check_shared(content: dict[Any, Any], package: str, source: str) -> None:
+    """An experiment is settings of a run, of which Hydra's own part has none but the space of a sweep.
+
+    Raises:
+        ConfigError: naming what it may not have.
+    """
+    if must_be_typed(package) or package.split(".")[0] == "hydra":
+        raise ConfigError(f"{source}: `@package {package}` is no place for an experiment; write `@package _global_`")
+    check_keys([key for key in content if key != "hydra"], source)
+    hydra = content.get("hydra") or {}
+    sweeper = hydra.get("sweeper") if isinstance(hydra, dict) and set(hydra) == {"sweeper"} else None
+    if hydra and not (isinstance(sweeper, dict) and set(sweeper) == {"params"}):
+        raise ConfigError(f"{source}: of hydra's keys an experiment sets hydra.sweeper.params only; type the others")
+    defaults = str(content.get("defaults") or "")
+    if ".." in defaults or "@hydra" in defaults or "@trusted" in defaults:
+        raise ConfigError(f"{source}: defaults name options of conf/ and their places in a run: {defaults[:100]}")

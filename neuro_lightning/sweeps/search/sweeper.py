@@ -20,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.overrides import check_keys
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from neuro_lightning.sweeps.search.trials import Trials
 
 log = logging.getLogger(__name__)
-SAMPLERS = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
 UNDONE = ("running", "interrupted", "paused")  # jobs that did not get as far as to have an outcome
 # what machines that share a study may differ in, and its trials over time
 HERE = (
@@ -142,18 +142,20 @@ class Search(Sweeper):
     def _builder(self, space: Space) -> Callable[[int], BaseSampler]:
         """What makes the sampler from a seed."""
         from hydra.errors import HydraException
-        from hydra.utils import instantiate
 
+        from neuro_lightning.config import instantiate
         from neuro_lightning.sweeps.search.storage import quiet
+
+        settings = OmegaConf.to_container(self.sampler, resolve=True)
 
         def build(seed: int) -> BaseSampler:
             with quiet():
-                made = instantiate(self.sampler, seed=seed, _convert_="all", _execution_whitelist_=SAMPLERS)
+                made = instantiate(OmegaConf.create({**settings, "seed": seed}))
                 return made(grid_of(space)) if self._by_grid() else made
 
         try:
             build(0)
-        except (HydraException, TypeError, ValueError, ImportError) as error:
+        except (HydraException, ImportError, ConfigError) as error:
             raise ConfigError(f"hydra.sweeper.sampler: {str(error).splitlines()[0]}") from None
         return build
 
@@ -191,21 +193,14 @@ class Search(Sweeper):
 
     def _extension(self, space: Space) -> Callable[[Trial], None] | None:
         """What suggests more for a trial, if the user has such a function."""
-        from importlib import import_module
+        from neuro_lightning.registry import find
 
         if not self.custom_search_space:
             return None
-        module, _, name = self.custom_search_space.rpartition(".")
-        package = module.split(".")[0]
-        if package not in ("neuro_lightning", *(self.config.get("trusted") or ())):
-            raise ConfigError(
-                f"hydra.sweeper.custom_search_space={self.custom_search_space} is not in a trusted package; add "
-                f"trusted=[{package}] if you trust it"
-            )
         try:
-            function = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"hydra.sweeper.custom_search_space={self.custom_search_space}: {error}") from None
+            function = find(self.custom_search_space, self.config.get("trusted") or ())
+        except ConfigError as error:
+            raise ConfigError(f"hydra.sweeper.custom_search_space: {error}") from None
         fixed = {word.split("=", 1)[0] for word in space.fixed}
 
         def extend(trial: Trial) -> None:
@@ -243,6 +238,7 @@ class Search(Sweeper):
 
     def _job(self, trial: Trial, space: Space, number: int, place: int) -> list[str]:
         """A trial's overrides; where its place in the batch is not its number, its folder is named for it."""
+        check_keys(trial.params, f"trial {trial.number} of {self.storage}")
         overrides = [*space.overrides(trial.params), f"sweep.trial={trial.number}"]
         if number != place:
             name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]

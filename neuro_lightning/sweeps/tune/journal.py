@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.jobs import settings
 
 FILE_NAME = "tune.jsonl"
 
@@ -72,7 +73,7 @@ class Journal:
     def __init__(self, folder: Path, jobs: Sequence[Sequence[str]], rules: str = "") -> None:
         self.path = folder / FILE_NAME
         self.results: list[Result] = []
-        now = {"jobs": [list(job) for job in jobs], "rules": rules}
+        now = {"jobs": [settings(job) for job in jobs], "rules": rules}
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
         read = [value for line in lines if (value := _parsed(line)) is not None]
         before = [value for value in read if "jobs" in value][-1:]
@@ -85,8 +86,9 @@ class Journal:
                 file.write(("\n" if cut else "") + (json.dumps(now) + "\n" if before != [now] else ""))
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        same = before["jobs"] == now["jobs"] and before["rules"] == now["rules"]
-        more = not now["rules"] and before["jobs"] == now["jobs"][: len(before["jobs"])]
+        jobs = [settings(job) for job in before["jobs"]]
+        same = jobs == now["jobs"] and before["rules"] == now["rules"]
+        more = not now["rules"] and jobs == now["jobs"][: len(jobs)]
         if not same and not more:
             raise ConfigError(
                 f"{self.path.parent} holds another search, of {len(before['jobs'])} trials: go on with it by "
