@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.identity import Identity, identity_of
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 
@@ -29,7 +30,7 @@ class Saved:
         data: the config of its data.
         info: the recording's own notes (which neurons were held out, which trials trained).
         fitted_on: the splits that it was trained on: after a refit the validation trials are among them.
-        identity: of its data, see :mod:`neuro_lightning.data.identity`; None in older checkpoints.
+        identity: of its data, see :mod:`neuro_lightning.data.identity`.
     """
 
     path: Path
@@ -37,8 +38,8 @@ class Saved:
     spec: DataSpec
     data: dict[str, Any]
     info: dict[str, Any]
-    fitted_on: tuple[str, ...] = ("train",)
-    identity: dict[str, Any] | None = None
+    fitted_on: tuple[str, ...]
+    identity: Identity
 
 
 def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
@@ -161,4 +162,4 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
     fitted = tuple(recipe.get("fitted_on", ("train",)))
-    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted, recipe.get("identity"))
+    return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted, identity_of(recipe))

@@ -14,11 +14,11 @@ from neuro_lightning.checkpoint import Saved, check_saved, choose_checkpoint, fi
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
-from neuro_lightning.data.identity import checksum, differences, identify, trained_among
+from neuro_lightning.data.identity import checksum, differences, identify, other_rates, other_split, trained_among
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.ensemble.combine import Recipe, check_same_data
+from neuro_lightning.ensemble.combine import Recipe
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate
 from neuro_lightning.report.table import relative
@@ -48,8 +48,7 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
             f"data.{min(unknown)}: the checkpoint's data ({saved.spec.dataset}) have no such key; "
             f"they have {', '.join(sorted(key for key in saved.data if not key.startswith('_')))}"
         )
-    places = (saved.identity or {}).get("places", {})
-    kept = {key: place for key, place in places.items() if key not in given and Path(place).exists()}
+    kept = {key: place for key, place in saved.identity["places"].items() if key not in given and Path(place).exists()}
     config = {**saved.data, **kept}
     check_saved(saved.path, "data", config, trusted)
     data = instantiate(OmegaConf.create({**config, **given}), trusted=trusted)
@@ -64,7 +63,7 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
 
 def _another_file(saved: Saved, path: str) -> bool:
     """Whether a file is none of those that a checkpoint was trained on, wherever they lie now."""
-    known = {source.get("sha256") for source in (saved.identity or {}).get("sources", ())} - {None}
+    known = {source.get("sha256") for source in saved.identity["sources"]} - {None}
     if known and Path(path).expanduser().is_file():
         return checksum(path) not in known
     return Path(path).resolve() != Path(str(saved.data["path"])).resolve()
@@ -76,23 +75,25 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
     Raises:
         CheckpointError: naming what differs.
     """
-    found = identify(data.recording, saved.data)
-    if saved.identity is None:
-        check_same_data(saved, data.spec, "the data as they are now")
-        print(f"{relative(saved.path)} is of an older version: the file that trained it cannot be compared with this")
-        return
-    for key, one, other in differences(saved.identity, found, splits=False):
+    found, target = identify(data.recording, saved.data), evaluation_split(data.recording)
+    different = differences(saved.identity, found, splits=False)
+    if saved.identity["older"]:
+        print(f"{relative(saved.path)} is of an older version: the content of the file that trained it is not known")
+        if "val" not in saved.fitted_on and not other_split(saved.identity, found, "train"):
+            different += other_rates(saved.spec.mean_rates, data.spec.mean_rates)
+    for key, one, other in different:
         adopts = type(data).adopt is not PopulationDataModule.adopt
         raise CheckpointError(
             f"{saved.path} was trained on other data: {key} was {one!s:.200} and is {other!s:.200}; put back the data "
             "that trained it" + (", or name another file to predict as data.path=FILE" if adopts else "")
         )
-    target = evaluation_split(data.recording)
     if trained := trained_among(saved.identity, ["train"], found, target).sum():
         raise CheckpointError(
             f"{saved.path} was trained on {trained} of the {len(data.recording.splits[target])} {target} trials that "
             "it is to predict: the split is another one than it was; train anew"
         )
+    if other_split(saved.identity, found, target):
+        print(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
 
 
 def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False) -> str:

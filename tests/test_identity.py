@@ -16,8 +16,17 @@ from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
 from neuro_lightning.checkpoint import read_checkpoint
-from neuro_lightning.data.identity import differences, identify, same_session, trained_among, trial_keys
+from neuro_lightning.data.identity import (
+    differences,
+    identify,
+    identity_of,
+    same_session,
+    trained_among,
+    trial_keys,
+)
+from neuro_lightning.data.nwb import open_nwb
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.simulate.nwb_twin import write_twin
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.run import predict
@@ -193,15 +202,53 @@ def test_trials_that_trained_are_known_in_a_file_of_another_name(run, tmp_path):
     assert found == {split: part["rows"].tolist() for split, part in trials.items()}
 
 
-def test_an_older_checkpoint_opens_and_says_what_it_does_not_tell(run, tmp_path, capsys):
-    old = Path(shutil.copytree(run.folder, tmp_path / "old"))
-    for path in (old / "checkpoints").iterdir():
+@pytest.fixture
+def old(run, tmp_path):
+    """The run as an earlier version would have left it, in a folder of its own."""
+    folder = Path(shutil.copytree(run.folder, tmp_path / "old"))
+    shutil.copy(run.folder.parent / "day1.nwb", tmp_path / "day1.nwb")
+    for path in (folder / "checkpoints").iterdir():
         content = torch.load(path, weights_only=True)
         content[CHECKPOINT_KEY].pop("identity")
-        content[CHECKPOINT_KEY]["data"]["path"] = str(run.folder.parent / "day1.nwb")
+        for name in ("times", "session"):
+            content[CHECKPOINT_KEY]["info"].pop(name)
+        content[CHECKPOINT_KEY]["data"]["path"] = str(tmp_path / "day1.nwb")
         torch.save(content, path)
-    assert set(predicted(SimpleNamespace(folder=old), tmp_path)) == {"train", "val"}
-    assert "is of an older version: the file that trained it cannot be compared" in capsys.readouterr().out
+    return SimpleNamespace(folder=folder)
+
+
+def test_an_older_checkpoint_opens_and_says_what_it_does_not_tell(old, tmp_path, capsys):
+    assert set(predicted(old, tmp_path)) == {"train", "val"}
+    said = "is of an older version: the content of the file that trained it is not known"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+def test_an_older_checkpoints_rates_and_rows_are_compared(old, tmp_path):
+    write(tmp_path / "day1.nwb", random_spikes(3), STARTS)
+    with pytest.raises(CheckpointError, match="trained on other data: the training trials' mean rate was 0"):
+        predicted(old, tmp_path)
+    for path in (old.folder / "checkpoints").iterdir():
+        content = torch.load(path, weights_only=True)
+        rows = content[CHECKPOINT_KEY]["info"]["rows"]
+        rows["train"][:2], rows["val"][:2] = rows["val"][:2], rows["train"][:2]
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"trained on 2 of the 5 val trials that it is to predict: the split is"):
+        predicted(old, tmp_path)
+
+
+@pytest.mark.parametrize("identity", [None, [], {"name": "x"}, {"trials": {"train": 1}}])
+def test_a_damaged_identity_is_one_line(run, identity):
+    recipe = read_checkpoint(run.folder)[CHECKPOINT_KEY]
+    whole = {**recipe["identity"], **identity} if isinstance(identity, dict) and "trials" in identity else identity
+    with pytest.raises(CheckpointError, match="description of its data is damaged"):
+        identity_of({**recipe, "identity": whole})
+    assert identity_of(recipe)["older"] is False
+
+
+def test_twins_of_two_seeds_are_two_sessions(tmp_path):
+    files = [write_twin("mc_maze_small", tmp_path / str(k), seed=k, n_trials=8, n_units=(4, 2)) for k in (0, 1)]
+    (one, own_test), (other, _) = ([open_nwb(path).session for path in pair] for pair in files)
+    assert same_session(one, own_test) and not same_session(one, other)
 
 
 @pytest.mark.parametrize(

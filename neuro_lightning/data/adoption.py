@@ -14,12 +14,12 @@ from neuro_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 
-def adopted(recording: Recording, trained: Identity | None, *, same_units: bool) -> Recording:
+def adopted(recording: Recording, trained: Identity, *, same_units: bool) -> Recording:
     """A file's trials, those that trained or validated the model apart from those that test it.
 
     Args:
         recording: all trials of the file as its split ``test``, units in the order of the model's.
-        trained: identity of the data that the model was trained on; None of an older checkpoint.
+        trained: identity of the data that the model was trained on.
         same_units: the user says that the units of two sessions were matched.
 
     Returns:
@@ -30,17 +30,14 @@ def adopted(recording: Recording, trained: Identity | None, *, same_units: bool)
             trained the model.
     """
     path, session = recording.sources[0]["path"], recording.info.get("session")
-    if trained is None or not same_session(trained["session"], session):
-        before = _named(trained["session"] if trained is not None else None)
-        found = f"{path} is of {_named(session)}, the model of {before}"
+    if not same_session(trained["session"], session):
+        found = f"{path} is of {_named(session)}, the model of {_named(trained['session'])}"
         if not same_units:
             raise DataError(
                 f"{found}: numbers of units count anew in every session (Kilosort begins at 0), so that unit 3 of one "
                 "is not unit 3 of the other; give data.same_units=true if the units were matched across sessions"
             )
         log.warning(f"{found}: its units are taken for the same by their numbers alone (data.same_units=true)")
-    if trained is None:
-        return recording
     everyone = identify(recording, {})
     seen = {split: trained_among(trained, [split], everyone, "test") for split in ("train", "val")}
     seen["val"] &= ~seen["train"]

@@ -186,9 +186,7 @@ class NWB(PopulationDataModule):
         }
         self._trained: dict[str, Any] | None = None
 
-    def adopt(
-        self, spec: DataSpec, info: dict[str, Any], identity: Identity | None = None, *, same_units: bool = False
-    ) -> None:
+    def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:
         """Serve all trials of another file of the same neurons, as the model that ``info`` is of expects them."""
         # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
         self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)

@@ -17,6 +17,7 @@ import torch
 
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.errors import CheckpointError
 
 Identity = dict[str, Any]
 
@@ -76,6 +77,38 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         "length_s": (cut["window_ms"][1] - cut["window_ms"][0] + cut["forward_ms"]) / 1000,
         "config": dict(config),
         "trials": trials,
+    }
+
+
+def identity_of(recipe: Mapping[str, Any]) -> Identity:
+    """The identity that a checkpoint's description holds; of an older one what its config and notes tell.
+
+    Args:
+        recipe: ``spec``, ``data`` and ``info`` of a checkpoint, and ``identity`` where it is not ``older``.
+
+    Raises:
+        CheckpointError: the identity is not what :func:`identify` wrote.
+    """
+    if "identity" in recipe:
+        if not _is_whole(recipe["identity"]):
+            raise CheckpointError("a checkpoint's description of its data is damaged: restore it from a copy")
+        return {**recipe["identity"], "older": False}
+    spec, config, info = recipe["spec"], recipe["data"], recipe.get("info") or {}
+    split = info.get("split")
+    rows = info.get("rows") or ({k: split[k] for k in ("train", "val")} if isinstance(split, dict) else {})
+    trials = {name: torch.tensor(of_split, dtype=torch.int64) for name, of_split in rows.items()}
+    path = config.get("path")
+    return {
+        "older": True,
+        "name": spec.get("dataset"),
+        "kind": spec.get("kind", "spikes"),
+        "simulated": spec.get("simulated", False),
+        "sources": [{"path": _absolute(path)}] if path else [],
+        "places": {},
+        "session": None,
+        "length_s": 0.0,
+        "config": config,
+        "trials": {k: {"rows": v, "times": None, "keys": torch.zeros_like(v)} for k, v in trials.items()},
     }
 
 
@@ -158,6 +191,13 @@ def other_split(one: Identity, other: Identity, split: str) -> bool:
     return mine is not None and theirs is not None and not _same_trials(mine, theirs, by_rows=same_files)
 
 
+def other_rates(one: Sequence[float], other: Sequence[float]) -> list[Difference]:
+    """The neurons' mean rates in the training trials, where they differ: what an older checkpoint knows of its data."""
+    if len(one) == len(other) and np.allclose(one, other, rtol=1e-5):
+        return []
+    return [Difference("the training trials' mean rate", *(f"{np.mean(rates):.6g}" for rates in (one, other)))]
+
+
 def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
     """Which trials of a split a model was trained on: by what they hold, and of one session by their rows and times.
 
@@ -203,11 +243,15 @@ def _other_files(one: Identity, other: Identity) -> Iterator[Difference]:
     mine, theirs = ({_name(source): source for source in identity["sources"]} for identity in (one, other))
     shared = mine.keys() & theirs.keys()
     if not shared and mine and theirs:  # renamed, or another one
-        hashes = [{source.get("sha256") for source in files.values()} for files in (mine, theirs)]
+        hashes = [{source.get("sha256") for source in files.values()} - {None} for files in (mine, theirs)]
         pairs = [] if hashes[0] & hashes[1] else [(next(iter(mine.values())), next(iter(theirs.values())))]
     else:
         pairs = [(mine[name], theirs[name]) for name in sorted(shared)]
-    pairs = [pair for pair in pairs if None not in (hashes := [s.get("sha256") for s in pair]) and len(set(hashes)) > 1]
+    unknown = [pair for pair in pairs if None in [source.get("sha256") for source in pair]]
+    for pair in unknown:
+        if len({source["path"] for source in pair}) > 1:  # of an older checkpoint the path alone is known
+            yield Difference("data.path", *(source["path"] for source in pair))
+    pairs = [pair for pair in pairs if pair not in unknown and len({source["sha256"] for source in pair}) > 1]
     if pairs and one["simulated"] and other["simulated"]:  # a file that is simulated anew has other bytes
         splits = one["trials"].keys() & other["trials"].keys()
         by_rows = one["kind"] != "spikes"
@@ -237,7 +281,7 @@ def _same_trials(one: Mapping[str, Any], other: Mapping[str, Any], *, by_rows: b
 def _rows_are_unique(identity: Identity) -> bool:
     """Whether a row means one trial in all splits: some formats count them anew in each."""
     rows = [part["rows"] for part in identity["trials"].values()]
-    if any(row is None for row in rows):
+    if not rows or any(row is None for row in rows):
         return False
     joint = torch.cat(rows)
     return len(joint.unique()) == len(joint)
@@ -256,6 +300,21 @@ def _close(times: np.ndarray, others: np.ndarray, length_s: float) -> np.ndarray
     padded = np.concatenate([[-np.inf], others, [np.inf]])
     after = np.searchsorted(others, times)
     return np.minimum(padded[after + 1] - times, times - padded[after]) < length_s - 1e-6
+
+
+def _is_whole(identity: Any) -> bool:
+    kinds = {"name": str, "kind": str, "simulated": bool, "sources": list, "places": dict, "config": dict,
+             "trials": dict, "length_s": float, "session": dict | None}  # fmt: skip
+    return (
+        isinstance(identity, dict)
+        and all(name in identity and isinstance(identity[name], kind) for name, kind in kinds.items())
+        and all(isinstance(source, dict) and isinstance(source.get("path"), str) for source in identity["sources"])
+        and all(
+            isinstance(part, dict) and isinstance(part.get("keys"), torch.Tensor)
+            and all(part.get(name) is None or len(part[name]) == len(part["keys"]) for name in ("rows", "times"))
+            for part in identity["trials"].values()
+        )
+    )  # fmt: skip
 
 
 def _hash(values: np.ndarray) -> int:

@@ -116,15 +116,13 @@ class PopulationDataModule(pl.LightningDataModule):
                 memory.keep(self._identity, recording)
         return recording
 
-    def adopt(
-        self, spec: DataSpec, info: dict[str, Any], identity: Identity | None = None, *, same_units: bool = False
-    ) -> None:
+    def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:
         """Serve another file's trials as a trained model expects them; for families that can.
 
         Args:
             spec: of the data the model was trained on.
             info: what the recording it was trained on noted (which neurons were held out, ...).
-            identity: of that recording; None where an older checkpoint does not tell.
+            identity: of that recording.
             same_units: the units of two sessions were matched: their numbers mean the same neurons.
 
         Raises:

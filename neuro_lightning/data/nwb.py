@@ -136,7 +136,7 @@ def open_nwb(path: str | Path) -> NWBRecording:
             obs_intervals=_read_intervals(nwb.units, spikes, trials, path),
             trials=trials,
             series_names=tuple(name for name, _ in _walk_series(nwb)),
-            simulated=any("simulated" in str(t).lower() for t in (nwb.session_description, nwb.keywords)),
+            simulated=_simulated(nwb),
             identifier=str(nwb.identifier),
             session=_session(nwb),
         )
@@ -145,7 +145,13 @@ def open_nwb(path: str | Path) -> NWBRecording:
 def _session(nwb: Any) -> dict[str, str | None]:
     values = {name: getattr(nwb, name) for name in ("identifier", "session_start_time", "session_id")}
     values["subject_id"] = nwb.subject.subject_id if nwb.subject is not None else None
+    if _simulated(nwb):  # twins of all seeds have one name; how they were made stands in their notes
+        values["notes"] = nwb.notes
     return {name: str(value) if value not in (None, "") else None for name, value in values.items()}
+
+
+def _simulated(nwb: Any) -> bool:
+    return any("simulated" in str(text).lower() for text in (nwb.session_description, nwb.keywords))
 
 
 @contextmanager

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuro_lightning.checkpoint import read_checkpoint
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.identity import (
-    NOT_COMPARED,
     SPLITTING,
     Difference,
     differences,
     identify,
+    identity_of,
+    other_rates,
     other_split,
     trained_among,
 )
@@ -53,8 +52,8 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
             )
     if old := [path for path, recipe in recipes.items() if "identity" not in recipe]:
         log.warning(
-            f"{len(old)} of {len(members)} checkpoints are of an older version ({old[0]}): their configs are compared, "
-            "but not their files and trials"
+            f"{len(old)} of {len(members)} checkpoints are of an older version ({old[0]}): their configs and rates are "
+            "compared, but not the content of their files"
         )
     target = evaluation_split(data.recording)
     if reason := _seen(recipes, data, target):
@@ -65,22 +64,16 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
 
 
 def _differences(recipe: dict[str, Any], wanted: dict[str, Any]) -> list[Difference]:
-    if "identity" in recipe and "identity" in wanted:
-        return differences(recipe["identity"], wanted["identity"], splits=False)
-    configs = [{k: v for k, v in each["data"].items() if k not in NOT_COMPARED} for each in (recipe, wanted)]
-    found = [
-        Difference(f"data.{key}", configs[0][key], configs[1][key])
-        for key in sorted(configs[0].keys() & configs[1].keys())
-        if configs[0][key] != configs[1][key]
-    ]
-    paths = [Path(str(each["data"].get("path"))).resolve() for each in (recipe, wanted)]
-    if paths[0] != paths[1]:
-        found.append(Difference("data.path", *paths))
-    if recipe.get("fitted_on") == wanted.get("fitted_on"):
-        rates = [np.asarray(each["spec"]["mean_rates"]) for each in (recipe, wanted)]
-        if rates[0].shape == rates[1].shape and not np.allclose(*rates, rtol=1e-5):
-            found.append(Difference("the training trials' mean rate", *(f"{rate.mean():.6g}" for rate in rates)))
+    one, other = identity_of(recipe), identity_of(wanted)
+    found = differences(one, other, splits=False)
+    same_trials = recipe.get("fitted_on") == wanted.get("fitted_on") and not other_split(one, other, "train")
+    if (one["older"] or other["older"]) and same_trials and not _split_keys(recipe, wanted):
+        found += other_rates(recipe["spec"]["mean_rates"], wanted["spec"]["mean_rates"])
     return found
+
+
+def _split_keys(recipe: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    return sorted(key for key in SPLITTING if recipe["data"].get(key) != wanted["data"].get(key))
 
 
 def _seen(recipes: dict[Path, dict[str, Any]], data: PopulationDataModule, split: str) -> str | None:
@@ -91,17 +84,14 @@ def _seen(recipes: dict[Path, dict[str, Any]], data: PopulationDataModule, split
         fitted_on = recipe.get("fitted_on", ("train",))
         if split in fitted_on:
             return f"{path} was trained on the {split} trials, which judge it: give checkpoint=best"
-        if "identity" not in recipe:
-            continue
-        identity = recipe["identity"]
+        identity = identity_of(recipe)
         if trained := trained_among(identity, fitted_on, now, split).sum():
             what = f"was trained on {trained} of the {len(data.recording.splits[split])} {split} trials of {first}"
-        elif "identity" in wanted and other_split(identity, wanted["identity"], split):
+        elif other_split(identity, identity_of(wanted), split):
             what = f"has other {split} trials than {first}"
         else:
             continue
-        configs = recipe["data"], wanted["data"]
-        keys = sorted(key for key in SPLITTING if configs[0].get(key) != configs[1].get(key))
-        why = ", ".join(f"data.{key} is {configs[0].get(key)} and {configs[1].get(key)}" for key in keys)
+        keys = _split_keys(recipe, wanted)
+        why = ", ".join(f"data.{key} is {recipe['data'].get(key)} and {wanted['data'].get(key)}" for key in keys)
         return f"{path} {what}" + (f" ({why})" if why else "") + ": leave it out, or train it with the same split"
     return None
