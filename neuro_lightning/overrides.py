@@ -17,19 +17,21 @@ from neuro_lightning.errors import ConfigError
 VARIABLE = "NEURO_TRUSTED"
 TRUSTED = "trusted"
 ENVIRONMENT = "hydra.job.env_set"
+SEARCH_PATH = "hydra.searchpath"
+COMMANDS = ("setup", "srun_args", "additional_parameters", "python", "init", "remote", "address", "ray")  # a launcher's
 TYPED = (
     TRUSTED, ENVIRONMENT, "hydra.job.env_copy", "hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging",
     "hydra.sweeper._target_", "hydra.sweeper.ray.address", "hydra.launcher._target_",
-    *(f"hydra.launcher.{key}" for key in (
-        "setup", "srun_args", "additional_parameters", "python", "init", "remote", "address", "ray"
-    )),
+    *(f"hydra.launcher.{key}" for key in COMMANDS),
 )  # fmt: skip
+PRESETS = ({"requeue": True}, ["--kill-on-bad-exit=1"], {}, [], None)  # of such keys, in conf/hydra/launcher
+_brought: list[str] = []  # folders of configs that a file named, and nobody typed
 
 
 def must_be_typed(word: str) -> bool:
     """Whether an override, or the key of one, decides which code runs."""
     key, _, value = word.lstrip("+~").partition("=")
-    if key.strip() == "hydra.searchpath":
+    if key.strip() == SEARCH_PATH:
         return "pkg:" in value  # which imports a package
     places = [place.replace("[", ".").replace("]", "").strip("'\" ") for place in key.split("@")]
     return any(p == t or p.startswith(f"{t}.") or t.startswith(f"{p}.") for p in places for t in TYPED)
@@ -50,7 +52,24 @@ def from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[s
     if missing := [word for word in words if must_be_typed(word) and _key(word) not in given]:
         again = " ".join(shlex.quote(word) for word in missing)
         raise ConfigError(f"{source} was begun with words that no file may bring along: type them again, {again}")
+    _brought[:] = [word for word in words if _key(word) == SEARCH_PATH and SEARCH_PATH not in given]
     return [word for word in words if not must_be_typed(word)]
+
+
+def check_launcher(launcher: Mapping[str, Any], words: Iterable[str]) -> None:
+    """Refuse commands of a launcher where the configs may be somebody else's: a sweep's folder says where they lie.
+
+    Args:
+        launcher: the composed ``hydra.launcher``.
+        words: the command line's, of Hydra's part.
+
+    Raises:
+        ConfigError: saying what to type.
+    """
+    typed = {_key(word) for word in words}
+    for key in COMMANDS if _brought else ():
+        if launcher.get(key) not in PRESETS and f"hydra.launcher.{key}" not in typed:
+            raise ConfigError(f"hydra.launcher.{key} is of configs that the sweep's folder names: type {_brought[0]}")
 
 
 def check_keys(keys: Iterable[str] | Mapping[str, Any] | None, source: str) -> None:
@@ -76,7 +95,9 @@ def check_trusted(trusted: Any, words: Iterable[str]) -> None:
     """
     if trusted and TRUSTED not in map(_key, words):
         names = ",".join(map(str, trusted)) if not isinstance(trusted, str) else trusted
-        raise ConfigError(f"trusted is set in a file: only the command line can do that, by 'trusted=[{names}]'")
+        raise ConfigError(
+            f"trusted is set in a file: the command line alone can do that, 'trusted=[{names}]', or {VARIABLE}={names}"
+        )
 
 
 def check_environment(env_set: Any, words: Iterable[str]) -> None:

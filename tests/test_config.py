@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
+from neuro_lightning.checkpoint import check_saved
 from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.errors import ConfigError
 
@@ -39,7 +40,9 @@ def test_every_dataset_meets_every_model(composed):
     for data, model in pairs:
         cfg = composed(f"data={data}", f"model={model}")
         check_config(cfg, known=TRAIN_KEYS)
-        to_plain(cfg)
+        config = to_plain(cfg)
+        for key in ("data", "model"):  # as a checkpoint brings them along
+            check_saved(Path("a.ckpt"), key, config[key])
 
 
 @pytest.mark.parametrize("group", ["trainer", "callbacks", "logger", "debug", "experiment"])

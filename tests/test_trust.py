@@ -18,6 +18,7 @@ from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.overrides import (
     check_environment,
     check_keys,
+    check_launcher,
     check_trusted,
     from_file,
     must_be_typed,
@@ -90,6 +91,25 @@ def test_a_checkpoint_builds_no_other_data(trained, tmp_path, key, value, messag
         data_of(saved, {}, ["tiny"])
 
 
+def test_a_resumed_run_deletes_nothing_but_its_own_checkpoints(tmp_path):
+    """Which file the best one before was is said by the checkpoint that is resumed."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from neuro_lightning.callbacks.checkpoint import Checkpoint
+
+    assert hasattr(ModelCheckpoint, "_should_remove_checkpoint"), "Lightning asks another method what it may delete"
+    folder, trainer = tmp_path / "run" / "checkpoints", SimpleNamespace(ckpt_path=None)
+    for other in (tmp_path / "precious", folder / "folder.ckpt"):
+        other.mkdir(parents=True)
+    checkpoints = Checkpoint(dirpath=folder)
+    for name in ("old.ckpt", "../checkpoints/old.ckpt"):
+        assert checkpoints._should_remove_checkpoint(trainer, str(folder / name), str(folder / "new.ckpt"))
+    for name in ("../../precious", "../../precious/a.ckpt", "folder.ckpt", "notes.txt", "..", "new.ckpt"):
+        assert not checkpoints._should_remove_checkpoint(trainer, str(folder / name), str(folder / "new.ckpt")), name
+    for name in ("s3://bucket/a.ckpt", "file:///precious.ckpt", "memory://a.ckpt"):
+        assert not checkpoints._should_remove_checkpoint(trainer, name, str(folder / "new.ckpt"))
+
+
 # ---- words of a run's folder, a sweep's, a study
 
 
@@ -142,6 +162,19 @@ def test_a_sweep_that_goes_on_is_trusted_anew(tmp_path):
         sweep_arguments(resumed)
     found = sweep_arguments([*resumed, "trusted=[my_lab]", "hydra.launcher.setup=null"])
     assert found[1:4] == ["model=linear", "trusted=[my_lab]", "hydra.launcher.setup=null"]
+
+
+def test_configs_that_a_sweeps_folder_names_bring_no_commands():
+    preset = {"setup": None, "srun_args": ["--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True}}
+    evil = OmegaConf.create({**preset, "setup": ["touch HARM"]})
+    where = "hydra.searchpath=[file://theirs]"
+    from_file([where], [], "there")
+    check_launcher(OmegaConf.create(preset), [where])
+    check_launcher(evil, [where, "hydra.launcher.setup=[touch HARM]"])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup is of configs .* type hydra\.searchpath="):
+        check_launcher(evil, [where])
+    from_file([where], [where], "there")
+    check_launcher(evil, [where])  # the user's own configs
 
 
 def test_the_environment_variable_is_as_good_as_typed(monkeypatch):
@@ -198,6 +231,8 @@ def test_a_composed_config_trusts_what_was_typed():
         ("hydra: [1]", "hydra.sweeper.params only"),
         ("# @package hydra\ncallbacks: {x: {_target_: os.system}}", "no place for an experiment"),
         ("# @package hydra.job.env_set\nLD_PRELOAD: a.so", "no place for an experiment"),
+        ("paths: {output_dir: elsewhere}", "paths.output_dir says where files are written"),
+        ("callbacks: {checkpoint: {dirpath: elsewhere}}", "callbacks.checkpoint.dirpath says where files are written"),
         ("defaults: [/../../tmp/evil]", "defaults name options of conf/"),
         ("defaults: [/masking@hydra.job.env_set: random]", "defaults name options of conf/"),
         ("model: !!python/object/apply:os.system [touch HARM]", "is not YAML"),

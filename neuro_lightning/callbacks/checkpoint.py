@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -55,6 +56,16 @@ class Checkpoint(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):  # also where this step is saved already
             self.current_score = self._monitor_candidates(trainer).get(self.monitor)  # Lightning: of the last best
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Nothing is deleted but a checkpoint in the run's own folder: a resumed file says what the one before was.
+
+        Lightning compares the paths as they are written (``checkpoints/../../other``), deletes whole folders, and on
+        other file systems whatever it is told.
+        """
+        path = Path(previous).resolve()
+        own = path.parent == Path(self.dirpath).resolve() and path.suffix == self.FILE_EXTENSION and not path.is_dir()
+        return own and super()._should_remove_checkpoint(trainer, previous, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """With the last score, which a run that is resumed at its very end does not compute again."""

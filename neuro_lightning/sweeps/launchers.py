@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.overrides import check_launcher
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
@@ -83,6 +84,7 @@ class _Preset(Launcher):
         from neuro_lightning.sweeps.checks import refusals
 
         with refusals(), told_to_end():
+            check_launcher(self.config.hydra.launcher, self.config.hydra.overrides.hydra)
             try:
                 return self._launch(job_overrides, initial_job_idx)
             except ModuleNotFoundError as error:

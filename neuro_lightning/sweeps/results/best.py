@@ -7,7 +7,7 @@ neither the sweep's folder nor the experiment or search that the sweep was made 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local
 NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths", "trusted")
 NOT_CALLBACKS = tuple(f"neuro_lightning.callbacks.{name}." for name in ("explore", "pause", "prune"))
 GROUP = "experiment"
+WRITTEN = ("dirpath", "output_dir", "save_dir", "default_root_dir", "root_dir")
 PLAIN_PATH = re.compile(r"[\w./@+-]+")
 
 
@@ -278,6 +279,16 @@ def _check_shared(content: dict[Any, Any], package: str, source: str) -> None:
     sweeper = hydra.get("sweeper") if isinstance(hydra, dict) and set(hydra) == {"sweeper"} else None
     if hydra and not (isinstance(sweeper, dict) and set(sweeper) == {"params"}):
         raise ConfigError(f"{source}: of hydra's keys an experiment sets hydra.sweeper.params only; type the others")
+    if where := next(_places(content), None):
+        raise ConfigError(f"{source}: {where} says where files are written, which no experiment does; type it")
     defaults = str(content.get("defaults") or "")
     if ".." in defaults or "@hydra" in defaults or "@trusted" in defaults:
         raise ConfigError(f"{source}: defaults name options of conf/ and their places in a run: {defaults[:100]}")
+
+
+def _places(node: Any, path: str = "") -> Iterator[str]:
+    """The keys of a nest that say where files are written."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key in WRITTEN:
+            yield f"{path}.{key}".lstrip(".")
+        yield from _places(value, f"{path}.{key}".lstrip("."))
