@@ -56,19 +56,20 @@ def from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[s
     return [word for word in words if not must_be_typed(word)]
 
 
-def check_launcher(launcher: Mapping[str, Any], words: Iterable[str]) -> None:
+def check_launcher(hydra: Any) -> None:
     """Refuse commands of a launcher where the configs may be somebody else's: a sweep's folder says where they lie.
 
     Args:
-        launcher: the composed ``hydra.launcher``.
-        words: the command line's, of Hydra's part.
+        hydra: the composed ``hydra``.
 
     Raises:
         ConfigError: saying what to type.
     """
-    typed = {_key(word) for word in words}
-    for key in COMMANDS if _brought else ():
-        if launcher.get(key) not in PRESETS and f"hydra.launcher.{key}" not in typed:
+    if not _brought:
+        return
+    typed = {_key(word) for word in hydra.overrides.hydra}
+    for key in COMMANDS:
+        if hydra.launcher.get(key) not in PRESETS and f"hydra.launcher.{key}" not in typed:
             raise ConfigError(f"hydra.launcher.{key} is of configs that the sweep's folder names: type {_brought[0]}")
 
 

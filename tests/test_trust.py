@@ -166,15 +166,19 @@ def test_a_sweep_that_goes_on_is_trusted_anew(tmp_path):
 
 def test_configs_that_a_sweeps_folder_names_bring_no_commands():
     preset = {"setup": None, "srun_args": ["--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True}}
-    evil = OmegaConf.create({**preset, "setup": ["touch HARM"]})
+    evil = {**preset, "setup": ["touch HARM"]}
+
+    def check(launcher, *words):
+        check_launcher(OmegaConf.create({"launcher": launcher, "overrides": {"hydra": words}}))
+
     where = "hydra.searchpath=[file://theirs]"
     from_file([where], [], "there")
-    check_launcher(OmegaConf.create(preset), [where])
-    check_launcher(evil, [where, "hydra.launcher.setup=[touch HARM]"])
+    check(preset, where)
+    check(evil, where, "hydra.launcher.setup=[touch HARM]")
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup is of configs .* type hydra\.searchpath="):
-        check_launcher(evil, [where])
+        check(evil, where)
     from_file([where], [where], "there")
-    check_launcher(evil, [where])  # the user's own configs
+    check(evil, where)  # the user's own configs
 
 
 def test_the_environment_variable_is_as_good_as_typed(monkeypatch):

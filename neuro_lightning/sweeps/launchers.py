@@ -84,7 +84,7 @@ class _Preset(Launcher):
         from neuro_lightning.sweeps.checks import refusals
 
         with refusals(), told_to_end():
-            check_launcher(self.config.hydra.launcher, self.config.hydra.overrides.hydra)
+            check_launcher(self.config.hydra)
             try:
                 return self._launch(job_overrides, initial_job_idx)
             except ModuleNotFoundError as error:
