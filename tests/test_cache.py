@@ -280,3 +280,12 @@ print(len(cached(folder, {}, [source], build).splits["train"]))
     ]
     assert [job.communicate(timeout=60)[0].strip() for job in jobs] == [b"6", b"6"]
     assert_same(load_recording(only_file(folder))[0], cached(folder, {}, [source], Builder()))
+
+
+def test_sources_are_the_same_from_another_folder(tmp_path, monkeypatch):
+    """Whoever takes a recording from the cache may stand elsewhere than who put it there."""
+    (tmp_path / "a.nwb").write_bytes(b"spikes")
+    for folder in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        found = cached(tmp_path / "cache", {}, [tmp_path / "a.nwb"], make_recording)
+        assert found.sources == [{"path": str(tmp_path / "a.nwb"), "size": 12, "sha256": "ff"}]

@@ -28,7 +28,7 @@ from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Raise it whenever a reader's results or this file's layout change: older caches are then left aside."""
 
 SAMPLE = 1 << 16
@@ -61,7 +61,8 @@ def cached(
     if recording is None:
         recording = build()
         # as after a round trip, so that the first run sees what the second one will
-        recording.sources, recording.info = _plain(recording.sources), _plain(recording.info)
+        sources = [{**s, "path": str(Path(s["path"]).expanduser().absolute())} for s in recording.sources]
+        recording.sources, recording.info = _plain(sources), _plain(recording.info)
         try:
             save_recording(path, recording, {"key": key, "params": params})
         except OSError as error:
