@@ -11,7 +11,7 @@ from neuro_lightning.records import FILE_NAME
 from neuro_lightning.report.table import relative
 from neuro_lightning.sweeps.results.table import collect
 
-SWEEP_FILES = ("multirun.yaml", "sweep.csv")  # one of which every sweep leaves in its folder
+SWEEP_FILES = ("multirun.yaml", "sweep.csv", "models.csv")  # of a sweep, or of benchmarks/models.py
 
 
 def is_sweep(folder: Path) -> bool:
