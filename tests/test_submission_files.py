@@ -76,6 +76,21 @@ def test_merging_keeps_other_datasets_and_replaces_the_same_one(tmp_path):
     assert {key.split("/")[0] for key in content(path)} == {"mc_rtt_20"}
 
 
+def test_what_another_process_merges_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    path = write_submission(tmp_path / "sub.h5", "mc_rtt", 5, arrays())
+    own = write._write
+
+    def slow(*given):
+        monkeypatch.setattr(write, "_write", own)
+        write_submission(path, "mc_maze", 5, arrays(seed=2), merge_into=path)
+        own(*given)
+
+    monkeypatch.setattr(write, "_write", slow)
+    with pytest.raises(SubmissionError, match=r"sub\.h5: another process has written it meanwhile; merge again"):
+        write_submission(path, "dmfc_rsg", 5, arrays(seed=3), merge_into=path)
+    assert {key.split("/")[0] for key in content(path)} == {"mc_rtt", "mc_maze"}
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = write_submission(tmp_path / "sub.h5", "mc_rtt", 5, arrays())
     before = path.read_bytes()

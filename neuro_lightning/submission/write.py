@@ -48,18 +48,30 @@ def write_submission(
             arrays[name] = array.astype(np.float32) if array.dtype.kind in "fiu" else array
         check_rates(f"{group}/{name}", arrays[name])
     _check_pairs(group, arrays)
+    before = _state(merge_into)
     try:
-        with atomic_path(path) as part, h5py.File(part, "w") as file:
-            if merge_into is not None:
-                with open_h5(merge_into) as other:
-                    for name in _whole_groups(other, str(merge_into), but=group):
-                        other.copy(other[name], file, name=name)
-            for name in RATES:
-                if name in arrays:
-                    _write(file, f"{group}/{name}", arrays[name])
+        with atomic_path(path) as part:
+            with h5py.File(part, "w") as file:
+                if merge_into is not None:
+                    with open_h5(merge_into) as other:
+                        for name in _whole_groups(other, str(merge_into), but=group):
+                            other.copy(other[name], file, name=name)
+                for name in RATES:
+                    if name in arrays:
+                        _write(file, f"{group}/{name}", arrays[name])
+            if _state(merge_into) != before:  # the dataset that was added would be lost
+                raise SubmissionError(f"{merge_into}: another process has written it meanwhile; merge again")
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
     return path
+
+
+def _state(path: str | Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None without one."""
+    if path is None or not Path(path).exists():
+        return None
+    stat = Path(path).stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _whole_groups(file: h5py.File, where: str, but: str) -> list[str]:
