@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.errors import Interrupted, NeuroError
-from neuro_lightning.overrides import check_environment, check_trusted, with_environment
+from neuro_lightning.overrides import brought, check_environment, check_trusted, with_environment
 from neuro_lightning.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
@@ -53,11 +53,20 @@ def train() -> None:
 
 
 def _register_plugins() -> None:
-    """Make the sweepers and launchers known to Hydra, which builds no others."""
+    """Make the sweepers and launchers known to Hydra, which builds those that are known only.
+
+    Configs that a resumed sweep's folder names may choose none but these, which look at their commands.
+    """
     from importlib import import_module
 
     from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
 
+    known = Plugins.instance().class_name_to_class
+    for name in [name for name, cls in known.items() if brought() and issubclass(cls, Launcher | Sweeper)]:
+        if not name.startswith(("neuro_lightning.", "hydra._internal.core_plugins.basic_launcher.")):
+            del known[name]
     for name in (*SWEEPERS, *LAUNCHERS):
         module, _, cls = name.rpartition(".")
         Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))

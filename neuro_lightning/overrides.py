@@ -31,6 +31,8 @@ _brought: list[str] = []  # folders of configs that a file named, and nobody typ
 def must_be_typed(word: str) -> bool:
     """Whether an override, or the key of one, decides which code runs."""
     key, _, value = word.lstrip("+~").partition("=")
+    if word.lstrip().startswith("-"):  # an option of Hydra's, one of which reads a pickle
+        return True
     if key.strip() == SEARCH_PATH:
         return "pkg:" in value  # which imports a package
     places = [place.replace("[", ".").replace("]", "").strip("'\" ") for place in key.split("@")]
@@ -52,8 +54,19 @@ def from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[s
     if missing := [word for word in words if must_be_typed(word) and _key(word) not in given]:
         again = " ".join(shlex.quote(word) for word in missing)
         raise ConfigError(f"{source} was begun with words that no file may bring along: type them again, {again}")
-    _brought[:] = [word for word in words if _key(word) == SEARCH_PATH and SEARCH_PATH not in given]
+    _brought[:] = [word for word in words if _names_configs(word) and _key(word) not in given]
     return [word for word in words if not must_be_typed(word)]
+
+
+def _names_configs(word: str) -> bool:
+    """Whether an override says where configs lie: a search path, or an option outside of it."""
+    key, _, value = word.partition("=")
+    return _key(word) == SEARCH_PATH or ("." not in key and ".." in value)
+
+
+def brought() -> bool:
+    """Whether configs are read from where a file, and nobody who typed, says that they lie."""
+    return bool(_brought)
 
 
 def check_launcher(hydra: Any) -> None:

@@ -122,14 +122,14 @@ def test_a_resumed_run_deletes_nothing_but_its_own_checkpoints(tmp_path):
         "hydra.callbacks.x._target_=os.system", "hydra.job_logging.root=x", "hydra.hydra_logging.handlers.a.class=x",
         "hydra.launcher.setup=[evil]", "hydra.launcher={setup:[evil]}", "hydra.launcher.remote.runtime_env.pip=[evil]",
         "hydra.launcher.address=evil:6379", "hydra.sweeper.ray.address=evil:6379", "hydra.searchpath=[pkg://evil]",
-        "hydra.launcher._target_=x.Y",
+        "hydra.launcher._target_=x.Y", "--experimental-rerun=evil.pickle", "--config-dir=evil", "-m",
     ],
 )  # fmt: skip
 def test_what_decides_which_code_runs_is_typed(tmp_path, word):
     assert must_be_typed(word)
     with pytest.raises(ConfigError, match="type them again") as caught:
         from_file(["model=gru", word], ["resume=there"], "there")
-    assert word.split("=")[-1].strip("[]") in str(caught.value)
+    assert word.split("=")[-1].strip("[]") in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert from_file(["model=gru", word], [word], "there") == ["model=gru"], "the typed one stays alone"
 
 
@@ -177,8 +177,26 @@ def test_configs_that_a_sweeps_folder_names_bring_no_commands():
     check(evil, where, "hydra.launcher.setup=[touch HARM]")
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup is of configs .* type hydra\.searchpath="):
         check(evil, where)
+    from_file(["model=../../theirs"], [], "there")
+    with pytest.raises(ConfigError, match="type model="):
+        check(evil)
     from_file([where], [where], "there")
     check(evil, where)  # the user's own configs
+
+
+def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatch):
+    from hydra.core.plugins import Plugins
+
+    from neuro_lightning.cli import _register_plugins
+
+    known = Plugins.instance().class_name_to_class
+    monkeypatch.setattr(Plugins.instance(), "class_name_to_class", dict(known))
+    monkeypatch.setattr("neuro_lightning.cli.brought", lambda: True)
+    _register_plugins()
+    left = Plugins.instance().class_name_to_class
+    assert "neuro_lightning.sweeps.launchers.Slurm" in left and "neuro_lightning.sweeps.grid.Grid" in left
+    gone = set(known) - set(left)
+    assert any(name.startswith("hydra_plugins.") for name in gone) and not any(".launchers." in name for name in gone)
 
 
 def test_the_environment_variable_is_as_good_as_typed(monkeypatch):
