@@ -129,6 +129,13 @@ def check_environment(env_set: Any, words: Iterable[str]) -> None:
         raise ConfigError(f"{ENVIRONMENT} is set in a file ({names}): only the command line can do that")
 
 
+def again(trusted: Sequence[str] | None) -> str:
+    """What the command by which a run goes on ends with: its files cannot say whom it trusts."""
+    if not trusted or os.environ.get(VARIABLE):
+        return ""
+    return f" '{TRUSTED}=[{','.join(map(str, trusted))}]'"
+
+
 def with_environment(arguments: list[str]) -> list[str]:
     """The command line with the packages of ``NEURO_TRUSTED`` as trusted, unless it names some itself."""
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]

@@ -35,6 +35,7 @@ from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.monitors import check_monitors, choose_monitor
 from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
+from neuro_lightning.overrides import again
 from neuro_lightning.prediction import (
     check_choice,
     checkpoints_of,
@@ -131,7 +132,7 @@ def recorded(
         hint = f"go on with: python train.py resume={relative(output)}" if any(output.rglob("last.ckpt")) else ""
         if group is not None:
             hint = f"go on with: python train.py -m sweep.resume={relative(output.parent)}"
-        raise Interrupted(f"interrupted. {hint}".rstrip()) from error
+        raise Interrupted(f"interrupted. {hint}{again(config['trusted']) if hint else ''}".rstrip()) from error
     except NeuroError as error:
         if config["resume"] is None:
             record.fail(error)

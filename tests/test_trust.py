@@ -16,6 +16,7 @@ from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.config import to_plain
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.overrides import (
+    again,
     check_environment,
     check_keys,
     check_launcher,
@@ -197,6 +198,11 @@ def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatc
     assert "neuro_lightning.sweeps.launchers.Slurm" in left and "neuro_lightning.sweeps.grid.Grid" in left
     gone = set(known) - set(left)
     assert any(name.startswith("hydra_plugins.") for name in gone) and not any(".launchers." in name for name in gone)
+
+
+def test_the_command_that_goes_on_says_whom_to_trust(monkeypatch):
+    monkeypatch.delenv("NEURO_TRUSTED", raising=False)
+    assert again(["a", "b"]) == " 'trusted=[a,b]'" and again([]) == again(None) == ""
 
 
 def test_the_environment_variable_is_as_good_as_typed(monkeypatch):

@@ -24,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.overrides import check_launcher
+from neuro_lightning.overrides import again, check_launcher
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
@@ -97,7 +97,8 @@ class _Preset(Launcher):
                 ) from None
             except KeyboardInterrupt:
                 folder = self.config.hydra.sweep.dir
-                print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}", file=sys.stderr)
+                trusted = again(self.config.get("trusted"))
+                print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}{trusted}", file=sys.stderr)
                 sys.exit(130)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:

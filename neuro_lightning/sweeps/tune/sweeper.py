@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.overrides import again
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -176,6 +177,7 @@ class Tune(Sweeper):
         except KeyboardInterrupt:
             from neuro_lightning.report.table import relative
 
-            print(f"interrupted. go on with: python train.py -m sweep.resume={relative(folder)}", file=sys.stderr)
+            command = f"python train.py -m sweep.resume={relative(folder)}{again(self.config.trusted)}"
+            print(f"interrupted. go on with: {command}", file=sys.stderr)
             sys.exit(130)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
