@@ -178,10 +178,15 @@ def test_a_replaced_file_is_refused_and_its_trials_stay_what_they_were(run, tmp_
     assert "test" not in found and "trained the model" in caplog.text
 
 
-def test_a_moved_file_is_the_same(run, tmp_path):
+def test_a_moved_file_is_the_same(run, tmp_path, caplog):
     moved = tmp_path / "moved.nwb"
     moved.write_bytes((run.folder.parent / "day1.nwb").read_bytes())
     assert set(predicted(run, tmp_path, f"data.path={moved}")) == {"train", "val"}
+    assert not caplog.text, "it is not another one"
+    other = write(tmp_path / "day2.nwb", random_spikes(7), STARTS)
+    several = SimpleNamespace(folder=f"[{run.folder},{run.folder}/checkpoints/last.ckpt]")
+    with pytest.raises(ConfigError, match=r"ensemble=top: the validation trials of the file that trained .*day2\.nwb"):
+        predicted(several, tmp_path, f"data.path={other}", "data.same_units=true", "ensemble=top", "overwrite=true")
 
 
 def test_units_of_another_day_are_not_matched_by_number(run, tmp_path, caplog):
