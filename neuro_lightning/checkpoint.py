@@ -9,12 +9,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import Identity, identity_of
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 
+LARGEST_WEIGHT = 1e20
+"""Beyond it no weight is the outcome of a training, and its products are not finite."""
 BEST, LAST, REFIT = "best.ckpt", "last.ckpt", "refit.ckpt"
 CHOICES = {"best": BEST, "last": LAST, "refit": REFIT}  # by what predict.py calls them
 
@@ -105,17 +108,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: not a checkpoint, damaged, or not of this package.
     """
-    import torch
-
     path = find_checkpoint(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})"
-        ) from None
-    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+    content = read_tensors(path)
+    if not isinstance(content.get(CHECKPOINT_KEY), dict):
         raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
     return content
 
@@ -161,5 +156,10 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
         raise CheckpointError(f"{path}: the weights do not fit the model they are said to be of: {error}") from None
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
+    if wild := [name for name, weight in model.net.named_parameters() if not (weight.abs() < LARGEST_WEIGHT).all()]:
+        raise CheckpointError(
+            f"{path}: the weights {', '.join(wild[:3])} are not finite or beyond {LARGEST_WEIGHT:g}: the training had "
+            "diverged; take another checkpoint of the run, or train anew with a lower learning rate"
+        )
     fitted = tuple(recipe.get("fitted_on", ("train",)))
     return Saved(path, model.eval(), spec, recipe["data"], recipe.get("info", {}), fitted, identity_of(recipe))

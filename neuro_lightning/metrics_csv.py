@@ -75,8 +75,7 @@ class MetricsCSV(Logger):
         kept: list[dict[str, str]] = []
         if resumed_step is not None and self.path.is_file():
             kept = [row for row in read_rows(self.path) if int(row["step"]) < resumed_step]
-            with open(self.path, newline="") as file:
-                self._columns = next(csv.reader(file), self._columns)
+            self._columns = (_lines(self.path) or [self._columns])[0]
         self._rewrite(kept)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
@@ -95,15 +94,35 @@ def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
     """The columns of a ``metrics.csv``, NaN where nothing was logged at a step."""
     rows = list(read_rows(Path(path)))
     columns = list(rows[0]) if rows else []
-    return {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns}
+    return {column: np.array([_number(row[column]) for row in rows]) for column in columns}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The whole rows; the last one may be torn where the process was killed."""
-    with open(path, newline="") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        return [dict(zip(columns, row, strict=True)) for row in reader if len(row) == len(columns) and row[0].isdigit()]
+    columns, *lines = _lines(path) or [[]]
+    if columns[:1] != ["step"]:
+        return []
+    whole = (row for row in lines if len(row) == len(columns) and row[0].isascii() and row[0].isdigit())
+    return [dict(zip(columns, row, strict=True)) for row in whole]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The cells of each line; a byte that is no text costs its cell, and never the run that goes on."""
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        lines = []
+        for line in file:
+            try:
+                lines += csv.reader([line])
+            except csv.Error:
+                continue
+    return lines
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
 
 
 def _text(value: Any) -> str:

@@ -21,6 +21,12 @@ from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import DataError
 
 FILE_NAME = "run.json"
+KINDS = {
+    dict: ("objective", "data", "config", "checkpoints", "metrics"),
+    list: ("overrides",),
+    str: ("status", "error", "run_id"),
+    int | float: ("wall_s", "attempts"),
+}
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "neuro_lightning", "nlb_tools")
 
 
@@ -167,11 +173,30 @@ def read_record(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _check_kinds(record)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give the folder of a run, which holds {FILE_NAME}") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it, or restore it from a copy") from None
+    return record
+
+
+def _check_kinds(record: Any) -> None:
+    """The parts of a record that others read must be of their kind, else one of them would fail far from here."""
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, no dictionary")
+    for kind, names in KINDS.items():
+        for name in names:
+            value = record.get(name)
+            if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+    if not all(isinstance(word, str) for word in record.get("overrides") or ()):
+        raise ValueError("overrides holds something else than text")
+    for part, name in (("objective", "value"), ("objective", "peak"), ("objective", "end"), ("checkpoints", "epochs")):
+        value = (record.get(part) or {}).get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{part}.{name} is {str(value)[:40]!r}")
 
 
 def _read_if_any(path: Path) -> dict[str, Any]:

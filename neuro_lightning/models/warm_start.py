@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import PopulationModule
@@ -31,14 +31,14 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
             "checkpoints/best.ckpt"
         )
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        weights = content["state_dict"]
-        return {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(
-            f"model.init_from={path}: {file.name} cannot be read as a checkpoint of a run ({reason})"
-        ) from None
+        weights = read_tensors(file).get("state_dict")
+    except CheckpointError as error:
+        raise CheckpointError(f"model.init_from={path}: {error}") from None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"model.init_from={path}: {file.name} cannot be read as a checkpoint of a run")
+    if wild := [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]:
+        raise CheckpointError(f"model.init_from={path}: the weights {wild[0]} of {file.name} hold NaN; take another")
+    return {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
 
 
 def restore_layers(net: nn.Module, weights: dict[str, Tensor], layers: Sequence[str], source: str) -> None:

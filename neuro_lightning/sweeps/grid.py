@@ -109,6 +109,6 @@ def _overrides_of(job: Path) -> list[str] | None:
     if words is None:
         try:
             words = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError):
             words = None
     return words if isinstance(words, list) else None

@@ -22,6 +22,7 @@ NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local
 NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths", "trusted")
 NOT_CALLBACKS = tuple(f"neuro_lightning.callbacks.{name}." for name in ("explore", "pause", "prune"))
 GROUP = "experiment"
+GROUPS = ("data", "model", "trainer", "callbacks", "paths", "sweep", "baselines", "hydra")
 WRITTEN = ("dirpath", "output_dir", "save_dir", "default_root_dir", "root_dir")
 PLAIN_PATH = re.compile(r"[\w./@+-]+")
 
@@ -253,11 +254,20 @@ def _store(path: Path, name: str) -> None:
     try:
         text = path.read_text()
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{GROUP}={path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{GROUP}={path}: an experiment config maps keys to values, such as `model: {{hidden: 32}}`")
-    node = OmegaConf.load(path)  # which reads 1e-3 as a number
+    try:
+        node = OmegaConf.load(path)  # which reads 1e-3 as a number, and refuses a key that comes twice
+    except Exception as error:
+        raise ConfigError(f"{GROUP}={path} cannot be read as a config: {' '.join(str(error).split())}") from None
+    for group, value in content.items():
+        if group in GROUPS and not (value is None or isinstance(value, dict)):
+            raise ConfigError(
+                f"{GROUP}={path}: {group} must map keys to values, but is {value!r}; a choice is made by "
+                f"`defaults: [{{override /{group}: {value}}}]`"
+            )
     package = re.search(r"^#\s*@package\s+(\S+)\s*$", text, re.MULTILINE)
     _check_shared(content, package[1] if package else "", f"{GROUP}={path}")
     folder, _, file = f"{GROUP}{name}".rpartition("/")

@@ -65,8 +65,8 @@ def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     path = Path(job).parent / "multirun.yaml"
     try:
-        typed = yaml.safe_load(path.read_text())["hydra"]["overrides"]["task"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        typed = list(yaml.safe_load(path.read_text())["hydra"]["overrides"]["task"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         typed = []
     same = {as_typed(str(word)) for word in typed}
     return flat_overrides([word for word in settings(overrides) if as_typed(word) not in same])
@@ -134,12 +134,12 @@ def _read(folder: Path, record: dict[str, Any]) -> Job:
 def _so_far(path: Path, metric: str, mode: str) -> tuple[dict[str, float | None], int | None]:
     """The last and the best score in a ``metrics.csv`` that is being written, and the epochs that are done."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.DictReader(file))
-    except OSError:
+    except (OSError, csv.Error):
         return dict.fromkeys(MOMENTS), None
     values = [value for row in rows if (value := _float(row.get(metric))) is not None]
-    epochs = [int(epoch) + 1 for row in rows if (epoch := row.get("epoch") or "").isdigit()]
+    epochs = [int(epoch) + 1 for row in rows if (epoch := row.get("epoch") or "").isdecimal()]
     best = (max if mode == "max" else min)(values, default=None)
     return {"end": values[-1] if values else None, "peak": best}, max(epochs, default=None)
 

@@ -76,10 +76,10 @@ class Journal:
         now = {"jobs": [settings(job) for job in jobs], "rules": rules}
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
         read = [value for line in lines if (value := _parsed(line)) is not None]
-        before = [value for value in read if "jobs" in value][-1:]
+        before = [value for value in read if not isinstance(value, Result)][-1:]
         if before:
             self._check(before[0], now)
-        self.results = [to_result(values) for values in read if "jobs" not in values]
+        self.results = [value for value in read if isinstance(value, Result)]
         cut = bool(lines) and not lines[-1].endswith(b"\n")  # killed within a line
         if cut or before != [now]:
             with open(self.path, "a") as file:
@@ -105,11 +105,21 @@ class Journal:
         self.results.append(result)
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(line: bytes) -> Result | dict[str, Any] | None:
+    """A result, or the search that the journal is of; None for a line that is torn or damaged, which counts as lost."""
     try:
-        return json.loads(line)
-    except ValueError:
+        values = json.loads(line)
+        if "jobs" in values:
+            return values if isinstance(values["jobs"], list) and isinstance(values["rules"], str) else None
+        result = to_result(values)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    begin = result.start or Start()
+    numbers = (result.trial, result.epochs, begin.epochs)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
+    texts = (result.status, result.error or "", begin.checkpoint or "", begin.own or "")
+    kinds = isinstance(result.score, int | float) and all(isinstance(text, str) for text in texts)
+    return result if whole and kinds else None
 
 
 def to_result(values: dict[str, Any]) -> Result:
