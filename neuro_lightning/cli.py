@@ -89,8 +89,8 @@ def _train_app(cfg: DictConfig) -> float:
 
 def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     """A job of a sweep, or what is left to do of it."""
+    from neuro_lightning.artifacts.locks import entered
     from neuro_lightning.sweeps.jobs import decide
-    from neuro_lightning.sweeps.locks import claimed
 
     _check_typed(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -98,7 +98,7 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     def waits() -> None:
         _say(f"{folder.name}: another process trains it, waits for that one")
 
-    with claimed(folder, _patience(cfg), waits) as ours:
+    with entered(folder, _patience(cfg), waits) as ours:
         if not ours:
             _say(f"{folder.name}: another process trains it, left to that one")
             return _worst(cfg.mode)

@@ -26,6 +26,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.ranks import is_main_process
 
 LAUNCH_VARIABLES = (
     "LOCAL_RANK",
@@ -237,13 +238,6 @@ def _end_children(patience_s: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks for the job: it prints, writes and logs."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) == 0 and (
-        int(os.environ.get("NODE_RANK", os.environ.get("SLURM_NODEID", 0))) == 0
-    )
 
 
 def _child(job: str) -> None:

@@ -17,6 +17,10 @@ class CheckpointError(NeuroError):
     """A checkpoint is missing, damaged, or belongs to other data."""
 
 
+class FolderError(NeuroError):
+    """A folder cannot be written, is in use, or holds another run."""
+
+
 class Interrupted(NeuroError):
     """The user stopped a run."""
 

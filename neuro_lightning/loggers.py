@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics_csv import MetricsCSV
+from neuro_lightning.ranks import main_process_only
 from neuro_lightning.wandb_run import STEP, is_wandb, wandb_logger
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
             logger.experiment.finish(exit_code=exit_code)
 
 
-@rank_zero_only
+@main_process_only
 def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     """Put a run's final values into W&B's table of runs, as they are in ``run.json``.
 
@@ -98,7 +98,7 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
             logger.experiment.summary.update({f"best/{k}" if k.startswith("val/") else k: v for k, v in known.items()})
 
 
-@rank_zero_only
+@main_process_only
 def log_artifact(
     loggers: Sequence[Logger],
     path: str | Path,
@@ -129,7 +129,7 @@ def log_artifact(
             logger.experiment.log_artifact(artifact, aliases=list(aliases))
 
 
-@rank_zero_only
+@main_process_only
 def log_checkpoint(loggers: Sequence[Logger], path: str | Path | None, metadata: Mapping[str, Any]) -> None:
     """Keep a run's best checkpoint in W&B, where ``logger.wandb.checkpoint`` says so.
 
@@ -189,7 +189,7 @@ def _run_folder(checkpoint: Path) -> Path | None:
     return next((folder for folder in checkpoint.resolve().parents[:2] if (folder / FILE_NAME).is_file()), None)
 
 
-@rank_zero_only
+@main_process_only
 def log_figure(loggers: Sequence[Logger], name: str, figure: str | Path | Figure, step: int) -> None:
     """Show a figure in W&B and TensorBoard.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from neuro_lightning.ranks import is_main_process, main_process_only
 
 METRICS_FILE = "metrics.csv"
 
@@ -32,7 +33,7 @@ class MetricsCSV(Logger):
         self._columns = ["step", "epoch"]
         self._row: dict[str, str] = {}  # the last row of the file
         self._start = 0  # and where it starts, in bytes
-        if rank_zero_only.rank == 0:
+        if is_main_process():
             self._open(resumed_step)
 
     @property
@@ -50,11 +51,11 @@ class MetricsCSV(Logger):
         """The run's folder."""
         return str(self.path.parent)
 
-    @rank_zero_only
+    @main_process_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the config is in ``run.json``."""
 
-    @rank_zero_only
+    @main_process_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add the metrics to the row of ``step``."""
         step = int(self._row.get("step", 0)) if step is None else step

@@ -19,6 +19,7 @@ from typing import Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import DataError
+from neuro_lightning.ranks import is_main_process
 
 FILE_NAME = "run.json"
 KINDS = {
@@ -108,10 +109,7 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        # Lightning's own flag, from where Lightning takes it: importing Lightning would cost seconds
-        from lightning_utilities.core.rank_zero import rank_zero_only
-
-        if (getattr(rank_zero_only, "rank", 0) or 0) == 0:
+        if is_main_process():
             write_json(self.path, self.values)
 
 

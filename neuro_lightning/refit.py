@@ -21,10 +21,10 @@ from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.union import check_union, union
-from neuro_lightning.distributed import is_main_process
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import find
 from neuro_lightning.report.table import relative
 

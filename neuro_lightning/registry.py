@@ -92,7 +92,8 @@ NAMED = frozenset(
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
 HYDRA_NAMES = (
-    "neuro_lightning.sweeps.results.callback.SweepTable", "hydra.experimental.callbacks.LogJobReturnCallback",
+    "neuro_lightning.folders.ClaimFolder", "neuro_lightning.sweeps.results.callback.SweepTable",
+    "hydra.experimental.callbacks.LogJobReturnCallback",
     "logging.NullHandler", "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
 )  # fmt: skip
 # what a key of a config holds; `*` stands for any name

@@ -19,7 +19,7 @@ from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint
 from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.distributed import is_main_process, job_environment, write_job
+from neuro_lightning.distributed import job_environment, write_job
 from neuro_lightning.ensemble.combine import check_same_data, combine, predict_latents
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import (
@@ -31,6 +31,7 @@ from neuro_lightning.ensemble.report import (
     write_choice,
 )
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
+from neuro_lightning.folders import claimed_run
 from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.monitors import check_monitors, choose_monitor
@@ -47,6 +48,7 @@ from neuro_lightning.prediction import (
     splits_of,
 )
 from neuro_lightning.prediction_files import target_file, write_rates
+from neuro_lightning.ranks import is_main_process
 from neuro_lightning.records import RunRecord
 from neuro_lightning.refit import check_refit, refit_best
 from neuro_lightning.report.table import print_header, print_results, relative
@@ -71,7 +73,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     """
     config = to_plain(cfg)
     output = Path(config["paths"]["output_dir"])
-    with job_environment(), recorded(output, config, overrides, group) as record:
+    claimed = claimed_run(output, resume=config["resume"], overwrite=config["overwrite"])
+    with job_environment(), claimed, recorded(output, config, overrides, group) as record:
         check_config(cfg, known=TRAIN_KEYS)
         if not isinstance(cfg.seed, int):
             raise ConfigError(f"seed={cfg.seed}: give a whole number")

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics_csv import METRICS_FILE, read_rows
+from neuro_lightning.ranks import is_main_process, main_process_only
 from neuro_lightning.report.table import LOWER_IS_BETTER
 
 STEP = "trainer/global_step"
@@ -33,7 +33,7 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
     """
     from pytorch_lightning.loggers import WandbLogger
 
-    if rank_zero_only.rank != 0:
+    if not is_main_process():
         return [WandbLogger(id=settings["id"], dir=folder)]  # opens nothing, logs nothing
     keeps = options.pop("checkpoint", False)
     if keeps not in CHECKPOINTS:
@@ -70,7 +70,7 @@ def _wandb_run() -> type[Logger]:
             self.experiment.define_metric(STEP)
             self.experiment.define_metric("*", step_metric=STEP)
 
-        @rank_zero_only
+        @main_process_only
         def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
             """Log, at the global step."""
             for name in metrics.keys() - self._defined:

@@ -8,13 +8,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "neuro_lightning"
 FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 LAYERS = [
-    {"contracts", "errors", "artifacts", "registry", "overrides"},
+    {"contracts", "errors", "artifacts", "ranks", "registry", "overrides"},
     {"functional"},
     {"nn", "losses", "metrics", "optim", "data"},
     {"models"},
     {
         "callbacks",
         "distributed",
+        "folders",
         "loggers",
         "metrics_csv",
         "wandb_run",

@@ -353,7 +353,8 @@ def internet_sockets():
 def test_other_processes_stay_silent(tmp_path, monkeypatch, capfd):
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # which Lightning takes from there at its import
     loggers = build(tmp_path)
     for logger in loggers:
         logger.log_metrics({"val/loss": 1.0}, step=0)

@@ -74,9 +74,7 @@ def test_a_resumed_run_goes_on(tmp_path):
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setenv("RANK", "1")
     RunRecord(tmp_path).start(config={})
     assert not (tmp_path / "run.json").exists()
 

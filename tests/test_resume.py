@@ -167,4 +167,4 @@ def test_a_checkpoint_of_another_model_or_of_other_data_is_one_error(tmp_path):
     with pytest.raises(CheckpointError, match="does not fit"):
         here(tmp_path / "other", "model.hidden=7", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
     with pytest.raises(CheckpointError, match=r"with these data: data\.n_train was 37 and is 36;"):
-        here(tmp_path / "other", "data.n_train=36", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
+        here(tmp_path / "third", "data.n_train=36", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.records import write_json
 from neuro_lightning.sweeps.results import collect as collecting
 from neuro_lightning.sweeps.results.callback import LAUNCHERS, JobOutput, SweepTable, _shorten
@@ -236,11 +237,9 @@ def test_several_processes_write_at_once(tmp_path):
 
 
 def test_a_writer_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr("neuro_lightning.sweeps.results.table.PATIENCE", 0.05)
     job(tmp_path, "0_j", 0.1, width=1)
-    with open(tmp_path / ".sweep.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(tmp_path / ".sweep.lock"):
         assert write_table(tmp_path).is_file()
 
 

@@ -12,10 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 
+from neuro_lightning.artifacts.locks import entered
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide, settings
-from neuro_lightning.sweeps.locks import claimed
 
 SEEDS = [0, 1, 2]
 SWEEP = ["-m", *TINY, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
@@ -94,8 +94,8 @@ def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
 
 HOLD = """
 import sys
-from neuro_lightning.sweeps.locks import claimed
-with claimed(sys.argv[1]) as ours:
+from neuro_lightning.artifacts.locks import entered
+with entered(sys.argv[1]) as ours:
     print(ours, flush=True)
     sys.stdin.read()
 """
@@ -119,7 +119,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
         assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
         assert not (folder / "run.json").exists() and record(tmp_path / "s" / "1_tiny_gru")["status"] == "finished"
         other.kill()  # the lock goes with the process, however that ends
-    with claimed(folder) as ours:
+    with entered(folder) as ours:
         assert ours
 
 

@@ -334,7 +334,7 @@ def test_a_single_run_makes_no_table(launch_here, tmp_path):
     done = launch_here("seed=1")
     assert done.returncode == 0 and "Sweep" not in done.stdout
     folder = only(tmp_path / "outputs" / "x" / "a")
-    assert sorted(os.listdir(folder)) == [".hydra", "config.log", "run.json"]
+    assert sorted(os.listdir(folder)) == [".hydra", ".lock", "config.log", "run.json"]
     assert not list(tmp_path.rglob("sweep.csv"))
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import rates_of, respond
 from neuro_lightning.loggers import log_figure
 from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
+from neuro_lightning.ranks import main_process_only
 from neuro_lightning.report.table import LABELS
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Figures(pl.Callback):
         with best_weights(trainer, pl_module):
             self.draw(trainer, pl_module)
 
-    @rank_zero_only
+    @main_process_only
     def draw(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, references: Mapping[str, float] | None = None
     ) -> None:
@@ -84,7 +85,7 @@ class Figures(pl.Callback):
         for name, drawing in drawings(trials, pl_module, trainer.datamodule, self.n_trials).items():
             self._save(name, drawing, trainer)
 
-    @rank_zero_only
+    @main_process_only
     def draw_learning_curve(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, references: Mapping[str, float] | None = None
     ) -> None:

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import pytorch_lightning as pl
 
+from neuro_lightning.ranks import is_main_process
+
 
 class FitProgress(pl.Callback):
     """Shows the share of steps done, the training loss, the monitored score and its best, and the time left.
@@ -48,7 +50,7 @@ class FitProgress(pl.Callback):
         in_file = _terminal() is not sys.stdout
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if not trainer.is_global_zero or not (in_file or _alone(trainer)):
+        if not is_main_process() or not (in_file or _alone(trainer)):
             return
         score = _metric(trainer, self.monitor)
         if score is not None:
@@ -109,7 +111,7 @@ def clock(seconds: float) -> str:
 
 
 def _alone(trainer: pl.Trainer) -> bool:
-    return trainer.is_global_zero and multiprocessing.current_process().name == "MainProcess"
+    return is_main_process() and multiprocessing.current_process().name == "MainProcess"
 
 
 def _terminal() -> TextIO:

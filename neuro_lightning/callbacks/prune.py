@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from neuro_lightning.ranks import is_main_process
+
 if TYPE_CHECKING:
     from optuna.study import Study
 
@@ -47,7 +49,7 @@ class Prune(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the trial."""
         self.ended = None
-        if self.trial is not None and trainer.is_global_zero:
+        if self.trial is not None and is_main_process():
             self._guarded(self._open, trainer.max_epochs)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -16,8 +16,9 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.data.nlb.params import Asset, NLBParams, find_files, get_params
 from neuro_lightning.errors import DataError
 
@@ -171,7 +172,8 @@ def _download(stream: Callable[[int], Iterator[bytes]], path: Path, asset: Asset
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with part.open("ab") as file, _locked(file):
+    # two jobs of a sweep that fetch the same file do so one after the other
+    with locked(path.with_name(f".{path.name}.lock"), remove=True), part.open("ab") as file:
         if path.is_file():  # another process was quicker
             part.unlink(missing_ok=True)
             return
@@ -224,18 +226,6 @@ def _make_room(folder: Path, assets: Sequence[Asset]) -> None:
             f"{folder} has {free / 1e6:,.0f} MB of free space, the download needs {needed / 1e6:,.0f} MB: "
             "make room or set data.root=DIR to another disk"
         )
-
-
-@contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    """Two jobs of a sweep that fetch the same file do so one after the other."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, which does not let two processes write one file in the first place
-        yield
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # closing the file unlocks it
 
 
 @contextmanager

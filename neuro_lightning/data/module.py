@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
@@ -22,6 +21,7 @@ from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
 from neuro_lightning.nn.augment import Transform, arrange
+from neuro_lightning.ranks import main_process_only
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class PopulationDataModule(pl.LightningDataModule):
             recording = self._recalled() if self._identity else self.load()
             self._recording = recording if self.adopted else limit_training(recording, *self._limit)
             for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
-                rank_zero_only(log.warning)(warning)
+                main_process_only(log.warning)(warning)
         return self._recording
 
     def share(self, config: Mapping[str, Any]) -> None:

@@ -34,6 +34,8 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     alone = any(word.startswith(("--", "resume=")) for word in arguments)  # a job that goes on, or a look at the config
     if chosen and not set(MULTIRUN) & set(arguments) and not alone:
         raise ConfigError(f"{chosen[-1]} is a sweep: add -m, as in: python train.py -m {' '.join(arguments)}")
+    if set(MULTIRUN) & set(arguments) and "overwrite=true" in [word.lower() for word in arguments]:
+        raise ConfigError("overwrite=true is for a single run: give a sweep a folder of its own (hydra.sweep.dir=...)")
     there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
     arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments

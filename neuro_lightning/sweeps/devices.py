@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.locks import Lock
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 Slot = tuple[str, ...]  # the GPUs of one job, as CUDA_VISIBLE_DEVICES names them
 
-_own: dict[tuple[Slot, ...], tuple[Slot, Any]] = {}  # this process's slot, and the open file that keeps it
+_own: dict[tuple[Slot, ...], tuple[Slot, Lock | None]] = {}  # this process's slot, and the lock that keeps it
 
 
 def visible_gpus() -> list[str]:
@@ -76,15 +78,10 @@ def own_slot(places: Sequence[Slot], number: int, folder: Path | None = None) ->
     return _own[places][0]
 
 
-def _claim(places: Sequence[Slot], folder: Path) -> tuple[Slot, Any] | None:
-    import fcntl
-
+def _claim(places: Sequence[Slot], folder: Path) -> tuple[Slot, Lock] | None:
     for i, place in enumerate(places):
         share = places[:i].count(place)
-        file = open(folder / f"{'+'.join(place).replace('/', '_')}-{share}.lock", "a")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets it go when the process ends
-            return place, file
-        except OSError:
-            file.close()
+        lock = Lock(folder / f"{'+'.join(place).replace('/', '_')}-{share}.lock")
+        if lock.take():
+            return place, lock
     return None

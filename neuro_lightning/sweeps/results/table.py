@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.report.table import LABELS, number, print_table, relative
 from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, collect, varied
@@ -55,11 +53,14 @@ def write_table(folder: str | Path, **extras: Any) -> Path | None:
     folder = Path(folder)
     if not collect(folder):
         return None
-    with _alone(folder):  # else a process that read the jobs earlier may write them later
+    # else a process that read the jobs earlier may write them later; nobody waits for long
+    with locked(folder / LOCK_FILE, PATIENCE):
         jobs = collect(folder)
         summary = summarize(jobs)
-        _write(folder / TABLE_FILE, _csv(jobs, summary))
-        _write(folder / PAGE_FILE, page(folder, jobs, summary, **extras))
+        texts = {TABLE_FILE: _csv(jobs, summary), PAGE_FILE: page(folder, jobs, summary, **extras)}
+        for name, text in texts.items():
+            with atomic_path(folder / name) as part:
+                part.write_text(text)
     return folder / TABLE_FILE
 
 
@@ -117,39 +118,6 @@ def _csv(jobs: list[Job], summary: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    """In one piece: a reader sees the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One writer at a time, where the file system can say so; nobody waits for long."""
-    try:
-        import fcntl
-
-        file = open(folder / LOCK_FILE, "w")  # noqa: SIM115
-    except (ImportError, OSError):
-        yield
-        return
-    with file:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.02)
-            except OSError:  # a network's file system without locks
-                break
-        yield
 
 
 # ---- what is printed

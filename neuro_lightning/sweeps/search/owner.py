@@ -8,11 +8,11 @@ import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from neuro_lightning.sweeps.locks import lock
+from neuro_lightning.artifacts.locks import Lock, locked
 
 FOLDER = ".search"
-_living: set[str] = set()  # owners in this process
 
 
 class Owner:
@@ -30,41 +30,35 @@ class Owner:
         self.folder = Path(folder) / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self.name = uuid.uuid4().hex[:12]
-        self._file = open(self.folder / self.name, "w")  # noqa: SIM115  kept open: closing it would give it up
-        self._file.write(f"{socket.gethostname()} {os.getpid()}\n")
-        self._file.flush()
-        lock(self._file, wait=False)
-        _living.add(self.name)
+        self._lock = Lock(self.folder / self.name)
+        self._lock.take()
+        self._lock.sign()
 
     def close(self) -> None:
         """Say that this process runs no trials any more."""
-        _living.discard(self.name)
-        self._file.close()
+        self._lock.give_back()
 
     def gone(self, name: str | None) -> bool:
         """Whether a process of this folder's has ended; one of another folder is not ours to judge."""
         path = self.folder / str(name)
-        if name in _living or not path.is_file():  # its own locks a process would not see
+        if not path.is_file():
             return False
-        with open(path, "r+") as file:
-            free = lock(file, wait=False)
-            return _vanished(file.read()) if free is None else free
+        with locked(path, patience_s=0.0) as free:
+            return _vanished(Lock(path).signed()) if free is None else free
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No two processes of this folder are in here at a time."""
-        with open(self.folder / "lock", "w") as file:
-            lock(file, wait=True)
+        with locked(self.folder / "lock"):
             yield
 
 
-def _vanished(said: str) -> bool:
-    """Whether the process that said its host and number is no more, as far as this machine can tell."""
-    host, _, number = said.strip().partition(" ")
-    if host != socket.gethostname() or not number.isdigit():
+def _vanished(signed: dict[str, Any]) -> bool:
+    """Whether the process that noted its host and number is no more, as far as this machine can tell."""
+    if signed.get("host") != socket.gethostname() or not isinstance(signed.get("pid"), int):
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(signed["pid"], 0)
     except ProcessLookupError:
         return True
     except OSError:
