@@ -7,8 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from neuro_lightning.callbacks.checkpoint import AtomicCheckpoints
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import identify
@@ -71,6 +73,12 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
         ConfigError: the trainer cannot be had on this machine.
     """
     try:
-        return instantiate(cfg.trainer, trusted=cfg.trusted, **given)
+        trainer = instantiate(cfg.trainer, trusted=cfg.trusted, **given)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error} On this machine, try trainer=cpu") from error
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpoints()
+    # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count
+    # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
+    trainer.fit_loop._iteration_based_training = lambda: False
+    return trainer

@@ -101,7 +101,7 @@ def outcome(
 ) -> dict[str, Any]:
     """What ``run.json`` says of a run that has come to its end, or to one that a search has set it (no scores)."""
     clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
-    best = best_checkpoint(trainer)
+    best, epochs = best_checkpoint(trainer), trainer.fit_loop.epoch_progress.current.started
     return {
         "objective": {
             "name": cfg.monitor,
@@ -114,7 +114,7 @@ def outcome(
         "oracle": scores.get("oracle"),
         "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
         "data": data_record(data.recording, **config["data"]),
-        "checkpoints": {"best": str(best) if best else None, "epochs": trainer.current_epoch},
+        "checkpoints": {"best": str(best) if best else None, "epochs": epochs},
         "parameters": model.size,
         "steps": trainer.global_step,
         "ms_per_step": clock.ms_per_step if clock else None,

@@ -47,6 +47,7 @@ class RunRecord:
         before = found if resumed else {}
         self.values: dict[str, Any] = before
         self._found = dict(before)
+        self._kept = False
         self.run_id: str = self.values.get("run_id") or stable_id(folder)
         self._spent = float(self.values.get("wall_s") or 0.0)
         self._begin = time.perf_counter()
@@ -103,8 +104,15 @@ class RunRecord:
         """The user stopped the run."""
         self.close("interrupted")
 
-    def restore(self) -> None:
-        """A resume that was refused before it trained anything leaves the record as it found it, but counts."""
+    def keep(self, *_: Any) -> None:
+        """The training has begun: from here on an error is this run's own."""
+        self._kept = True
+
+    def refuse(self, error: BaseException) -> None:
+        """A resume that is refused before it trains anything leaves the record as it found it, but counts."""
+        if self._kept:
+            self.fail(error)
+            return
         self.values = self._found | ({"attempts": self._attempts} if self._found.get("status") == "failed" else {})
         self._write()
 

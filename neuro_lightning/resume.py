@@ -6,8 +6,11 @@ from pathlib import Path
 
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.overrides import from_file
+from neuro_lightning.quoting import override, typed
+from neuro_lightning.records import FILE_NAME
 
 LATEST_ROOT = "outputs"
+LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
@@ -24,36 +27,59 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
     Raises:
         CheckpointError: there is no such run, or it has no checkpoint to go on from.
-        ConfigError: asked for in a sweep.
+        ConfigError: asked for in a sweep, or without a value.
     """
-    wanted = [word.split("=", 1)[1] for word in arguments if word.startswith("resume=")]
-    if not wanted or wanted[-1] in ("", "null"):
+    wanted = typed(arguments, "resume")
+    if wanted is None:
         return arguments
+    if not wanted:
+        raise ConfigError("resume= names no run: give a run's folder, a checkpoint, or latest; null begins a new run")
     if {"-m", "--multirun"} & set(arguments):
         raise ConfigError("resume=... continues one run and cannot be combined with -m")
-    checkpoint = _checkpoint(wanted[-1])
+    checkpoint = _checkpoint(wanted)
     folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     rest = [word for word in arguments if not word.startswith("resume=")]
     return [
         *from_file(_old_overrides(folder), rest, folder),
         *rest,
-        f"hydra.run.dir='{folder}'",
+        override("hydra.run.dir", folder),
         "hydra.output_subdir=null",
-        f"resume='{checkpoint}'",
+        override("resume", checkpoint),
     ]
 
 
 def _checkpoint(name: str) -> Path:
     if name == "latest":
-        found = sorted(Path(LATEST_ROOT).rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise CheckpointError(f"resume=latest: no run under {LATEST_ROOT}/ has a last.ckpt to go on from")
-        return found[-1].resolve()
-    path = Path(name.strip("'\""))
-    for candidate in (path, path / "checkpoints" / "last.ckpt", path / "last.ckpt"):
+        return _of_the_newest_run()
+    path = Path(name)
+    places = [path, *(folder / file for folder in (path / "checkpoints", path) for file in (LAST, PREVIOUS))]
+    for candidate in places:
         if candidate.is_file():
             return candidate.resolve()
-    raise CheckpointError(f"resume={name}: neither a checkpoint nor a run's folder with checkpoints/last.ckpt")
+    raise CheckpointError(f"resume={name}: neither a checkpoint nor a run's folder with checkpoints/{LAST}")
+
+
+def _of_the_newest_run() -> Path:
+    """The last checkpoint of the run that was at work last; another run is not taken in its place.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    changed: dict[Path, float] = {}
+    for path in Path(LATEST_ROOT).rglob("*"):
+        if path.name in (FILE_NAME, LAST, PREVIOUS) and path.is_file():
+            folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+            changed[folder] = max(changed.get(folder, 0.0), path.stat().st_mtime)
+    if not changed:
+        raise CheckpointError(f"resume=latest: there is no run under {LATEST_ROOT}/")
+    newest = max(changed, key=changed.__getitem__)
+    try:
+        return _checkpoint(str(newest))
+    except CheckpointError:
+        raise CheckpointError(
+            f"resume=latest: the newest run, {newest}, ended before its first checkpoint: begin it anew, or give the "
+            "run that you mean, as resume=FOLDER"
+        ) from None
 
 
 def _old_overrides(folder: Path) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LambdaCallback
 
 from neuro_lightning.building import build_model, build_trainer
+from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
 from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint
 from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
@@ -71,6 +74,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     Raises:
         NeuroError: with one message that says what to mend.
     """
+    cfg.resume = readable(cfg.resume, anew=group is not None)
     config = to_plain(cfg)
     output = Path(config["paths"]["output_dir"])
     claimed = claimed_run(output, resume=config["resume"], overwrite=config["overwrite"])
@@ -91,12 +95,14 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         check_monitors(cfg, data)
         if cfg.refit:
             check_refit(cfg, model, data)
+        check_resume(cfg)
         write_job(output, config, list(overrides))
         with loggers_of(cfg, config, overrides, group, record, title(model, data, cfg.seed)) as loggers:
             trainer = build_trainer(cfg, loggers, output)
-            check_resume(cfg.resume, trainer)
             print_header(data.recording, model, trainer, output)
+            trainer.callbacks.append(LambdaCallback(on_train_start=record.keep))
             trainer.fit(model, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+            record.keep()
             status = how_it_ended(trainer)
             if is_main_process():
                 scores = score_best(cfg, trainer, model, data) if status == "finished" else {}
@@ -132,35 +138,78 @@ def recorded(
         yield record
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
         record.interrupt()
-        hint = f"go on with: python train.py resume={relative(output)}" if any(output.rglob("last.ckpt")) else ""
+        place = shlex.quote(str(relative(output if group is None else output.parent)))
+        hint = f"go on with: python train.py resume={place}" if any(output.rglob(LAST)) else ""
         if group is not None:
-            hint = f"go on with: python train.py -m sweep.resume={relative(output.parent)}"
+            hint = f"go on with: python train.py -m sweep.resume={place}"
         raise Interrupted(f"interrupted. {hint}{again(config['trusted']) if hint else ''}".rstrip()) from error
     except NeuroError as error:
-        if config["resume"] is None:
+        # in a sweep a job that cannot go on has failed: left as it was found, it would be tried so for ever
+        if config["resume"] is None or group is not None:
             record.fail(error)
         else:
-            record.restore()
+            record.refuse(error)
         raise
     except BaseException as error:
         record.fail(error)
         raise
 
 
-def check_resume(checkpoint: str | None, trainer: pl.Trainer) -> None:
-    """A run that has done all its epochs cannot go on.
+def readable(checkpoint: str | None, *, anew: bool) -> str | None:
+    """The checkpoint that a run goes on from: where ``last.ckpt`` is damaged, the one before it.
+
+    Args:
+        checkpoint: the one asked for; None of a new run.
+        anew: begin anew (None) where neither can be read.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if checkpoint is None or Path(checkpoint).name not in (LAST, PREVIOUS):
+        return checkpoint
+    path = Path(checkpoint).with_name(LAST)
+    try:
+        read_checkpoint(path)
+        return str(path)
+    except CheckpointError as error:
+        damaged = error
+    previous = path.with_name(PREVIOUS)
+    if previous.is_file():
+        with suppress(CheckpointError):
+            read_checkpoint(previous)
+            say(f"{damaged}: goes on from {PREVIOUS}, the one before it")
+            return str(previous)
+    if not anew:
+        raise damaged
+    say(f"{damaged}: begins anew")
+    return None
+
+
+def say(line: str) -> None:
+    """One line for the user, from the first process."""
+    if is_main_process():
+        print(line, flush=True)
+
+
+def check_resume(cfg: DictConfig) -> None:
+    """A run that has done more than it is to do cannot go on.
 
     Raises:
         CheckpointError: saying which key to raise.
     """
-    if checkpoint is None or trainer.max_epochs in (None, -1):
+    if cfg.resume is None:
         return
-    done = read_checkpoint(checkpoint)["epoch"] + 1
-    if done > trainer.max_epochs:
-        raise CheckpointError(
-            f"{checkpoint} has trained {done} epochs already: give trainer.max_epochs={done} or more, "
-            f"not {trainer.max_epochs}"
-        )
+    content = read_checkpoint(cfg.resume)
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    # begun, but for one that a checkpoint after the training's end counts too many
+    done = {"max_epochs": max(progress["processed"], progress["started"]), "max_steps": content["global_step"]}
+    for key, number in done.items():
+        limit = cfg.trainer.get(key)
+        if limit is not None and 0 <= limit < number:
+            raise CheckpointError(
+                f"{cfg.resume} has trained {number} {key.removeprefix('max_')} already: give trainer.{key}={number} "
+                f"or more, not {limit}"
+            )
 
 
 def title(model: PopulationModule, data: PopulationDataModule, seed: int) -> tuple[str, str, str]:

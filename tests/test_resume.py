@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import TINY, checkpoint, command, here, record, rows, same
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, checkpoint, command, here, record, rows, same
 
 from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.quoting import quoted
 from neuro_lightning.resume import resume_arguments
+from neuro_lightning.sweeps.arguments import resumed
 
 KEEP = "_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',auto_insert_metric_name:false,save_top_k:-1"
 # four steps an epoch, validation after every second: a checkpoint after each epoch, step and validation
@@ -149,13 +152,63 @@ def test_what_cannot_be_resumed_is_said(tmp_path, monkeypatch):
     (tmp_path / "lone.ckpt").touch()
     with pytest.raises(CheckpointError, match="not a run's folder"):
         resume_arguments(["resume=lone.ckpt"])
+    for words in (["resume="], ["resume=''"]):
+        with pytest.raises(ConfigError, match="resume= names no run"):
+            resume_arguments(words)
+    with pytest.raises(ConfigError, match=r"sweep\.resume= names no sweep"):
+        resumed(["-m", "sweep.resume="])
+
+
+def test_latest_takes_no_other_run_than_the_newest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a_run(tmp_path / "outputs" / "old")
+    os.utime(tmp_path / "outputs/old/checkpoints/last.ckpt", (1000, 1000))
+    (tmp_path / "outputs/new").mkdir()
+    (tmp_path / "outputs/new/run.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="the newest run, outputs/new, ended before its first checkpoint"):
+        resume_arguments(["resume=latest"])
+
+
+@pytest.mark.parametrize("name", ["O'Brien's", 'a "b"', "a, b=c", "${seed}", "back\\", "[x]"])
+def test_hydra_reads_every_path_as_it_is(tmp_path, name):
+    run = a_run(tmp_path / name)
+    with initialize_config_dir(str(ROOT / "conf")):
+        for value in (str(run), quoted(str(run))):
+            words = resume_arguments([f"resume={value}"])
+            assert compose("train", overrides=words[-1:]).resume == str(run / "checkpoints" / "last.ckpt")
+
+
+def test_a_copied_run_keeps_its_own_best(tmp_path):
+    """It neither overwrites it with a worse one, nor takes the original's file for its own, nor misses a lost one."""
+    words = ["scheduler@model.scheduler=none"]
+    run = here(tmp_path / "run", *words)
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    content, best = checkpoint(copy), (copy / "checkpoints/best.ckpt").read_bytes()
+    (state,) = (value for name, value in content["callbacks"].items() if "Checkpoint" in name)
+    assert str(tmp_path) not in str(state) and state["best_model_path"] == "best.ckpt"
+    shutil.rmtree(run.folder)
+    worse = [*words, "trainer.max_epochs=4", "model.optimizer.lr=30", "callbacks.explore._target_="
+             "neuro_lightning.callbacks.explore.Explore"]  # fmt: skip
+    worse[-1] = "+" + worse[-1]
+    again = here(copy, *worse, f"resume={copy}/checkpoints/last.ckpt")
+    assert (copy / "checkpoints/best.ckpt").read_bytes() == best and again.score == run.score
+    assert record(copy)["checkpoints"]["best"] == str(copy / "checkpoints/best.ckpt")
+    (copy / "checkpoints/best.ckpt").unlink()
+    with pytest.warns(UserWarning, match=r"best\.ckpt is gone"):
+        here(copy, *words, "trainer.max_epochs=5", f"resume={copy}/checkpoints/last.ckpt")
+    assert (copy / "checkpoints/best.ckpt").is_file()
 
 
 def test_a_damaged_checkpoint_is_one_error_and_harms_nothing(tmp_path):
     here(tmp_path / "run")
     last = tmp_path / "run/checkpoints/last.ckpt"
     before = rows(tmp_path / "run"), record(tmp_path / "run")
+    whole = checkpoint(tmp_path / "run")["state_dict"]
     last.write_bytes(last.read_bytes()[:1000])
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    here(copy, f"resume={copy}/checkpoints/last.ckpt")
+    assert same(checkpoint(copy)["state_dict"], whole) and rows(copy) == before[0], "from the one before it"
+    last.with_name("last.previous.ckpt").unlink()
     with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read as a checkpoint; it is damaged"):
         here(tmp_path / "run", f"resume={last}")
     assert rows(tmp_path / "run") == before[0]

@@ -155,6 +155,15 @@ class PopulationModule(pl.LightningModule):
         if every and self.current_epoch + 1 == last and last % every:
             self.trainer.check_val_every_n_epoch = last
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A training that ends within an epoch (``max_steps``, ``max_time``) is validated there, too."""
+        trainer = self.trainer
+        every = trainer.check_val_every_n_epoch
+        if ends_here(trainer):
+            trainer.should_stop = True  # at max_steps Lightning would leave without a validation
+            if every and (self.current_epoch + 1) % every:
+                trainer.check_val_every_n_epoch = self.current_epoch + 1
+
     @property
     def size(self) -> int:
         """How many numbers the network has learnt."""
@@ -331,6 +340,14 @@ class PopulationModule(pl.LightningModule):
                 f"the checkpoint cannot be resumed with these data: {key} was {one!s:.120} and is {other!s:.120}; "
                 "resume with the data that it was trained on, or train anew"
             )
+
+
+def ends_here(trainer: pl.Trainer) -> bool:
+    """Whether the training ends with the step that has just been taken, whatever the epochs."""
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    long_enough = trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    return trainer.should_stop and long_enough
 
 
 def _unguarded(function: Callable | None) -> Callable | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.overrides import from_file
+from neuro_lightning.quoting import override, typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,19 +49,21 @@ def resumed(arguments: list[str]) -> list[str]:
     left to do in their folders (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
 
     Raises:
-        ConfigError: without ``-m``.
+        ConfigError: without ``-m``, or without a value.
         DataError: no ``multirun.yaml`` in the folder.
     """
-    wanted = [word.removeprefix(RESUME).strip("'\"") for word in arguments if word.startswith(RESUME)]
+    wanted = typed(arguments, "sweep.resume")
     rest = [word for word in arguments if not word.startswith(RESUME)]
-    if not wanted or wanted[-1] in ("", "null"):
+    if wanted is None:
         return rest
+    if not wanted:
+        raise ConfigError("sweep.resume= names no sweep: give a sweep's folder, or latest; null begins a new sweep")
     if not set(MULTIRUN) & set(arguments):
-        raise ConfigError(f"sweep.resume={wanted[-1]} goes on with a sweep: add -m; a single run goes on with resume=")
-    folder = (_latest() if wanted[-1] == "latest" else Path(wanted[-1])).resolve()
-    typed = {_key(word) for word in rest}
-    old = [word for word in from_file(_old_overrides(folder), rest, folder) if _key(word) not in typed]
-    return ["-m", *old, *(word for word in rest if word not in MULTIRUN), f"hydra.sweep.dir='{folder}'"]
+        raise ConfigError(f"sweep.resume={wanted} goes on with a sweep: add -m; a single run goes on with resume=")
+    folder = (_latest() if wanted == "latest" else Path(wanted)).resolve()
+    given = {_key(word) for word in rest}
+    old = [word for word in from_file(_old_overrides(folder), rest, folder) if _key(word) not in given]
+    return ["-m", *old, *(word for word in rest if word not in MULTIRUN), override("hydra.sweep.dir", folder)]
 
 
 def _latest() -> Path:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.overrides import again, check_launcher
+from neuro_lightning.quoting import override
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
@@ -224,7 +225,7 @@ class RayCluster(_Preset):
 
         # a worker may live in another folder: the jobs' folders are named from the root
         folder = Path(self.config.hydra.sweep.dir).resolve()
-        jobs = [[*job, f"hydra.sweep.dir='{folder}'"] for job in jobs]
+        jobs = [[*job, override("hydra.sweep.dir", folder)] for job in jobs]
         if not ray.is_initialized() and self.address not in (None, "auto", "local"):
             _reachable(self.address)
         try:

@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.quoting import quoted, unquoted
 from neuro_lightning.sweeps.grid import Grid
 
 Model = dict[str, Any]  # the model's config: lists `conv` and `dense`, a dictionary `logits`
@@ -279,8 +280,7 @@ class Mutations(Grid):
         random.Random(self.shuffle).shuffle(names)
         for name in names:
             register(name, mutate(layers, trials[name]))
-        quoted = ",".join(f"'{name}'" for name in names)
-        return super().jobs([*kept, f"+{GROUP}={quoted}"])
+        return super().jobs([*kept, f"+{GROUP}={','.join(map(quoted, names))}"])
 
 
 def register(name: str, model: Mapping[str, Any]) -> None:
@@ -298,6 +298,6 @@ def restore(folder: Path, overrides: Sequence[str]) -> None:
         folder: the job's.
         overrides: the job's.
     """
-    names = [word.split("=", 1)[1].strip("'") for word in overrides if word.startswith(f"+{GROUP}=")]
+    names = [unquoted(word.split("=", 1)[1]) for word in overrides if word.startswith(f"+{GROUP}=")]
     if names:
         register(names[-1], OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml").model))

@@ -13,6 +13,7 @@ from typing import Any
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.overrides import check_keys, must_be_typed
+from neuro_lightning.quoting import quoted, unquoted
 from neuro_lightning.sweeps.results.collect import Job
 from neuro_lightning.sweeps.results.summary import objective_name, summarize
 
@@ -224,7 +225,7 @@ def _registered(word: str) -> str:
     key, equals, text = word.partition("=")
     if not equals or key.lstrip("+") != GROUP or ".yaml" not in text:
         return word
-    options = [option.strip().strip("'\"") for option in text.split(",")]
+    options = [unquoted(option.strip()) for option in text.split(",")]
     return f"{key}={','.join(_option(option) for option in options)}"
 
 
@@ -238,7 +239,7 @@ def _option(option: str) -> str:
         raise ConfigError(f"{GROUP}={option}: no such file; give a path, or the name of one in conf/{GROUP}")
     name = str(path.resolve())
     _store(path, name)
-    return name if PLAIN_PATH.fullmatch(name) else "'" + name.replace("'", "\\'") + "'"
+    return name if PLAIN_PATH.fullmatch(name) else quoted(name)
 
 
 def _in_conf(option: str) -> bool:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.overrides import check_keys
+from neuro_lightning.quoting import quoted
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -242,7 +243,7 @@ class Search(Sweeper):
         overrides = [*space.overrides(trial.params), f"sweep.trial={trial.number}"]
         if number != place:
             name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
-            overrides.append(f"hydra.sweep.subdir='{name.replace('${hydra.job.num}', str(number))}'")
+            overrides.append(f"hydra.sweep.subdir={quoted(name.replace('${hydra.job.num}', str(number)))}")
         return overrides
 
     def _write_best(self, study: Any) -> None:

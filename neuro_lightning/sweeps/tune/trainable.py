@@ -19,6 +19,7 @@ from typing import Any
 
 from ray import tune
 
+from neuro_lightning.quoting import override
 from neuro_lightning.sweeps.tune.journal import Result, Start, to_result
 
 EPOCHS, SCORE, RESULT, KNOWN, JOB = "epochs", "score", "result", "known", "job"
@@ -142,7 +143,7 @@ def train(plan: Plan, trial: int, values: dict[str, Any], start: Start, until: i
 
             own = folder / start.own if start.own else None
             checkpoint = graft(checkpoint, own, folder / FOLDER / f"{trial}.ckpt")
-        overrides.append(f"resume='{checkpoint}'")
+        overrides.append(override("resume", checkpoint))
     output, error = run_job(plan, trial, overrides)
     return _result(plan, trial, output, until, error)
 
