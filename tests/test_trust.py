@@ -256,7 +256,7 @@ def test_a_composed_config_trusts_what_was_typed():
         ("hydra: {sweeper: {params: {a: '1'}}, callbacks: {x: {_target_: os.system}}}", "hydra.sweeper.params only"),
         ("hydra: {launcher: {setup: [touch HARM]}}", "hydra.sweeper.params only"),
         ("hydra: {sweeper: {custom_search_space: os.system}}", "hydra.sweeper.params only"),
-        ("hydra: [1]", "hydra.sweeper.params only"),
+        ("hydra: [1]", "hydra must map keys to values|hydra.sweeper.params only"),
         ("# @package hydra\ncallbacks: {x: {_target_: os.system}}", "no place for an experiment"),
         ("# @package hydra.job.env_set\nLD_PRELOAD: a.so", "no place for an experiment"),
         ("paths: {output_dir: elsewhere}", "paths.output_dir says where files are written"),
