@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
+from neuro_lightning.config_types import wrong_types
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.registry import KINDS, derives, find, misplaced
 
@@ -146,7 +147,8 @@ def check_config(cfg: DictConfig, *, known: set[str]) -> None:
         ConfigError: with one line for each problem.
     """
     problems = [f"{key}: no such key; the top level has {', '.join(sorted(known))}" for key in set(cfg) - known]
-    problems += check_targets(cfg, cfg.get("trusted") or ())
+    trusted = cfg.get("trusted") or ()
+    problems += check_targets(cfg, trusted) or check_types(cfg, trusted)
     if problems:
         raise ConfigError("the config cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
 
@@ -182,6 +184,12 @@ def check_targets(cfg: DictConfig | dict[str, Any], trusted: list[str] | tuple[s
     except ConfigError as error:
         return [str(error)]
     return [line for path, node in nodes for line in _check_target(path, node, trusted)]
+
+
+def check_types(cfg: DictConfig, trusted: list[str] | tuple[str, ...] = ()) -> list[str]:
+    """A line for each value of a config that cannot be what its target asks for; see :func:`check_targets`."""
+    nodes = [(path, node, find(node["_target_"], trusted)) for path, node in _built(cfg, "")]
+    return list(dict.fromkeys(line for node in nodes for line in wrong_types(*node)))
 
 
 def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[str, ...]) -> list[str]:

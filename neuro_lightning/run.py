@@ -80,8 +80,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     claimed = claimed_run(output, resume=config["resume"], overwrite=config["overwrite"])
     with job_environment(), claimed, recorded(output, config, overrides, group) as record:
         check_config(cfg, known=TRAIN_KEYS)
-        if not isinstance(cfg.seed, int):
-            raise ConfigError(f"seed={cfg.seed}: give a whole number")
+        if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
+            raise ConfigError(f"seed={cfg.seed}: give a whole number from 0 to {2**32 - 1}")
         if not cfg.trainer.get("profiler"):  # whose report is a remark of Lightning's
             quiet_libraries()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -120,3 +120,37 @@ def test_the_command_line_answers_without_heavy_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "model:" in done.stdout and "HEAVY []" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trainer.max_epochs=ten", "trainer.max_epochs=ten: must be a whole number or null"),
+        ("model.hidden=abc", "model.hidden=abc: must be a whole number"),
+        ("model.hidden=64.5", "model.hidden=64.5: must be a whole number"),
+        ("model.bidirectional=maybe", "model.bidirectional=maybe: must be true or false"),
+        ("model.optimizer.lr=fast", "model.optimizer.lr=fast: must be a number"),
+        ("model.masking=coordinated", "model.masking=coordinated: must be a part of its own"),
+        ("model.masking=coordinated", "masking@model.masking=coordinated"),
+        ("data.batch_size=true", "data.batch_size=True: must be a whole number"),
+        ("data.sizes.n_in=few", "data.sizes.n_in=few: must be a whole number"),
+        ("data.batch_size=[1,2]", "data.batch_size=[1, 2]: must be a whole number"),
+        ("callbacks.figures.n_trials=some", "callbacks.figures.n_trials=some: must be a whole number"),
+    ],
+)
+def test_values_of_a_wrong_type_are_named_as_typed(composed, word, message):
+    with pytest.raises(ConfigError) as caught:
+        check_config(composed(word), known=TRAIN_KEYS)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2, "one line for the one value"
+
+
+def test_a_value_that_is_taken_from_elsewhere_is_named_where_it_was_typed():
+    import torch
+    from omegaconf import OmegaConf
+
+    from neuro_lightning.config_types import wrong_types
+
+    cfg = OmegaConf.create({"size": "big", "layer": {"_target_": "x", "in_features": "${size}", "bias": 3}})
+    lines = wrong_types("layer", cfg.layer, torch.nn.Linear)
+    assert lines == ["size=big: must be a whole number", "layer.bias=3: must be true or false"]

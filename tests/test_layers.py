@@ -10,7 +10,7 @@ FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 LAYERS = [
     {"contracts", "errors", "artifacts", "ranks", "registry", "overrides", "quoting"},
     {"functional"},
-    {"nn", "losses", "metrics", "optim", "data"},
+    {"nn", "losses", "metrics", "optim", "data", "config_types"},
     {"models"},
     {
         "callbacks",

@@ -189,7 +189,10 @@ class PopulationModule(pl.LightningModule):
         """The optimizer and, if there is one, its schedule over all steps of the run."""
         if self._optimizer is None:
             return None
-        optimizer = self._optimizer(self.parameters())
+        try:
+            optimizer = self._optimizer(self.parameters())
+        except (TypeError, ValueError) as error:  # a learning rate below zero, say
+            raise ConfigError(f"model.optimizer: {error}") from error
         if not self._scheduler:
             return optimizer
         steps = self.trainer.estimated_stepping_batches  # loads the training data

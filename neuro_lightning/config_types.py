@@ -1,0 +1,145 @@
+"""The values of a config against the types that constructors ask for, before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+Scalar = bool | int | float | str
+
+
+def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
+    """A line for each value of a config that cannot be what the constructor asks for.
+
+    Only what is certain is said: annotations that cannot be read, or that stand for any object, accept everything.
+
+    Args:
+        path: of the node in the config.
+        node: what names the target, with its arguments.
+        target: the class or function that is named.
+    """
+    hints, problems = _hints(target), []
+    for key in node:
+        if key.startswith("_") or key not in hints or OmegaConf.is_missing(node, key):
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException:  # said where the config is resolved
+            continue
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if not _fits(value, hints[key]):
+            typed = _typed_key(node, key) or f"{path}.{key}"
+            hint = f"; groups are chosen as in {_group(key)}@{typed}={value}" if _is_part(hints[key], value) else ""
+            problems.append(f"{typed}={value}: must be {_described(hints[key])}{hint}")
+    return problems
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The annotations of what a class or function takes; of a constructor with ``**kwargs`` also its bases'."""
+    functions = [target]
+    if inspect.isclass(target):
+        functions = [cls.__init__ for cls in reversed(target.__mro__) if "__init__" in vars(cls) and cls is not object]
+    found: dict[str, Any] = {}
+    for function in functions:
+        try:
+            found |= typing.get_type_hints(inspect.unwrap(function))
+        except Exception:  # an annotation that cannot be evaluated says nothing
+            names = getattr(inspect.unwrap(function), "__annotations__", {})
+            found = {name: hint for name, hint in found.items() if name not in names}
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be of a type; True wherever the type says nothing of plain values."""
+    if isinstance(value, dict) and "_target_" in value:
+        return hint not in (int, float, bool, str)
+    if hint is None:
+        hint = type(None)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is typing.Annotated:
+        return _fits(value, arguments[0])
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in SCALARS:
+        return isinstance(value, hint)
+    if hint in (Path, os.PathLike) or origin is os.PathLike:
+        return isinstance(value, str)
+    kind = origin or hint
+    if kind in (list, tuple, Sequence):
+        if not isinstance(value, list):
+            return False
+        parts = [part for part in arguments if part is not Ellipsis]
+        if kind is tuple and parts and Ellipsis not in arguments:
+            return len(value) == len(parts) and all(map(_fits, value, parts))
+        return not parts or all(_fits(item, parts[0]) for item in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, dict)
+    if _is_object(kind):
+        return not isinstance(value, Scalar) and value is not None
+    return True
+
+
+def _is_object(kind: Any) -> bool:
+    """Whether a type stands for functions, or for torch's modules and tensors, which no plain value is."""
+    import torch
+
+    if kind in (Callable, typing.Callable):
+        return True
+    return inspect.isclass(kind) and issubclass(kind, torch.nn.Module | torch.Tensor)
+
+
+def _is_part(hint: Any, value: Any) -> bool:
+    """Whether a name was given where a part of the config belongs, which a group holds."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if not isinstance(value, str) or not {bool, int, float, str}.isdisjoint(parts):
+        return False
+    return any(_is_object(typing.get_origin(part) or part) for part in parts)
+
+
+def _group(key: str) -> str:
+    return "model" if key == "net" else key
+
+
+def _described(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        words = list(dict.fromkeys(map(_described, arguments)))
+        if "a number" in words and "a whole number" in words:
+            words.remove("a whole number")
+        return " or ".join(words)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    kind = origin or hint
+    if kind in (list, tuple, Sequence):
+        parts = [_described(part) for part in arguments if part is not Ellipsis]
+        return "a list" + (f", each {parts[0]}" if len(set(parts)) == 1 else "")
+    if kind in (dict, Mapping):
+        return "a mapping"
+    if kind in (Path, os.PathLike):
+        return "a path"
+    return SCALARS.get(kind) or f"a part of its own ({getattr(kind, '__name__', kind)})"
+
+
+def _typed_key(node: DictConfig, key: str) -> str | None:
+    """Where a value that is taken from elsewhere was typed: ``a.b`` of ``${a.b}``."""
+    raw = node._get_node(key)
+    raw = raw._value() if raw is not None else None
+    found = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", raw) if isinstance(raw, str) else None
+    return found[1] if found else None
