@@ -7,35 +7,19 @@ time; where that one survives, the file is read here.
 
 from __future__ import annotations
 
-import functools
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.bounds import PACKED, reading
+from neuro_lightning.data.apart import problem_apart
+from neuro_lightning.data.bounds import reading
 from neuro_lightning.errors import DataError
 
-SPARE = 2**31
-"""Bytes of memory that the process may take beside what the file can be unpacked to."""
 TRIAL = """
-import sys
-path, limit, *names = sys.argv[1:]
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (int(limit), resource.getrlimit(resource.RLIMIT_AS)[1]))
-except ImportError:
-    pass
-import scipy.io
-try:
+    import scipy.io
     scipy.io.whosmat(path)
     scipy.io.loadmat(path, variable_names=names)
-except BaseException as error:
-    sys.exit(f"{type(error).__name__}: {error}")
 """
 
 
@@ -63,7 +47,7 @@ def read_mat(path: str | Path, wanted: Sequence[str], mend: str = "fetch it agai
             if b"MATLAB 7.3" in file.read(128):
                 raise DataError(f"{path} is a MATLAB 7.3 file; save it in MATLAB with: save(file, '-v7')")
         stat = path.stat()
-        if problem := _problem(path, stat.st_size, stat.st_mtime_ns, tuple(wanted)):
+        if problem := problem_apart(TRIAL, str(path), tuple(wanted), stat.st_size, stat.st_mtime_ns):
             raise ValueError(problem)
         content = scipy.io.loadmat(path, variable_names=list(wanted))
         found = {name: _dense(content[name]) for name in wanted if name in content}
@@ -78,23 +62,3 @@ def _dense(value: np.ndarray) -> np.ndarray:
         return value
     value.check_format(full_check=True)  # toarray() writes wherever the indices point
     return value.toarray()
-
-
-@functools.lru_cache(maxsize=64)
-def _problem(path: Path, size: int, changed: int, wanted: tuple[str, ...]) -> str:
-    """What becomes of a process that reads the file: empty if nothing happens to it."""
-    limit = SPARE + PACKED * size
-    if hasattr(os, "sysconf"):
-        limit = min(limit, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    command = [sys.executable, "-P", "-c", TRIAL, str(path), str(limit), *wanted]
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each reserves memory
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60 + size / 1e6, env=os.environ | threads
-        )
-    except subprocess.TimeoutExpired:
-        return "reading it does not end"
-    if done.returncode < 0:
-        return f"it kills the process that reads it, with signal {-done.returncode}"
-    text = done.stderr.decode(errors="replace").strip()
-    return "" if not done.returncode else text.splitlines()[-1] if text else "no reason was told"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
+from neuro_lightning.data.apart import problem_apart
 from neuro_lightning.data.bounds import check_array
 from neuro_lightning.errors import SubmissionError
 
@@ -15,6 +18,14 @@ MOST = 1000
 """More spikes than a neuron can have in a bin."""
 N_INTERVAL = 5
 """Columns of trial-level behavior: is_eye, theta, is_short, ts, tp."""
+TRIAL = """
+    import h5py
+    with h5py.File(path, "r") as file:
+        for group in file.values():
+            if "eval_cond_idx" in group:
+                group["eval_cond_idx"][()]
+"""
+"""Lists of different length: HDF5 can go in circles for ever where their heap is damaged."""
 EXPORT = "export the targets again"
 
 
@@ -115,6 +126,11 @@ def _array(target: Mapping[str, Any], name: str, where: str) -> np.ndarray:
     if isinstance(values, list):  # of arrays of different length
         rows, values = values, np.empty(len(values), object)
         values[:] = rows
+    if isinstance(values, h5py.Dataset) and values.dtype.kind == "O":
+        path = Path(values.file.filename)
+        stat = path.stat()
+        if problem := problem_apart(TRIAL, str(path.resolve()), (), stat.st_size, stat.st_mtime_ns, seconds=20):
+            raise SubmissionError(f"{where}: {name} cannot be read, the file is damaged ({problem}); {EXPORT}")
     return np.asarray(values[()])
 
 
