@@ -11,7 +11,7 @@ from pynwb.behavior import Position, SpatialSeries
 from neuro_lightning.data.nwb import open_nwb
 from neuro_lightning.errors import DataError
 
-UNITS = {7: [0.5, 0.25, 1.0], 3: [], 12: [0.001, 2.0]}
+UNITS = {7: [0.25, 0.5, 1.0], 3: [], 12: [0.001, 2.0]}
 
 
 def write_nwb(path, *, units=True, trials=True, extras=True):

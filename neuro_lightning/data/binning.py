@@ -7,6 +7,8 @@ to the last spike:
   ``floor(round(1000 t, 6))``;
 * a *bin* of ``bin_ms`` samples counts from session time zero, not from the trial: a window starts at the first bin
   whose start is not before the window's;
+* where a recording begins far from zero, the row begins at a later (or negative) sample, the ``origin``, and all
+  numbers count from there; it is a whole number of bins, so that bins stay the same;
 * a sample is observed where an observation interval covers all of it, a bin where its first sample is observed.
 
 Times are in s where they come from a file, in samples (ms) or bins everywhere else.
@@ -51,37 +53,39 @@ def first_bins(align: np.ndarray, offset_ms: int, bin_ms: int) -> np.ndarray:
     return -(-start // (bin_ms * 10**6))
 
 
-def spike_samples(spike_times: list[np.ndarray], observed: np.ndarray) -> list[np.ndarray]:
+def spike_samples(spike_times: list[np.ndarray], observed: np.ndarray, origin: int = 0) -> list[np.ndarray]:
     """The samples in which each unit spiked; spikes outside the observed samples are dropped.
 
     Args:
         spike_times: U sorted arrays of times in s.
         observed: (S,) bool, see :func:`observed_samples`.
+        origin: the first sample's number.
 
     Returns:
-        U sorted int64 arrays.
+        U sorted int64 arrays, counted from the origin.
     """
     samples = []
     for times in spike_times:
-        index = np.floor(np.round(times * 1000.0, 6)).astype(np.int64)
+        index = np.floor(np.round(times * 1000.0, 6)).astype(np.int64) - origin
         index = index[(index >= 0) & (index < len(observed))]
         samples.append(index[observed[index]])
     return samples
 
 
-def observed_samples(intervals: np.ndarray, n_samples: int) -> np.ndarray:
+def observed_samples(intervals: np.ndarray, n_samples: int, origin: int = 0) -> np.ndarray:
     """Which samples lie inside the observation intervals.
 
     Args:
         intervals: (k, 2) start and stop in s.
         n_samples: samples in the recording.
+        origin: the first sample's number.
 
     Returns:
         (n_samples,) bool.
     """
     observed = np.zeros(n_samples, bool)
-    starts = np.ceil(np.round(intervals[:, 0] * 1000.0, 6)).astype(np.int64)
-    stops = np.floor(np.round(intervals[:, 1] * 1000.0, 6)).astype(np.int64)
+    starts = np.ceil(np.round(intervals[:, 0] * 1000.0, 6)).astype(np.int64) - origin
+    stops = np.floor(np.round(intervals[:, 1] * 1000.0, 6)).astype(np.int64) - origin
     for start, stop in zip(np.maximum(starts, 0), np.maximum(stops, 0), strict=True):
         observed[start:stop] = True
     return observed
@@ -147,7 +151,7 @@ def count_spikes(samples: list[np.ndarray], first: np.ndarray, n_bins: int, bin_
     return counts
 
 
-def on_samples(series: Series, n_samples: int) -> np.ndarray:
+def on_samples(series: Series, n_samples: int, origin: int = 0) -> np.ndarray:
     """A series on the recording's 1 ms samples.
 
     A series with one value a millisecond keeps its values, at the nearest sample; any other is interpolated linearly,
@@ -156,6 +160,7 @@ def on_samples(series: Series, n_samples: int) -> np.ndarray:
     Args:
         series: the series.
         n_samples: samples in the recording.
+        origin: the first sample's number.
 
     Returns:
         (n_samples, K) float, NaN where there is no value.
@@ -164,9 +169,12 @@ def on_samples(series: Series, n_samples: int) -> np.ndarray:
     grid = np.full((n_samples, series.data.shape[1]), np.nan, dtype)
     if len(series.times) == 0:
         return grid
-    position = np.round(series.times * 1000.0, 6)
+    position = np.round(series.times * 1000.0, 6) - origin
     nearest = np.rint(position).astype(np.int64)
-    step = np.median(np.diff(position)) if len(position) > 1 else 1.0
+    steps = np.diff(position)
+    # frames that come in bursts, or twice with one time, tell nothing of the usual interval
+    steps = steps[steps > 0.1 * np.percentile(steps, 75)] if len(steps) else steps
+    step = np.median(steps) if len(steps) else 1.0
     if abs(step - 1.0) < 0.01 and (np.diff(nearest) > 0).all():
         inside = (nearest >= 0) & (nearest < n_samples)
         grid[nearest[inside]] = series.data[inside]

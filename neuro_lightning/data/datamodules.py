@@ -152,6 +152,7 @@ class NWB(PopulationDataModule):
         path: str,
         *,
         cache_dir: str,
+        trials: str = "trials",
         align: str = "start_time",
         window_ms: list[int] | None = None,
         bin_ms: int = 5,
@@ -160,6 +161,7 @@ class NWB(PopulationDataModule):
         lag_ms: int = 0,
         conditions: list[str] | tuple[str, ...] = (),
         units: list[int] | None = None,
+        drop_duplicates: bool = False,
         min_spikes: int = 1,
         heldout_fraction: float = 0.25,
         val_fraction: float = 0.25,
@@ -170,6 +172,7 @@ class NWB(PopulationDataModule):
         super().__init__(**loader)
         self.path, self.cache_dir = Path(path), Path(cache_dir)
         self.options = {
+            "trials": trials,
             "align": align,
             "window_ms": window_ms,
             "bin_ms": bin_ms,
@@ -178,6 +181,7 @@ class NWB(PopulationDataModule):
             "lag_ms": lag_ms,
             "conditions": list(conditions),
             "units": units,
+            "drop_duplicates": drop_duplicates,
             "min_spikes": min_spikes,
             "heldout_fraction": heldout_fraction,
             "val_fraction": val_fraction,

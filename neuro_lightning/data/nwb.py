@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.data.nwb_tables import CONTINUOUS, array, find_table, marks, ordered, read_columns
+from neuro_lightning.data.plausible import LONGEST_S, check_units_of_time, in_order, naming
+from neuro_lightning.data.unreadable import why_unreadable
 from neuro_lightning.errors import DataError
+
+DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,18 @@ class Series:
         data: (S, K) the samples, in the file's own unit (its ``conversion`` is not applied).
         columns: (K,) the channels' names.
         rate: samples per second where the file says so, None where it gives each sample's time.
+        conversion: what to multiply ``data`` with for the physical unit.
+        offset: what to add then.
+        warnings: lines on what was mended.
     """
 
     times: np.ndarray
     data: np.ndarray
     columns: tuple[str, ...]
     rate: float | None = None
+    conversion: float = 1.0
+    offset: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -44,8 +55,8 @@ class NWBRecording:
         unit_ids: (U,) int64, the units' numbers.
         heldout: (U,) bool, the units that a benchmark hides; all False where the file does not say.
         spike_times: U arrays of sorted spike times in s; a unit without spikes has an empty one.
-        obs_intervals: U arrays (k, 2) of the start and stop, in s, of the times in which spikes were recorded;
-            the whole recording where the file does not say.
+        obs_intervals: U arrays (k, 2) of the start and stop, in s, of the times in which spikes were recorded, by
+            their start; the whole recording where the file does not say.
         trials: the scalar columns of the trial table, each (B,), ``id``, ``start_time`` and ``stop_time`` (s) first.
         series_names: the continuous series of acquisition and processing. A series inside a container, like a
             ``Position``, is named ``container/series``.
@@ -53,6 +64,8 @@ class NWBRecording:
         identifier: the file's own name for the session.
         session: what the file says of which session it is: ``identifier``, ``session_start_time``, ``session_id`` and
             ``subject_id``, None where it does not say.
+        invalid_times: (k, 2) start and stop, in s, of times that the file says not to use, by their start.
+        warnings: lines on what looks odd or was mended; who serves the recording says them.
     """
 
     path: Path
@@ -65,6 +78,13 @@ class NWBRecording:
     simulated: bool = False
     identifier: str = ""
     session: dict[str, str | None] = field(default_factory=dict)
+    invalid_times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, line: str | None) -> None:
+        """Keep a line on what looks odd, once."""
+        if line and f"{self.path}: {line}" not in self.warnings:
+            self.warnings.append(f"{self.path}: {line}")
 
     @property
     def n_trials(self) -> int:
@@ -74,7 +94,7 @@ class NWBRecording:
     @property
     def end_time(self) -> float:
         """The end of the last observed interval of any unit, in s."""
-        return max((float(k[-1, 1]) for k in self.obs_intervals if len(k)), default=0.0)
+        return max((float(k[:, 1].max()) for k in self.obs_intervals if len(k)), default=0.0)
 
     def column(self, name: str) -> np.ndarray:
         """(B,) one column of the trial table.
@@ -103,18 +123,22 @@ class NWBRecording:
             names = ", ".join(self.series_names) or "none"
             raise DataError(f"{self.path} {trouble} {name!r}; its series are: {names}")
         with _opened(self.path) as nwb:
-            return _read_series(dict(_walk_series(nwb))[matches[0]], self.path, matches[0])
+            series = _read_series(dict(_walk_series(nwb))[matches[0]], self.path, matches[0])
+        for line in series.warnings:
+            self.warn(line)
+        return series
 
 
-def open_nwb(path: str | Path) -> NWBRecording:
+def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
     """Read the units and the trial table of an NWB file.
 
     Args:
         path: the file.
+        trials: the table of intervals that are the trials; ``continuous`` for none, which leaves the table empty.
 
     Raises:
         DataError: there is no such file; it is damaged, cut short or not NWB; it has no units, no spike times or
-            no trials; its tables contradict themselves.
+            no trials; its tables contradict themselves; its times cannot be seconds of one clock.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -123,23 +147,35 @@ def open_nwb(path: str | Path) -> NWBRecording:
     with _opened(path) as nwb:
         if nwb.units is None or "spike_times" not in nwb.units.colnames or not len(nwb.units):
             raise DataError(f"{path} has no units with spike times, so there is nothing to model in it")
-        if nwb.trials is None or not len(nwb.trials):
-            raise DataError(f"{path} has no trial table; add one (start_time, stop_time) with pynwb's add_trial")
-        trials = _read_trials(nwb.trials, path)
-        spikes = _read_spikes(nwb.units, path)
-        heldout = nwb.units["heldout"].data[:] if "heldout" in nwb.units.colnames else np.zeros(len(spikes), bool)
-        return NWBRecording(
+        table, lines = {name: np.zeros(0) for name in ("id", "start_time", "stop_time")}, []
+        if trials != CONTINUOUS:
+            table, lines = read_columns(find_table(nwb, trials, path), path)
+        ids = np.asarray(array(nwb.units.id, path, "the units' id"), np.int64)
+        spikes, sorted_lines = _read_spikes(nwb.units, ids, path)
+        heldout = np.zeros(len(ids), bool)
+        if "heldout" in nwb.units.colnames:
+            values = np.asarray(array(nwb.units["heldout"].data, path, "the units' heldout"))
+            heldout = marks(values, ids, f"{path}: the units' column 'heldout'")
+        resolution = getattr(nwb.units, "resolution", None)
+        start, stop = (table[c].astype(np.float64) for c in ("start_time", "stop_time"))
+        with naming(path):
+            odd = check_units_of_time(spikes, start, stop, resolution)
+        recording = NWBRecording(
             path=path,
-            unit_ids=np.asarray(nwb.units.id[:], np.int64),
-            heldout=np.asarray(heldout, bool),
+            unit_ids=ids,
+            heldout=heldout,
             spike_times=spikes,
-            obs_intervals=_read_intervals(nwb.units, spikes, trials, path),
-            trials=trials,
+            obs_intervals=_read_intervals(nwb.units, ids, spikes, table, path),
+            trials=table,
             series_names=tuple(name for name, _ in _walk_series(nwb)),
             simulated=_simulated(nwb),
             identifier=str(nwb.identifier),
             session=_session(nwb),
+            invalid_times=_read_invalid(nwb, path),
         )
+        for line in (*lines, *sorted_lines, *odd):
+            recording.warn(line)
+        return recording
 
 
 def _session(nwb: Any) -> dict[str, str | None]:
@@ -165,59 +201,59 @@ def _opened(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # h5py, hdmf and pynwb raise a dozen different classes for a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read: it is damaged, cut short or not an NWB file; fetch or write it again ({reason})"
-        ) from error
-
-
-def _read_trials(table: Any, path: Path) -> dict[str, np.ndarray]:
-    """The scalar columns of the trial table; text comes as str, ragged columns are left out."""
-    trials = {"id": np.asarray(table.id[:], np.int64)}
-    for name in table.colnames:
-        column = table[name]
-        if type(column).__name__ != "VectorData" or column.data is None:
-            continue
-        values = np.asarray(column.data[:])
-        if values.ndim == 1:
-            trials[name] = values.astype(str) if values.dtype.kind in "OSU" else values
-    if short := [name for name, values in trials.items() if len(values) != len(table)]:
-        raise DataError(f"{path}: the trial table's columns {', '.join(short)} are not as long as the others")
-    return trials
+        raise DataError(why_unreadable(path, error)) from error
 
 
 def _read_ragged(units: Any, name: str, path: Path) -> list[np.ndarray]:
     """One array a unit, cut out of a ragged column."""
     index = units[name]
-    ends = np.asarray(index.data[:], np.int64)
-    values = np.asarray(index.target.data[:], np.float64)
+    ends = np.asarray(array(index.data, path, f"the index of {name}"), np.int64)
+    values = np.asarray(array(index.target.data, path, name), np.float64)
     if len(ends) != len(units) or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(values):
         raise DataError(f"{path}: the units' {name} do not fit their index; the file is damaged, fetch it again")
     return np.split(values, ends[:-1])
 
 
-def _read_spikes(units: Any, path: Path) -> list[np.ndarray]:
-    spikes = _read_ragged(units, "spike_times", path)
-    for unit, times in enumerate(spikes):
-        if not np.isfinite(times).all():
-            raise DataError(f"{path}: unit {units.id[unit]} has spike times that are not finite numbers")
-        if (np.diff(times) < 0).any():
-            spikes[unit] = np.sort(times)
-    return spikes
+def _read_spikes(units: Any, ids: np.ndarray, path: Path) -> tuple[list[np.ndarray], list[str]]:
+    """The units' spike times in order, and a line where some were not."""
+    spikes, unsorted = [], []
+    for unit, times in zip(ids, _read_ragged(units, "spike_times", path), strict=True):
+        if times.ndim != 1:
+            raise DataError(f"{path}: the units' spike_times are not one time a spike; the file is damaged")
+        times, line = in_order(times, f"{path}: unit {unit}")
+        spikes.append(times)
+        unsorted += [f"unit {unit}: {line}"] if line else []
+    lines = [f"spike times were sorted for {len(unsorted)} units ({unsorted[0]})"] if unsorted else []
+    return spikes, lines
 
 
-def _read_intervals(units: Any, spikes: list, trials: dict, path: Path) -> list[np.ndarray]:
+def _read_intervals(units: Any, ids: np.ndarray, spikes: list, trials: dict, path: Path) -> list[np.ndarray]:
     """The units' observed intervals, or one that spans the recording."""
-    if "obs_intervals" in units.colnames:
-        intervals = _read_ragged(units, "obs_intervals", path)
-        if all(k.ndim == 2 and k.shape[1] == 2 and np.isfinite(k).all() for k in intervals):
-            return intervals
-        raise DataError(f"{path}: the units' obs_intervals are not pairs of finite times; the file is damaged")
     times = [t[[0, -1]] for t in spikes if len(t)]
     times += [c[np.isfinite(c)] for c in (trials["start_time"], trials["stop_time"])]
-    times = np.concatenate(times)
-    whole = np.array([[min(0.0, times.min(initial=0.0)), times.max(initial=0.0)]])
-    return [whole] * len(spikes)
+    times = np.concatenate(times) if times else np.zeros(0)
+    first, last = times.min(initial=np.inf), times.max(initial=-np.inf)
+    if "obs_intervals" in units.colnames:
+        intervals = _read_ragged(units, "obs_intervals", path)
+        intervals = [ordered(k, f"{path}: the obs_intervals of unit {u}") for u, k in zip(ids, intervals, strict=True)]
+        hull = [(k[0, 0], k[:, 1].max()) for k in intervals if len(k)]
+        if hull and max(b for _, b in hull) - min(a for a, _ in hull) > LONGEST_S and len(times):
+            # such as 0 to 1e9 for "all of it": beyond spikes and trials there is nothing to cut
+            intervals = [np.clip(k, first - DAY_S / 24, last + DAY_S / 24) for k in intervals]
+        return intervals
+    if not len(times):
+        return [np.zeros((1, 2))] * len(spikes)
+    start = 0.0 if 0 <= first < DAY_S and len(trials["start_time"]) else first
+    return [np.array([[start, last]])] * len(spikes)
+
+
+def _read_invalid(nwb: Any, path: Path) -> np.ndarray:
+    """The intervals that the file says not to use."""
+    table = nwb.invalid_times
+    if table is None or not len(table):
+        return np.zeros((0, 2))
+    pairs = [np.asarray(array(table[c].data, path, f"invalid_times {c}"), float) for c in ("start_time", "stop_time")]
+    return ordered(np.stack(pairs, axis=1), f"{path}: the table invalid_times")
 
 
 def _walk_series(nwb: Any) -> Iterator[tuple[str, Any]]:
@@ -237,20 +273,47 @@ def _walk_series(nwb: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _read_series(series: Any, path: Path, name: str) -> Series:
-    data = np.asarray(series.data[:])
+    data = array(series.data, path, f"series {name!r}")
     if data.dtype.kind not in "fiub" or data.ndim not in (1, 2):
         raise DataError(f"{path}: series {name!r} is not samples x channels of numbers, but {data.shape}")
     data = data.reshape(len(data), -1)
     if series.timestamps is not None:
-        times, rate = np.asarray(series.timestamps[:], np.float64), None
+        times, rate = np.asarray(array(series.timestamps, path, f"the times of {name!r}"), np.float64), None
     else:
         rate = float(series.rate)
-        times = np.arange(len(data)) / rate + (series.starting_time or 0.0)
-    if len(times) != len(data) or not np.isfinite(times).all():
-        raise DataError(f"{path}: series {name!r} has {len(data)} samples but {len(times)} usable times")
-    if (np.diff(times) < 0).any():
-        raise DataError(f"{path}: the times of series {name!r} run backwards; the file is damaged")
-    return Series(times, data, _column_names(series.comments or "", data.shape[1]), rate)
+        if not (np.isfinite(rate) and rate > 0):
+            raise DataError(f"{path}: series {name!r} has a rate of {rate} samples/s and no timestamps")
+        times = np.arange(len(data)) / rate + float(series.starting_time or 0.0)
+    known = np.isfinite(times)
+    if times.shape != (len(data),) or (len(data) and not known.any()):
+        raise DataError(f"{path}: series {name!r} has {len(data)} samples but {int(known.sum())} usable times")
+    lines = [] if known.all() else [f"{int((~known).sum())} samples of series {name!r} have no time and are left out"]
+    if lines:
+        times, data = times[known], data[known]
+    if (backward := np.flatnonzero(np.diff(times) < 0)).size:
+        lines.append(f"the times of series {name!r} run backwards at {backward.size} of {len(times)} samples; sorted")
+        order = _order_of(times, path, name)
+        times, data = times[order], data[order]
+    columns = _column_names(series.comments or "", data.shape[1])
+    scale, shift = float(series.conversion), float(series.offset)
+    if not (np.isfinite(scale) and np.isfinite(shift) and scale):
+        raise DataError(f"{path}: series {name!r} has the conversion {scale} and the offset {shift}: give finite ones")
+    return Series(times, data, columns, rate, scale, shift, tuple(lines))
+
+
+def _order_of(times: np.ndarray, path: Path, name: str) -> np.ndarray:
+    """The order of a list of events; a signal sampled at regular times whose clock begins anew is refused."""
+    steps = np.diff(times)
+    forward = steps[steps > 0]
+    usual = np.median(forward) if forward.size else 0.0
+    regular = len(times) >= 20 and np.mean(np.abs(steps - usual) <= 0.5 * usual) > 0.9
+    worst = int(steps.argmin())
+    if regular and -steps[worst] > 10 * usual:
+        raise DataError(
+            f"{path}: the clock of series {name!r} begins anew: its times run back from {times[worst]:.6g} to "
+            f"{times[worst + 1]:.6g} s; write them on the session's clock"
+        )
+    return np.argsort(times, kind="stable")
 
 
 def _column_names(comments: str, n_columns: int) -> tuple[str, ...]:

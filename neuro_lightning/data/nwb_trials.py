@@ -8,80 +8,26 @@ first bin that does not begin before it. What was drawn at random is noted in th
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data import binning
 from neuro_lightning.data.nwb import NWBRecording, open_nwb
-from neuro_lightning.data.overlap import Spans
+from neuro_lightning.data.nwb_windows import Cut, Windows, choose_window, cut_windows, window_spans
+from neuro_lightning.data.plausible import duplicate_units, duplicates_line, one_of_each
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
 from neuro_lightning.errors import ConfigError, DataError
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How trials are cut out of a recording.
-
-    Attributes:
-        align: the trial column (s) that windows are aligned to.
-        window_ms: start and stop of the observed window around ``align``, in ms, [start, stop).
-        bin_ms: bin width in ms.
-        forward_ms: length of the window to predict right after the observed one, in ms.
-        behavior: the continuous series that is decoded, or None.
-        lag_ms: by how many ms the behavior window comes after the spike window.
-        conditions: the trial columns whose combinations are the conditions.
-    """
-
-    align: str
-    window_ms: tuple[int, int]
-    bin_ms: int
-    forward_ms: int = 0
-    behavior: str | None = None
-    lag_ms: int = 0
-    conditions: tuple[str, ...] = ()
-
-    @property
-    def n_bins(self) -> int:
-        """Observed bins T."""
-        return (self.window_ms[1] - self.window_ms[0]) // self.bin_ms
-
-    @property
-    def n_forward(self) -> int:
-        """Forward bins F."""
-        return self.forward_ms // self.bin_ms
-
-
-@dataclass
-class Windows:
-    """Trials cut out of a file, all chosen units together.
-
-    Attributes:
-        row: (B,) rows of the trial table.
-        time: (B,) alignment times in s.
-        counts: (B, L, U) spike counts.
-        behavior: (B, T, K), or None.
-        dropped: trials that could not be cut.
-    """
-
-    row: np.ndarray
-    time: np.ndarray
-    counts: np.ndarray
-    behavior: np.ndarray | None
-    dropped: int
 
 
 def load_nwb_trials(
     path: str | Path,
     *,
     name: str = "nwb",
+    trials: str = "trials",
     align: str = "start_time",
     window_ms: Sequence[int] | None = None,
     bin_ms: int = 5,
@@ -90,6 +36,7 @@ def load_nwb_trials(
     lag_ms: int = 0,
     conditions: Sequence[str] = (),
     units: Sequence[int] | None = None,
+    drop_duplicates: bool = False,
     min_spikes: int = 1,
     heldout_fraction: float = 0.25,
     val_fraction: float = 0.25,
@@ -105,6 +52,8 @@ def load_nwb_trials(
     Args:
         path: the file.
         name: the recording's name.
+        trials: the table of intervals whose rows are the trials; ``continuous`` cuts consecutive windows through the
+            observed time instead, ``window_ms=[0, length]``.
         align: the trial column (s) that windows are aligned to.
         window_ms: start and stop around ``align``; None: from ``align`` to the end of the shortest trial, less
             ``forward_ms``. What is left over of a bin is cut off.
@@ -114,6 +63,7 @@ def load_nwb_trials(
         lag_ms: by how many ms the behavior comes after the spikes.
         conditions: trial columns whose combinations are the conditions.
         units: ids of the units to use; None for all.
+        drop_duplicates: of units with far more coincident spikes than chance, keep the one with the most spikes.
         min_spikes: fewer in the training trials, and a unit is not chosen to be held out.
         heldout_fraction: share of units that is held out where the file marks none; 0 for none.
         val_fraction: share of trials to validate with.
@@ -130,17 +80,17 @@ def load_nwb_trials(
         DataError: the file is missing or damaged, lacks a column, a series or a unit, or has too few trials or units.
     """
     _check_options(split, bin_ms, forward_ms, heldout_fraction, val_fraction)
-    nwb = open_nwb(path)
-    chosen = _choose_units(nwb, units)
-    window = _window(nwb, align, window_ms, bin_ms, forward_ms)
-    cut = Cut(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions))
+    nwb = open_nwb(path, trials)
+    chosen = _without_duplicates(nwb, _choose_units(nwb, units), drop_duplicates)
+    window = choose_window(nwb, trials, align, window_ms, bin_ms, forward_ms)
+    cut = Cut(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials)
     windows = cut_windows(nwb, chosen, cut)
     drawn = split_trials(nwb, windows.row, window_spans(windows.time, cut), split, val_fraction, seed)
     splits = drawn.parts
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)
     values = _condition_values(nwb, windows, cut)
-    trials = _trials(nwb, windows, cut, np.flatnonzero(~heldout), np.flatnonzero(heldout), values)
+    served = _trials(nwb, windows, cut, np.flatnonzero(~heldout), np.flatnonzero(heldout), values)
     ids = nwb.unit_ids[chosen]
     info = {
         "cut": asdict(cut),
@@ -152,10 +102,10 @@ def load_nwb_trials(
         "condition_values": values,
         "dropped": windows.dropped,
         "overlap": drawn.overlap,
-        "warnings": [drawn.warning] if drawn.warning else [],
+        "warnings": [*nwb.warnings, *([drawn.warning] if drawn.warning else [])],
         "seed": seed,
     }
-    parts = {part: trials.take(index) for part, index in splits.items()}
+    parts = {part: served.take(index) for part, index in splits.items()}
     return _recording(name, nwb, cut, parts, np.concatenate([ids[~heldout], ids[heldout]]), info)
 
 
@@ -176,7 +126,7 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
     """
     saved = info["cut"]
     cut = Cut(**{**saved, "window_ms": tuple(saved["window_ms"]), "conditions": tuple(saved["conditions"])})
-    nwb = open_nwb(path)
+    nwb = open_nwb(path, cut.trials)
     position = {int(unit): k for k, unit in enumerate(nwb.unit_ids)}
     if missing := [unit for unit in info["heldin_units"] if unit not in position]:
         raise DataError(
@@ -190,55 +140,9 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
     n_in = len(info["heldin_units"])
     trials = _trials(nwb, windows, cut, np.arange(n_in), n_in + np.arange(len(hidden)), info["condition_values"])
     ids = np.array([*info["heldin_units"], *info["heldout_units"]], np.int64)
-    of_file = {"times": [windows.row.tolist(), windows.time.tolist()], "session": nwb.session}
-    noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped, "warnings": []}
+    of_file = {"times": [windows.row.tolist(), windows.time.tolist()], "session": nwb.session, "warnings": nwb.warnings}
+    noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped}
     return _recording(name, nwb, cut, {"test": trials}, ids, noted)
-
-
-def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
-    """Count spikes in every trial's window. Trials that leave the observed time are dropped with one warning.
-
-    Args:
-        nwb: the file.
-        units: indices of the units to count.
-        cut: where to cut.
-
-    Raises:
-        DataError: a column or series is missing, or no trial is left.
-    """
-    align = _times(nwb, cut.align)
-    observed = _observed(nwb, units)
-    finite = np.flatnonzero(np.isfinite(align))
-    first = binning.first_bins(align[finite], cut.window_ms[0], cut.bin_ms)
-    length = cut.n_bins + cut.n_forward
-    # every millisecond of the window must be observed, not only each bin's first one
-    inside = binning.observed_bins(observed, first * cut.bin_ms, length * cut.bin_ms, 1).all(axis=1)
-    row, first = finite[inside], first[inside]
-    dropped = nwb.n_trials - len(row)
-    extent = f"{cut.window_ms[0]} to {cut.window_ms[0] + length * cut.bin_ms} ms around {cut.align}"
-    if not len(row):
-        raise DataError(
-            f"{nwb.path}: no trial's window ({extent}) lies inside the times in which all units were recorded; "
-            "change data.align or data.window_ms, or leave units out with data.units"
-        )
-    if dropped:
-        log.warning(
-            f"{nwb.path}: {dropped} of {nwb.n_trials} trials are left out, since their window ({extent}) is not "
-            f"inside the recorded times or their {cut.align} is not known"
-        )
-    samples = binning.spike_samples([nwb.spike_times[unit] for unit in units], observed)
-    counts = binning.count_spikes(samples, first, length, cut.bin_ms)
-    behavior = _behavior(nwb, cut, align[row], len(observed))
-    return Windows(row, align[row], counts, behavior, dropped)
-
-
-def window_spans(time: np.ndarray, cut: Cut) -> Spans:
-    """The samples that windows aligned to ``time`` (B,) in s are counted in, observed and forward bins.
-
-    Behavior is cut the same way, later by one lag for all: where these windows do not overlap, it does not either.
-    """
-    start = binning.first_bins(time, cut.window_ms[0], cut.bin_ms) * cut.bin_ms
-    return Spans(start, start + (cut.n_bins + cut.n_forward) * cut.bin_ms)
 
 
 def _check_options(split: str, bin_ms: int, forward_ms: int, heldout_fraction: float, val_fraction: float) -> None:
@@ -276,59 +180,16 @@ def _choose_units(nwb: NWBRecording, units: Sequence[int] | None) -> np.ndarray:
     return np.flatnonzero(np.isin(nwb.unit_ids, list(units)))
 
 
-def _window(
-    nwb: NWBRecording, align: str, window_ms: Sequence[int] | None, bin_ms: int, forward_ms: int
-) -> tuple[int, int]:
-    """The observed window in whole bins."""
-    if window_ms is None:
-        start, stop = _times(nwb, align), _times(nwb, "stop_time")
-        known = np.isfinite(start) & np.isfinite(stop)
-        if not known.any():
-            raise DataError(f"{nwb.path}: no trial has both {align} and stop_time; set data.window_ms=[START,STOP]")
-        shortest = (binning.to_ns(stop[known]) - binning.to_ns(start[known])).min() // 10**6
-        window_ms = (0, int(shortest) - forward_ms)
-        reason = f"the shortest trial has {shortest} ms after {align}; set data.window_ms=[START,STOP]"
-    else:
-        reason = "give [START,STOP] in ms"
-        if len(window_ms) != 2:
-            raise ConfigError(f"data.window_ms={list(window_ms)}: {reason}")
-    start, stop = (int(value) for value in window_ms)
-    n_bins = (stop - start) // bin_ms
-    if n_bins < 1:
-        raise DataError(
-            f"{nwb.path}: the window from {start} to {stop} ms is shorter than a bin of {bin_ms} ms; {reason}"
-        )
-    return start, start + n_bins * bin_ms
-
-
-def _times(nwb: NWBRecording, name: str) -> np.ndarray:
-    """A trial column of times in s."""
-    values = nwb.column(name)
-    if values.dtype.kind not in "fiu":
-        raise DataError(f"{nwb.path}: the trial column {name!r} holds no times, so windows cannot be aligned to it")
-    return values.astype(np.float64)
-
-
-def _observed(nwb: NWBRecording, units: np.ndarray) -> np.ndarray:
-    """(S,) bool, the samples in which all of the units were recorded."""
-    n_samples = int(np.ceil(round(nwb.end_time * 1000, 6)))
-    observed = np.ones(n_samples, bool)
-    distinct = {nwb.obs_intervals[unit].tobytes(): nwb.obs_intervals[unit] for unit in units}
-    for intervals in distinct.values():
-        observed &= binning.observed_samples(intervals, n_samples)
-    return observed
-
-
-def _behavior(nwb: NWBRecording, cut: Cut, align: np.ndarray, n_samples: int) -> np.ndarray | None:
-    """(B, T, K) the series in the windows, ``lag_ms`` later; NaN where it has no values."""
-    if cut.behavior is None:
-        return None
-    binned = binning.resample(binning.on_samples(nwb.read_series(cut.behavior), n_samples), cut.bin_ms)
-    first = binning.first_bins(align, cut.window_ms[0] + cut.lag_ms, cut.bin_ms)
-    windows = binning.cut(binned, first, cut.n_bins)
-    if np.isnan(windows).all():
-        raise DataError(f"{nwb.path}: series {cut.behavior!r} has no values in the trials' windows; see data.lag_ms")
-    return windows
+def _without_duplicates(nwb: NWBRecording, units: np.ndarray, drop: bool) -> np.ndarray:
+    """The units, without all but one of those that are one neuron if ``drop``; duplicates are said in any case."""
+    spikes = [nwb.spike_times[unit] for unit in units]
+    pairs = duplicate_units(spikes)
+    if not pairs:
+        return units
+    keep = one_of_each(pairs, np.array([len(t) for t in spikes])) if drop else np.ones(len(units), bool)
+    ids = nwb.unit_ids[units]
+    nwb.warn(duplicates_line(pairs, ids.tolist(), ids[~keep].tolist()))
+    return units[keep]
 
 
 def _condition_values(nwb: NWBRecording, windows: Windows, cut: Cut) -> list[list[Any]]:
@@ -348,7 +209,7 @@ def _without_missing(cut: Cut, nwb: NWBRecording) -> Cut:
     ends = {name for full in nwb.series_names for name in (full, full.rsplit("/", 1)[-1])}
     behavior = cut.behavior if cut.behavior in ends else None
     conditions = cut.conditions if set(cut.conditions) <= set(nwb.trials) else ()
-    return Cut(cut.align, cut.window_ms, cut.bin_ms, cut.forward_ms, behavior, cut.lag_ms, conditions)
+    return replace(cut, behavior=behavior, conditions=conditions)
 
 
 def _trials(

@@ -90,7 +90,8 @@ def contiguous_folds(used: Tensor, n_folds: int = N_FOLDS) -> Tensor:
 def decode_folds(behavior: Tensor, decode_mask: Tensor | None = None, n_folds: int = N_FOLDS) -> Tensor:
     """The cross-validation fold of each bin in the benchmark's velocity decoding, one column per group of trials.
 
-    A bin takes part when its trial is in the group and its first behavior channel is known.
+    A bin takes part when its trial is in the group and all its behavior channels are known: the
+    benchmark looks at the first, and its channels are unknown together.
 
     Args:
         behavior: (B, T, K), NaN where unknown.
@@ -100,7 +101,7 @@ def decode_folds(behavior: Tensor, decode_mask: Tensor | None = None, n_folds: i
     Returns:
         (B, T, M) int8, -1 where the bin takes no part: what ``Batch`` calls ``decode_fold``.
     """
-    known = ~behavior[..., 0].isnan()
+    known = behavior.isfinite().all(-1)
     if decode_mask is None:
         decode_mask = known.new_ones(len(behavior), 1)
     groups = [contiguous_folds(known & member[:, None], n_folds) for member in decode_mask.bool().T]

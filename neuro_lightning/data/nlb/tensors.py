@@ -116,6 +116,8 @@ def load_nlb(
         sources=[{"path": str(s.nwb.path), "size": s.nwb.path.stat().st_size} for s in (train, test) if s],
         info={"phase": phase, "seed": seed, "dropped": dropped, **_overlap(train, supplied)},
     )
+    of_files = [line for session in (train, test) if session for line in session.nwb.warnings]
+    recording.info["warnings"] = [*of_files, *recording.info.get("warnings", ())]
     if test is not None:
         recording.splits["test"] = _test_trials(test)
     for name, part in recording.splits.items():
