@@ -11,12 +11,15 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.callbacks.checkpoint import AtomicCheckpoints
+from neuro_lightning.callbacks.signals import EndTogether
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.distributed import JobDDPStrategy
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.ranks import started_together
 from neuro_lightning.registry import find
 
 
@@ -81,4 +84,12 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count
     # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
     trainer.fit_loop._iteration_based_training = lambda: False
+    ours = isinstance(trainer.strategy, JobDDPStrategy)
+    if trainer.world_size > 1 and not ours and started_together() == 1:  # Lightning would repeat the command line
+        raise ConfigError(
+            f"trainer.devices={cfg.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
+            "trainer=ddp_cpu"
+        )
+    if ours:
+        trainer.callbacks.append(EndTogether())
     return trainer

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
 from neuro_lightning.ranks import is_main_process
 
 LAUNCH_VARIABLES = (
@@ -84,8 +85,9 @@ class JobLauncher(_SubprocessScriptLauncher):
         threading.Thread(target=self._watch, args=[over], daemon=True).start()
         try:
             return function(*args, **kwargs)
-        except Exception:
-            self._check(patience_s=3.0)
+        except Exception as error:
+            if _is_of_exchange(error):  # another process is gone; on a busy machine it takes its time to end
+                self._check(patience_s=GRACE_S)
             raise
         finally:
             over.set()
@@ -107,7 +109,8 @@ class JobLauncher(_SubprocessScriptLauncher):
         for rank, file in enumerate(ready, start=1):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
             # one process speaks for the job; errors are heard from all
-            process = subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL)
+            others = {name: value for name, value in os.environ.items() if name != "RANK"}  # that is ours
+            process = subprocess.Popen(command, env={**others, **own}, stdout=subprocess.DEVNULL)
             self.procs.append(process)
             _children.append(process)
 
@@ -132,6 +135,15 @@ class JobLauncher(_SubprocessScriptLauncher):
                     f"error: {failed} of this job failed: its own error is printed above", file=sys.stderr, flush=True
                 )
                 os._exit(1)
+
+
+def _is_of_exchange(error: Exception) -> bool:
+    """Whether the exchange between processes has failed, not this process by itself."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or bool(
+        re.search("gloo|nccl|closed by peer", str(error), re.IGNORECASE)
+    )
 
 
 class JobDDPStrategy(DDPStrategy):
@@ -242,10 +254,20 @@ def _end_children(patience_s: float) -> None:
 
 def _child(job: str) -> None:
     """Run a job's config as one of its processes."""
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     try:
         _follow(_read(Path(job)))
+    except Interrupted:
+        sys.exit(130)  # the main process says so
     except NeuroError as error:
         sys.exit(f"error in process {os.environ['LOCAL_RANK']}: {error}")
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: it would wait for it for half an hour."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _follow(job: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Two processes train the model of one."""
 
 import os
+import signal
 import subprocess
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from runs import PLAIN, TINY, checkpoint, command, here, record, rows, same
 
 from neuro_lightning.distributed import LAUNCH_VARIABLES, job_environment
+from neuro_lightning.errors import ConfigError, Interrupted
 
 # plain descent: adaptive steps would blow the last bit of a vanishing gradient up to a whole step
 DESCENT = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5"]
@@ -90,6 +92,22 @@ def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
     assert record(tmp_path / "run")["status"] == "failed"
     assert {name: os.environ.get(name) for name in LAUNCH_VARIABLES} == before
     assert not torch.distributed.is_initialized() and not children_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_ends_all_processes_at_one_step(tmp_path, process):
+    """Whichever of them it reaches; the handlers are put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"interrupted\. go on with: python train.py resume="):
+        here(tmp_path / "run", *TWO, f"+callbacks.told={{_target_:tiny.Told,process:{process}}}")
+    assert record(tmp_path / "run")["status"] == "interrupted" and not children_left(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_several_processes_are_asked_for_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer\.devices=4: .* trainer=ddp_cpu"):
+        here(tmp_path, "trainer.devices=4")
 
 
 def test_the_environment_is_put_back(monkeypatch):

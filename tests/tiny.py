@@ -113,6 +113,21 @@ class Fail(pl.Callback):
             raise RuntimeError(f"process {self.process} has failed at work")
 
 
+class Told(pl.Callback):
+    """One process is asked to end, as SLURM does it, in the middle of a step.
+
+    Args:
+        process: its rank.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_) -> None:
+        if trainer.global_step == 5 and trainer.global_rank == self.process:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Snapshot(Checkpoint):
     """Copies the run's folder after every checkpoint: what a power cut at this moment would leave behind."""
 
