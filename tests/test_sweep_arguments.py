@@ -102,3 +102,16 @@ def test_rays_address_has_a_short_name():
 def test_a_mistake_is_left_for_hydra_to_name():
     wrong = ["-m", "model=plds,gpfa", "model.iterations=[3"]
     assert sweep_arguments(wrong) == wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-m", "seed=0", "1", "2"], "'1' is no override"), (["seed=0", "1"], "'1' is no override"),
+        (["-m", "--cfg", "job"], "leave out -m"),
+    ],
+)  # fmt: skip
+def test_words_that_hydra_would_answer_with_a_traceback(words, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep_arguments(words)
+    assert sweep_arguments(["--cfg", "job", "~logger", "seed=1"]) == ["--cfg", "job", "~logger", "seed=1"]

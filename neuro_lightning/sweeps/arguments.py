@@ -30,6 +30,7 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         ConfigError: ``sweep=`` or ``sweep.resume`` without ``-m``.
         DataError: there is no sweep in the folder.
     """
+    check_words(arguments)
     arguments = resumed(arguments)
     chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
     alone = any(word.startswith(("--", "resume=")) for word in arguments)  # a job that goes on, or a look at the config
@@ -40,6 +41,22 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
     arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
+
+
+def check_words(arguments: list[str]) -> None:
+    """Refuse what Hydra would answer with a traceback.
+
+    Raises:
+        ConfigError: a word that is neither an override nor an option, or ``-m`` beside ``--cfg``.
+    """
+    if set(MULTIRUN) & set(arguments) and {"--cfg", "-c"} & set(arguments):
+        raise ConfigError("--cfg shows the config of a single run: leave out -m")
+    before = ""
+    for word in arguments:
+        of_option = before.startswith("-") and before not in (*MULTIRUN, "--resolve")
+        if "=" not in word and not word.startswith(("-", "~")) and not of_option:
+            raise ConfigError(f"{word!r} is no override, which are KEY=VALUE; several values: -m seed=0,1,2")
+        before = word
 
 
 def resumed(arguments: list[str]) -> list[str]:
