@@ -149,6 +149,17 @@ def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in values.items()}
 
 
+def still_rising(monitor: str, trainer: pl.Trainer) -> str | None:
+    """A line for a training whose last validation was its best, of a model that is trained in steps; else None."""
+    values = end_and_peak(monitor, trainer)
+    if not trainer.optimizers or values["peak"] is None or values["end"] != values["peak"]:
+        return None
+    return (
+        f"The last validation was the best of the {trainer.global_step} steps: the model may be under-trained; "
+        "raise trainer.max_epochs"
+    )
+
+
 def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
     """The monitored score of the saved checkpoint; a run that diverged is worse than any other."""
     split, name = cfg.monitor.split("/", 1)

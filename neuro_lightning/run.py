@@ -38,7 +38,15 @@ from neuro_lightning.folders import claimed_run
 from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.monitors import check_monitors, choose_monitor
-from neuro_lightning.outcome import best_checkpoint, how_it_ended, objective, outcome, score_best, show_references
+from neuro_lightning.outcome import (
+    best_checkpoint,
+    how_it_ended,
+    objective,
+    outcome,
+    score_best,
+    show_references,
+    still_rising,
+)
 from neuro_lightning.overrides import again
 from neuro_lightning.prediction import (
     check_choice,
@@ -115,6 +123,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
                     show_references(cfg, trainer, model, scores)
                     shown = {"monitor": cfg.monitor, "mode": cfg.mode}
                     print_results(scores, data.recording, best_checkpoint(trainer), output, **shown)
+                    if line := still_rising(cfg.monitor, trainer):
+                        print(line)
         refitted = refit_best(cfg, config, data, best_checkpoint(trainer)) if status == "finished" else None
         if not is_main_process():
             return math.nan

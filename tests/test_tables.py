@@ -215,3 +215,19 @@ def test_a_smoothing_below_the_mean_rate_is_no_line_to_beat():
 def test_spikes_have_the_mean_rate_beside_them():
     scores = {"model": {"val": {"co_bps": 0.3}}, "mean rate": {"val": {"co_bps": 0.0}}, "oracle": SCORES["oracle"]}
     assert ["val", "each neuron's mean rate", "0.0000", "-"] in result_rows(scores)[1]
+
+
+def test_a_best_checkpoint_that_is_the_last_is_said():
+    from neuro_lightning.outcome import still_rising
+
+    def trainer(end, peak, optimizers=(1,)):
+        callback = SimpleNamespace(best_model_score=peak)
+        found = {"val/co_bps": end}
+        return SimpleNamespace(
+            checkpoint_callback=callback, callback_metrics=found, optimizers=optimizers, global_step=200
+        )
+
+    assert "the best of the 200 steps" in still_rising("val/co_bps", trainer(0.3, 0.3))
+    assert still_rising("val/co_bps", trainer(0.2, 0.3)) is None
+    assert still_rising("val/co_bps", trainer(0.3, 0.3, ())) is None, "fitted in closed form"
+    assert still_rising("val/co_bps", trainer(None, None)) is None

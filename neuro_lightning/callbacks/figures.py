@@ -18,7 +18,7 @@ from neuro_lightning.contracts import rates_of, respond
 from neuro_lightning.loggers import log_figure
 from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.ranks import main_process_only
-from neuro_lightning.report.table import LABELS
+from neuro_lightning.report.table import LABELS, NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +98,7 @@ class Figures(pl.Callback):
         label = {"co_bps": "co-smoothing (bits/spike)", "bps": "bits per spike"}.get(name, LABELS.get(name, name))
         loss = "loss (nats per bin and neuron)" if spec.kind == "spikes" else "loss"
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
-        known = {"true rates": float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
+        known = {NAMES["oracle"]: float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
             lambda: _learning_curve(
