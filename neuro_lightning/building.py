@@ -11,6 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.callbacks.checkpoint import AtomicCheckpoints
+from neuro_lightning.callbacks.guard import guarded
 from neuro_lightning.callbacks.signals import EndTogether
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
@@ -66,7 +67,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Train
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     """The config's callbacks, in its order."""
-    return [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
+    return [guarded(instantiate(node, trusted=cfg.trusted)) for node in (cfg.callbacks or {}).values() if node]
 
 
 def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:

@@ -128,6 +128,24 @@ def respond(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
     return net(inputs)
 
 
+@torch.no_grad()
+def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """What a trained network says of a batch, in whatever precision its weights are; back on the CPU.
+
+    Half precisions become single precision, which arrays and metrics know; extra loss terms are left out.
+
+    Args:
+        net: on ``device``, in evaluation mode.
+        batch: on the CPU.
+        device: where the network is.
+    """
+    own = (value.dtype for value in (*net.parameters(), *net.buffers()) if value.is_floating_point())
+    output = respond(net, batch, batch["inputs"].to(device, next(own, torch.float32)))
+    found = {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
+    halves = (torch.float16, torch.bfloat16)
+    return {name: value.float() if value.dtype in halves else value for name, value in found.items()}
+
+
 def with_link(values: Tensor, kind: str) -> Output:
     """A linear readout's values as the output that fits the data: log-rates of spikes, expected values of traces."""
     return {"log_rates": values} if kind == "spikes" else {"rates": values}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torchmetrics import Metric
 
-from neuro_lightning.contracts import Batch, Output, respond
+from neuro_lightning.contracts import Batch, Output, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.metrics.collection import build_metrics
 
@@ -47,13 +46,7 @@ def _alone() -> bool:
 def network_predictor(net: torch.nn.Module, device: torch.device | str = "cpu") -> Predictor:
     """Rates of a network, in evaluation mode, on a device; the results come back to the CPU."""
     net = net.to(device).eval()
-    dtype = next((weight.dtype for weight in net.parameters()), torch.float32)
-
-    def predict(batch: Batch, split: str) -> Output:
-        output = respond(net, batch, batch["inputs"].to(device, dtype))
-        return {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
-
-    return predict
+    return lambda batch, split: run_network(net, batch, device)
 
 
 def true_rates(batch: Batch, split: str) -> Output:

@@ -3,7 +3,10 @@
 import shutil
 
 import pytest
+import torch
 from runs import checkpoint, here, record, rows, same
+
+from neuro_lightning.callbacks.seeds import StepSeed
 
 STEPS = ("+callbacks.steps={_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',save_top_k:-1,"
          "auto_insert_metric_name:false,every_n_train_steps:1,filename:'step{step}'}")  # fmt: skip
@@ -50,3 +53,30 @@ def test_the_same_bits(tmp_path, ending):
         for what in ("metrics", "objective", "steps", "status", "checkpoints"):
             assert after[what] == said[what], what
         (folder / "run.json").unlink()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_the_default_callbacks_in_any_precision(tmp_path, precision):
+    words = ["callbacks=default", "trainer.max_epochs=1", f"++trainer.precision={precision}", "monitor=val/co_bps"]
+    run = here(tmp_path, *words, "mode=max")
+    assert record(tmp_path)["status"] == "finished" and record(tmp_path)["metrics"]["val/co_bps"] == run.score
+    assert (tmp_path / "figures" / "neurons.png").is_file()
+
+
+def test_a_figure_that_fails_costs_nothing(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr("neuro_lightning.callbacks.figures.predict_trials", fails)
+    with pytest.warns(UserWarning, match="Figures failed, the run goes on: RuntimeError: no paper"):
+        here(tmp_path, "callbacks=default", "trainer.max_epochs=1")
+    assert record(tmp_path)["status"] == "finished"
+
+
+def test_each_step_and_each_process_draws_its_own_numbers():
+    seeds, drawn = StepSeed(3), set()
+    for step in range(500):
+        for rank in range(4):
+            seeds.draw_anew(step, rank)
+            drawn.add(int(torch.randint(2**62, ())))
+    assert len(drawn) == 2000

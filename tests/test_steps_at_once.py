@@ -57,3 +57,12 @@ def test_groups_hold_every_batch_once():
     assert [len(group) for group in found] == [2, 2, 1] and len(groups) == 3
     assert [batch for group in found for batch in group] == list(batches)
     assert sorted(trial for group in found for batch in group for trial in batch) == list(range(23))
+
+
+def test_a_run_resumed_within_an_epoch_knows_how_many_steps_it_had_taken(tmp_path):
+    """Its checkpoint counts batches, not the trainer's groups of them."""
+    words = [*SETTINGS, "trainer.check_val_every_n_epoch=1", "data.steps_at_once=3",
+             "+callbacks.steps={_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',save_top_k:-1,"
+             "auto_insert_metric_name:false,every_n_train_steps:1,filename:'step{step}'}"]  # fmt: skip
+    here(tmp_path / "run", *words)
+    assert checkpoint(tmp_path / "run", "step7.ckpt")["Tiny"] == {"epoch": 1, "batches": 3}

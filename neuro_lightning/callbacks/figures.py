@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.callbacks.drawings import drawings
-from neuro_lightning.contracts import rates_of, respond
+from neuro_lightning.contracts import rates_of, run_network
 from neuro_lightning.loggers import log_figure
 from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.ranks import main_process_only
@@ -157,7 +157,7 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
         data = trainer.datamodule
         loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
         for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
-            output = respond(pl_module.net, batch, batch["inputs"].to(pl_module.device).float())
+            output = run_network(pl_module.net, batch, pl_module.device)
             part = {name: batch[name] for name in KEPT if name in batch}
             part |= {name: output[name].float() for name in ("log_rates", "latents") if name in output}
             part["predicted"] = rates_of(output).float()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from neuro_lightning.checkpoint import Saved, load_checkpoint
-from neuro_lightning.contracts import DataSpec, rates_of, respond
+from neuro_lightning.contracts import DataSpec, rates_of, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.belonging import check_members
 from neuro_lightning.ensemble.files import MemberFiles
@@ -63,7 +63,7 @@ def predict_rates(
     model = model.to(device).eval()
     rates, done = None, 0
     for batch in data.eval_dataloader(split):
-        part = rates_of(respond(model, batch, batch["inputs"].to(device).float())).cpu().numpy()
+        part = rates_of(run_network(model, batch, device)).numpy()
         if rates is None:
             rates = np.empty((len(data.dataset(split, evaluate=True)), *part.shape[1:]), part.dtype)
         rates[done : done + len(part)] = part
@@ -366,7 +366,7 @@ def predict_latents(
     """
     model, found = model.to(device).eval(), {}
     for batch in data.eval_dataloader(split):
-        output = respond(model, batch, batch["inputs"].to(device).float())
+        output = run_network(model, batch, device)
         for name in LATENTS & set(output):
-            found.setdefault(name, []).append(output[name].cpu())
+            found.setdefault(name, []).append(output[name])
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
