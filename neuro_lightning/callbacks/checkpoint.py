@@ -19,6 +19,7 @@ from torch import Tensor
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.models.base import ends_here
+from neuro_lightning.ranks import is_main_process
 
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -95,7 +96,7 @@ class Checkpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A training that begins anew never goes on from an earlier one's last checkpoint."""
         super().on_train_start(trainer, pl_module)
-        if self._resumed_step is None and trainer.is_global_zero and self.save_last and "://" not in str(self.dirpath):
+        if self._resumed_step is None and is_main_process() and self.save_last and "://" not in str(self.dirpath):
             for name in (LAST, PREVIOUS):
                 Path(self.dirpath, name).unlink(missing_ok=True)
 
