@@ -281,3 +281,14 @@ def test_damaged_values_give_the_same_or_plausible_data_or_one_line(folder):
             assert recording.splits["train"].heldin.max() < 50 and len(recording.splits["val"])
             outcomes.add("read")
     assert outcomes == {"refused", "read"}
+
+
+def test_rates_in_an_h5_are_told(tmp_path):
+    from neuro_lightning.data.lfads_h5 import load_lfads_h5
+
+    counts = np.random.default_rng(0).poisson(1.0, (2, 12, 20, 8))
+    for factor in (1, 5):
+        with h5py.File(tmp_path / "rates.h5", "w") as file:
+            file["train_data"], file["valid_data"] = factor * counts
+        lines = load_lfads_h5(tmp_path / "rates.h5").info.get("warnings", [])
+        assert any("multiples of 5 " in line for line in lines) == (factor == 5)

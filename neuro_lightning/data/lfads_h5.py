@@ -22,6 +22,7 @@ import numpy as np
 
 from neuro_lightning.data.bounds import check_array, read_h5, reading
 from neuro_lightning.data.overlap import shared_counts
+from neuro_lightning.data.plausible import not_counts
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.splitting import LEAST
 from neuro_lightning.errors import ConfigError, DataError
@@ -113,7 +114,7 @@ def load_lfads_h5(
     # the benchmark's own split has the begin of another trial in some forward bins (mc_rtt)
     shared = shared_counts(*(v[:, :n_bins] if style == "nlb" else v for v in (counts["train"], counts["val"])))
     splits["train"], noted = _without(path, splits["train"], shared, n_bins if style == "nlb" else n_total)
-    return Recording(
+    recording = Recording(
         name="lfads_h5",
         bin_ms=bin_ms,
         splits=splits,
@@ -130,6 +131,9 @@ def load_lfads_h5(
             **noted,
         },
     )
+    if line := not_counts(list(counts.values())):
+        recording.info["warnings"] = [*recording.info.get("warnings", ()), f"{path}: {line}"]
+    return recording
 
 
 def _without(path: Path, train: Trials, shared: np.ndarray, n_bins: int) -> tuple[Trials, dict[str, Any]]:
