@@ -32,7 +32,8 @@ LIGHTNING = {
 }
 # of this package, beside networks and their parts (neuro_lightning.models and .nn)
 OWN = {
-    "callbacks": "Checkpoint EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed WeightAverage",
+    "callbacks": """Checkpoint EndTogether EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
+        WeightAverage""",
     "data": """AntolikV1 ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB NaturalImages Orientations
         PopulationDataModule Spontaneous UWNDC19""",
     "distributed": "JobDDPStrategy",
