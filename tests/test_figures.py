@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 
-from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth
-from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth, spike_drawings
+from neuro_lightning.callbacks.figures import Figures, predict_trials
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.loggers import MetricsCSV
@@ -264,6 +264,59 @@ def test_a_network_without_latents(tmp_path):
     assert not (tmp_path / "figures" / "latents.png").exists()
 
 
+def figures_of(spec, data, net):
+    module = SimpleNamespace(net=net.eval(), spec=spec, device="cpu")
+    trials = predict_trials(SimpleNamespace(datamodule=data), module, 100)
+    return {name: drawn(drawing()) for name, drawing in spike_drawings(trials, module, data, n=3).items()}
+
+
+def shown(figure):
+    """What a figure's lines, images and bars show, as arrays."""
+    lines = [line.get_xydata() for axes in figure.axes for line in axes.lines]
+    images = [np.ma.filled(image.get_array(), np.nan) for axes in figure.axes for image in axes.images]
+    bars = [patch.get_path().vertices for axes in figure.axes for patch in axes.patches]
+    return [*lines, *images, *bars]
+
+
+def test_a_network_that_returns_rates_has_the_figures_of_one_with_log_rates():
+    spec = spec_of(true_rates=True)
+    data, net = Data(spec, 5, conditions=2, rates=True), Net(spec)
+    data.loader = lambda: [data.batch]
+    expected = figures_of(spec, data, net)
+    net.register_forward_hook(
+        lambda _, __, output: {"rates": output["log_rates"].exp(), "latents": output["latents"]}
+    )
+    found = figures_of(spec, data, net)
+    assert set(found) == {"rates", "neurons", "latents", "psth"}
+    for name, figure in found.items():
+        assert len(shown(figure)) == len(shown(expected[name])) > 0
+        for value, other in zip(shown(figure), shown(expected[name]), strict=True):
+            np.testing.assert_allclose(value, other, rtol=1e-5)
+    predicted = net(data.batch["inputs"])["rates"].detach()[0, :, 3:]  # spikes per bin of 5 ms, held-out neurons
+    image = found["rates"].axes[3].images[0].get_array()
+    np.testing.assert_allclose(np.sort(image, axis=0), np.sort(predicted.T * 200, axis=0), rtol=1e-5)
+
+
+def test_the_oracle_is_drawn_once(tmp_path, monkeypatch):
+    """It is among the logged metrics and among the scores of the end."""
+    from neuro_lightning.outcome import show_references
+
+    shown = []
+    monkeypatch.setattr(Figures, "_save", lambda self, name, drawing, trainer: shown.append(drawn(drawing())))
+    (tmp_path / "metrics.csv").write_text("step,epoch,val/co_bps,val/oracle_co_bps\n1,0,0.1,0.4\n2,1,0.2,0.4\n")
+    callback = Figures()
+    trainer = SimpleNamespace(default_root_dir=tmp_path, callbacks=[callback], loggers=[], global_step=2)
+    module = SimpleNamespace(spec=spec_of(simulated=True, true_rates=True))
+    callback.draw_learning_curve(trainer, module)
+    scores = {who: {"val": {"co_bps": value}} for who, value in (("model", 0.2), ("oracle", 0.4), ("smoothing", 0.1))}
+    show_references(SimpleNamespace(monitor="val/co_bps", mode="max"), trainer, module, scores)
+    levels = [[line.get_ydata()[0] for line in figure.axes[1].lines if len(set(line.get_ydata())) == 1
+               and line.get_linestyle() == "--"] for figure in shown]  # fmt: skip
+    assert levels == [[0.4], [0.4, 0.1]]
+    named = [text.get_text() for text in shown[1].axes[1].get_legend().get_texts()]
+    assert [name for name in named if "oracle" in name] == ["true rates (oracle) (0.400)"]
+
+
 def test_drawing_changes_nothing(tmp_path):
     spec = spec_of()
     _, plain = run(tmp_path / "a", spec, Data(spec, 5), epochs=3, figures=[])
@@ -321,20 +374,20 @@ def test_neuron_bits_are_the_benchmark_s():
     draw = torch.Generator().manual_seed(0)
     shape = (4, spec.n_total, spec.n_neurons)
     trials = {
-        "log_rates": torch.randn(shape, generator=draw),
+        "predicted": torch.randn(shape, generator=draw).exp(),
         "targets": torch.poisson(torch.ones(shape)),
         "mask": torch.rand(shape, generator=draw) > 0.2,
     }
     bits = neuron_bits(trials, spec)
     assert bits.shape == (2,)
-    rates, counts, mask = (trials[k][:, :6, 4:] for k in ("log_rates", "targets", "mask"))
-    np.testing.assert_allclose(bits[1], bits_per_spike(rates.exp(), counts, mask), rtol=1e-6)
+    rates, counts, mask = (trials[k][:, :6, 4:] for k in ("predicted", "targets", "mask"))
+    np.testing.assert_allclose(bits[1], bits_per_spike(rates, counts, mask), rtol=1e-6)
 
 
 def test_predicted_psth_is_the_mean_over_trials():
     spec = spec_of()
-    log_rates = torch.randn(4, spec.n_total, spec.n_neurons)
-    psth = predicted_psth({"log_rates": log_rates, "condition": torch.tensor([0, 2, 2, -1])}, spec, 3)
-    np.testing.assert_allclose(psth[2], log_rates[1:3, :6].exp().mean(0), rtol=1e-6)
-    np.testing.assert_allclose(psth[0], log_rates[0, :6].exp(), rtol=1e-6)
+    rates = torch.rand(4, spec.n_total, spec.n_neurons)
+    psth = predicted_psth({"predicted": rates, "condition": torch.tensor([0, 2, 2, -1])}, spec, 3)
+    np.testing.assert_allclose(psth[2], rates[1:3, :6].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(psth[0], rates[0, :6], rtol=1e-6)
     assert np.isnan(psth[1]).all()

@@ -63,13 +63,13 @@ def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
 def neuron_bits(trials: Mapping[str, Tensor], spec: Any) -> np.ndarray:
     """(N_out,) bits per spike of each held-out neuron in the observed bins; of all neurons where none is held out."""
     part = (slice(None), slice(0, spec.n_bins), slice(spec.n_in if spec.n_out else 0, None))
-    sums = spike_sums(trials["log_rates"][part].exp(), trials["targets"][part], trials["mask"][part])
+    sums = spike_sums(trials["predicted"][part], trials["targets"][part], trials["mask"][part])
     return bits_per_spike_from_sums(sums, per_neuron=True).numpy()
 
 
 def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -> np.ndarray:
     """(C, T, N) mean predicted rates in spikes per bin; NaN for a condition without trials."""
-    rates = trials["log_rates"][:, : spec.n_bins].exp()
+    rates = trials["predicted"][:, : spec.n_bins]
     sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"))
     return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
 
@@ -82,7 +82,7 @@ def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int) -> Figu
     observed = trials["targets"][part].float().masked_fill(~trials["mask"][part], torch.nan)
     return report.rates_figure(
         observed.numpy(),
-        trials["log_rates"][part].exp().numpy(),
+        trials["predicted"][part].numpy(),
         bin_ms=spec.bin_ms,
         n_bins=spec.n_bins,
         true_rates=trials["rates"][part].numpy() if "rates" in trials else None,

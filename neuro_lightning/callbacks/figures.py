@@ -147,8 +147,8 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
     """The first trials of a split with what the network says of them, on the CPU.
 
     Returns:
-        What the batches hold of :data:`KEPT`, and ``predicted``, the expected targets, ``log_rates`` where the network
-        gives them, and ``latents`` (B, L, D) where it has some.
+        What the batches hold of :data:`KEPT`, ``predicted``, the expected targets, whichever link the network has, and
+        ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
     """
     training = {module: module.training for module in pl_module.net.modules()}
     pl_module.net.eval()
@@ -159,8 +159,9 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
         for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
             output = run_network(pl_module.net, batch, pl_module.device)
             part = {name: batch[name] for name in KEPT if name in batch}
-            part |= {name: output[name].float() for name in ("log_rates", "latents") if name in output}
             part["predicted"] = rates_of(output).float()
+            if "latents" in output:
+                part["latents"] = output["latents"].float()
             parts.append({name: value.cpu() for name, value in part.items()})
             if sum(len(part["targets"]) for part in parts) >= n:
                 break
