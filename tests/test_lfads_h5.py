@@ -247,3 +247,31 @@ def test_forward_bins_of_the_benchmarks_own_split_are_left_to_it(tmp_path):
     arrays["eval_spikes_heldin"][0], arrays["eval_spikes_heldout"][0] = seen[2, :, :9], seen[2, :, 9:]
     recording = load_lfads_h5(write(tmp_path / "b.h5", **arrays))
     assert recording.splits["train"].row.tolist() == [k for k in range(10) if k != 1]
+
+
+def test_neurons_sorted_twice_are_told_and_dropped(tmp_path):
+    """A copy of a held-in neuron, with a few spikes less, among the held-out ones."""
+    arrays = {"train_data": counts(20, 30, 8), "valid_data": counts(6, 30, 8)}
+    for values in arrays.values():
+        values[:, :, 6] = values[:, :, 1]
+        values[:, 3, 6] = 0
+    path = write(tmp_path / "a.h5", **arrays)
+    told = load_lfads_h5(path)
+    assert len(told.unit_ids) == 8
+    assert len(told.info["warnings"]) == 1 and "1 pairs of units" in told.info["warnings"][0]
+    assert "(1 and 6: " in told.info["warnings"][0] and "data.drop_duplicates=true" in told.info["warnings"][0]
+    dropped = load_lfads_h5(path, drop_duplicates=True)
+    assert sorted(dropped.unit_ids.tolist()) == [0, 1, 2, 3, 4, 5, 7] and len(dropped.info["heldout_units"]) == 2
+    assert dropped.unit_ids[5:].tolist() == dropped.info["heldout_units"]
+    assert "1 units are left out (6)" in dropped.info["warnings"][0]
+    for split, name in (("train", "train_data"), ("val", "valid_data")):
+        both = np.concatenate([dropped.splits[split].heldin, dropped.splits[split].heldout], axis=2)
+        np.testing.assert_array_equal(both, arrays[name][:, :, dropped.unit_ids])
+    # where the file says who is held out, these stay, whoever has more spikes
+    groups = {"heldin": slice(0, 5), "heldout": slice(5, 8)}
+    parts = [(p, n, g) for p, n in zip(("train", "eval"), arrays, strict=True) for g in groups]
+    fixed = {f"{p}_spikes_{g}": arrays[n][:, :, groups[g]] for p, n, g in parts}
+    fixed = load_lfads_h5(write(tmp_path / "b.h5", **fixed), drop_duplicates=True)
+    assert fixed.unit_ids.tolist() == [0, 2, 3, 4, 5, 6, 7] and fixed.info["heldout_units"] == [5, 6, 7]
+    assert fixed.splits["val"].heldin.shape[2] == 4 and fixed.splits["val"].heldout.shape[2] == 3
+    assert "warnings" not in load_lfads_h5(write(tmp_path / "c.h5", **lfads())).info

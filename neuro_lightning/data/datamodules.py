@@ -218,6 +218,7 @@ class LFADSH5(PopulationDataModule):
         heldout_fraction: share of the neurons to hold out where the file does not say which.
         n_forward: last bins of each trial to predict unseen, where the file does not say.
         seed: draws the held-out neurons.
+        drop_duplicates: keep one of the neurons that look like one neuron sorted twice.
         loader: see :class:`PopulationDataModule`.
     """
 
@@ -229,11 +230,18 @@ class LFADSH5(PopulationDataModule):
         heldout_fraction: float = 0.25,
         n_forward: int = 0,
         seed: int = 0,
+        drop_duplicates: bool = False,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
         self.path = path
-        self.options = {"bin_ms": bin_ms, "heldout_fraction": heldout_fraction, "n_forward": n_forward, "seed": seed}
+        self.options = {
+            "bin_ms": bin_ms,
+            "heldout_fraction": heldout_fraction,
+            "n_forward": n_forward,
+            "seed": seed,
+            "drop_duplicates": drop_duplicates,
+        }
 
     def load(self) -> Recording:
         """Read anew each time: the files are small and hold binned counts."""

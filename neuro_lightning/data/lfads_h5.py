@@ -22,7 +22,7 @@ import numpy as np
 
 from neuro_lightning.data.bounds import check_array, read_h5, reading
 from neuro_lightning.data.overlap import shared_counts
-from neuro_lightning.data.plausible import not_counts
+from neuro_lightning.data.plausible import duplicate_columns, duplicates_line, not_counts, one_of_each
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.splitting import LEAST
 from neuro_lightning.errors import ConfigError, DataError
@@ -48,7 +48,13 @@ TRUTH = ("train_truth", "valid_truth", "conversion_factor", "dt")
 
 
 def load_lfads_h5(
-    path: str | Path, *, bin_ms: int = 10, heldout_fraction: float = 0.25, seed: int = 0, n_forward: int = 0
+    path: str | Path,
+    *,
+    bin_ms: int = 10,
+    heldout_fraction: float = 0.25,
+    seed: int = 0,
+    n_forward: int = 0,
+    drop_duplicates: bool = False,
 ) -> Recording:
     """Read an LFADS-style HDF5 file.
 
@@ -58,6 +64,8 @@ def load_lfads_h5(
         heldout_fraction: share of the neurons to hold out where the file does not say which.
         seed: draws these neurons; they are kept in ``info["heldout_units"]``.
         n_forward: last bins of each trial to be predicted unseen, where the file does not say.
+        drop_duplicates: of neurons that spike in the same bins, keep one: the held-out one where the file says which
+            are, else the one with the most spikes.
 
     Returns:
         A recording with the splits ``train`` and ``val``. True rates, where the file has them, are in the unit that
@@ -97,15 +105,16 @@ def load_lfads_h5(
     if n_bins == n_total:
         n_bins = _observed_bins(n_total, n_forward)
     heldout = np.arange(n_neurons) >= n_in
+    keep, warnings = _without_duplicates(path, counts["train"], heldout, drop_duplicates)
     if n_in == n_neurons:
-        heldout = _choose_heldout(n_neurons, heldout_fraction, seed)
-    order = np.argsort(heldout, kind="stable")
+        heldout[keep] = _choose_heldout(len(keep), heldout_fraction, seed)
+    order = keep[np.argsort(heldout[keep], kind="stable")]
     rates, unit = _rates(path, arrays, counts, bin_ms)
     extras = _extras(path, arrays, counts, n_bins)
     condition, psth = _conditions(rates) if rates else (None, None)
     splits = {}
     for split, values in counts.items():
-        splits[split] = _trials(values[:, :, order], n_bins, int((~heldout).sum()))
+        splits[split] = _trials(values[:, :, order], n_bins, int((~heldout[keep]).sum()))
         for name, pair in extras.items():
             setattr(splits[split], name, pair.get(split, getattr(splits[split], name)))
         if rates:
@@ -113,8 +122,10 @@ def load_lfads_h5(
             splits[split].condition = None if condition is None else condition[split]
     # the benchmark's own split has the begin of another trial in some forward bins (mc_rtt)
     shared = shared_counts(*(v[:, :n_bins] if style == "nlb" else v for v in (counts["train"], counts["val"])))
-    splits["train"], noted = _without(path, splits["train"], shared, n_bins if style == "nlb" else n_total)
-    recording = Recording(
+    splits["train"], overlap, told = _without(path, splits["train"], shared, n_bins if style == "nlb" else n_total)
+    if line := not_counts(list(counts.values())):
+        told = [*told, f"{path}: {line}"]
+    return Recording(
         name="lfads_h5",
         bin_ms=bin_ms,
         splits=splits,
@@ -125,22 +136,37 @@ def load_lfads_h5(
         sources=[{"path": str(path), "size": path.stat().st_size}],
         info={
             "style": style,
-            "heldout_units": [int(u) for u in np.flatnonzero(heldout)],
+            "heldout_units": keep[heldout[keep]].tolist(),
             "seed": seed,
             **({"truth": unit} if rates else {}),
-            **noted,
+            **overlap,
+            **({"warnings": warnings + told} if warnings + told else {}),
         },
     )
-    if line := not_counts(list(counts.values())):
-        recording.info["warnings"] = [*recording.info.get("warnings", ()), f"{path}: {line}"]
-    return recording
 
 
-def _without(path: Path, train: Trials, shared: np.ndarray, n_bins: int) -> tuple[Trials, dict[str, Any]]:
-    """The training trials without those that share bins with a validation trial, and what is noted of it."""
+def _without_duplicates(
+    path: Path, counts: np.ndarray, heldout: np.ndarray, drop: bool
+) -> tuple[np.ndarray, list[str]]:
+    """The columns to keep, all of them unless ``drop``, and a line on those that look like one neuron.
+
+    Held-out neurons that the file names stay rather than held-in ones, as they are what is scored.
+    """
+    n_neurons = counts.shape[2]
+    counts = counts.reshape(-1, n_neurons)
+    pairs = duplicate_columns(counts)
+    if not pairs:
+        return np.arange(n_neurons), []
+    sizes = counts.sum(axis=0, dtype=np.float64)
+    kept = one_of_each(pairs, sizes + heldout * (sizes.max() + 1)) if drop else np.ones(n_neurons, bool)
+    return np.flatnonzero(kept), [f"{path}: {duplicates_line(pairs, range(n_neurons), np.flatnonzero(~kept).tolist())}"]
+
+
+def _without(path: Path, train: Trials, shared: np.ndarray, n_bins: int) -> tuple[Trials, dict[str, Any], list[str]]:
+    """The training trials without those that share bins with a validation trial, what is noted and what is said."""
     dropped, whole = int((shared > 0).sum()), int((shared == n_bins).sum())
     if not dropped:
-        return train, {}
+        return train, {}, []
     if dropped > (1 - LEAST) * len(train):
         raise DataError(
             f"{path}: {dropped} of {len(train)} training trials share bins with validation trials ({whole} are equal "
@@ -150,7 +176,7 @@ def _without(path: Path, train: Trials, shared: np.ndarray, n_bins: int) -> tupl
         f"{path}: {dropped} of {len(train)} training trials are left out, since they share bins with validation trials "
         f"({whole} are the same in every bin)"
     )
-    return train.take(np.flatnonzero(shared == 0)), {"overlap": {"dropped": dropped}, "warnings": [warning]}
+    return train.take(np.flatnonzero(shared == 0)), {"overlap": {"dropped": dropped}}, [warning]
 
 
 def _read(path: Path) -> Arrays:
