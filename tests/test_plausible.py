@@ -1,5 +1,7 @@
 """Times, marks and counts that are not what they should be: refused by name, or told with a number."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
@@ -121,6 +123,23 @@ def test_marks_however_written(words):
 def test_marks_that_say_nothing_are_refused(values):
     with pytest.raises(DataError, match=r"for unit 7.*write True or False"):
         nwb_tables.marks(np.array(values), np.array([7, 8]), "x")
+
+
+@pytest.mark.parametrize("words", [("False", "True"), (0, 1), (0.0, 1.0), (False, True)])
+def test_the_benchmarks_own_flags_however_written(words):
+    """Text that says False is no outlier."""
+    from neuro_lightning.data.nlb import tensors
+
+    flag = np.array([words[0], words[1], words[0]])
+    columns = {"is_outlier": flag, "is_short": flag[::-1], "ts": np.array([480.0, 560.0, 640.0])}
+    nwb = SimpleNamespace(path="a.nwb", trials={"id": np.arange(3)}, column=lambda name: columns[name])
+    session = SimpleNamespace(nwb=nwb, params=SimpleNamespace(behavior_columns=("is_short", "ts")))
+    windows = SimpleNamespace(row=np.array([0, 1, 2]))
+    behavior = tensors._interval(session, windows)
+    np.testing.assert_array_equal(behavior, [[0, 480], [np.nan, np.nan], [0, 640]])
+    columns["is_outlier"] = np.array(["False", "maybe", "True"])
+    with pytest.raises(DataError, match=r"a\.nwb: the trials' column 'is_outlier' is 'maybe' for trial 1 "):
+        tensors._interval(session, windows)
 
 
 def test_a_gap_in_any_channel_is_not_decoded():

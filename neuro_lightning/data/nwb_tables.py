@@ -48,13 +48,14 @@ def text(values: np.ndarray) -> np.ndarray:
     return np.array(decoded, dtype=str)
 
 
-def marks(values: np.ndarray, ids: np.ndarray, what: str) -> np.ndarray:
+def marks(values: np.ndarray, ids: np.ndarray, what: str, row: str = "unit") -> np.ndarray:
     """Yes or no for each row of a table, however it was written.
 
     Args:
         values: (U,) bool, 0 and 1, or text.
         ids: (U,) the rows' numbers.
         what: the file and the column, for the error.
+        row: what a row is, for the error.
 
     Returns:
         (U,) bool.
@@ -64,7 +65,7 @@ def marks(values: np.ndarray, ids: np.ndarray, what: str) -> np.ndarray:
     """
     values = np.asarray(values)
     if values.shape != (len(ids),):
-        raise DataError(f"{what} is not one value for each of {len(ids)} units but {values.shape}")
+        raise DataError(f"{what} is not one value for each of {len(ids)} {row}s but {values.shape}")
     if values.dtype.kind == "b":
         return values
     words = np.char.lower(np.char.strip(text(values.astype(object) if values.dtype.kind in "fiu" else values)))
@@ -72,7 +73,8 @@ def marks(values: np.ndarray, ids: np.ndarray, what: str) -> np.ndarray:
     if not (yes | no).all():
         k = int(np.flatnonzero(~(yes | no))[0])
         raise DataError(
-            f"{what} is {str(words[k])[:40]!r} for unit {ids[k]} ({int((~(yes | no)).sum())} such): write True or False"
+            f"{what} is {str(words[k])[:40]!r} for {row} {ids[k]} "
+            f"({int((~(yes | no)).sum())} such): write True or False"
         )
     return yes
 

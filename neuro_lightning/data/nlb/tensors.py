@@ -25,6 +25,7 @@ from neuro_lightning.data.binning import (
 from neuro_lightning.data.nlb.params import FORWARD_MS, MAX_JITTER_MS, NLBParams, get_params
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions
 from neuro_lightning.data.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.nwb_tables import marks
 from neuro_lightning.data.overlap import Spans, overlaps
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import ConfigError, DataError
@@ -261,7 +262,7 @@ def _supplied_trials(session: _Session, windows: _Windows) -> tuple[Trials, np.n
     condition, psth = _psths(session, windows, scored)
     decode_mask = None
     if params.decode_column:
-        flag = nwb.column(params.decode_column)[windows.row].astype(bool)
+        flag = _flag(nwb, windows, params.decode_column)
         decode_mask = np.stack([~flag, flag], axis=1)
     trials = Trials(
         heldin=_counts(session, 0, windows, windows.first, params.window_ms),
@@ -299,10 +300,17 @@ def _velocity(session: _Session, windows: _Windows) -> np.ndarray:
 
 def _interval(session: _Session, windows: _Windows) -> np.ndarray:
     """(B, K) the trial columns that are the behavior, NaN for outlier trials."""
-    columns = [session.nwb.column(c)[windows.row].astype(np.float64) for c in session.params.behavior_columns]
-    behavior = np.stack(columns, axis=1)
-    behavior[session.nwb.column("is_outlier")[windows.row] != 0] = np.nan
+    nwb, names = session.nwb, session.params.behavior_columns
+    columns = [_flag(nwb, windows, c) if c.startswith("is_") else nwb.column(c)[windows.row] for c in names]
+    behavior = np.stack(columns, axis=1).astype(np.float64)
+    behavior[_flag(nwb, windows, "is_outlier")] = np.nan
     return behavior
+
+
+def _flag(nwb: NWBRecording, windows: _Windows, name: str) -> np.ndarray:
+    """(B,) bool, a trial column of yes and no."""
+    where = f"{nwb.path}: the trials' column {name!r}"
+    return marks(nwb.column(name)[windows.row], nwb.trials["id"][windows.row], where, "trial")
 
 
 def _scored_windows(session: _Session, windows: _Windows) -> TrialWindows:
@@ -328,7 +336,7 @@ def _psths(session: _Session, windows: _Windows, scored: TrialWindows) -> tuple[
         return None, None
     usable = np.ones(len(windows.row), bool)
     if params.scored_from:
-        usable = nwb.column("is_outlier")[windows.row] != 1
+        usable = ~_flag(nwb, windows, "is_outlier")
     condition = conditions({c: nwb.column(c)[windows.row] for c in params.conditions}, usable, scored.n_bins)
     n_rows = params.window_ms // bin_ms
     parts = [
