@@ -18,7 +18,7 @@ from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
-from neuro_lightning.errors import Interrupted, NeuroError
+from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
 from neuro_lightning.overrides import brought, check_environment, check_trusted, with_environment
 from neuro_lightning.registry import HYDRA_NAMES
 
@@ -168,9 +168,11 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
     except Exception as error:
         if full := _full_disk(error):
             sys.exit(f"error: {full}")  # out of a sweep, too: every other job would meet the same
-        if not sweep and not isinstance(error, NeuroError):
-            raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if not isinstance(error, NeuroError) and (forbidden := forbidden_path(error)):
+            error = NeuroError(forbidden)
+        if not sweep and not isinstance(error, NeuroError):
             raise
         if not isinstance(error, NeuroError):
             logging.getLogger(__name__).exception("the job failed")

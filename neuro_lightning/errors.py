@@ -1,5 +1,23 @@
 """The errors a user can mend: each names the file or the config key, what is wrong, and how to put it right."""
 
+import errno
+
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+"""What the system says of a place where nothing can be written; a file in a folder's place is among it."""
+ELSEWHERE = (
+    "choose another folder with hydra.run.dir (of a run), hydra.sweep.dir (of a sweep), paths.data (of data and "
+    "simulated twins), paths.cache or, in predict.py, file"
+)
+
+
+def forbidden_path(error: BaseException | None) -> str:
+    """One line, if an error or its cause is that a path may not be written or opened; else nothing."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename is not None:
+            return f"{error.filename} cannot be written or opened ({error.strerror}): {ELSEWHERE}"
+        error = error.__cause__
+    return ""
+
 
 class NeuroError(Exception):
     """Base of all errors that are shown as one message, without a traceback."""

@@ -160,6 +160,18 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, source, damage, c
     assert_same(first, load_recording(only_file(tmp_path / "cache"))[0])
 
 
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_opened_costs_a_warning(tmp_path, source, monkeypatch, caplog, error):
+    def refused(*args, **kwargs):
+        raise OSError(error, os.strerror(error), str(tmp_path / "cache"))
+
+    monkeypatch.setattr(cache_module, "load_recording", refused)
+    monkeypatch.setattr(cache_module.tempfile, "mkstemp", refused)
+    with caplog.at_level(logging.WARNING):
+        assert cached(tmp_path / "cache", {}, [source], Builder()).name == "toy"
+    assert [str(tmp_path / "cache") in record.message for record in caplog.records] == [True, True]
+
+
 def test_every_flipped_bit_of_an_array_is_noticed(tmp_path, source):
     cached(tmp_path / "cache", {}, [source], Builder())
     path = only_file(tmp_path / "cache")

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from test_cache import assert_same, make_recording
 
 from neuro_lightning.artifacts.tensors import read_tensors
-from neuro_lightning.data.antolik.files import load_repeats
+from neuro_lightning.data.antolik.files import load_region, load_repeats
+from neuro_lightning.data.cache import cached
 from neuro_lightning.data.lfads_h5 import load_lfads_h5
 from neuro_lightning.data.mat import read_mat
 from neuro_lightning.data.stringer.files import read_spontaneous
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
+from neuro_lightning.data.uwndc19 import reader as uwndc19
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, NeuroError
 from neuro_lightning.metrics_csv import MetricsCSV, read_metrics
 from neuro_lightning.records import read_record
+from neuro_lightning.submission.kaggle import check_kaggle, write_kaggle
 from neuro_lightning.submission.score import score
 from neuro_lightning.submission.write import write_submission
 from neuro_lightning.sweeps.results.best import register_experiment_files
@@ -77,6 +81,54 @@ def antolik(folder):
         plausible(found)
 
     return folder / "raw_validation_set.npy", read
+
+
+def antolik_images(folder):
+    antolik(folder)
+    np.save(folder / "training_set.npy", RNG.gamma(1, 1, (6, 4)))
+    for part, n in (("training", 6), ("validation", 5)):
+        np.save(folder / f"{part}_inputs.npy", RNG.integers(0, 256, (n, 961)) * 1e-6)
+
+    def read():
+        region = load_region(folder)
+        assert region.train.images.shape == (6, 961) and region.train.repeats.shape == (6, 1, 4)
+        assert region.train.images.min() >= 0 and region.train.images.max() <= 256e-6
+
+    return folder / "training_inputs.npy", read
+
+
+def uwndc19_images(folder):
+    path = folder / "stim.npy"
+    np.save(path, RNG.random((6, 8, 8, 3), np.float32))
+
+    def read():
+        with pytest.MonkeyPatch.context() as patch:  # the published file has 46 MB
+            patch.setattr(uwndc19, "N_IMAGES", 6)
+            patch.setattr(uwndc19, "SIZE", 8)
+            images = uwndc19.read_images(path, 4)
+        assert images.shape == (6, 3, 4, 4) and images.min() >= 0 and images.max() <= 1
+
+    return path, read
+
+
+def uwndc19_responses(folder):
+    path, ids = folder / "train.csv", range(50, 70)
+    rows = [["Id", *(f"n{i}" for i in range(18))], *([i, *RNG.random(18)] for i in ids)]
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+
+    def read():
+        columns, values = uwndc19.read_responses(path, ids)
+        assert len(columns) == 18 and values.shape == (20, 18)
+        plausible(values[np.isfinite(values)])
+        assert not np.isinf(values).any()
+
+    return path, read
+
+
+def kaggle(folder):
+    columns = [f"n{i}" for i in range(18)]
+    path = write_kaggle(folder / "sub.csv", RNG.random((50, 18)), columns)
+    return path, lambda: check_kaggle(path, columns)
 
 
 def orientations(folder):
@@ -189,8 +241,8 @@ def experiment(folder):
 
 
 READERS = [
-    lfads, antolik, orientations, spontaneous, suite2p, targets, submission, record, metrics, journal, checkpoint,
-    experiment,
+    lfads, antolik, antolik_images, uwndc19_images, uwndc19_responses, kaggle, orientations, spontaneous, suite2p,
+    targets, submission, record, metrics, journal, checkpoint, experiment,
 ]  # fmt: skip
 
 
@@ -210,6 +262,23 @@ def test_damage_is_one_line_or_plausible(tmp_path, reader):
             text = str(error)
             assert "\n" not in text and (path.name in text or str(tmp_path) in text), (seed, text)
     assert refused or reader in (metrics, journal)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_cache_is_built_anew(tmp_path):
+    source, built = tmp_path / "a.nwb", []
+    source.write_bytes(b"recorded")
+
+    def read():
+        return cached(tmp_path / "cache", {}, [source], lambda: built.append(1) or make_recording())
+
+    whole = read()
+    (path,) = (tmp_path / "cache").iterdir()
+    content = path.read_bytes()
+    for seed in range(20):
+        path.write_bytes(damaged(content, seed))
+        assert_same(whole, read())
+    assert len(built) > 5
 
 
 def test_damaged_matlab_files_cannot_kill_the_process(tmp_path):

@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FolderError, match=r"file.* cannot be written \(.*choose another folder"):
         claim_run(tmp_path / "file" / "run")
-    with pytest.raises(FolderError, match="choose another folder"):
+    with pytest.raises(FolderError, match=r"choose another folder with hydra\.run\.dir"):
         new_folder(tmp_path / "file" / "run")
 
 

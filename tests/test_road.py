@@ -1,6 +1,7 @@
 """The README's commands, as a user types them, from a recording to a scored submission."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -225,6 +226,33 @@ def test_a_failed_job_of_a_sweep_is_its_worst(mode, worst):
     assert cli._reported(fails, sweep=True, worst=cli._worst(mode)) == worst
     with pytest.raises(SystemExit, match="error: no data"):
         cli._reported(fails, sweep=False)
+
+
+@pytest.mark.parametrize("sweep", [True, False])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, sweep, capsys, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    (tmp_path / "file").touch()
+
+    def in_a_library():
+        try:
+            (tmp_path / "file" / "figures").mkdir(parents=True)
+        except OSError as error:
+            raise RuntimeError("not saved") from error
+
+    def read_only():
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "file" / "figures"))
+
+    for job in (in_a_library, read_only):
+        if sweep:
+            assert cli._reported(job, sweep=True, worst=-1.0) == -1.0
+            said = capsys.readouterr().err.strip()
+        else:
+            with pytest.raises(SystemExit) as ended:
+                cli._reported(job, sweep=False)
+            said = str(ended.value)
+        assert re.fullmatch(rf"error: {tmp_path}/file.* cannot be written .*hydra\.run\.dir.*paths\.cache.*", said)
+    with pytest.raises(ValueError, match="no place"):  # what is not about a place stays as it is
+        cli._reported(lambda: int("no place"), sweep=False)
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):

@@ -285,4 +285,5 @@ def test_undefined_scores_are_null_in_json(tmp_path, files):
     target["eval_behavior"][:] = np.nan
     paths = files({"mc_maze": (target, rates("mc_maze"))})
     assert score.main([*map(str, paths), "--json", str(tmp_path / "s.json")]) == 0
+    assert score.main([*map(str, paths), "--json", str(tmp_path / "s.json" / "t.json")]) == 1  # below a file
     assert json.loads((tmp_path / "s.json").read_text())[0]["mc_maze_split"]["vel R2"] is None

@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from neuro_lightning.errors import FolderError
+from neuro_lightning.errors import ELSEWHERE, FolderError
 
 FOLDER_LOCK = ".lock"  # in a folder: who is at work there
 # what file systems say that know no locks, and read-only ones
@@ -68,7 +68,7 @@ class Lock:
             if error.errno in UNKNOWN:
                 return None
             raise FolderError(
-                f"{self.path.parent} cannot be written ({error.strerror or error}): choose another folder"
+                f"{self.path.parent} cannot be written ({error.strerror or error}): {ELSEWHERE}"
             ) from None
         return True
 
@@ -203,10 +203,10 @@ def new_folder(path: str | Path) -> Path:
             return candidate
         except FileExistsError:
             if not candidate.parent.is_dir():
-                raise FolderError(f"{candidate.parent} is a file: choose another folder") from None
+                raise FolderError(f"{candidate.parent} is a file: {ELSEWHERE}") from None
             number += 1
         except OSError as error:
-            raise FolderError(f"{candidate} cannot be made ({error.strerror}): choose another folder") from None
+            raise FolderError(f"{candidate} cannot be made ({error.strerror}): {ELSEWHERE}") from None
 
 
 def wait_for_signature(folder: str | Path, patience_s: float = 2.0) -> dict[str, Any]:

@@ -141,14 +141,14 @@ def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
 
 
 def _load_or_none(path: Path, key: str) -> Recording | None:
-    if not path.exists():
-        return None
     try:
         recording, header = load_recording(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
         log.warning(f"the cached data {path} cannot be used ({error}): they are prepared anew")
         return None
-    return recording if header["key"] == key else None
+    return recording if header.get("key") == key else None
 
 
 def _header(recording: Recording) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         write_report(given.folder, split=given.split, metric=given.metric)
-    except DataError as problem:
+    except (DataError, OSError) as problem:
         sys.exit(f"error: {problem}")
 
 

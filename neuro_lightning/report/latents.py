@@ -264,8 +264,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     folder = args.out or find_latents(args.path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    written = write(results, views, latents, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = write(results, views, latents, folder)
+    except OSError as error:
+        print(f"error: {folder} cannot be written ({error}): choose another one with --out", file=sys.stderr)
+        return 1
     samples, bins, dimensions = latents.values.shape
     kind = "simulated data" if latents.simulated else "recorded data"
     title = (

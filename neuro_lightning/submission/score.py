@@ -214,7 +214,11 @@ def main(argv: list[str] | None = None) -> int:
     print(table(results))
     if args.json:
         valid = [{s: {k: v if math.isfinite(v) else None for k, v in d.items()} for s, d in e.items()} for e in results]
-        Path(args.json).write_text(json.dumps(valid, indent=2) + "\n")
+        try:
+            Path(args.json).write_text(json.dumps(valid, indent=2) + "\n")
+        except OSError as error:
+            print(f"error: {args.json} cannot be written ({error}): choose another file with --json", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not files:
             raise DataError(f"{arguments[0]}: no jobs there; give the folder of a sweep, such as multirun/...")
         print_summary(arguments[0], files)
-    except NeuroError as problem:
+    except (NeuroError, OSError) as problem:
         sys.exit(f"error: {problem}")
 
 
