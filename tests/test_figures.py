@@ -155,6 +155,52 @@ def test_small_data(shape):
     drawn(report.learning_curve({"step": np.zeros(1), "val/co_bps": np.ones(1)}))
 
 
+def crossings(axes):
+    """Where vertical lines through the whole panel stand."""
+    return [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+
+
+def test_times_are_those_from_the_event():
+    """Windows from -200 to 400 ms around it, 60 bins, and 40 ms to predict."""
+    window, rng = {"bin_ms": 10, "start_ms": -200, "align": "move_onset_time"}, np.random.default_rng(0)
+    centers = np.arange(-195, 400, 10)
+
+    spikes = np.zeros((2, 64, 3))
+    spikes[:, 20, 1] = 1  # right at the event
+    figure = drawn(report.rates_figure(spikes, rng.random((2, 64, 3)), n_bins=60, true_rates=spikes, **window))
+    for axes in figure.axes[:6]:
+        assert axes.get_xlim() == (-200, 440) and crossings(axes) == [400, 0]
+        assert all(image.get_extent()[:2] == [-200, 440] for image in axes.images)
+    (segment,) = figure.axes[0].collections[0].get_segments()
+    assert segment[:, 0].tolist() == [5, 5]
+
+    figures = [
+        report.latents_figure(rng.normal(size=(4, 60, 3)), condition=np.array([0, 0, 1, 1]), **window),
+        report.psth_figure(rng.random((2, 60, 2)), rng.random((2, 60, 2)), **window),
+    ]
+    for figure, panels in zip(figures, (slice(1, 4), slice(0, 2)), strict=True):
+        assert "time from move_onset_time (ms)" in labels(drawn(figure)) and "time in trial (ms)" not in labels(figure)
+        for axes in figure.axes[panels]:
+            curves = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 60]
+            assert len(curves) >= 4 and all(np.array_equal(curve, centers) for curve in curves)
+            assert crossings(axes) == [0]
+
+
+def test_shifted_windows_have_their_own_times():
+    spikes = np.zeros((2, 10, 1))
+    spikes[0, 8] = spikes[1, 5] = 1
+    starts = np.array([-80, -50])
+    figure = drawn(report.rates_figure(spikes, np.ones((2, 10, 1)), bin_ms=10, start_ms=starts, align="go_time"))
+    for axes, start in zip(figure.axes[2:4], starts, strict=True):
+        assert axes.images[0].get_extent()[:2] == [start, start + 100] and axes.get_xlim() == (-80, 50)
+    assert [axes.collections[0].get_segments()[0][0, 0] for axes in figure.axes[:2]] == [5, 5]
+
+
+def test_a_window_that_begins_with_its_event_has_no_line():
+    figure = drawn(report.psth_figure(np.ones((2, 5, 1)), np.ones((2, 5, 1)), bin_ms=5, align="start_time"))
+    assert crossings(figure.axes[0]) == [] and "time from start_time (ms)" in labels(figure)
+
+
 # ---- the callback
 
 
@@ -295,6 +341,23 @@ def test_a_network_that_returns_rates_has_the_figures_of_one_with_log_rates():
     predicted = net(data.batch["inputs"])["rates"].detach()[0, :, 3:]  # spikes per bin of 5 ms, held-out neurons
     image = found["rates"].axes[3].images[0].get_array()
     np.testing.assert_allclose(np.sort(image, axis=0), np.sort(predicted.T * 200, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jittered", [False, True])
+def test_figures_have_the_recording_s_times(jittered):
+    spec = spec_of(bin_ms=100)
+    data, net = Data(spec, 4, conditions=2), Net(spec)
+    data.loader = lambda: [data.batch]
+    data.recording.info = {"window": {"start_ms": -200, "align": "go_time"}}
+    if jittered:
+        data.batch["jitter"] = torch.tensor([0, 1, 0, 2])
+    found = figures_of(spec, data, net)
+    extents = [axes.images[0].get_extent()[:2] for axes in found["rates"].axes[3:6]]
+    shifts = [0, 0, 200] if jittered else [0, 0, 0]  # of trials 0, 2 and 3
+    assert extents == [[-200 + shift, 600 + shift] for shift in shifts]
+    assert found["psth"].axes[0].lines[0].get_xdata().tolist() == [-150, -50, 50, 150, 250, 350]
+    first = found["latents"].axes[1].lines[0].get_xdata()[0]
+    assert first == (50 if jittered else -150)  # trials that were shifted have no time of the event in common
 
 
 def test_the_oracle_is_drawn_once(tmp_path, monkeypatch):

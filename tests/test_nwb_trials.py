@@ -113,6 +113,20 @@ def test_counts_equal_brute_force(plain):
     assert total > 100
 
 
+def test_windows_know_when_they_start(folder, plain):
+    """A spike 5 ms after each trial's event stands in the bin that begins at 0 ms."""
+    options = {"align": "go", "window_ms": (-200, 80), "bin_ms": 20, "heldout_fraction": 0.0}
+    path = write(folder / "go.nwb", [STARTS + 0.205] * 2, STARTS, columns={"go": STARTS + 0.2})
+    found = load_nwb_trials(path, **options)
+    assert found.info["window"] == {"start_ms": -200, "align": "go"}
+    (bins,) = {tuple(np.flatnonzero(trial)) for trial in found.splits["train"].heldin[:, :, 0]}
+    assert [found.info["window"]["start_ms"] + k * found.bin_ms for k in bins] == [0]
+    assert apply_split(path, found.info).info["window"] == found.info["window"]
+    assert load_nwb_trials(plain).info["window"] == {"start_ms": 0, "align": "start_time"}
+    continuous = load_nwb_trials(plain, trials="continuous", window_ms=(0, 300))
+    assert continuous.info["window"] == {}
+
+
 def test_split_and_heldout_are_seeded_disjoint_and_noted(plain):
     one, again, other = (load_nwb_trials(plain, seed=seed) for seed in (3, 3, 4))
     assert one.info == again.info and one.info["rows"] != other.info["rows"]

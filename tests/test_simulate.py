@@ -58,6 +58,7 @@ def test_twin_tells_that_it_is_simulated_and_is_complete(twins, dataset):
     assert str(train).endswith(f"{params.dandiset}/{params.train.path}")
     recording = load_nlb(dataset, train, test, phase="test")
     assert recording.simulated and len(recording.splits["train"]) + len(recording.splits["val"]) == 64
+    assert recording.info["window"] == {"start_ms": params.window[0], "align": params.align}
     assert len(recording.splits["test"]) == 12 and recording.splits["test"].heldout is None
     if params.conditions:
         repeats = np.bincount(np.concatenate([s.condition for k, s in recording.splits.items() if k != "test"]) + 1)

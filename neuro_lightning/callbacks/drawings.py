@@ -43,20 +43,23 @@ def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
 
     spec = module.spec
     bits = "co-smoothing (bits/spike)" if spec.n_out else "bits per spike"
-    psth = getattr(getattr(data, "recording", None), "psth", None)
+    recording = getattr(data, "recording", None)
+    psth, window = getattr(recording, "psth", None), getattr(recording, "info", {}).get("window", {})
+    jittered = bool(trials["jitter"].any()) if "jitter" in trials else False  # then trials share no time of the event
     found: Drawings = {
-        "rates": lambda: _rates(report, trials, spec, n),
+        "rates": lambda: _rates(report, trials, spec, n, window),
         "neurons": lambda: report.neuron_bits_figure(neuron_bits(trials, spec), label=bits, simulated=spec.simulated),
     }
     if "latents" in trials:
         found["latents"] = lambda: report.latents_figure(
             trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=_numpy(trials.get("condition")),
-            simulated=spec.simulated,
+            simulated=spec.simulated, **({} if jittered else window),
         )  # fmt: skip
     if psth is not None and "condition" in trials:
         found["psth"] = lambda: report.psth_figure(
-            predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms, simulated=spec.simulated
-        )
+            predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms, simulated=spec.simulated,
+            **window,
+        )  # fmt: skip
     return found
 
 
@@ -74,16 +77,19 @@ def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -
     return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
 
 
-def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int) -> Figure:
+def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int, window: Mapping[str, Any]) -> Figure:
     """Rasters of the held-out neurons (all neurons, where none is held out) in trials from all over the split."""
     total = len(trials["targets"])
     chosen = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
     part = (torch.from_numpy(chosen), slice(None), slice(spec.n_in if spec.n_out else 0, None))
     observed = trials["targets"][part].float().masked_fill(~trials["mask"][part], torch.nan)
+    shift = trials["jitter"][part[0]].numpy() * spec.bin_ms if "jitter" in trials else 0
     return report.rates_figure(
         observed.numpy(),
         trials["predicted"][part].numpy(),
         bin_ms=spec.bin_ms,
+        start_ms=window.get("start_ms", 0) + shift,
+        align=window.get("align", ""),
         n_bins=spec.n_bins,
         true_rates=trials["rates"][part].numpy() if "rates" in trials else None,
         trials=trials["index"][part[0]].numpy(),

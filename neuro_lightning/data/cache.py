@@ -28,7 +28,7 @@ from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 """Raise it whenever a reader's results or this file's layout change: older caches are then left aside."""
 
 SAMPLE = 1 << 16

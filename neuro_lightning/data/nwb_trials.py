@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.nwb_tables import CONTINUOUS
 from neuro_lightning.data.nwb_windows import Cut, Windows, choose_window, cut_windows, window_spans
 from neuro_lightning.data.plausible import duplicate_units, duplicates_line, one_of_each
 from neuro_lightning.data.recording import Recording, Trials
@@ -73,7 +74,8 @@ def load_nwb_trials(
 
     Returns:
         The recording with splits ``train`` and ``val``, and ``test`` where the column has it; trials in the table's
-        order. ``info`` notes the cut, the ids of held-in and held-out units, and each split's rows.
+        order. ``info`` notes the cut, when windows start (``window``: ``start_ms`` from the event ``align``), the ids
+        of held-in and held-out units, and each split's rows.
 
     Raises:
         ConfigError: an option has no meaning.
@@ -94,6 +96,7 @@ def load_nwb_trials(
     ids = nwb.unit_ids[chosen]
     info = {
         "cut": asdict(cut),
+        "window": {} if trials == CONTINUOUS else {"start_ms": window[0], "align": align},
         "heldin_units": ids[~heldout].tolist(),
         "heldout_units": ids[heldout].tolist(),
         "rows": {part: windows.row[index].tolist() for part, index in splits.items()},

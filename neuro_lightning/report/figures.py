@@ -34,6 +34,8 @@ def rates_figure(
     rates: np.ndarray,
     *,
     bin_ms: float,
+    start_ms: float | np.ndarray = 0,
+    align: str = "",
     n_bins: int | None = None,
     true_rates: np.ndarray | None = None,
     trials: np.ndarray | None = None,
@@ -48,6 +50,8 @@ def rates_figure(
         spikes: (B, L, N) counts, NaN where unobserved.
         rates: (B, L, N) predicted spikes per bin.
         bin_ms: bin width in ms.
+        start_ms: when the first bin begins, for all trials or each, (B,); 0 is the event that windows are aligned to.
+        align: what that event is called; empty for none.
         n_bins: observed bins T, if the others are predicted forward.
         true_rates: (B, L, N) spikes per bin, where known.
         trials: (B,) the trials' numbers.
@@ -75,10 +79,11 @@ def rates_figure(
         if not rates.size:
             note(axes[0, 0], "no trials")
             return figure
-        ends = np.array([0, n_total * bin_ms])
+        starts = np.broadcast_to(np.asarray(start_ms, float), n_trials)
         top = _robust_top(np.concatenate([panel.ravel() for panel in panels.values()]))
         for column in range(n_trials):
-            _raster(axes[0, column], spikes[column][:, order], bin_ms)
+            ends = (starts[column], starts[column] + n_total * bin_ms)
+            _raster(axes[0, column], spikes[column][:, order], bin_ms, ends[0])
             for row, panel in enumerate(panels.values(), start=1):
                 image = axes[row, column].imshow(
                     panel[column].T, aspect="auto", origin="lower", cmap=RATES, vmin=0, vmax=top,
@@ -86,11 +91,13 @@ def rates_figure(
                 )  # fmt: skip
             number = column if trials is None else int(trials[column])
             axes[0, column].set_title(f"trial {number}")
-            axes[-1, column].set_xlabel("time in trial (ms)")
-            if n_bins is not None and n_bins < n_total:
-                for row in range(rows):
-                    color = TRUE if row == 0 else "white"
-                    axes[row, column].axvline(n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
+            axes[-1, column].set_xlabel(_time_label(align))
+            for row in range(rows):
+                color = TRUE if row == 0 else "white"
+                if n_bins is not None and n_bins < n_total:
+                    axes[row, column].axvline(ends[0] + n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
+                _mark_event(axes[row, column], ends, align, color)
+        axes[0, 0].set_xlim(starts.min(), starts.max() + n_total * bin_ms)  # shared
         for row, name in enumerate(["spikes", *(f"{name} rates" for name in panels)]):
             axes[row, 0].set_ylabel(f"{name}\n{neurons}")
         axes[0, 0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -152,7 +159,13 @@ def learning_curve(
 
 
 def latents_figure(
-    latents: np.ndarray, *, bin_ms: float, condition: np.ndarray | None = None, simulated: bool = False
+    latents: np.ndarray,
+    *,
+    bin_ms: float,
+    start_ms: float = 0,
+    align: str = "",
+    condition: np.ndarray | None = None,
+    simulated: bool = False,
 ) -> Figure:
     """The first three principal components of a model's latents: in space, and over time.
 
@@ -161,13 +174,15 @@ def latents_figure(
     Args:
         latents: (B, L, D).
         bin_ms: bin width in ms.
+        start_ms: when the first bin begins; 0 is the event that windows are aligned to.
+        align: what that event is called; empty for none.
         condition: (B,) the trials' conditions, -1 for none.
         simulated: whether the data are simulated.
     """
     scores, explained = principal_components(latents, 3)
     n_shown = scores.shape[2]
     lines, means, colors = _by_condition(scores, condition)
-    time = (np.arange(scores.shape[1]) + 0.5) * bin_ms
+    time = start_ms + (np.arange(scores.shape[1]) + 0.5) * bin_ms
     with style():
         figure, _ = new_figure(8, 3.9, "Latents' principal components", simulated=simulated, rows=0, columns=0)
         grid = figure.add_gridspec(max(n_shown, 1), 2, width_ratios=(1.15, 1))
@@ -182,14 +197,22 @@ def latents_figure(
                 axes.plot(time, line[:, k], color=color, lw=0.6, alpha=0.35)
             for line, color in zip(means, colors[len(lines) :], strict=True):
                 axes.plot(time, line[:, k], color=color, lw=1.6)
+            _mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
             axes.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
             axes.tick_params(labelbottom=k == n_shown - 1)
-        axes.set_xlabel("time in trial (ms)")
+        axes.set_xlabel(_time_label(align))
     return figure
 
 
 def psth_figure(
-    predicted: np.ndarray, true: np.ndarray, *, bin_ms: float, n_neurons: int = 6, simulated: bool = False
+    predicted: np.ndarray,
+    true: np.ndarray,
+    *,
+    bin_ms: float,
+    start_ms: float = 0,
+    align: str = "",
+    n_neurons: int = 6,
+    simulated: bool = False,
 ) -> Figure:
     """Mean predicted rates over the true PSTHs, for the neurons whose PSTHs vary most.
 
@@ -197,6 +220,8 @@ def psth_figure(
         predicted: (C, T, N) spikes per bin, NaN for a condition without trials.
         true: (C, T, N) spikes per bin, NaN where undefined.
         bin_ms: bin width in ms.
+        start_ms: when the first bin begins; 0 is the event that windows are aligned to.
+        align: what that event is called; empty for none.
         n_neurons: panels at most.
         simulated: whether the data are simulated.
     """
@@ -208,7 +233,7 @@ def psth_figure(
     chosen = np.argsort(-spread, kind="stable")[:n_neurons]
     columns = min(max(len(chosen), 1), 3)
     rows = -(-max(len(chosen), 1) // columns)
-    time = (np.arange(predicted.shape[1]) + 0.5) * bin_ms
+    time = start_ms + (np.arange(predicted.shape[1]) + 0.5) * bin_ms
     with style():
         figure, axes = new_figure(
             0.8 + 2.5 * columns,
@@ -224,6 +249,7 @@ def psth_figure(
             for c, color in enumerate(colors):
                 panel.plot(time, true[c, :, neuron] * 1000 / bin_ms, color=color, lw=0.9, ls=(0, (2, 1)), alpha=0.75)
                 panel.plot(time, predicted[c, :, neuron] * 1000 / bin_ms, color=color, lw=1.5)
+            _mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
             panel.set_title(f"neuron {neuron}")
             panel.set_ylim(bottom=0)
         for panel in axes.flat[len(chosen) :]:
@@ -232,7 +258,7 @@ def psth_figure(
             note(axes[0, 0], "no conditions")
             return figure
         for panel in axes[-1]:
-            panel.set_xlabel("time in trial (ms)")
+            panel.set_xlabel(_time_label(align))
         for panel in axes[:, 0]:
             panel.set_ylabel("rate (spikes/s)")
         lines = [
@@ -299,12 +325,21 @@ def _robust_top(values: np.ndarray) -> float:
     return max(float(np.nanpercentile(values, 99.5)), 1e-9) if np.isfinite(values).any() else 1.0
 
 
-def _raster(axes: Axes, counts: np.ndarray, bin_ms: float) -> None:
+def _time_label(align: str) -> str:
+    return f"time from {align} (ms)" if align else "time in trial (ms)"
+
+
+def _mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = QUIET) -> None:
+    """A dotted line at 0, the event that windows are aligned to, where it is not their begin."""
+    if align and ends[0] < 0 <= ends[1]:
+        axes.axvline(0, color=color, lw=0.9, ls=":")
+
+
+def _raster(axes: Axes, counts: np.ndarray, bin_ms: float, start_ms: float) -> None:
     """(L, N) counts as ticks, one line a neuron; a bin with more spikes has a thicker tick."""
     bins, neurons = np.nonzero(np.nan_to_num(counts) > 0)
     widths = 0.8 + 0.5 * (counts[bins, neurons] - 1).clip(0, 3)
-    axes.vlines((bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=TRUE, lw=widths)
-    axes.set_xlim(0, len(counts) * bin_ms)
+    axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=TRUE, lw=widths)
 
 
 def _curve(axes: Axes, metrics: Mapping[str, np.ndarray], name: str, color: str, label: str) -> bool:

@@ -85,7 +85,7 @@ def load_nlb(
         The recording with splits ``train`` and ``val``, and in phase ``test`` also ``test``. ``row`` is the trial's
         row in its file's trial table: the order in which the benchmark supplies train and val together.
         ``info["phase"]`` tells the phase, ``info["dropped"]`` the trials without an alignment time, which cannot be
-        cut.
+        cut, ``info["window"]`` at how many ms from which event (``start_ms``, ``align``) windows start.
 
     Raises:
         ConfigError: the dataset or the phase is unknown, or the bin width does not divide the windows.
@@ -115,7 +115,13 @@ def load_nlb(
         behavior_kind="velocity" if params.behavior else "interval",
         simulated=train.nwb.simulated,
         sources=[{"path": str(s.nwb.path), "size": s.nwb.path.stat().st_size} for s in (train, test) if s],
-        info={"phase": phase, "seed": seed, "dropped": dropped, **_overlap(train, supplied)},
+        info={
+            "phase": phase,
+            "seed": seed,
+            "dropped": dropped,
+            "window": {"start_ms": params.window[0], "align": params.align},
+            **_overlap(train, supplied),
+        },
     )
     of_files = [line for session in (train, test) if session for line in session.nwb.warnings]
     recording.info["warnings"] = [*of_files, *recording.info.get("warnings", ())]
