@@ -13,10 +13,11 @@ install: $(STAMP)
 
 # nlb_tools asks for pandas <= 1.3.4, which has no build for today's Python, but works with pandas 2: hence --no-deps
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps nlb_tools==0.0.4
+	@echo "installs neuro_lightning and what it needs into $(VENV): some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@$(BIN)/python -m pip install --quiet --no-deps nlb_tools==0.0.4
 	@touch $@
 
 train: $(STAMP)

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
+from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
 from neuro_lightning.overrides import brought, check_environment, check_trusted, with_environment
+from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
@@ -84,7 +87,9 @@ def _train_app(cfg: DictConfig) -> float:
     overrides = list(HydraConfig.get().overrides.task)
     if _in_sweep():
         return _reported(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst(cfg.mode))
-    return _reported(lambda: _run(cfg, overrides), sweep=False)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with kept_output(folder) if is_main_process() else nullcontext():
+        return _reported(lambda: _run(cfg, overrides), sweep=False)
 
 
 def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:

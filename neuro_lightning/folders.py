@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neuro_lightning.artifacts.locks import at_work, enter, is_entered, leave, new_folder, wait_for_signature
+from neuro_lightning.artifacts.output import OUTPUT_FILE
 from neuro_lightning.errors import ConfigError, FolderError, NeuroError
 from neuro_lightning.ranks import is_main_process, started_together
 from neuro_lightning.records import FILE_NAME, read_record
@@ -25,7 +26,7 @@ CLOCK = "${now:"  # in the name of a folder that is made up from the time
 KEPT = ("finished", "pruned", "paused", "diverged")  # runs whose record is worth something without a checkpoint
 # what a run writes, and overwrite=true deletes
 WRITTEN = (
-    FILE_NAME, "metrics.csv", "output.log", "train.log", ".job.json", "checkpoints/*.ckpt", "figures/*.png",
+    FILE_NAME, "metrics.csv", OUTPUT_FILE, "train.log", ".job.json", "checkpoints/*.ckpt", "figures/*.png",
     "figures/*.pdf", "figures/*.svg", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 )  # fmt: skip
 

@@ -1,6 +1,8 @@
 """A folder has one process at work in it, and no run is written over another unasked."""
 
+import io
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from runs import ROOT, command, here, record, start
 from runs import TINY as BASE
 
 from neuro_lightning.artifacts.locks import FOLDER_LOCK, Lock, enter, entered, leave, locked, new_folder
+from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import ConfigError, FolderError
 from neuro_lightning.folders import ClaimFolder, claim_run, claimed_run, clear_run, run_in
 from neuro_lightning.ranks import is_main_process, main_process_only, started_together
@@ -270,6 +273,7 @@ def test_on_the_command_line(tmp_path):
     folders = sorted((tmp_path / "out").iterdir())
     assert re.fullmatch(r"\d{4}", folders[0].name) and folders[1].name == f"{folders[0].name}_2"
     assert {record(folder)["seed"] for folder in folders} == {1, 2}
+    assert all("mean rate" in (folder / "output.log").read_text() for folder in folders)
     for folder in folders:
         assert f"seed={record(folder)['seed']}" in (folder / ".hydra" / "overrides.yaml").read_text()
     named = f"hydra.run.dir={folders[0]}"
@@ -277,6 +281,55 @@ def test_on_the_command_line(tmp_path):
     refused = command(tmp_path, *TINY, named, "seed=3")
     assert refused.returncode == 1 and "holds a run already" in refused.stderr and "Traceback" not in refused.stderr
     assert (folders[0] / ".hydra" / "overrides.yaml").read_text() == before, "nothing was touched"
+
+
+# ---- output.log
+
+
+def test_what_a_run_prints_is_kept_in_its_folder_as_a_terminal_shows_it(tmp_path, monkeypatch):
+    terminal, errors = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", errors)
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    with kept_output(tmp_path):
+        print("\x1b[1;32mgreen\x1b[0m table ✓")
+        for share in (10, 50):
+            sys.stdout.write(f"\r\x1b[2Ktraining {share} %\r")
+        sys.stdout.write("\r\x1b[2Ktraining 100 %\r\n")
+        print("warning: few trials", file=sys.stderr)
+        logging.getLogger("any").warning("logged")
+        sys.stdout.write("no end")
+        late = sys.stderr
+    logging.getLogger().removeHandler(handler)
+    print("after", file=late)  # by what has kept the stream
+    text = (tmp_path / "output.log").read_text()
+    assert text == "green table ✓\ntraining 100 %\nwarning: few trials\nlogged\nno end\n"
+    assert (sys.stdout, sys.stderr, handler.stream) == (terminal, errors, terminal)
+    assert "\x1b[1;32mgreen" in terminal.getvalue() and "\rtraining" not in text
+    assert errors.getvalue() == "warning: few trials\nafter\n"
+    for error, said in ((SystemExit("error: no"), "error: no\n"), (SystemExit(0), ""), (ValueError("x"), "Traceback")):
+        before = (tmp_path / "output.log").read_text()
+        with pytest.raises(type(error)), kept_output(tmp_path):
+            raise error
+        after = (tmp_path / "output.log").read_text()
+        assert after.startswith(before + said) and (said or after == before), "a resumed run's output follows"
+
+
+def test_a_bar_is_one_line_in_the_file(tmp_path, monkeypatch):
+    from test_tables import fit
+
+    from neuro_lightning.callbacks.progress import FitProgress
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with kept_output(tmp_path):
+        fit(FitProgress(), max_epochs=4)
+    lines = (tmp_path / "output.log").read_text().splitlines()
+    assert sum("training" in line for line in lines) == 1 and "\x1b" not in "".join(lines), lines
+    assert "\x1b[" in terminal.getvalue()
 
 
 # ---- the main process

@@ -24,6 +24,7 @@ def installed(tmp_path_factory):
         shutil.copy(ROOT / name, source)
     done = subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "neuro_lightning" not in done.stderr, "setuptools warns of what it packs"
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")

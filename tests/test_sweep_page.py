@@ -13,9 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts.locks import locked
+from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.records import write_json
 from neuro_lightning.sweeps.results import collect as collecting
-from neuro_lightning.sweeps.results.callback import LAUNCHERS, JobOutput, SweepTable, _shorten
+from neuro_lightning.sweeps.results.callback import LAUNCHERS, SweepTable, _shorten
 from neuro_lightning.sweeps.results.collect import collect
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize

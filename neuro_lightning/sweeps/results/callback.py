@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-OUTPUT_FILE = "output.log"
-
+from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput
 
 LAUNCHERS = tuple(
     f"{module}.{name}" for module, name in (
@@ -21,21 +20,6 @@ LAUNCHERS = tuple(
         ("hydra_plugins.hydra_ray_launcher", "_core"),
     )
 )  # fmt: skip
-
-
-class JobOutput:
-    """A file that stands in for the terminal: what a job of a sweep prints lies in its folder.
-
-    Attributes:
-        terminal: where a progress bar goes, and the one line that says how the job ended.
-    """
-
-    def __init__(self, path: Path, terminal: TextIO) -> None:
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115
-        self.terminal = terminal
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 class SweepTable(Callback):
