@@ -13,7 +13,7 @@ os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling UMAP takes longer t
 from neuro_lightning.functional.separability import cluster_agreement, decode_behavior, decode_labels, reduce
 from neuro_lightning.report import latents as report
 from neuro_lightning.report.embedding import umap_embedding
-from neuro_lightning.report.latents_file import read_latents
+from neuro_lightning.report.latents_file import Latents, read_latents
 
 
 def planted(n=40, labels=3, spread=0.3, dimensions=6, seed=0):
@@ -187,6 +187,48 @@ def test_splits_of_trials_are_put_side_by_side(tmp_path):
     (points,) = report.as_points(latents).values()  # trials have no view of traces
     by_trial = points.test.reshape(12, 6)
     assert (by_trial == by_trial[:, :1]).all() and by_trial[:, 0].sum() == 3
+
+
+def trials(n=80, conditions=4, n_bins=6, n_forward=2, seed=0):
+    """A split of trials whose latents tell their condition and, in the observed bins, follow the behavior."""
+    rng = np.random.default_rng(seed)
+    condition = np.arange(n) % conditions
+    values = 0.1 * rng.normal(size=(n, n_bins + n_forward, 5)) + 3 * np.eye(5)[condition][:, None]
+    behavior = rng.normal(size=(n, n_bins, 1))
+    values[:, :n_bins, 4:] = behavior
+    return {"latents": values, "condition": condition, "behavior": behavior}
+
+
+def test_trials_with_forward_bins(tmp_path, capsys):
+    """Behavior is known in the observed bins only; conditions are counted, not trials."""
+    parts = {"train": trials(), "val": trials(40, seed=1)}
+    parts["val"]["condition"][0] = -1
+    write(tmp_path / "latents.h5", parts, kind="spikes", bin_ms=5)
+    assert report.main([str(tmp_path), "--shuffles", "2", "--no-umap"]) == 0
+    assert "train + val: 120 trials x 8 bins x 5 latents, 4 conditions" in capsys.readouterr().out
+    results = json.loads((tmp_path / "latents.json").read_text())
+    assert (results["label"], results["n_labels"], results["shape"]) == ("condition", 4, [120, 8, 5])
+    assert results["behavior"]["r2"][0] > 0.99
+    assert (results["behavior"]["n_train"], results["behavior"]["n_test"]) == (80 * 6, 40 * 6)
+    assert results["bins"]["knn"]["accuracy"] > 0.9 and results["bins"]["knn"]["n_points"] == 119 * 8
+
+
+def test_trials_that_each_have_their_own_condition_are_no_planes(tmp_path, capsys):
+    write(tmp_path / "latents.h5", {"val": trials(4)}, kind="spikes", bin_ms=5)
+    latents = read_latents(tmp_path)
+    assert not latents.continuous and latents.later[:, 0].tolist() == [False] * 3 + [True]
+    assert report.main([str(tmp_path), "--shuffles", "2", "--no-umap"]) == 0
+    assert "4 trials x 8 bins x 5 latents, 4 conditions" in capsys.readouterr().out
+
+
+def test_behavior_of_whole_trials():
+    """As dmfc_rsg's: one row a trial."""
+    part = trials(n_forward=0)
+    later = np.repeat(np.arange(80) >= 60, 6).reshape(80, 6)
+    behavior = part["latents"].mean(1)[:, :2]
+    latents = Latents(part["latents"], part["condition"], behavior, later, ("val",), False, "tiny", 5, True)
+    found = report.analyse_behavior(latents, shuffles=2, seed=0)
+    assert (found["r2"] > 0.99).all() and (found["n_train"], found["n_test"]) == (60, 20)
 
 
 @pytest.mark.parametrize(

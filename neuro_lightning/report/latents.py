@@ -123,12 +123,15 @@ def analyse_behavior(latents: Latents, *, shuffles: int, seed: int) -> dict[str,
     """
     if latents.behavior is None:
         return None
-    values, behavior = latents.values, latents.behavior.astype(np.float64)
+    values, behavior, later = latents.values, latents.behavior.astype(np.float64), latents.later
+    if behavior.ndim == 2:  # one row a trial
+        return decode_behavior(values.mean(1), behavior, later[:, 0], shifts=shuffles, seed=seed)
+    values, later = values[:, : behavior.shape[1]], later[:, : behavior.shape[1]]  # forward bins have no behavior
     shared = latents.continuous and all(np.array_equal(behavior[0], other, equal_nan=True) for other in behavior)
     if shared:
-        predictors, behavior, test = np.concatenate(list(values), axis=1), behavior[0], latents.later[0]
+        predictors, behavior, test = np.concatenate(list(values), axis=1), behavior[0], later[0]
     else:
-        predictors, behavior, test = (a.reshape(-1, *a.shape[2:]) for a in (values, behavior, latents.later))
+        predictors, behavior, test = (a.reshape(-1, *a.shape[2:]) for a in (values, behavior, later))
     return decode_behavior(predictors, behavior, test, shifts=shuffles, seed=seed)
 
 
@@ -153,6 +156,7 @@ def analyse(
         "splits": list(latents.splits),
         "shape": list(latents.values.shape),
         "label": "plane" if latents.continuous else "condition",
+        "n_labels": n_labels(latents),
         "seed": seed,
         "shuffles": shuffles,
     }
@@ -161,6 +165,11 @@ def analyse(
     if (behavior := analyse_behavior(latents, shuffles=shuffles, seed=seed)) is not None:
         results["behavior"] = {**behavior, "names": list(latents.behavior_names)}
     return results, views
+
+
+def n_labels(latents: Latents) -> int:
+    """How many planes or conditions there are; a trial may be of none."""
+    return 0 if latents.condition is None else len(np.unique(latents.condition[latents.condition >= 0]))
 
 
 def table_rows(results: dict[str, Any]) -> list[list[str]]:
@@ -274,8 +283,11 @@ def main(arguments: list[str] | None = None) -> int:
     kind = "simulated data" if latents.simulated else "recorded data"
     title = (
         f"Latents of {latents.dataset} ({kind}), {' + '.join(latents.splits)}: "
-        f"{samples} {results['label']}s x {bins} bins x {dimensions} latents"
+        f"{samples} {'planes' if latents.continuous else 'trials'} x {bins} bins x {dimensions} latents"
     )
+    if not latents.continuous:
+        count = results["n_labels"]
+        title += f", {count or 'no'} condition{'s' * (count != 1)}"
     print_table(title, ["question", "points", "score", "value", "chance", "control"], table_rows(results))
     print("control: labels shuffled, behavior shifted in time; accuracies are cross-validated")
     for path in written:

@@ -20,10 +20,10 @@ class Latents:
     """Latents of the splits of one recording.
 
     Attributes:
-        values: (B, T, D).
+        values: (B, L, D), L = T + F where the model predicts forward bins.
         condition: (B,) the samples' labels (imaging planes, conditions of trials), or None.
-        behavior: (B, T, K), NaN where unknown, or None.
-        later: (B, T) bool, True for what behavior decoding is scored on: the later splits, or the last quarter.
+        behavior: (B, T, K), or (B, K) of whole trials; NaN where unknown; None without.
+        later: (B, L) bool, True for what behavior decoding is scored on: the later splits, or the last quarter.
         splits: the splits' names.
         continuous: whether samples are recorded side by side in one stretch of time (planes); else they are trials.
         dataset: what was recorded.
@@ -96,7 +96,8 @@ def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attribut
     first = parts[0]
     labels = [part.get("condition", np.zeros(len(part["latents"]))) for part in parts]
     alike = all(np.array_equal(label, labels[0]) for label in labels)
-    continuous = alike and len(np.unique(labels[0])) == len(labels[0])
+    # trials of spikes may each have a condition of their own: they are trials all the same
+    continuous = attributes.get("kind") != "spikes" and alike and len(np.unique(labels[0])) == len(labels[0])
     axis = 1 if continuous else 0
     shapes = [np.delete(part["latents"].shape, axis).tolist() for part in parts]
     if any(shape != shapes[0] for shape in shapes):
