@@ -146,9 +146,9 @@ def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str =
     return {name: value.float() if value.dtype in halves else value for name, value in found.items()}
 
 
-def with_link(values: Tensor, kind: str) -> Output:
-    """A linear readout's values as the output that fits the data: log-rates of spikes, expected values of traces."""
-    return {"log_rates": values} if kind == "spikes" else {"rates": values}
+def named(values: Tensor, names: Sequence[str]) -> Output:
+    """A linear readout's values (..., N x names) by name, such as ``log_rates``, each (..., N)."""
+    return dict(zip(names, values.chunk(len(names), dim=-1) if len(names) > 1 else [values], strict=True))
 
 
 @dataclass(frozen=True)

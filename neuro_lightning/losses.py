@@ -68,8 +68,7 @@ def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[
     Returns:
         The sum over the mask, and the number of entries in it.
     """
-    values = output["rates"] if "rates" in output else _observed(output["log_rates"], mask).exp()
-    values, targets = _observed(values, mask), _observed(targets, mask)
+    values, targets = _expected(output, mask), _observed(targets, mask)
     return (values - targets).square().sum(), _entries(mask, values)
 
 
@@ -144,7 +143,7 @@ def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataS
     """Gaussian negative log-likelihood with a variance that is predicted too, mean over observed entries.
 
     Args:
-        output: with ``rates``, the expected value, and ``log_variance``.
+        output: with ``rates`` or ``log_rates`` of the expected value, and ``log_variance``.
         targets: of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
         spec: what to know of the data; not used.
@@ -155,33 +154,41 @@ def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataS
     Raises:
         ConfigError: the network gives no ``log_variance``.
     """
-    parts = (_observed(part, mask) for part in _parts(output, gaussian_variance))
-    return _total(normal_nll(_observed(targets, mask), *parts), mask)
+    (log_variance,) = (_observed(part, mask) for part in _parts(output, gaussian_variance))
+    return _total(normal_nll(_observed(targets, mask), _expected(output, mask), log_variance), mask)
 
 
-def parameters_of(loss: Loss) -> tuple[str, ...]:
-    """What a network must say of each entry for a loss besides the expected value; ``loss`` may be a partial of one."""
-    return PARAMETERS.get(getattr(loss, "func", loss), ("",))[1:]
+def outputs_of(loss: Loss | None, spec: DataSpec) -> tuple[str, ...]:
+    """What a network should give of each entry for a loss, the expected value first: ``log_rates`` or ``rates``.
 
+    Expected values of spikes are above zero, and so are those that a likelihood of non-negative values is asked of.
 
-def link_of(loss: Loss, kind: str) -> str:
-    """Whether a network should give ``log_rates`` or ``rates`` for a loss of data of a kind."""
-    default = "log_rates" if kind == "spikes" else "rates"
-    return PARAMETERS.get(getattr(loss, "func", loss), (default,))[0]
+    Args:
+        loss: may be a partial of one; None is the default.
+        spec: of the data.
+
+    Raises:
+        ConfigError: the loss has no meaning for these data.
+    """
+    check_loss(loss, spec)
+    link = "log_rates" if spec.kind == "spikes" or needs_positive(loss, spec) else "rates"
+    return (link, *PARAMETERS.get(getattr(loss, "func", loss), ()))
 
 
 def check_loss(loss: Loss | None, spec: DataSpec) -> None:
-    """Refuse likelihoods of positive traces for anything else.
+    """Refuse likelihoods of non-negative values for others, and those of positive traces for anything else.
 
     Raises:
         ConfigError: the targets are counts, or some are below zero.
     """
     function = getattr(loss, "func", loss)
-    if function in POSITIVE and (spec.kind != "traces" or not spec.nonnegative):
-        what = "z-scored or otherwise negative" if spec.kind == "traces" else spec.kind
+    counts = spec.kind == "spikes" and function in POSITIVE
+    if counts or (needs_positive(loss, spec) and not spec.nonnegative):
+        what = spec.kind if counts else "z-scored or otherwise negative"
+        data = "responses" if spec.kind == "images" else "traces"
         raise ConfigError(
-            f"loss={function.__name__} is for traces without negative values, and those of {spec.dataset} are {what}: "
-            "leave it out, or choose another data.normalisation"
+            f"loss={function.__name__} is for {data} without negative values, and those of {spec.dataset} are {what}: "
+            "leave it out, or choose another " + ("loss" if counts else "data.normalisation")
         )
 
 
@@ -200,17 +207,21 @@ def default_loss(spec: DataSpec) -> Loss:
 
 POSITIVE = (gamma, zero_inflated_gamma)
 PARAMETERS: dict[Loss, tuple[str, ...]] = {
-    gamma: ("log_rates", "log_shape"),
-    zero_inflated_gamma: ("log_rates", "log_shape", "gate_logit"),
-    gaussian_variance: ("rates", "log_variance"),
+    gamma: ("log_shape",),
+    zero_inflated_gamma: ("log_shape", "gate_logit"),
+    gaussian_variance: ("log_variance",),
 }
-"""What losses of several parameters an entry read of an output, the expected value first."""
+"""What losses of several parameters an entry read of an output besides the expected value."""
 
 
 def _parts(output: Output, loss: Loss) -> list[Tensor]:
-    if missing := [name for name in PARAMETERS[loss] if name not in output]:
-        raise ConfigError(f"loss={loss.__name__} needs {missing[0]} of the network; of our models lfads gives it")
-    return [output[name] for name in PARAMETERS[loss]]
+    """What a likelihood of several parameters reads of an output; those of positive traces by the log of the mean."""
+    names = (*(("log_rates",) if loss in POSITIVE else ()), *PARAMETERS[loss])
+    if missing := [name for name in names if name not in output]:
+        raise ConfigError(
+            f"loss={loss.__name__} needs {missing[0]} of the network; of our models those of sequences give it"
+        )
+    return [output[name] for name in names]
 
 
 @functools.lru_cache(maxsize=16)
@@ -241,6 +252,12 @@ def _entries(mask: Tensor, like: Tensor) -> Tensor:
 
 def _samples(mask: Tensor, like: Tensor) -> Tensor:
     return like.new_full((), len(mask)) if is_full(mask) else mask.flatten(1).any(1).sum().to(like.dtype)
+
+
+def _expected(output: Output, mask: Tensor) -> Tensor:
+    """The expected values with zeros outside the mask."""
+    values = output["rates"] if "rates" in output else _observed(output["log_rates"], mask).exp()
+    return _observed(values, mask)
 
 
 def _observed(values: Tensor, mask: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from torch.distributions import Gamma, Normal
 
 from neuro_lightning import losses
+from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import gamma_nll, normal_nll, zero_inflated_gamma_nll
@@ -80,15 +83,52 @@ def test_what_is_masked_never_reaches_loss_or_gradient(loss, poison):
 def test_a_network_is_told_what_the_loss_needs(loss):
     names = SEVERAL[loss]
     for asked in (loss, partial(loss)):
-        assert losses.link_of(asked, "traces") == names[0] and losses.parameters_of(asked) == names[1:]
+        assert losses.outputs_of(asked, SPEC) == names
     values = torch.ones(1, 2, 3)
     with pytest.raises(ConfigError, match=f"loss={loss.__name__} needs {names[1]} of the network"):
         loss({names[0]: values}, values, values > 0, SPEC)
 
 
 def test_other_losses_need_the_expected_value_alone():
-    for loss, kind, link in ((losses.poisson, "spikes", "log_rates"), (losses.mse, "traces", "rates")):
-        assert losses.link_of(loss, kind) == link and losses.parameters_of(loss) == ()
+    counts, signed = DataSpec("d"), DataSpec("d", kind="traces", nonnegative=False)
+    for loss in (None, losses.mse, losses.gaussian):
+        assert losses.outputs_of(loss, counts) == ("log_rates",) and losses.outputs_of(loss, SPEC) == ("rates",)
+    for loss in (losses.poisson, partial(losses.poisson_normalised), losses.auto):
+        assert losses.outputs_of(loss, counts) == losses.outputs_of(loss, SPEC) == ("log_rates",)
+    assert losses.outputs_of(losses.auto, signed) == ("rates",)
+    with pytest.raises(ConfigError, match="loss=poisson is for traces without negative values, and those of d are z-"):
+        losses.outputs_of(losses.poisson, signed)
+
+
+SEQUENCES = ["gru", "gru_smoothed", "lfads", "lstm_autoencoder", "ndt", "neural_roberta", "stndt"]
+
+
+def test_every_trained_model_of_sequences_is_in_the_list():
+    configs = {path.stem: path.read_text() for path in (Path(__file__).parents[1] / "conf/model").glob("[!_]*.yaml")}
+    trained = {name for name, text in configs.items() if "/optimizer@optimizer" in text}
+    assert trained - {"cnn", "core_readout", "hsm"} == set(SEQUENCES)
+    assert all("/loss@loss: null" in configs[name] for name in SEQUENCES)
+
+
+@pytest.mark.parametrize("model", SEQUENCES)
+@pytest.mark.parametrize("kind", ["spikes", "traces"])
+def test_the_loss_that_is_chosen_is_the_one_that_is_used(model, kind):
+    torch.manual_seed(0)
+    spec = DataSpec("d", kind=kind, n_in=3, n_out=1, n_bins=8, bin_ms=20, mean_rates=(0.5,) * 4)
+    targets, mask = torch.rand(2, 8, 4).clamp_min(0.1), torch.rand(2, 8, 4) < 0.8
+    chosen = [None, "mse", "poisson", "gaussian_variance"]
+    chosen += ["gamma", "zero_inflated_gamma"] if kind == "traces" else []
+    with initialize_config_module("conf", version_base=None):
+        for name in chosen:
+            words = [f"model={model}", "logger=none", *([f"loss@model.loss={name}"] if name else [])]
+            module = instantiate(compose("train", words).model, spec=spec)
+            used = getattr(losses, name) if name else losses.default_loss(spec)
+            output = module(targets[..., :3])
+            assert output[losses.outputs_of(used, spec)[0]].shape == targets.shape
+            total, _ = module.loss(output, targets, mask, spec)
+            assert total.isfinite() and torch.equal(total, used(output, targets, mask, spec)[0])
+            total.backward()
+            assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("loss", [losses.gamma, partial(losses.zero_inflated_gamma)])

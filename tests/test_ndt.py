@@ -123,7 +123,7 @@ def test_without_an_embedder_channels_are_neurons():
 
 def test_longer_sequences_are_read_in_windows():
     torch.manual_seed(0)
-    model, inputs = NDTNet(5, 8, 10, 0, kind="traces").eval(), torch.randn(2, 23, 5)
+    model, inputs = NDTNet(5, 8, 10, 0, names=("rates",)).eval(), torch.randn(2, 23, 5)
     output = model(inputs)
     assert output["rates"].shape == (2, 23, 8) and output["latents"].shape == (2, 23, 8)
     torch.testing.assert_close(output["rates"][:, 10:20], model(inputs[:, 10:20])["rates"])

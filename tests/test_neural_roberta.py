@@ -104,7 +104,7 @@ def test_shapes_and_the_starting_rates(stride):
     output = model(torch.poisson(torch.ones(4, 10, 5)))
     assert output["log_rates"].shape == (4, 13, 8) and output["latents"].shape == (4, 13, 8)
     torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))
-    traces = net(n_forward=0, mean_rates=RATES, kind="traces")
+    traces = net(n_forward=0, mean_rates=RATES, names=("rates",))
     torch.nn.init.zeros_(traces.readout.weight)
     for bins in (10, 27):
         assert torch.equal(traces(torch.randn(1, bins, 5))["rates"], torch.tensor(RATES).expand(1, bins, 8))

@@ -191,7 +191,7 @@ def test_by_what_the_channels_of_the_first_layer_attend(width, by):
 
 def test_it_starts_at_the_mean_rates():
     for kind, name in (("spikes", "log_rates"), ("traces", "rates")):
-        model = net(mean_rates=RATES, kind=kind)
+        model = net(mean_rates=RATES, names=(name,))
         torch.nn.init.zeros_(model.readout.weight)
         output = model(counts())[name]
         expected = torch.tensor(RATES).clamp_min(1e-4).log() if kind == "spikes" else torch.tensor(RATES)
@@ -211,7 +211,7 @@ def test_forward_bins_enter_as_zeros_and_short_sequences_are_filled_up(stride):
 
 
 def test_long_sequences_are_read_in_windows():
-    model, inputs = net(n_forward=0, kind="traces", stride=4), torch.randn(2, 23, 5)
+    model, inputs = net(n_forward=0, names=("rates",), stride=4), torch.randn(2, 23, 5)
     output = model(inputs)
     assert output["rates"].shape == (2, 23, 8) and output["latents"].shape == (2, 23, 8)
     for start, keep in ((0, slice(0, 10)), (10, slice(10, 20)), (13, slice(20, 23))):

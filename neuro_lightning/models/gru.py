@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.contracts import DataSpec, Output, named
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.mean_rates import begin_at
@@ -39,7 +40,7 @@ class GRUNet(nn.Module):
         projection: units to which the input is reduced linearly before the first layer; None leaves it as it is.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        kind: ``spikes`` or ``traces``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class GRUNet(nn.Module):
         projection: int | None = None,
         dropout: Sequence[float] = (0.5, 0.5, 0.5),
         mean_rates: Sequence[float] = (),
-        kind: str = "spikes",
+        names: Sequence[str] = ("log_rates",),
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.names = tuple(names)
         at_input, between, at_readout = dropout
         self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
         self.smoothed = tuple(smoothed)
@@ -75,8 +76,8 @@ class GRUNet(nn.Module):
             dropout=between if layers > 1 else 0.0,
         )
         self.readout_dropout = Dropout(at_readout)
-        self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons)
-        begin_at(self.readout, mean_rates, log=kind == "spikes", shrink=0.1)
+        self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons * len(self.names))
+        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
@@ -86,7 +87,7 @@ class GRUNet(nn.Module):
         log_rates = F.linear(self.readout_dropout(latents), self.readout.weight)
         log_rates = to_bins(log_rates, n_total, self.stride, causal=self.causal)
         log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
-        output = with_link(log_rates, self.kind)
+        output = named(log_rates, self.names)
         if self.training:
             return output
         return {**output, "latents": to_bins(latents, n_total, self.stride, causal=self.causal)}
@@ -114,6 +115,7 @@ class GRU(PopulationModule):
         readout_dropout: dropout before the readout.
         smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
         projection: units to which the input is reduced before the first layer; None has no such layer.
+        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -134,6 +136,7 @@ class GRU(PopulationModule):
         readout_dropout: float,
         smoothed_ms: Sequence[float] = (),
         projection: int | None = None,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -151,6 +154,6 @@ class GRU(PopulationModule):
             projection=projection,
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
-            kind=spec.kind,
+            names=outputs_of(loss, spec),
         )
-        super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

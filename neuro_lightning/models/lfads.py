@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output
-from neuro_lightning.losses import Loss, check_loss, default_loss, link_of, parameters_of
+from neuro_lightning.contracts import DataSpec, Output, named
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
@@ -71,8 +71,7 @@ class LFADSNet(nn.Module):
         posterior_samples: averaged in evaluation; 0 takes the posterior's mean.
         prior_tau: time constant of inferred inputs to begin with, in steps.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        link: ``log_rates`` or ``rates``, what is linear in the factors.
-        parameters: what else is to be said of each entry, for losses that need it.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -88,12 +87,11 @@ class LFADSNet(nn.Module):
         posterior_samples: int = 50,
         prior_tau: float = 10.0,
         mean_rates: Sequence[float] = (),
-        link: str = "log_rates",
-        parameters: Sequence[str] = (),
+        names: Sequence[str] = ("log_rates",),
     ) -> None:
         super().__init__()
         self.n_forward, self.stride, self.n_bins, self.sizes = n_forward, stride, n_bins, sizes
-        self.posterior_samples, self.names = posterior_samples, (link, *parameters)
+        self.posterior_samples, self.names = posterior_samples, tuple(names)
         self.dropout = Dropout(dropout)
         self.encoder = Encoder(n_in, sizes.encoder)
         self.initial = Posterior(2 * sizes.encoder, sizes.initial)
@@ -111,7 +109,7 @@ class LFADSNet(nn.Module):
             dropout=dropout,
         )
         self.readout = linear(sizes.factors, n_neurons * len(self.names))
-        begin_at(self.readout, mean_rates, log=link == "log_rates", shrink=0.1)
+        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training with the loss's own terms, see :meth:`terms`.
@@ -141,7 +139,7 @@ class LFADSNet(nn.Module):
         noise = torch.randn(len(mean), steps, self.sizes.inputs, dtype=mean.dtype, device=mean.device)
         course = self.generator(self.to_generator(initial), encoded, noise)
         values = to_bins(self.readout(course.factors), inputs.shape[1] + self.n_forward, self.stride)
-        output = dict(zip(self.names, values.chunk(len(self.names), dim=-1), strict=True))
+        output = named(values, self.names)
         losses = {"kl_ic": self.initial_prior.divergence(mean, std), "l2_gen": mean_square(self.generator.cell)}
         if encoded is not None:
             losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std)
@@ -177,7 +175,7 @@ class LFADSNet(nn.Module):
 
     def _described(self, course: Course) -> Iterator[tuple[str, Tensor]]:
         """What is averaged over samples, by name: of log-rates it is the rates."""
-        for name, values in zip(self.names, self.readout(course.factors).chunk(len(self.names), dim=-1), strict=True):
+        for name, values in named(self.readout(course.factors), self.names).items():
             yield name, values.float().exp() if name == "log_rates" else values
         yield "latents", course.factors
         if course.mean is not None:
@@ -266,8 +264,6 @@ class LFADS(PopulationModule):
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
-        check_loss(loss, spec)
-        objective = loss or default_loss(spec)
         net = LFADSNet(
             spec.n_in,
             spec.n_neurons,
@@ -278,8 +274,7 @@ class LFADS(PopulationModule):
             dropout=dropout,
             posterior_samples=posterior_samples,
             mean_rates=spec.mean_rates,
-            link=link_of(objective, spec.kind),
-            parameters=parameters_of(objective),
+            names=outputs_of(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
         share = scored_share(spec, getattr(masking, "share", 0))

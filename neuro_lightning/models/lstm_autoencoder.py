@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.contracts import DataSpec, Output, named
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.mean_rates import begin_at
 from neuro_lightning.nn.recurrent import TwoWay, mish_mlp
@@ -31,7 +32,7 @@ class LSTMAutoencoderNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        kind: of the data; of ``spikes`` the readout gives log-rates.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -46,17 +47,17 @@ class LSTMAutoencoderNet(nn.Module):
         dropout: float = 0.25,
         layer_dropout: float = 0.0,
         mean_rates: Sequence[float] = (),
-        kind: str = "traces",
+        names: Sequence[str] = ("rates",),
     ) -> None:
         super().__init__()
         self.encoder = TwoWay(n_in, latent_dim, cell=cell, layers=layers, dropout=layer_dropout)
         self.mlp = mish_mlp(latent_dim, mlp_width * latent_dim, latent_dim, dropout=dropout)
-        self.readout, self.kind = _readout(latent_dim, n_neurons, mean_rates, kind), kind
+        self.readout, self.names = _readout(latent_dim, n_neurons, mean_rates, names), tuple(names)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
         latents = self.mlp(self.encoder(inputs))
-        output = with_link(self.readout(latents), self.kind)
+        output = named(self.readout(latents), self.names)
         return output if self.training else {**output, "latents": latents}
 
 
@@ -76,7 +77,7 @@ class FeedbackNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        kind: of the data; of ``spikes`` the readout gives log-rates.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -91,26 +92,26 @@ class FeedbackNet(nn.Module):
         dropout: float = 0.5,
         layer_dropout: float = 0.0,
         mean_rates: Sequence[float] = (),
-        kind: str = "traces",
+        names: Sequence[str] = ("rates",),
     ) -> None:
         super().__init__()
         options = {"cell": cell, "layers": layers, "dropout": layer_dropout}
         self.first = TwoWay(n_in, latent_dim, **options)
         self.mlp = mish_mlp(latent_dim, mlp_width * n_neurons, n_neurons, dropout=dropout)
         self.second = TwoWay(n_in + n_neurons, latent_dim, **options)
-        self.readout, self.kind = _readout(latent_dim, n_neurons, mean_rates, kind), kind
+        self.readout, self.names = _readout(latent_dim, n_neurons, mean_rates, names), tuple(names)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
         feedback = self.mlp(self.first(inputs))
         latents = self.second(torch.cat([inputs, feedback], dim=2))
-        output = with_link(self.readout(latents), self.kind)
+        output = named(self.readout(latents), self.names)
         return output if self.training else {**output, "latents": latents}
 
 
-def _readout(latent_dim: int, n_neurons: int, mean_rates: Sequence[float], kind: str) -> nn.Linear:
-    readout = nn.Linear(latent_dim, n_neurons)
-    begin_at(readout, mean_rates, log=kind == "spikes")
+def _readout(latent_dim: int, n_neurons: int, mean_rates: Sequence[float], names: Sequence[str]) -> nn.Linear:
+    readout = nn.Linear(latent_dim, n_neurons * len(names))
+    begin_at(readout, mean_rates, log=names[0] == "log_rates")
     return readout
 
 
@@ -154,7 +155,7 @@ class LSTMAutoencoder(PopulationModule):
         layer_dropout: float = 0.0,
         init_bias_mean: bool = True,
         feedback: bool = False,
-        loss: Callable | None = None,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -173,7 +174,7 @@ class LSTMAutoencoder(PopulationModule):
             dropout=dropout,
             layer_dropout=layer_dropout,
             mean_rates=spec.mean_rates if init_bias_mean else (),
-            kind=spec.kind,
+            names=outputs_of(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import (
     EncoderLayer,
@@ -76,7 +77,7 @@ class NDTNet(StepTransformer):
         dropout: after the embedding, in the encoder layers, before the readout.
         attention_dropout: of attention weights, where it is another than that of the layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        kind: ``spikes`` or ``traces``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
 
     Raises:
         ConfigError: the width is too small or not divided by the heads; there are no such positions.
@@ -107,7 +108,7 @@ class NDTNet(StepTransformer):
         dropout: Sequence[float] = (0.0, 0.0, 0.0),
         attention_dropout: float | None = None,
         mean_rates: Sequence[float] = (),
-        kind: str = "spikes",
+        names: Sequence[str] = ("log_rates",),
     ) -> None:
         if positions not in POSITIONS:
             raise ConfigError(f"model.positions={positions}: there are {', '.join(POSITIONS)}")
@@ -127,7 +128,7 @@ class NDTNet(StepTransformer):
             causal=context[0] == 0,
             dropout=(at_embedding, at_readout),
             mean_rates=mean_rates,
-            kind=kind,
+            names=names,
         )
         self.smoothed, self.raw_counts = tuple(smoothed), raw_counts
         self.embedding = CountEmbedding(max_count, count_width) if count_width else nn.Identity()
@@ -195,6 +196,7 @@ class NDT(PopulationModule):
         layer_dropout: dropout in the encoder layers.
         readout_dropout: dropout before the readout.
         attention_dropout: dropout of attention weights; None is ``layer_dropout``, as published.
+        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``; it masks whole steps.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -229,6 +231,7 @@ class NDT(PopulationModule):
         smoothed_ms: Sequence[float] = (),
         raw_counts: bool = True,
         attention_dropout: float | None = None,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -272,6 +275,6 @@ class NDT(PopulationModule):
             dropout=(embedding_dropout, layer_dropout, readout_dropout),
             attention_dropout=attention_dropout,
             mean_rates=spec.mean_rates,
-            kind=spec.kind,
+            names=outputs_of(loss, spec),
         )
-        super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

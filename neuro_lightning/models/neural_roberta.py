@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, with_link
+from neuro_lightning.contracts import DataSpec, Output, named
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import EncoderLayer
 from neuro_lightning.nn.dropout import Dropout
@@ -35,7 +36,7 @@ class NeuralRobertaNet(nn.Module):
         dropout: on the input, between GRU layers, after the GRU, and before the readout.
         encoder_dropout: inside the encoder layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        kind: ``spikes`` or ``traces``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class NeuralRobertaNet(nn.Module):
         dropout: float = 0.47,
         encoder_dropout: float = 0.1,
         mean_rates: Sequence[float] = (),
-        kind: str = "spikes",
+        names: Sequence[str] = ("log_rates",),
     ) -> None:
         super().__init__()
-        self.n_forward, self.stride, self.kind = n_forward, stride, kind
+        self.n_forward, self.stride, self.names = n_forward, stride, tuple(names)
         between = dropout if layers > 1 else 0.0
         self.dropout = Dropout(dropout)
         self.gru = nn.GRU(n_in, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
@@ -67,8 +68,8 @@ class NeuralRobertaNet(nn.Module):
                 for _ in range(encoder_layers)
             )
         )
-        self.readout = nn.Linear(width, n_neurons)
-        begin_at(self.readout, mean_rates, log=kind == "spikes", shrink=0.1)
+        self.readout = nn.Linear(width, n_neurons * len(self.names))
+        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
@@ -76,7 +77,7 @@ class NeuralRobertaNet(nn.Module):
         states, _ = self.gru(to_steps(self.dropout(inputs), n_total, self.stride))
         latents = self.encoder(self.transform(self.dropout(states)))
         values = F.linear(self.dropout(latents), self.readout.weight)
-        output = with_link(to_bins(values, n_total, self.stride) + self.readout.bias, self.kind)
+        output = named(to_bins(values, n_total, self.stride) + self.readout.bias, self.names)
         return output if self.training else {**output, "latents": to_bins(latents, n_total, self.stride)}
 
 
@@ -98,6 +99,7 @@ class NeuralRoberta(PopulationModule):
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
         dropout: on the input, between GRU layers, after the GRU, and before the readout.
         encoder_dropout: inside the encoder layers.
+        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -120,6 +122,7 @@ class NeuralRoberta(PopulationModule):
         step_ms: int | None,
         dropout: float,
         encoder_dropout: float,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -139,6 +142,6 @@ class NeuralRoberta(PopulationModule):
             dropout=dropout,
             encoder_dropout=encoder_dropout,
             mean_rates=spec.mean_rates,
-            kind=spec.kind,
+            names=outputs_of(loss, spec),
         )
-        super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
+from neuro_lightning.losses import Loss, outputs_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
 from neuro_lightning.nn.masking import RandomMasking, suit
@@ -54,7 +55,7 @@ class STNDTNet(StepTransformer):
         views: draws views of a batch in training, (B, T, N_in) -> (view, mask); None leaves the contrastive term out.
         temperature: of that term.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        kind: ``spikes`` or ``traces``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
 
     Raises:
         ConfigError: the heads do not divide the width.
@@ -82,7 +83,7 @@ class STNDTNet(StepTransformer):
         views: nn.Module | None = None,
         temperature: float = 0.07,
         mean_rates: Sequence[float] = (),
-        kind: str = "spikes",
+        names: Sequence[str] = ("log_rates",),
     ) -> None:
         check_kernels(raw_counts, smoothed)
         at_embedding, inside, at_readout = dropout
@@ -95,7 +96,7 @@ class STNDTNet(StepTransformer):
             causal=False,
             dropout=(at_embedding, at_readout),
             mean_rates=mean_rates,
-            kind=kind,
+            names=names,
         )
         steps = -(-(n_bins + n_forward) // stride)
         self.channels_are_neurons, self.views, self.temperature = width is None, views, temperature
@@ -177,6 +178,7 @@ class STNDT(PopulationModule):
         contrast: weight of the contrastive term; 0 leaves it out.
         contrast_ratio: share of the counts that a view hides or replaces.
         temperature: of the contrastive term.
+        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
@@ -209,6 +211,7 @@ class STNDT(PopulationModule):
         contrast: float = 0.0,
         contrast_ratio: float = 0.1,
         temperature: float = 0.07,
+        loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
@@ -248,9 +251,9 @@ class STNDT(PopulationModule):
             views=views,
             temperature=temperature,
             mean_rates=spec.mean_rates,
-            kind=spec.kind,
+            names=outputs_of(loss, spec),
         )
-        super().__init__(net, spec, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
         self.contrast = contrast
 
     def weigh(self, terms: dict[str, Tensor]) -> Tensor | float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from neuro_lightning.contracts import Batch, DataSpec, Output, with_link
+from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.models.fitted import FittedModule
 
 FLOOR = 1e-4  # spikes per bin: a neuron that was silent in training may fire one day
@@ -33,7 +33,7 @@ class TrivialNet(nn.Module):
         values = values[condition] if self.by_condition else values.expand(len(inputs), -1)
         if self.kind != "images":
             values = values[:, None].expand(-1, inputs.shape[1] + self.n_forward, -1)
-        return with_link(values, self.kind)
+        return {"log_rates": values} if self.kind == "spikes" else {"rates": values}
 
 
 class Zero(FittedModule):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import Output, with_link
+from neuro_lightning.contracts import Output, named
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.mean_rates import begin_at
@@ -32,7 +32,7 @@ class StepTransformer(nn.Module, ABC):
         causal: bin t depends on bins up to t only.
         dropout: after the embedding, before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        kind: ``spikes`` or ``traces``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class StepTransformer(nn.Module, ABC):
         causal: bool,
         dropout: tuple[float, float],
         mean_rates: Sequence[float],
-        kind: str,
+        names: Sequence[str],
     ) -> None:
         super().__init__()
-        self.n_bins, self.n_forward, self.stride, self.kind = n_bins, n_forward, stride, kind
+        self.n_bins, self.n_forward, self.stride, self.names = n_bins, n_forward, stride, tuple(names)
         self.causal, self.width = causal, width
         self.embedding_dropout, self.readout_dropout = (Dropout(p) for p in dropout)
         self.norm = nn.LayerNorm(width)
-        self.readout = nn.Linear(width, n_neurons)
+        self.readout = nn.Linear(width, n_neurons * len(self.names))
         nn.init.uniform_(self.readout.weight, -0.01, 0.01)
         nn.init.zeros_(self.readout.bias)
-        begin_at(self.readout, mean_rates, log=kind == "spikes")
+        begin_at(self.readout, mean_rates, log=names[0] == "log_rates")
 
     @abstractmethod
     def encode(self, inputs: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class StepTransformer(nn.Module, ABC):
         n_total = inputs.shape[1] + self.n_forward
         latents = self.encode(inputs)
         values = self._in_bins(F.linear(self.readout_dropout(latents), self.readout.weight), n_total)
-        output = with_link(values + self.readout.bias, self.kind)  # also of the bins that no step precedes
+        output = named(values + self.readout.bias, self.names)  # also of the bins that no step precedes
         if not self.training:
             return {**output, "latents": self._in_bins(latents, n_total)}
         losses = self.extra_losses(inputs)
