@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
+from neuro_lightning.options import check_options
 from neuro_lightning.overrides import brought, check_environment, check_trusted, with_environment
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import HYDRA_NAMES
@@ -48,6 +49,7 @@ def train() -> None:
     try:
         arguments = with_environment(sys.argv[1:])
         sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
+        check_options(sys.argv[1:], CONF)
     except NeuroError as error:
         sys.exit(f"error: {error}")
     _register_plugins()

@@ -6,7 +6,9 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
+from neuro_lightning.cli import CONF
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.options import check_options
 from neuro_lightning.sweeps.arguments import sweep_arguments, write_command
 
 
@@ -115,3 +117,35 @@ def test_words_that_hydra_would_answer_with_a_traceback(words, message):
     with pytest.raises(ConfigError, match=message):
         sweep_arguments(words)
     assert sweep_arguments(["--cfg", "job", "~logger", "seed=1"]) == ["--cfg", "job", "~logger", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model=grru"], "^model=grru: no such option; did you mean 'gru'[?] there are cnn, .*gru"),
+        (["-m", "data=mc_mze,mc_maze", "seed=0,1"], "^data=mc_mze: no such option; did you mean 'mc_maze'"),
+        (["-m", "model=choice(gru,nddt)"], "^model=nddt: .* did you mean 'ndt'"),
+        (["+experiment=mc_maze_43"], "experiment=mc_maze_43: .* did you mean 'mc_maze_430'"),
+        (["optimizer@model.optimizer=adamww"], "optimizer@model.optimizer=adamww: .* did you mean 'adamw'"),
+        (["callbacks/average=emma"], "did you mean 'ema'"),
+        (["logger=[csv,wandbb]"], "logger=wandbb: .* did you mean 'wandb'"),
+        (["-m", "hydra/launcher=slrum"], "did you mean 'slurm'"),
+        (["model=transformer_of_mine"], "no such option; there are cnn, "),
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_no_option_gets_a_guess(words, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_options(words, CONF)
+    assert "\n" not in str(caught.value) and "_hsm" not in str(caught.value)
+
+
+def test_choices_that_hydra_knows_pass(tmp_path):
+    from neuro_lightning.sweeps.results.best import register_experiment_files
+
+    (tmp_path / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    words = [f"+experiment={tmp_path / 'mine.yaml'}", "model=gru", "data=mc_maze.yaml", "-m", "logger=[csv,wandb]"]
+    check_options(register_experiment_files(words), CONF)
+    check_options(["model=null", "~logger", "~model=grru", "seed=1", "model.hidden=8", "hydra/launcher=basic"], CONF)
+    check_options(["trainer.max_epochs=3", "sweep=null", "model=${oc.env:MODEL}", "--cfg", "job"], CONF)
+    for place in ("hydra.searchpath=[file://mine]", "--config-dir=mine"):  # where the option may lie
+        check_options([place, "model=grru"], CONF)

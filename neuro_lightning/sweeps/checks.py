@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.options import listed
 from neuro_lightning.overrides import check_keys, check_trusted
 from neuro_lightning.sweeps.jobs import settings
 
@@ -94,7 +95,8 @@ def _said(error: Exception) -> str:
     start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
     if start is not None:
         options = takewhile(lambda line: not line.startswith("Config search path"), lines[start + 1 :])
-        text += f"; there are {', '.join(option for option in options if not option.startswith('_'))}"
+        missing = str(getattr(error, "missing_cfg_file", "")).rpartition("/")[2]
+        text += f"; {listed(missing, options)}"
     return text
 
 

@@ -1,0 +1,89 @@
+"""Choices on the command line that are no option of their group, such as ``model=grru``: one line, with a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.overrides import SEARCH_PATH
+
+ELSEWHERE = (SEARCH_PATH, "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+PACKAGE = "pkg://"
+
+
+def check_options(arguments: list[str], conf: str) -> None:
+    """Refuse a choice that its group lacks; Hydra lists the options in two dozen lines and does not say which is near.
+
+    Where configs are looked for in other folders, too, Hydra is left to say what there is.
+
+    Args:
+        arguments: the command line, without the program.
+        conf: where the configs lie, as Hydra is told.
+
+    Raises:
+        ConfigError: naming the nearest option and all others.
+    """
+    if any(word.lstrip("+").startswith(ELSEWHERE) for word in arguments):
+        return
+    root = resources.files(conf.removeprefix(PACKAGE)) if conf.startswith(PACKAGE) else Path(conf)
+    for key, option in _chosen(arguments):
+        group = key.lstrip("+").split("@")[0]
+        known = _options(root, group)
+        if not known or option in known or "/" in option or "${" in option:
+            continue
+        if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
+            continue
+        raise ConfigError(f"{key}={option}: no such option; {listed(option, known)}")
+
+
+def listed(option: str, options: Iterable[str]) -> str:
+    """What there is, the nearest first.
+
+    >>> listed("grru", ["cnn", "gru", "_base"])
+    "did you mean 'gru'? there are cnn, gru"
+    """
+    shown = sorted(name for name in options if not name.startswith("_"))
+    near = get_close_matches(option, shown, n=1)
+    return f"did you mean {near[0]!r}? there are {', '.join(shown)}" if near else f"there are {', '.join(shown)}"
+
+
+def _chosen(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """Every key that may be a group's, as it was typed, with each option that is chosen, swept ones too."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep
+    from hydra.errors import HydraException
+
+    for word in arguments:
+        key = word.partition("=")[0]
+        if "=" not in word or word.startswith(("-", "~")) or "." in key.split("@")[0]:
+            continue
+        try:
+            value: Any = OverridesParser.create().parse_override(word).value()
+        except HydraException:
+            continue  # Hydra says what is wrong with it
+        values = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+        for part in values:
+            for option in part if isinstance(part, list) else [part]:
+                text = getattr(option, "text", option)  # of one in quotes
+                if isinstance(text, str):
+                    yield key, text.removesuffix(".yaml")
+
+
+def _options(root: Any, group: str) -> set[str]:
+    """The options of a group: files, and those that are stored by code, such as an experiment's file; none of a key."""
+    from hydra.core.config_store import ConfigStore
+
+    folder = root
+    for part in group.split("/"):
+        folder = folder / part
+    if not folder.is_dir():
+        return set()
+    node: Any = ConfigStore.instance().repo
+    for part in group.split("/"):
+        node = node.get(part, {}) if isinstance(node, dict) else {}
+    names = [*(path.name for path in folder.iterdir()), *(node if isinstance(node, dict) else ())]
+    return {name.removesuffix(".yaml") for name in names if name.endswith(".yaml")}
