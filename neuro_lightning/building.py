@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,6 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
             f"trainer.devices={cfg.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
             "trainer=ddp_cpu"
         )
-    if ours:
+    if ours or "SLURM_JOB_ID" in os.environ:
         trainer.callbacks.append(EndTogether())
     return trainer

@@ -42,12 +42,12 @@ PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
-    from neuro_lightning.resume import resume_arguments
+    from neuro_lightning.resume import queued_again, resume_arguments
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
     try:
-        arguments = with_environment(sys.argv[1:])
+        arguments = queued_again(with_environment(sys.argv[1:]))
         sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
         check_options(sys.argv[1:], CONF)
     except NeuroError as error:

@@ -73,6 +73,7 @@ class RunRecord:
         }
         self.values |= {"overrides": list(overrides), "seed": seed, "config": dict(config)}
         self.values |= {"versions": versions(), "git": git_state(), "host": socket.gethostname()}
+        self.values |= {"slurm_job": os.environ.get("SLURM_JOB_ID")}
         self._write()
 
     def update(self, **values: Any) -> None:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.overrides import from_file
 from neuro_lightning.quoting import override, typed
-from neuro_lightning.records import FILE_NAME
+from neuro_lightning.records import FILE_NAME, read_record
 
 LATEST_ROOT = "outputs"
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch
+
+
+def queued_again(arguments: list[str]) -> list[str]:
+    """Let a job that SLURM runs again go on with what it has done in the folder that it names.
+
+    Args:
+        arguments: the command line of a batch script, the same at every attempt.
+
+    Returns:
+        It with ``resume=FOLDER``, where an earlier attempt of this very job has a checkpoint; with ``overwrite=true``
+        where it has none yet; else the same one.
+    """
+    folder, job = typed(arguments, "hydra.run.dir"), os.environ.get("SLURM_JOB_ID")
+    restarted = job is not None and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+    if not restarted or folder is None or typed(arguments, "resume") is not None:
+        return arguments
+    if not (Path(folder) / FILE_NAME).is_file():
+        return arguments
+    record = read_record(folder)
+    if record.get("slurm_job") != job or record.get("status") not in ("running", "interrupted"):
+        return arguments
+    try:
+        _checkpoint(folder)
+    except CheckpointError:
+        return [*arguments, "overwrite=true"]
+    return [*arguments, override("resume", folder)]
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

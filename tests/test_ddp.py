@@ -95,14 +95,27 @@ def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", [0, 1])
-def test_sigterm_ends_all_processes_at_one_step(tmp_path, process):
-    """Whichever of them it reaches; the handlers are put back."""
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "process", "trainer"), [("SIGTERM", 0, TWO), ("SIGUSR1", 1, TWO), ("SIGUSR1", 0, [])]
+)
+def test_what_the_system_sends_ends_all_processes_at_one_step(tmp_path, monkeypatch, number, process, trainer):
+    """Whichever of them it reaches; the handlers are put back. After SIGUSR1 SLURM's job is queued again, once."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/asked"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}")
+    if number == "SIGUSR1":
+        for name, value in (("SLURM_JOB_ID", "79"), ("SLURM_ARRAY_JOB_ID", "77"), ("SLURM_ARRAY_TASK_ID", "2")):
+            monkeypatch.setenv(name, value)
+    told = f"{{_target_:tiny.Told,process:{process},number:{int(signal.Signals[number])}}}"
     with pytest.raises(Interrupted, match=r"interrupted\. go on with: python train.py resume="):
-        here(tmp_path / "run", *TWO, f"+callbacks.told={{_target_:tiny.Told,process:{process}}}")
+        here(tmp_path / "run", *trainer, f"+callbacks.told={told}")
     assert record(tmp_path / "run")["status"] == "interrupted" and not children_left(tmp_path)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert asked == ("requeue 77_2\n" if number == "SIGUSR1" else "")
 
 
 def test_several_processes_are_asked_for_by_name(tmp_path):

@@ -18,7 +18,9 @@ from neuro_lightning.artifacts.locks import FOLDER_LOCK, Lock, enter, entered, l
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import ConfigError, FolderError
 from neuro_lightning.folders import ClaimFolder, claim_run, claimed_run, clear_run, run_in
+from neuro_lightning.quoting import typed as value_of
 from neuro_lightning.ranks import is_main_process, main_process_only, started_together
+from neuro_lightning.resume import queued_again
 from neuro_lightning.sweeps.arguments import sweep_arguments
 
 TINY = [*BASE, "trainer.max_epochs=1"]
@@ -281,6 +283,37 @@ def test_on_the_command_line(tmp_path):
     refused = command(tmp_path, *TINY, named, "seed=3")
     assert refused.returncode == 1 and "holds a run already" in refused.stderr and "Traceback" not in refused.stderr
     assert (folders[0] / ".hydra" / "overrides.yaml").read_text() == before, "nothing was touched"
+
+
+# ---- a job that SLURM runs again
+
+
+def test_a_job_that_is_queued_again_goes_on_in_its_folder(tmp_path, monkeypatch):
+    folder, words = tmp_path / "it's a run", ["model=gru", f"hydra.run.dir={tmp_path}/it's a run"]
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert queued_again(words) == words, "nothing is there yet"
+    a_run(folder, "interrupted", "metrics.csv")
+
+    def noted(**values):
+        (folder / "run.json").write_text(json.dumps({"status": "interrupted", "slurm_job": "77", **values}))
+
+    noted()
+    assert queued_again(words) == [*words, "overwrite=true"], "interrupted before its first checkpoint"
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    for status in ("interrupted", "running"):  # the second was killed
+        noted(status=status)
+        *same, resume = queued_again(words)
+        assert same == words and value_of([resume], "resume") == str(folder)
+    assert queued_again([*words, "resume=latest"]) == [*words, "resume=latest"]
+    assert queued_again(words[:1]) == words[:1]
+    for others in ({"slurm_job": "78"}, {"slurm_job": None}, {"status": "finished"}, {"status": "failed"}):
+        noted(**others)
+        assert queued_again(words) == words, others
+    noted()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert queued_again(words) == words
 
 
 # ---- output.log

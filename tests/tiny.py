@@ -118,14 +118,15 @@ class Told(pl.Callback):
 
     Args:
         process: its rank.
+        number: the signal's.
     """
 
-    def __init__(self, process: int) -> None:
-        self.process = process
+    def __init__(self, process: int, number: int = signal.SIGTERM) -> None:
+        self.process, self.number = process, number
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_) -> None:
         if trainer.global_step == 5 and trainer.global_rank == self.process:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 class Snapshot(Checkpoint):
