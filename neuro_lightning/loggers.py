@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.csv`` beside the checkpoints, Weights & Biases, TensorBoard.
+"""Where a run's numbers go: ``metrics.csv`` beside the checkpoints, Weights & Biases, TensorBoard, Lightning's others.
 
 ``metrics.csv`` is the source of truth, the others are views of it.
 """
@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from neuro_lightning.config import instantiate
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics_csv import MetricsCSV
 from neuro_lightning.ranks import main_process_only
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = {"csv": (), "wandb": ("project", "entity", "mode", "checkpoint"), "tensorboard": ()}
+PACKAGES = {"MLFlowLogger": "mlflow", "CometLogger": "comet-ml", "LitLogger": "litlogger"}  # as pip knows them
 BOOKKEEPING = ("sweep.", "resume")  # overrides that say where a job stands in its sweep
 
 
@@ -42,9 +46,10 @@ def build_loggers(
     """The loggers of one run. Close them with :func:`close_loggers`, whatever happens.
 
     Args:
-        options: of each logger that is wanted (``csv``, ``wandb``, ``tensorboard``), as in ``conf/logger``.
+        options: of each logger that is wanted (``csv``, ``wandb``, ``tensorboard``, or any name with the ``_target_``
+            of a logger of Lightning's or of a trusted package), as in ``conf/logger``.
         output_dir: the run's folder.
-        config: the resolved config as plain dictionaries, shown by W&B.
+        config: the resolved config as plain dictionaries, shown as the run's hyperparameters.
         name: the run's name in W&B.
         run_id: the run's id in W&B; the same for a run that is resumed.
         group: W&B's group, one for each sweep.
@@ -68,6 +73,10 @@ def build_loggers(
         loggers += wandb_logger(folder, dict(options["wandb"] or {}), settings, resumed=resumed_step is not None)
     if "tensorboard" in options:
         loggers.append(_tensorboard(folder, resumed_step))
+        loggers[-1].config = config  # TensorBoard shows hyperparameters beside final values only
+    for kind, values in options.items():
+        if "_target_" in (values or {}):
+            loggers.append(_other(kind, values, config))
     return loggers
 
 
@@ -86,16 +95,24 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
 
 @main_process_only
 def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
-    """Put a run's final values into W&B's table of runs, as they are in ``run.json``.
+    """Put a run's final values into a logger's table of runs, as they are in ``run.json``.
 
     Those of the validation are of the saved checkpoint and called ``best/val/...``: ``val/...`` is the best of the
     history. What is None or not finite is left out.
     """
+    from pytorch_lightning.loggers import TensorBoardLogger
+
     known = {key: value for key, value in values.items() if value is not None}
     known = {key: value for key, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
+    known = {f"best/{key}" if key.startswith("val/") else key: value for key, value in known.items()}
+    numbers = {key: float(value) for key, value in known.items() if isinstance(value, int | float)}
     for logger in loggers:
         if is_wandb(logger):
-            logger.experiment.summary.update({f"best/{k}" if k.startswith("val/") else k: v for k, v in known.items()})
+            logger.experiment.summary.update(known)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(getattr(logger, "config", {})), numbers)
+        elif not isinstance(logger, MetricsCSV):
+            logger.log_metrics(numbers)
 
 
 @main_process_only
@@ -232,8 +249,12 @@ def _pixels(figure: str | Path | Figure) -> np.ndarray:
 
 def _check(options: Mapping[str, Mapping[str, Any] | None]) -> None:
     for kind, values in options.items():
+        if "_target_" in (values or {}):
+            continue
         if kind not in KINDS:
-            raise ConfigError(f"logger.{kind}: no such logger; there are {', '.join(KINDS)}")
+            raise ConfigError(
+                f"logger.{kind}: no such logger; there are {', '.join(KINDS)}, and any with the _target_ of its class"
+            )
         if unknown := set(values or {}) - set(KINDS[kind]):
             takes = ", ".join(KINDS[kind]) or "no options"
             raise ConfigError(f"logger.{kind}.{min(unknown)}: no such option; it takes {takes}")
@@ -249,3 +270,22 @@ def _tensorboard(folder: Path, resumed_step: int | None) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_step)
+
+
+# ---- others
+
+
+def _other(kind: str, values: Mapping[str, Any], config: Mapping[str, Any]) -> Logger:
+    """A logger of Lightning's or of a trusted package, which is told the run's config."""
+    try:
+        logger = instantiate(OmegaConf.create({**values}), trusted=config.get("trusted"))
+    except (ImportError, HydraException) as error:
+        missing = error if isinstance(error, ImportError) else error.__cause__
+        if not isinstance(missing, ImportError):
+            raise
+        package = PACKAGES.get(values["_target_"].rpartition(".")[2], missing.name)
+        raise ConfigError(f"logger.{kind} needs a package: pip install {package or f'({missing})'}") from error
+    if not isinstance(logger, Logger):
+        raise ConfigError(f"logger.{kind}: {values['_target_']} is no logger of Lightning's kind")
+    logger.log_hyperparams(dict(config))
+    return logger

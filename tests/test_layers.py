@@ -12,6 +12,7 @@ LAYERS = [
     {"functional"},
     {"nn", "losses", "metrics", "optim", "data", "config_types"},
     {"models"},
+    {"config"},
     {
         "callbacks",
         "distributed",
@@ -25,7 +26,6 @@ LAYERS = [
         "sweeps",
         "report",
     },
-    {"config"},
     {"checkpoint"},
     {"building", "ensemble"},
     {"monitors", "prediction", "refit", "outcome"},

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import socket
@@ -12,6 +13,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers import (
@@ -470,6 +474,61 @@ def test_the_configs(tmp_path, kind, count):
     loggers = build(tmp_path, options)
     assert len(loggers) == count and (tmp_path / "metrics.csv").exists() == (kind != "none")
     close_loggers(loggers)
+
+
+def test_tensorboard_has_hyperparameters_and_final_values(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    loggers = build(tmp_path, {"tensorboard": {}}, config={"model": {"hidden": 8}, "tags": ["a"], "name": None})
+    loggers[0].log_metrics({"val/co_bps": 0.1}, step=3)
+    log_summary(loggers, {"val/co_bps": 0.3, "test/co_bps": 0.25, "objective": 0.3, "status": "finished", "x": None})
+    close_loggers(loggers)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("val/co_bps")] == pytest.approx([0.1])
+    for name, value in {"best/val/co_bps": 0.3, "test/co_bps": 0.25, "objective": 0.3}.items():
+        assert events.Scalars(name)[0].value == pytest.approx(value)
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert HParamsPluginData.FromString(content).session_start_info.hparams["model/hidden"].number_value == 8
+
+
+class OwnLogger(Logger):
+    name, version = "own", 0
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def log_hyperparams(self, params):
+        self.seen.append(params)
+
+    def log_metrics(self, metrics, step=None):
+        self.seen.append(metrics)
+
+
+def test_any_logger_that_a_config_may_build(tmp_path):
+    here = __name__
+    options = {"mine": {"_target_": f"{here}.OwnLogger", "folder": str(tmp_path)}}
+    with pytest.raises(ConfigError, match="not in a trusted package"):
+        build(tmp_path, options)
+    (logger,) = build(tmp_path, options, config={"trusted": [here], "seed": 3})
+    log_summary([logger], {"val/loss": 1.0, "status": "finished"})
+    close_loggers([logger])
+    assert logger.folder == str(tmp_path) and logger.seen == [{"trusted": [here], "seed": 3}, {"best/val/loss": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "package"), [("mlflow", "mlflow", "mlflow"), ("comet", "comet_ml", "comet-ml")]
+)
+def test_a_missing_package_is_named_for_pip(tmp_path, kind, module, package):
+    if importlib.util.find_spec(module):
+        pytest.skip(f"{module} is installed")
+    with initialize_config_module("conf", version_base=None):
+        cfg = compose("train", [f"logger={kind}", f"paths.output_dir={tmp_path}"])
+    options = OmegaConf.to_container(cfg.logger, resolve=True)
+    assert str(tmp_path) in str(options[kind])
+    with pytest.raises(ConfigError, match=f"logger.{kind} needs a package: pip install {package}$"):
+        build(tmp_path, options)
 
 
 def test_wrong_options(tmp_path):
