@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import torch
 from hydra import compose, initialize_config_dir
 
+from neuro_lightning.quoting import override
 from neuro_lightning.run import train
 
 TESTS = Path(__file__).resolve().parent
@@ -31,7 +32,7 @@ PLAIN = [
 def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNamespace:
     """Train on the tiny recording in this process; the run's folder and score."""
     with initialize_config_dir(str(ROOT / "conf")):
-        cfg = compose("train", overrides=[*base, f"paths.output_dir={folder}", *overrides])
+        cfg = compose("train", overrides=[*base, override("paths.output_dir", folder), *overrides])
     return SimpleNamespace(folder=folder, score=train(cfg, overrides))
 
 

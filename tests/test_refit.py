@@ -208,6 +208,25 @@ def test_resuming_the_end_refits_anew(tmp_path):
     assert not (folder / "checkpoints/refit.ckpt").exists() and "refit" not in record(folder)
 
 
+def test_a_refit_that_was_interrupted_halfway_is_done_anew(tmp_path, monkeypatch):
+    folder, _ = tmp_path, here(tmp_path, *ONE_EPOCH)
+    wanted = checkpoint(folder, "refit.ckpt")["state_dict"]
+    words = [*ONE_EPOCH, f"resume={folder}/checkpoints/last.ckpt"]
+
+    def stops(_, trainer, *__):
+        if trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.AsChosen, "on_train_batch_end", stops)
+        with pytest.raises(Interrupted, match="go on with"):
+            here(folder, *words)
+    assert not (folder / "checkpoints/refit.ckpt").exists() and record(folder)["status"] == "interrupted"
+    assert "refit" not in record(folder)
+    here(folder, *words)
+    assert same(checkpoint(folder, "refit.ckpt")["state_dict"], wanted) and record(folder)["refit"]["steps"] == 4
+
+
 def test_an_interruption_leaves_the_training_whole(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, checkpoint, command, here, record, rows, same
 
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.quoting import quoted
 from neuro_lightning.resume import resume_arguments
 from neuro_lightning.sweeps.arguments import resumed
@@ -221,3 +221,28 @@ def test_a_checkpoint_of_another_model_or_of_other_data_is_one_error(tmp_path):
         here(tmp_path / "other", "model.hidden=7", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
     with pytest.raises(CheckpointError, match=r"with these data: data\.n_train was 37 and is 36;"):
         here(tmp_path / "third", "data.n_train=36", f"resume={tmp_path / 'run/checkpoints/last.ckpt'}")
+
+
+def test_an_error_late_in_a_resumed_run_is_its_own(tmp_path, monkeypatch):
+    """The record that was found, of a finished run, no longer says what lies in the folder."""
+
+    def fails(*_):
+        raise DataError("no trials to score")
+
+    here(tmp_path / "run")
+    monkeypatch.setattr("neuro_lightning.run.score_best", fails)
+    with pytest.raises(DataError, match="no trials to score"):
+        here(tmp_path / "run", "trainer.max_epochs=4", f"resume={tmp_path}/run/checkpoints/last.ckpt")
+    said = record(tmp_path / "run")
+    assert said["status"] == "failed" and "no trials to score" in said["error"]
+    assert said["config"]["trainer"]["max_epochs"] == 4
+
+
+def test_a_folder_of_any_name_is_trained_in_and_resumed(tmp_path):
+    folder = tmp_path / "O'Brien's [run], a=b"
+    here(folder, "trainer.max_epochs=1")
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra/overrides.yaml").write_text("[]")
+    words = resume_arguments([f"resume={folder}", "trainer.max_epochs=2"])
+    here(folder, *(word for word in words if not word.startswith("hydra.")))
+    assert record(folder)["status"] == "finished" and checkpoint(folder)["global_step"] == 8

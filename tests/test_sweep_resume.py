@@ -14,6 +14,7 @@ from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 
 from neuro_lightning.artifacts.locks import entered
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.run import readable
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide, settings
 
@@ -196,6 +197,21 @@ def test_what_becomes_of_a_job(tmp_path, status):
     job = decide(folder, ["seed=1", "sweep.trial=1", "model=gru"])
     assert job.kind == kind and job.checkpoint == (folder / "checkpoints" / "last.ckpt" if goes_on else None)
     assert job.objective == (given.get("value", 0.25) if kind == "done" else None) and job.said.startswith("1_a_b: ")
+
+
+def test_a_job_whose_checkpoints_are_all_unreadable_begins_anew(tmp_path, capsys):
+    folder = a_job(tmp_path / "1_a_b", "interrupted")
+    previous = folder / "checkpoints" / "last.previous.ckpt"
+    previous.touch()
+    for _ in range(2):  # both damaged; then the last one missing
+        job = decide(folder, ["model=gru", "seed=1"])
+        assert job.checkpoint.name == "last.ckpt" and readable(str(job.checkpoint), anew=True) is None
+        assert "last.ckpt" in (said := capsys.readouterr().out) and said.endswith(": begins anew\n")
+        job.checkpoint.unlink(missing_ok=True)
+    previous.unlink()
+    assert decide(folder, ["model=gru", "seed=1"]).said == "1_a_b: begins anew"
+    folder = a_job(tmp_path / "2_a_b", "failed", error="CheckpointError: damaged")
+    assert decide(folder, ["model=gru", "seed=1"]).said == "2_a_b: failed, is tried once more and begins anew"
 
 
 def test_an_empty_or_torn_folder_begins_anew_and_another_job_is_refused(tmp_path):

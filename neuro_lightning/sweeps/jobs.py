@@ -62,10 +62,12 @@ def decide(folder: str | Path, overrides: Sequence[str], retries: int = RETRIES)
         return Job("done", objective=objective, said=f"{folder.name}: {why}, left as it is")
     kind = "retry" if status == "failed" else "resume"
     last = folder / "checkpoints" / "last.ckpt"
+    # which of the two can be read is seen before the training
+    exists = any(last.with_name(name).is_file() for name in ("last.ckpt", "last.previous.ckpt"))
     unreadable = (record.get("error") or "").startswith("CheckpointError")
-    checkpoint = last if last.is_file() and not unreadable else None
+    checkpoint = last if exists and not unreadable else None
     begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
-    return Job(kind, checkpoint, said=f"{folder.name}: {'failed, is tried once more' if kind == 'retry' else begun}")
+    return Job(kind, checkpoint, said=f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}")
 
 
 def check_same_job(folder: Path, record: dict, overrides: Sequence[str]) -> None:
