@@ -79,8 +79,9 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
     """
     try:
         trainer = instantiate(cfg.trainer, trusted=cfg.trusted, **given)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error} On this machine, try trainer=cpu") from error
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # the second without the library of a TPU, say
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"trainer: {said} On this machine, try trainer=cpu") from error
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import functools
 import logging
 import math
 import os
@@ -40,6 +41,21 @@ LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "l
 PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 
 
+def _quiet_interrupt(command: Callable[[], None]) -> Callable[[], None]:
+    """The command, which Ctrl-C ends with one line also before there is a run to speak of."""
+
+    @functools.wraps(command)
+    def called() -> None:
+        try:
+            command()
+        except KeyboardInterrupt:
+            print("interrupted.", file=sys.stderr)
+            sys.exit(130)
+
+    return called
+
+
+@_quiet_interrupt
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
     from neuro_lightning.resume import queued_again, resume_arguments
@@ -77,6 +93,7 @@ def _register_plugins() -> None:
         Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
 
 
+@_quiet_interrupt
 def predict() -> None:
     """``python predict.py`` and ``neuro-predict``."""
     sys.argv[1:] = with_environment(sys.argv[1:])

@@ -25,8 +25,9 @@ def check_options(arguments: list[str], conf: str) -> None:
         conf: where the configs lie, as Hydra is told.
 
     Raises:
-        ConfigError: naming the nearest option and all others.
+        ConfigError: naming the nearest option and all others; or a word that is written wrongly.
     """
+    _check_grammar(arguments)
     if any(word.lstrip("+").startswith(ELSEWHERE) for word in arguments):
         return
     root = resources.files(conf.removeprefix(PACKAGE)) if conf.startswith(PACKAGE) else Path(conf)
@@ -38,6 +39,27 @@ def check_options(arguments: list[str], conf: str) -> None:
         if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
             continue
         raise ConfigError(f"{key}={option}: no such option; {listed(option, known)}")
+
+
+def _check_grammar(arguments: list[str]) -> None:
+    """Name the word that Hydra's grammar does not know; Hydra itself says it in three lines, or in a traceback."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if word.startswith("-") or (before.startswith("-") and before not in ("-m", "--multirun", "--resolve")):
+            continue
+        try:
+            parser.parse_override(word)
+            reason = "" if word.lstrip("+~").partition("=")[0] else "it has no key"
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+        if reason:
+            raise ConfigError(
+                f"{word}: Hydra cannot read this override ({reason}); a value with brackets, commas, spaces or = in it "
+                "that are text stands in quotes of its own: 'KEY=\"VALUE\"'"
+            )
 
 
 def listed(option: str, options: Iterable[str]) -> str:

@@ -186,7 +186,10 @@ def _attribute(module: str, last: str, name: str) -> Any:
         except AttributeError:
             raise ConfigError(f"{name} cannot be imported: {module} has no {last}") from None
     except Exception as error:
-        raise ConfigError(f"{name} cannot be imported: {error}") from None
+        package = name.split(".")[0]
+        own = isinstance(error, ModuleNotFoundError) and error.name == package
+        hint = f": install {package}, or set PYTHONPATH to the folder in which it lies" if own else ""
+        raise ConfigError(f"{name} cannot be imported: {error}{hint}") from None
 
 
 def _refusal(name: str) -> str:

@@ -123,6 +123,11 @@ def test_several_processes_are_asked_for_by_name(tmp_path):
         here(tmp_path, "trainer.devices=4")
 
 
+def test_a_tpu_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"^trainer: .*torch_xla.* try trainer=cpu$"):
+        here(tmp_path, "trainer.accelerator=tpu")
+
+
 def test_the_environment_is_put_back(monkeypatch):
     monkeypatch.setenv("RANK", "7")
     monkeypatch.delenv("LOCAL_RANK", raising=False)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from runs import ROOT, command, here, record, start
 from runs import TINY as BASE
 
+from neuro_lightning import cli
 from neuro_lightning.artifacts.locks import FOLDER_LOCK, Lock, enter, entered, leave, locked, new_folder
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import ConfigError, FolderError
@@ -314,6 +315,17 @@ def test_a_job_that_is_queued_again_goes_on_in_its_folder(tmp_path, monkeypatch)
     noted()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert queued_again(words) == words
+
+
+def test_an_interrupt_before_there_is_a_run_is_one_line(monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "with_environment", interrupted)
+    for command_ in (cli.train, cli.predict):
+        with pytest.raises(SystemExit) as ended:
+            command_()
+        assert ended.value.code == 130 and capsys.readouterr().err == "interrupted.\n"
 
 
 # ---- output.log

@@ -250,3 +250,8 @@ def test_a_trusted_package_brings_nothing_but_what_it_defines(tmp_path, monkeypa
             find(f"my_own_lab.{name}", ["my_own_lab"])
     with pytest.raises(ConfigError, match="my_own_laboratory"):
         find("my_own_laboratory.Net", ["my_own_lab"])
+
+
+def test_a_package_that_is_not_found_says_how_to_be_found():
+    with pytest.raises(ConfigError, match=r"my_lab\.nets\.Net cannot be imported: .*set PYTHONPATH to the folder"):
+        find("my_lab.nets.Net", ["my_lab"])

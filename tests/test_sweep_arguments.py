@@ -122,6 +122,8 @@ def test_words_that_hydra_would_answer_with_a_traceback(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["model.hidden=[1"], r"^model\.hidden=\[1: Hydra cannot read this override \(.*quotes"),
+        (["-m", "=3"], "^=3: Hydra cannot read this override .it has no key"),
         (["model=grru"], "^model=grru: no such option; did you mean 'gru'[?] there are cnn, .*gru"),
         (["-m", "data=mc_mze,mc_maze", "seed=0,1"], "^data=mc_mze: no such option; did you mean 'mc_maze'"),
         (["-m", "model=choice(gru,nddt)"], "^model=nddt: .* did you mean 'ndt'"),
