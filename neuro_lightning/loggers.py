@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.config import instantiate
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.guarding import guarded_logger, only_warns
 from neuro_lightning.metrics_csv import MetricsCSV
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.wandb_run import STEP, is_wandb, wandb_logger
@@ -77,7 +78,7 @@ def build_loggers(
     for kind, values in options.items():
         if "_target_" in (values or {}):
             loggers.append(_other(kind, values, config))
-    return loggers
+    return [logger if isinstance(logger, MetricsCSV) else guarded_logger(logger) for logger in loggers]
 
 
 def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
@@ -90,7 +91,8 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
     for logger in loggers:
         logger.finalize("success" if exit_code == 0 else "failed")
         if is_wandb(logger):
-            logger.experiment.finish(exit_code=exit_code)
+            with only_warns(logger):
+                logger.experiment.finish(exit_code=exit_code)
 
 
 @main_process_only
@@ -108,7 +110,8 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     numbers = {key: float(value) for key, value in known.items() if isinstance(value, int | float)}
     for logger in loggers:
         if is_wandb(logger):
-            logger.experiment.summary.update(known)
+            with only_warns(logger):
+                logger.experiment.summary.update(known)
         elif isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(getattr(logger, "config", {})), numbers)
         elif not isinstance(logger, MetricsCSV):
@@ -143,7 +146,8 @@ def log_artifact(
 
             artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
             artifact.add_file(str(path))
-            logger.experiment.log_artifact(artifact, aliases=list(aliases))
+            with only_warns(logger):
+                logger.experiment.log_artifact(artifact, aliases=list(aliases))
 
 
 @main_process_only

@@ -17,6 +17,7 @@ LAYERS = [
         "callbacks",
         "distributed",
         "folders",
+        "guarding",
         "loggers",
         "metrics_csv",
         "wandb_run",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, here, record, rows, same
 
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
+from neuro_lightning.metrics_csv import MetricsCSV
 from neuro_lightning.quoting import quoted
 from neuro_lightning.resume import resume_arguments
 from neuro_lightning.sweeps.arguments import resumed
@@ -236,6 +238,23 @@ def test_an_error_late_in_a_resumed_run_is_its_own(tmp_path, monkeypatch):
     said = record(tmp_path / "run")
     assert said["status"] == "failed" and "no trials to score" in said["error"]
     assert said["config"]["trainer"]["max_epochs"] == 4
+
+
+@pytest.mark.parametrize("call", ["log_metrics", "log_hyperparams", "finalize"])
+def test_a_logger_that_fails_warns_once_but_metrics_csv_ends_the_run(tmp_path, monkeypatch, call):
+    def fails(*_, **__):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(TensorBoardLogger, call, fails)
+    with pytest.warns(UserWarning) as said:
+        here(tmp_path / "run", "+logger.tensorboard={}", "trainer.max_epochs=2")
+    failed = [str(w.message) for w in said if "failed, the run goes on" in str(w.message)]
+    assert len(failed) == 1 and failed[0].startswith("TensorBoardLogger failed")
+    assert record(tmp_path / "run")["status"] == "finished" and len(rows(tmp_path / "run")) == 2
+    if call == "log_metrics":
+        monkeypatch.setattr(MetricsCSV, call, fails)
+        with pytest.raises(OSError, match="no connection"):
+            here(tmp_path / "other", "trainer.max_epochs=1")
 
 
 def test_a_folder_of_any_name_is_trained_in_and_resumed(tmp_path):
