@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -211,7 +212,7 @@ def _full_disk(error: BaseException | None) -> str:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({error.filename} could not be written)" if error.filename else ""
-            sweep = f"-m sweep.resume={HydraConfig.get().sweep.dir}" if _in_sweep() else "resume=FOLDER"
+            sweep = f"-m sweep.resume={shlex.quote(HydraConfig.get().sweep.dir)}" if _in_sweep() else "resume=FOLDER"
             return f"the disk is full{where}: make room, then go on with: python train.py {sweep}"
         error = error.__cause__ or error.__context__
     return ""

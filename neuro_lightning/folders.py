@@ -6,6 +6,7 @@ imported here.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,8 +73,8 @@ def claim_run(folder: str | Path, *, resume: str | None = None, overwrite: bool 
             clear_run(folder)
         elif status := run_in(folder):
             raise FolderError(
-                f"{folder} holds a run already ({status}): resume={folder} goes on with it, overwrite=true replaces "
-                "it, hydra.run.dir=... takes another folder"
+                f"{folder} holds a run already ({status}): resume={shlex.quote(str(folder))} goes on with it, "
+                "overwrite=true replaces it, hydra.run.dir=... takes another folder"
             )
     except BaseException:
         leave(folder)

@@ -1,3 +1,4 @@
+import shlex
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,16 @@ def test_the_best_setting_is_that_of_the_best_mean(tmp_path):
         "# The best setting of a sweep: val/co_bps 0.6500 (mean of 2 jobs, s.e.m. 0.0500) on x (simulated data)"
     )
     assert head[2] == f"# From {tmp_path.name}: 2_x_gru, 3_x_gru" and f"experiment={tmp_path / BEST_FILE}" in head[3]
+
+
+def test_the_printed_command_is_one_that_a_shell_reads(tmp_path):
+    folder = tmp_path / "O'Brien's $1 (b)"
+    words = ["model=gru", "model.hidden=4", "seed=0"]
+    lay(folder / "0_x_gru", *words)
+    done(folder, "0_x_gru", 0.5, *words)
+    (path,) = write_best(folder, collect(folder))
+    (line,) = (line for line in path.read_text().splitlines() if "python train.py" in line)
+    assert shlex.split(line.removeprefix("#"))[-1] == f"experiment={path}"
 
 
 def test_less_is_better_where_the_objective_is_an_error(tmp_path):

@@ -8,6 +8,7 @@ of them train what the first one decides. Nothing heavy is imported here.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -97,7 +98,7 @@ class _Preset(Launcher):
                     f"pip install '{self.install}'"
                 ) from None
             except KeyboardInterrupt:
-                folder = self.config.hydra.sweep.dir
+                folder = shlex.quote(self.config.hydra.sweep.dir)
                 trusted = again(self.config.get("trusted"))
                 print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}{trusted}", file=sys.stderr)
                 sys.exit(130)
@@ -125,7 +126,7 @@ class _Preset(Launcher):
                 print(f"a process that ran jobs was killed (out of memory?): {go_on}", file=sys.stderr, flush=True)
         raise ConfigError(
             "processes that run jobs are killed again and again: fewer at a time may fit into the memory "
-            f"(hydra.launcher.n_jobs=...); go on with sweep.resume={self.config.hydra.sweep.dir}"
+            f"(hydra.launcher.n_jobs=...); go on with sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
         )
 
 
@@ -238,7 +239,7 @@ class RayCluster(_Preset):
         except WorkerCrashedError:
             raise ConfigError(
                 f"a job's process was killed {self.max_retries + 1} times (out of memory?): go on with "
-                f"sweep.resume={self.config.hydra.sweep.dir}"
+                f"sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
             ) from None  # Ray is stopped at the command's end: a search launches many times
 
 

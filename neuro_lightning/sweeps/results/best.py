@@ -7,6 +7,7 @@ neither the sweep's folder nor the experiment or search that the sweep was made 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, whe
     return [
         f"The best setting of a sweep: {objective} {score} on {row['data']} ({source} data)",
         f"From {path.parent.resolve().name}: {', '.join(names)}",
-        "  " + " ".join(["python train.py", *(f"'{word}'" for word in where), f"experiment={relative(path)}"]),
+        "  " + " ".join(["python train.py", *map(shlex.quote, where), f"experiment={shlex.quote(relative(path))}"]),
     ]
 
 

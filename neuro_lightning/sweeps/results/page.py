@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -90,7 +91,8 @@ def _head(jobs: list[Job], settings: list[str], folder: Path, best: Sequence[Pat
     words = [f"{key}={word(value)}" for key, value in shared.items() if key != "seed" or len(jobs) == 1]
     if words:
         lines.append(f"Every job: `{' '.join(words)}`")
-    lines += [f"The best setting runs with `python train.py experiment={os.path.relpath(path)}`" for path in best]
+    best = [shlex.quote(os.path.relpath(path)) for path in best]
+    lines += [f"The best setting runs with `python train.py experiment={path}`" for path in best]
     return lines
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -154,7 +155,7 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
         print(f"... and {len(bad) - MAX_PROBLEMS} more such jobs in {PAGE_FILE}")
     best = [path for path in files if path.suffix == ".yaml"]
     for path in best:
-        print(f"best        python train.py experiment={relative(path)}")
+        print(f"best        python train.py experiment={shlex.quote(relative(path))}")
     for label, file in (("picture", PICTURE_FILE), ("page", PAGE_FILE), ("table", TABLE_FILE)):
         if folder / file in files or (not files and file == TABLE_FILE):
             print(f"{label:<11} {relative(folder / file)}")

@@ -6,6 +6,7 @@ until the sweep begins.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -177,7 +178,7 @@ class Tune(Sweeper):
         except KeyboardInterrupt:
             from neuro_lightning.report.table import relative
 
-            command = f"python train.py -m sweep.resume={relative(folder)}{again(self.config.trusted)}"
+            command = f"python train.py -m sweep.resume={shlex.quote(relative(folder))}{again(self.config.trusted)}"
             print(f"interrupted. go on with: {command}", file=sys.stderr)
             sys.exit(130)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
