@@ -13,7 +13,7 @@ from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import Identity, identity_of
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 
 LARGEST_WEIGHT = 1e20
@@ -140,6 +140,7 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
 
     Raises:
         CheckpointError: missing, damaged, or its weights do not fit its own description.
+        DivergedError: its weights are not finite.
         ConfigError: its model is none that may be built.
     """
     path = find_checkpoint(path)
@@ -157,7 +158,7 @@ def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = 
     if missing:
         raise CheckpointError(f"{path} lacks the weights {sorted(missing)}")
     if wild := [name for name, weight in model.net.named_parameters() if not (weight.abs() < LARGEST_WEIGHT).all()]:
-        raise CheckpointError(
+        raise DivergedError(
             f"{path}: the weights {', '.join(wild[:3])} are not finite or beyond {LARGEST_WEIGHT:g}: the training had "
             "diverged; take another checkpoint of the run, or train anew with a lower learning rate"
         )

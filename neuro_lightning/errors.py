@@ -35,6 +35,10 @@ class CheckpointError(NeuroError):
     """A checkpoint is missing, damaged, or belongs to other data."""
 
 
+class DivergedError(CheckpointError):
+    """A checkpoint holds weights of a training that diverged."""
+
+
 class FolderError(NeuroError):
     """A folder cannot be written, is in use, or holds another run."""
 

@@ -330,7 +330,7 @@ def test_a_diverged_member_is_left_out(sweep, tmp_path):
     for method in ("mean", "greedy"):
         rates, choice = combined([bad, *members_of(sweep)], method=method)
         assert equal(rates, combined(members_of(sweep), method=method)[0]) and choice.members == members_of(sweep)
-        assert "bad.ckpt is left out: not all of its rates are numbers" in choice.left_out[0]
+        assert "bad.ckpt is left out: not all of its weights are numbers" in choice.left_out[0]
 
     def diverge_where_nothing_chooses(content):  # a held-in neuron, where co-bps is of those held out
         content["state_dict"]["net.readout.bias"][0] = float("inf")

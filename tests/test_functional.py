@@ -248,14 +248,14 @@ def test_folds_are_those_of_kfold(used):
 def test_decode_folds_skip_unknown_behavior_and_keep_groups_apart():
     behavior = torch.zeros(6, 5, 2)
     behavior[1, 3:, 0] = torch.nan
-    behavior[2, :, 1] = torch.nan  # only the first channel decides
+    behavior[2, :, 1] = torch.nan  # any channel hides the bin
     groups = torch.tensor([[True, False]] * 3 + [[False, True]] * 3)
     fold = ridge.decode_folds(behavior, groups)
     assert fold.shape == (6, 5, 2) and fold.dtype == torch.int8
     assert (fold[:3, :, 1] == -1).all() and (fold[3:, :, 0] == -1).all()
-    assert (fold[..., 0] >= 0).sum() == 13 and (fold[1, 3:, 0] == -1).all()
+    assert (fold[..., 0] >= 0).sum() == 8 and (fold[1, 3:, 0] == -1).all() and (fold[2] == -1).all()
     assert fold[3:, :, 1].flatten().tolist() == [k for k in range(5) for _ in range(3)]
-    assert (ridge.decode_folds(behavior) >= 0).sum() == 28
+    assert (ridge.decode_folds(behavior) >= 0).sum() == 23
 
 
 # smoothing

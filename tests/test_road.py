@@ -170,7 +170,7 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
         (["data=mc_rtt", "data.simulate=true", "data.bin_ms=7"], "bin_ms"),
         (["trainer=gpu", "trainer.devices=99"], "try trainer=cpu"),
         (["model.masking.rate=2"], "model.masking: masking.rate must lie in [0, 1)"),
-        (["seed=abc"], "seed=abc: give a whole number"),
+        (["seed=abc"], "seed=abc: must be a whole number"),
         (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
         (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
     ],

@@ -17,7 +17,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.belonging import check_members
 from neuro_lightning.ensemble.files import MemberFiles
 from neuro_lightning.ensemble.halves import Halves
-from neuro_lightning.errors import CheckpointError, ConfigError, NeuroError
+from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError, NeuroError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
 from neuro_lightning.report.table import relative
@@ -175,7 +175,11 @@ def combine(
     with MemberFiles() as files:
         pool = _Pool(data, splits, recipe, halves, files, n_members=len(members))
         for path in progress(members):
-            saved = _load(path, data, trusted)
+            try:
+                saved = _load(path, data, trusted)
+            except DivergedError:
+                pool.left_out.append(f"{relative(path)} is left out: not all of its weights are numbers")
+                continue
             pool.add(path, lambda split, net=saved.model.net: predict_rates(net, data, split, device))
         return pool.finish()
 
