@@ -17,8 +17,8 @@ from neuro_lightning.registry import KINDS, derives, find, misplaced
 
 # the top level of conf/train.yaml and conf/predict.yaml
 TRAIN_KEYS = {
-    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "monitor", "mode", "refit",
-    "resume", "overwrite", "sweep", "name", "tags", "trusted",
+    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "epochs", "monitor", "mode",
+    "refit", "resume", "overwrite", "sweep", "name", "tags", "trusted",
 }  # fmt: skip
 PREDICT_KEYS = {
     "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",

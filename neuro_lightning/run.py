@@ -66,6 +66,7 @@ from neuro_lightning.report.table import print_header, print_results, relative
 from neuro_lightning.report.written import print_arrays, print_scores
 from neuro_lightning.submission.plain import write_latents
 from neuro_lightning.sweeps.results.collect import swept
+from neuro_lightning.training_length import lengthen_short_training
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:
@@ -99,6 +100,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         data.prepare_data()
         if choose_monitor(cfg, data.spec):
             config.update(to_plain(cfg))
+        if lengthen_short_training(cfg, data):
+            config.update(to_plain(cfg))
+            record.update(config=config)
         model = build_model(cfg, config, data)
         check_monitors(cfg, data)
         if cfg.refit:

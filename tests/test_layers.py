@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"checkpoint"},
     {"building", "ensemble"},
-    {"monitors", "prediction", "refit", "outcome"},
+    {"monitors", "training_length", "prediction", "refit", "outcome"},
     {"prediction_files"},
     {"run", "resume"},
     {"cli"},

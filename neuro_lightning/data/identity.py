@@ -26,7 +26,7 @@ PLACES = ("path", "root", "cache_dir")
 
 NOT_COMPARED = {
     *PLACES, "sha256", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
-    "augment", "stride",
+    "least_steps", "augment", "stride",
 }  # fmt: skip
 """Keys of a data config that change nothing of what a trial holds; files are compared by their content."""
 

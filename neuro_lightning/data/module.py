@@ -26,7 +26,7 @@ from neuro_lightning.ranks import main_process_only
 log = logging.getLogger(__name__)
 
 # how trials are served to a training; all else decides what the recording is, and what scores depend on
-SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "augment"}
+SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment"}
 # which of the training trials are used: after the recording is read
 LIMIT = {"train_trials", "train_trials_seed"}
 
@@ -46,6 +46,7 @@ class PopulationDataModule(pl.LightningDataModule):
         shuffle_seed: of the order of the training trials.
         steps_at_once: batches that the trainer hands to the model together. The result is the same, bit for bit; a
             network whose steps take a millisecond trains twice as fast. Several processes take one at a time.
+        least_steps: a training whose number of epochs is left open takes at least so many; None for no bound.
         train_trials: train on so many trials at most, see :func:`neuro_lightning.data.splitting.limit_training`; None
             for all.
         train_trials_seed: draws them.
@@ -58,6 +59,7 @@ class PopulationDataModule(pl.LightningDataModule):
         eval_batch_size: int = 256,
         shuffle_seed: int = 0,
         steps_at_once: int = 1,
+        least_steps: int | None = None,
         train_trials: int | None = None,
         train_trials_seed: int = 0,
     ) -> None:
@@ -66,6 +68,7 @@ class PopulationDataModule(pl.LightningDataModule):
             raise DataError("data.batch_size, data.eval_batch_size and data.steps_at_once must be at least 1")
         self._steps_at_once = steps_at_once
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
+        self.least_steps = least_steps
         self._limit = (train_trials, train_trials_seed)
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
