@@ -526,7 +526,7 @@ def test_a_missing_package_is_named_for_pip(tmp_path, kind, module, package):
     with initialize_config_module("conf", version_base=None):
         cfg = compose("train", [f"logger={kind}", f"paths.output_dir={tmp_path}"])
     options = OmegaConf.to_container(cfg.logger, resolve=True)
-    assert str(tmp_path) in str(options[kind])
+    assert kind == "comet" or str(tmp_path) in str(options[kind])  # Comet is told by its environment
     with pytest.raises(ConfigError, match=f"logger.{kind} needs a package: pip install {package}$"):
         build(tmp_path, options)
 
