@@ -336,7 +336,7 @@ def test_what_a_run_prints_is_kept_in_its_folder_as_a_terminal_shows_it(tmp_path
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", errors)
     handler = logging.StreamHandler(terminal)
-    logging.getLogger().addHandler(handler)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])  # others, of earlier tests, may be closed
     with kept_output(tmp_path):
         print("\x1b[1;32mgreen\x1b[0m table ✓")
         for share in (10, 50):
@@ -346,7 +346,6 @@ def test_what_a_run_prints_is_kept_in_its_folder_as_a_terminal_shows_it(tmp_path
         logging.getLogger("any").warning("logged")
         sys.stdout.write("no end")
         late = sys.stderr
-    logging.getLogger().removeHandler(handler)
     print("after", file=late)  # by what has kept the stream
     text = (tmp_path / "output.log").read_text()
     assert text == "green table ✓\ntraining 100 %\nwarning: few trials\nlogged\nno end\n"
