@@ -87,9 +87,18 @@ def test_invalid_times_and_reversed_trials_are_left_out(folder):
     stops = STARTS + TRIAL_S
     stops[7] = STARTS[7] - 1
     recording = load_nwb_trials(write(folder / "reversed.nwb", random_spikes(), STARTS, stops=stops))
-    assert 7 not in rows(recording) and "1 of 20 trials end before they start (ids 7)" in recording.info["warnings"][0]
+    assert rows(recording) == [k for k in range(N_TRIALS) if k != 7] and len(recording.info["warnings"]) == 1
+    assert "1 of 20 trials end before they start (ids 7)" in recording.info["warnings"][0]
     with pytest.raises(DataError, match="20 of 20 trials end before"):
         load_nwb_trials(write(folder / "all.nwb", random_spikes(), STARTS, stops=STARTS - 1))
+
+
+def test_trials_whose_starts_run_back_are_told(folder):
+    starts = STARTS.copy()
+    starts[[4, 5, 11, 12]] = starts[[5, 4, 12, 11]]
+    recording = load_nwb_trials(write(folder / "back.nwb", random_spikes(), starts))
+    assert rows(recording) == list(range(N_TRIALS)) and len(recording.info["warnings"]) == 1
+    assert "starts run back 2 times in the table (from 2 to 1.6 s)" in recording.info["warnings"][0]
 
 
 def test_observed_intervals_in_any_order_and_overlapping(folder):
@@ -147,6 +156,30 @@ def test_a_gap_in_any_channel_is_not_decoded():
     behavior[3, 1, 1], behavior[4, 2, 0], behavior[5, 0, 1] = torch.nan, torch.nan, torch.inf
     left_out = [row[:2] for row in (decode_folds(behavior) < 0).nonzero().tolist()]
     assert left_out == [[3, 1], [4, 2], [5, 0]]
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_velocity_is_decoded_where_all_channels_are_known(folder, channel):
+    """Gaps in one channel leave these bins out, and the score is that of the rest, whichever channel has them."""
+    from neuro_lightning.data.dataset import TrialDataset
+    from neuro_lightning.metrics.decoding import VelocityR2
+
+    time = np.arange(0, END, 0.001)
+    values = np.stack([np.sin(time), np.cos(time)], 1)
+    for begin in range(50, len(time) - 60, 400):
+        values[begin : begin + 50, channel] = np.nan
+    path = write(folder / f"gap{channel}.nwb", random_spikes(), STARTS, series=(values, 1000.0))
+    recording = load_nwb_trials(path, behavior="hand_vel")
+    mix = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+    metric, unknown = VelocityR2(3, 2), 0
+    for part, update in (("train", metric.update_train), ("val", metric.update)):
+        trials = recording.splits[part]
+        batch = TrialDataset(trials, n_out=trials.heldout.shape[2], n_forward=0, evaluate=part == "val")[
+            list(range(len(trials)))
+        ]
+        unknown += int(batch["behavior"].isnan().sum())
+        update(batch["behavior"].nan_to_num() @ mix, batch["behavior"], batch["decode_fold"])
+    assert unknown > 0 and float(metric.compute()) > 0.99
 
 
 def test_repeated_and_paired_times_keep_their_values():

@@ -161,7 +161,8 @@ def test_no_validation_spike_lies_in_a_training_window(tmp_path, name):
     path = write(tmp_path / "a.nwb", bursts(26.0), starts, stops=starts + 0.6, columns=columns)
     recording = check_apart(path, starts, options)
     overlap = recording.info["overlap"]
-    assert overlap["overlapping"] + overlap["duplicates"] > 0 and len(recording.info["warnings"]) == 1
+    assert overlap["overlapping"] + overlap["duplicates"] > 0
+    assert sum("run back" not in line for line in recording.info["warnings"]) == 1
 
 
 @settings(max_examples=8, deadline=None)
@@ -196,7 +197,7 @@ def test_how_many_trials_are_left_out_is_said(tmp_path, caplog):
     starts = np.arange(0.5, 24, 0.6)
     twice = write(tmp_path / "a.nwb", bursts(26.0), np.concatenate([starts, starts[:5]]))
     info = load_nwb_trials(twice).info
-    assert "5 of 45 trials are left out, since they are listed twice" in info["warnings"][0]
+    assert "5 of 45 trials are left out, since they are listed twice" in info["warnings"][-1]
     assert set(info["rows"]["train"]) | set(info["rows"]["val"]) == set(range(40))
     column = {"split": np.array(["train"] * 30 + ["val"] * 10)}
     ahead = write(tmp_path / "b.nwb", bursts(26.0), starts, columns=column)

@@ -98,9 +98,9 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
         start = consecutive(observed, origin, length * cut.bin_ms, cut.bin_ms)
         stop = start + length * cut.bin_ms / 1000
         nwb.trials = {"id": np.arange(len(start)), "start_time": start, "stop_time": stop}
-        usable = np.arange(len(start))
+        usable, n_reversed = np.arange(len(start)), 0
     else:
-        usable = usable_trials(nwb, cut.align)
+        usable, n_reversed = usable_trials(nwb, cut.align)
     align = _times(nwb, cut.align)
     first = binning.first_bins(align[usable], cut.window_ms[0], cut.bin_ms) - origin // cut.bin_ms
     # every millisecond of the window must be observed, not only each bin's first one
@@ -115,10 +115,10 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
             f"{nwb.path}: no trial's window ({extent}) lies inside the times in which all units were recorded{which}; "
             "change data.align or data.window_ms, or leave units out with data.units"
         )
-    if dropped:
+    if dropped > n_reversed:
         nwb.warn(
-            f"{dropped} of {nwb.n_trials} trials are left out, since their window ({extent}) is not inside the "
-            f"recorded times or their {cut.align} is not known"
+            f"{dropped - n_reversed} of {nwb.n_trials} trials are left out, since their window ({extent}) is not "
+            f"inside the recorded times or their {cut.align} is not known"
         )
     samples = binning.spike_samples([nwb.spike_times[unit] for unit in units], observed, origin)
     counts = binning.count_spikes(samples, first, length, cut.bin_ms)
@@ -148,19 +148,20 @@ def observed_time(nwb: NWBRecording, units: np.ndarray, bin_ms: int) -> tuple[np
     return observed, origin
 
 
-def usable_trials(nwb: NWBRecording, align: str) -> np.ndarray:
-    """Rows of the trials whose alignment is known and whose times can be.
+def usable_trials(nwb: NWBRecording, align: str) -> tuple[np.ndarray, int]:
+    """Rows of the trials whose alignment is known and whose times can be; and how many end before they start.
 
     Raises:
         DataError: the trials' times contradict each other.
     """
     event, start, stop = (_times(nwb, name) for name in (align, "start_time", "stop_time"))
     with naming(nwb.path):
-        good, line = check_trials(start, stop, nwb.trials["id"])
-        nwb.warn(line)
+        good, lines = check_trials(start, stop, nwb.trials["id"])
+        for line in lines:
+            nwb.warn(line)
         if align != "start_time":
             nwb.warn(check_event(event, start, stop, align))
-    return np.flatnonzero(good & np.isfinite(event))
+    return np.flatnonzero(good & np.isfinite(event)), int((~good).sum())
 
 
 def _check_counts(
@@ -207,7 +208,7 @@ def choose_window(
     if trials == CONTINUOUS and (window_ms is None or len(window_ms) != 2 or window_ms[0] != 0):
         raise ConfigError("data.trials=continuous needs the windows' length in ms: data.window_ms=[0,LENGTH]")
     if window_ms is None:
-        usable = usable_trials(nwb, align)
+        usable, _ = usable_trials(nwb, align)
         start, stop = _times(nwb, align)[usable], _times(nwb, "stop_time")[usable]
         known = np.isfinite(stop)
         if not known.any():

@@ -132,7 +132,7 @@ def check_units_of_time(
     return lines
 
 
-def check_trials(start: np.ndarray, stop: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, str | None]:
+def check_trials(start: np.ndarray, stop: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Which trials have times that can be.
 
     Args:
@@ -141,7 +141,7 @@ def check_trials(start: np.ndarray, stop: np.ndarray, ids: np.ndarray) -> tuple[
         ids: (B,) the trials' numbers.
 
     Returns:
-        (B,) bool, False for the few that end before they start, and a line that names them.
+        (B,) bool, False for the few that end before they start, and lines on them and on starts out of order.
 
     Raises:
         DataError: all trials start at one time, or many end before they start; without the file's name.
@@ -152,13 +152,20 @@ def check_trials(start: np.ndarray, stop: np.ndarray, ids: np.ndarray) -> tuple[
             f"all {len(known)} trials start at {known[0]:.6g} s, so they are one and the same time: start_time must "
             "be seconds since the session's start, not since the trial's"
         )
+    back, lines = np.flatnonzero(np.diff(known) < 0), []
+    if len(back):
+        lines.append(
+            f"the trials' starts run back {len(back)} times in the table (from {known[back[0]]:.6g} to "
+            f"{known[back[0] + 1]:.6g} s): sorted by something else, or joined from blocks whose clock begins anew?"
+        )
     reversed_ = stop < start
     if not reversed_.any():
-        return ~reversed_, None
+        return ~reversed_, lines
     some = ", ".join(str(i) for i in ids[reversed_][:5])
     if reversed_.sum() > max(1, 0.1 * len(start)):
         raise DataError(f"{int(reversed_.sum())} of {len(start)} trials end before they start (ids {some})")
-    return ~reversed_, f"{int(reversed_.sum())} of {len(start)} trials end before they start (ids {some}); left out"
+    lines.append(f"{int(reversed_.sum())} of {len(start)} trials end before they start (ids {some}); left out")
+    return ~reversed_, lines
 
 
 def check_event(event: np.ndarray, start: np.ndarray, stop: np.ndarray, name: str) -> str | None:
