@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml
 	@echo "installs neuro_lightning and what it needs into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	@$(BIN)/python -m pip install --quiet --no-deps nlb_tools==0.0.4
+	@$(BIN)/python -m pip install -qq --editable ".[dev]"
+	@$(BIN)/python -m pip install -qq --no-deps nlb_tools==0.0.4
 	@touch $@
 
 train: $(STAMP)
