@@ -10,8 +10,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from neuro_lightning import config  # noqa: F401  # which guards the environment
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
 from neuro_lightning.options import check_options
-from neuro_lightning.overrides import brought, check_environment, check_trusted, with_environment
+from neuro_lightning.overrides import brought, check_environment, check_trusted, forget_brought, with_environment
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import HYDRA_NAMES
 
@@ -63,19 +63,20 @@ def train() -> None:
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
+    forget_brought()
     try:
         arguments = queued_again(with_environment(sys.argv[1:]))
         sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
         check_options(sys.argv[1:], CONF)
     except NeuroError as error:
         sys.exit(f"error: {error}")
-    _register_plugins()
-    with execution_whitelist(HYDRA_NAMES):
+    with _our_plugins(), execution_whitelist(HYDRA_NAMES):
         _train_app()
 
 
-def _register_plugins() -> None:
-    """Make the sweepers and launchers known to Hydra, which builds those that are known only.
+@contextmanager
+def _our_plugins() -> Iterator[None]:
+    """Make the sweepers and launchers known to Hydra, which builds those that are known only; afterwards as before.
 
     Configs that a resumed sweep's folder names may choose none but these, which look at their commands.
     """
@@ -86,12 +87,18 @@ def _register_plugins() -> None:
     from hydra.plugins.sweeper import Sweeper
 
     known = Plugins.instance().class_name_to_class
+    before = dict(known)
     for name in [name for name, cls in known.items() if brought() and issubclass(cls, Launcher | Sweeper)]:
         if not name.startswith(("neuro_lightning.", "hydra._internal.core_plugins.basic_launcher.")):
             del known[name]
     for name in (*SWEEPERS, *LAUNCHERS):
         module, _, cls = name.rpartition(".")
         Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
+    try:
+        yield
+    finally:
+        known.clear()
+        known.update(before)
 
 
 @_quiet_interrupt

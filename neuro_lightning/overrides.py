@@ -69,6 +69,11 @@ def brought() -> bool:
     return bool(_brought)
 
 
+def forget_brought() -> None:
+    """Begin a command anew: nothing that an earlier command of this process read counts."""
+    _brought.clear()
+
+
 def check_launcher(hydra: Any) -> None:
     """Refuse commands of a launcher where the configs may be somebody else's: a sweep's folder says where they lie.
 

@@ -188,15 +188,16 @@ def test_configs_that_a_sweeps_folder_names_bring_no_commands():
 def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatch):
     from hydra.core.plugins import Plugins
 
-    from neuro_lightning.cli import _register_plugins
+    from neuro_lightning.cli import _our_plugins
 
     known = Plugins.instance().class_name_to_class
-    monkeypatch.setattr(Plugins.instance(), "class_name_to_class", dict(known))
+    before = dict(known)
     monkeypatch.setattr("neuro_lightning.cli.brought", lambda: True)
-    _register_plugins()
-    left = Plugins.instance().class_name_to_class
+    with _our_plugins():
+        left = dict(known)
+    assert known == before  # a sweep that this process runs next has all launchers again
     assert "neuro_lightning.sweeps.launchers.Slurm" in left and "neuro_lightning.sweeps.grid.Grid" in left
-    gone = set(known) - set(left)
+    gone = set(before) - set(left)
     assert any(name.startswith("hydra_plugins.") for name in gone) and not any(".launchers." in name for name in gone)
 
 
