@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.metrics.catalog import info
 from neuro_lightning.metrics.collection import build_metrics
 
 CO_SMOOTHING = "val/co_bps"
-WHAT = {"fp_bps": "the forward bins' bits per spike", "bps": "bits per spike of the neurons that the model sees"}
 
 
 def choose_monitor(cfg: DictConfig, spec: DataSpec) -> bool:
@@ -31,7 +31,7 @@ def choose_monitor(cfg: DictConfig, spec: DataSpec) -> bool:
     for node in [cfg, *(node for _, node in _watching(cfg))]:
         if node.monitor == CO_SMOOTHING:
             OmegaConf.update(node, "monitor", f"val/{name}")
-    print(f"No neurons are held out: val/{name}, {WHAT[name]}, takes the place of {CO_SMOOTHING}.")
+    print(f"No neurons are held out: val/{name}, {info(name).title}, takes the place of {CO_SMOOTHING}.")
     return True
 
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.metrics.catalog import info
 from neuro_lightning.metrics_csv import METRICS_FILE, read_rows
 from neuro_lightning.ranks import is_main_process, main_process_only
-from neuro_lightning.report.table import LOWER_IS_BETTER
 
 STEP = "trainer/global_step"
 MODES = ("auto", "online", "offline", "disabled")
@@ -76,7 +76,7 @@ def _wandb_run() -> type[Logger]:
             for name in metrics.keys() - self._defined:
                 self._defined.add(name)
                 if name.startswith("val/"):  # one by one: W&B takes no summary for `val/*`
-                    summary = "min" if name.removeprefix("val/") in {"loss", *LOWER_IS_BETTER} else "max"
+                    summary = "min" if info(name.removeprefix("val/")).lower_is_better else "max"
                     self.experiment.define_metric(name, step_metric=STEP, summary=summary)
             super().log_metrics(metrics, step)
 

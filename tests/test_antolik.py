@@ -17,7 +17,7 @@ from neuro_lightning.data.simulate.antolik import SIZES as SIZES_BY_DEFAULT
 from neuro_lightning.data.simulate.antolik import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional import explainable as ex
-from neuro_lightning.metrics import build_metrics
+from neuro_lightning.metrics.collection import build_metrics
 
 SIZES = {"train_images": 60, "neurons": 6, "dogs": 2}
 NAMES = ["raw_validation_set", "training_inputs", "training_set", "validation_inputs", "validation_set"]

@@ -329,9 +329,7 @@ def test_a_network_that_returns_rates_has_the_figures_of_one_with_log_rates():
     data, net = Data(spec, 5, conditions=2, rates=True), Net(spec)
     data.loader = lambda: [data.batch]
     expected = figures_of(spec, data, net)
-    net.register_forward_hook(
-        lambda _, __, output: {"rates": output["log_rates"].exp(), "latents": output["latents"]}
-    )
+    net.register_forward_hook(lambda _, __, output: {"rates": output["log_rates"].exp(), "latents": output["latents"]})
     found = figures_of(spec, data, net)
     assert set(found) == {"rates", "neurons", "latents", "psth"}
     for name, figure in found.items():

@@ -405,5 +405,3 @@ def test_nothing_else_decides_which_process_is_the_main_one():
     others = re.compile(r"rank_zero_only(?!=False)|is_global_zero")
     found = [p.name for p in (ROOT / "neuro_lightning").rglob("*.py") if others.search(p.read_text())]
     assert found == []
-
-

@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_sum
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import DataError
 from neuro_lightning.functional.ridge import decode_folds
-from neuro_lightning.metrics import MetricSet, build_metrics
+from neuro_lightning.metrics.collection import MetricSet, build_metrics
 from neuro_lightning.metrics.decoding import VelocityR2
 
 N_IN, N_OUT, T, F = 5, 3, 12, 4

@@ -33,7 +33,7 @@ def test_the_forward_bins_choose_where_there_are_some(tmp_path, capsys):
     run = here(tmp_path, *ALL_IN, "scheduler@model.scheduler=plateau", "callbacks=default")
     shown, found = capsys.readouterr().out, record(tmp_path)
     assert found["objective"]["name"] == "val/fp_bps" and run.score == found["metrics"]["val/fp_bps"]
-    assert "No neurons are held out: val/fp_bps, the forward bins' bits per spike" in shown
+    assert "No neurons are held out: val/fp_bps, forward prediction" in shown
     assert max(float(row["val/fp_bps"]) for row in rows(tmp_path) if row["val/fp_bps"]) == pytest.approx(run.score)
     saved = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert [key for key in saved["callbacks"] if "val/fp_bps" in key], "the checkpoint callback follows"

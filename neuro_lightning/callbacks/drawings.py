@@ -13,6 +13,8 @@ from neuro_lightning.functional.explainable import average_correlation, explaina
 from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
 from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.functional.receptive_fields import receptive_fields
+from neuro_lightning.metrics.catalog import axis_label
+from neuro_lightning.metrics.collection import bits_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +44,7 @@ def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
     from neuro_lightning.report import figures as report
 
     spec = module.spec
-    bits = "co-smoothing (bits/spike)" if spec.n_out else "bits per spike"
+    bits = axis_label(bits_of(spec)[0])
     recording = getattr(data, "recording", None)
     psth, window = getattr(recording, "psth", None), getattr(recording, "info", {}).get("window", {})
     jittered = bool(trials["jitter"].any()) if "jitter" in trials else False  # then trials share no time of the event

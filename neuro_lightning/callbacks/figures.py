@@ -16,9 +16,10 @@ from torch import Tensor
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import rates_of, run_network
 from neuro_lightning.loggers import log_figure
+from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.ranks import main_process_only
-from neuro_lightning.report.table import LABELS, NAMES
+from neuro_lightning.report.table import NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,14 +96,13 @@ class Figures(pl.Callback):
             return
         metrics = read_metrics(path)
         name = self.monitor.split("/", 1)[1]
-        label = {"co_bps": "co-smoothing (bits/spike)", "bps": "bits per spike"}.get(name, LABELS.get(name, name))
         loss = "loss (nats per bin and neuron)" if spec.kind == "spikes" else "loss"
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
         known = {NAMES["oracle"]: float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
             lambda: _learning_curve(
-                metrics, metric=self.monitor, label=label, mode=self.mode, loss=loss,
+                metrics, metric=self.monitor, label=axis_label(name), mode=self.mode, loss=loss,
                 references={**known, **(references or {})},
                 simulated=spec.simulated,
             ),

@@ -15,6 +15,7 @@ from numpy import ndarray
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import ZERO_RATE
+from neuro_lightning.metrics.catalog import label
 
 BLOCK = 2**20  # entries that are scored at a time
 
@@ -38,12 +39,13 @@ class Halves:
         spec, dataset = data.spec, data.dataset("val", evaluate=True)
         batch = dataset[list(range(len(dataset)))]
         self.spikes, self.log_space = spec.kind == "spikes", space == "log_rate"
-        self.bins, self.neurons, self.metric = slice(None), slice(None), "MSE"
+        self.bins, self.neurons, metric = slice(None), slice(None), "mse"
         if self.spikes:
             forward = not spec.n_out and spec.n_forward
             self.bins = slice(spec.n_bins, None) if forward else slice(spec.n_bins)
             self.neurons = slice(spec.n_in if spec.n_out else 0, None)
-            self.metric = "co-bps" if spec.n_out else "fp-bps" if forward else "bits/spike"
+            metric = "co_bps" if spec.n_out else "fp_bps" if forward else "bps"
+        self.metric = label(metric)
         self.targets = self._region(batch["targets"].numpy())
         self.mask = self._region(batch["mask"].numpy())
         condition = batch["condition"].numpy() if "condition" in batch else np.zeros(len(dataset), int)

@@ -17,7 +17,6 @@ class SumMetric(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
 
     def add_sum(self, name: str, *shape: int) -> None:
         """Declares a state of zeros that is summed over processes."""

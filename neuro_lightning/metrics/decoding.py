@@ -76,7 +76,6 @@ class TpCorrelation(SumMetric):
         n_trials: evaluation trials in all, over which ``index`` runs.
     """
 
-    higher_is_better = False
     columns = (0, 1, 2, 4)  # is_eye, theta, is_short and tp of [is_eye, theta, is_short, ts, tp]
 
     def __init__(self, n_trials: int):

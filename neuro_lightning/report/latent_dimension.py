@@ -21,9 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuro_lightning.errors import DataError
+from neuro_lightning.metrics.catalog import info, label
 from neuro_lightning.records import FILE_NAME, read_record
 from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
-from neuro_lightning.report.table import LABELS, LOWER_IS_BETTER, NAMES, number, print_table, relative
+from neuro_lightning.report.table import NAMES, number, print_table, relative
 from neuro_lightning.sweeps.results.collect import collect, varied
 from neuro_lightning.sweeps.results.summary import mean, sem
 
@@ -74,7 +75,7 @@ class Answer:
 
     def enough(self, metric: str) -> int | None:
         """The fewest latents whose mean score is within one standard error of the best one's."""
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+        sign = -1 if info(metric).lower_is_better else 1
         curve = {n: sign * mean(values) for n, values in self.values(self.model, metric).items()}
         if not curve:
             return None
@@ -211,7 +212,7 @@ def _panel(panel: Axes, answer: Answer, metric: str) -> None:
     panel.set_xscale("log", base=2)
     panel.set_xticks(answer.latents, [str(n) for n in answer.latents])
     panel.minorticks_off()
-    panel.set(xlabel="latents", ylabel=f"{answer.split} {LABELS.get(metric, metric)}")
+    panel.set(xlabel="latents", ylabel=f"{answer.split} {label(metric)}")
     if (enough := answer.enough(metric)) is not None:
         panel.set_title(f"{enough} within one s.e.m. of the best", color="#555555")
 
@@ -243,7 +244,7 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str | None =
         raise DataError(f"--metric {metric}: these runs have {', '.join(answer.metrics)}")
     kind = "simulated data" if answer.simulated else "recorded data"
     for name in [metric] if metric else answer.metrics:
-        title = f"{answer.split} {LABELS.get(name, name)} on {answer.dataset} ({kind}) against the number of latents"
+        title = f"{answer.split} {label(name)} on {answer.dataset} ({kind}) against the number of latents"
         print_table(title, *table_rows(answer, name))
         print(f"{answer.enough(name)} latents are the fewest within one standard error of the best.")
     path = Path(folder) / "latent_dimension.png"

@@ -9,36 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro_lightning.metrics.catalog import info, label, shown_metrics
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from neuro_lightning.contracts import DataSpec
     from neuro_lightning.data.recording import Recording
 
-LABELS = {
-    "co_bps": "co-bps",
-    "bps": "bits/spike",
-    "fp_bps": "fp-bps",
-    "vel_r2": "vel R2",
-    "psth_r2": "psth R2",
-    "tp_corr": "tp corr",
-    "corr": "corr",
-    "rmse": "RMSE",
-    "rmse_columns": "RMSE cols",
-    "trial_corr": "trial corr",
-    "feve": "FEVE",
-    "cc_norm": "CC norm",
-    "oracle_fraction": "frac. oracle",
-    "angle_deg": "angle err (deg)",
-    "mse": "MSE",
-    "variance": "variance",
-    "r2": "R2",
-    "co_r2": "co-R2",
-    "rates_corr": "rates corr",
-    "rates_r2": "rates R2",
-}
-HIDDEN = {"loss", "oracle_share", "feve_neurons"}  # the oracle has a row and a column of its own
-LOWER_IS_BETTER = {"rmse", "rmse_columns", "mse", "angle_deg", "tp_corr"}
 REFERENCES = {
     "mean rate": "each neuron's mean rate", "ceiling": "noise ceiling", "svca": "shared variance (SVCA)",
     "linear decoder": "linear decoder",
@@ -99,7 +77,7 @@ def print_results(
     print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
     if monitor is not None and (line := not_beaten(scores, monitor, mode)):
         print(line)
-    if LABELS["bps"] in columns:
+    if label("bps") in columns:
         print("Bits/spike are of the very counts that the model sees: a model that copies them scores well, too.")
     print(f"checkpoint  {relative(checkpoint) if checkpoint else 'none was kept'}\nfolder      {relative(folder)}")
 
@@ -142,11 +120,9 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
     """
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
-    logged = {metric for who in by_who.values() for values in who.values() for metric in values}
-    shown = {metric for metric in logged if metric not in HIDDEN and not metric.startswith(("oracle_co", "oracle_bps"))}
-    metrics = [metric for metric in LABELS if metric in shown] + sorted(shown - set(LABELS))
-    columns = ["split", "", *(LABELS.get(metric, metric) for metric in metrics)]
-    share = bool(by_who.get("oracle")) and bool(metrics) and metrics[0] not in LOWER_IS_BETTER
+    metrics = shown_metrics(metric for who in by_who.values() for values in who.values() for metric in values)
+    columns = ["split", "", *map(label, metrics)]
+    share = bool(by_who.get("oracle")) and bool(metrics) and not info(metrics[0]).lower_is_better
     rows = []
     for split in splits:
         best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0]) if share else None

@@ -9,7 +9,8 @@ import numpy as np
 
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.report.table import HIDDEN, LABELS, kind_of, number, print_table, relative
+from neuro_lightning.metrics.catalog import label, shown_metrics
+from neuro_lightning.report.table import kind_of, number, print_table, relative
 from neuro_lightning.submission.score import table
 
 
@@ -44,10 +45,9 @@ def print_scores(
     if official is not None:
         print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
     elif scores is not None:
-        shown = [name for name in scores if name not in HIDDEN and not name.startswith(("oracle_co", "oracle_bps"))]
-        names = [name for name in LABELS if name in shown] + [name for name in shown if name not in LABELS]
+        names = shown_metrics(scores)
         cells = [[split, *(number(scores[name]) for name in names)]]
-        columns = ["split", *(LABELS.get(name, name) for name in names)]
+        columns = ["split", *map(label, names)]
         print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, cells)
     else:
         what = "images" if recording.kind == "images" else "trials"

@@ -20,10 +20,6 @@ FORWARD = ("eval_rates_heldin_forward", "eval_rates_heldout_forward")
 RATES = (*TRAIN, *EVAL, *FORWARD)
 """The arrays of a submission's group; those of ``EVAL`` are needed always, ``TRAIN`` to decode velocity."""
 
-SPELLING = {"co_bps": "co-bps", "vel_r2": "vel R2", "psth_r2": "psth R2", "fp_bps": "fp-bps", "tp_corr": "tp corr"}
-"""Our names of the scores and the benchmark's, in the order of its tables."""
-
-
 OFFICIAL = {group_name(dataset, bin_ms): (dataset, bin_ms) for dataset in DATASETS for bin_ms in BIN_WIDTHS}
 """The benchmark's groups in its order, with dataset and bin width (ms) of each."""
 

@@ -19,7 +19,8 @@ from typing import Any
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.errors import DataError, NeuroError
-from neuro_lightning.report.table import LABELS, number, print_table, relative
+from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
+from neuro_lightning.report.table import number, print_table, relative
 from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, collect, varied
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
@@ -156,9 +157,9 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     best = [path for path in files if path.suffix == ".yaml"]
     for path in best:
         print(f"best        python train.py experiment={shlex.quote(relative(path))}")
-    for label, file in (("picture", PICTURE_FILE), ("page", PAGE_FILE), ("table", TABLE_FILE)):
+    for name, file in (("picture", PICTURE_FILE), ("page", PAGE_FILE), ("table", TABLE_FILE)):
         if folder / file in files or (not files and file == TABLE_FILE):
-            print(f"{label:<11} {relative(folder / file)}")
+            print(f"{name:<11} {relative(folder / file)}")
     sys.stdout.flush()
 
 
@@ -189,12 +190,12 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
         cells |= dict([time_column])
     split = objective.split("/")[0]
     known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
-    for metric, label in LABELS.items():
+    for metric in shown_metrics(METRICS):
         key = f"{split}/{metric}"
         if key in known and key != objective and not left_out:
             column = [number(row["metrics"].get(key)) for row in summary]
-            if _width([*cells.items(), (label, column)]) <= MAX_WIDTH:
-                cells[label] = column
+            if _width([*cells.items(), (label(metric), column)]) <= MAX_WIDTH:
+                cells[label(metric)] = column
     return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
 
 

@@ -1,0 +1,78 @@
+"""The metrics that the package reports: names in tables and figures, units, and which of two values is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is shown.
+
+    Attributes:
+        label: the head of a table's column.
+        title: the name in words, where a figure or a sentence has room for it; the label without it.
+        unit: of the values, empty for a number without one.
+        lower_is_better: whether the smaller of two values is better.
+        shown: whether tables show it; a score that has its own row or column there is not shown again.
+    """
+
+    label: str
+    title: str = ""
+    unit: str = ""
+    lower_is_better: bool = False
+    shown: bool = True
+
+
+BITS = "bits/spike"
+METRICS = {
+    "co_bps": MetricInfo("co-bps", "co-smoothing", BITS),
+    "bps": MetricInfo("bits/spike", "bits per spike"),
+    "fp_bps": MetricInfo("fp-bps", "forward prediction", BITS),
+    "vel_r2": MetricInfo("vel R2"),
+    "psth_r2": MetricInfo("psth R2"),
+    "tp_corr": MetricInfo("tp corr", lower_is_better=True),
+    "corr": MetricInfo("corr"),
+    "rmse": MetricInfo("RMSE", lower_is_better=True),
+    "rmse_columns": MetricInfo("RMSE cols", lower_is_better=True),
+    "trial_corr": MetricInfo("trial corr"),
+    "feve": MetricInfo("FEVE"),
+    "feve_neurons": MetricInfo("FEVE neurons", shown=False),
+    "cc_norm": MetricInfo("CC norm"),
+    "oracle_fraction": MetricInfo("frac. oracle"),
+    "angle_deg": MetricInfo("angle err (deg)", "angle error", "deg", lower_is_better=True),
+    "mse": MetricInfo("MSE", lower_is_better=True),
+    "variance": MetricInfo("variance"),
+    "r2": MetricInfo("R2"),
+    "co_r2": MetricInfo("co-R2"),
+    "rates_corr": MetricInfo("rates corr"),
+    "rates_r2": MetricInfo("rates R2"),
+    "oracle_co_bps": MetricInfo("true rates' co-bps", unit=BITS, shown=False),
+    "oracle_bps": MetricInfo("true rates' bits/spike", shown=False),
+    "oracle_share": MetricInfo("of oracle", shown=False),
+    "loss": MetricInfo("loss", lower_is_better=True, shown=False),
+}
+"""By name, in the order of the tables' columns."""
+
+
+def info(name: str) -> MetricInfo:
+    """What is known of a metric; one that this package does not know is shown by its name, and more is better."""
+    return METRICS.get(name, MetricInfo(name))
+
+
+def label(name: str) -> str:
+    """The head of a metric's column in tables."""
+    return info(name).label
+
+
+def axis_label(name: str) -> str:
+    """A metric's name in words with its unit, for the axis of a figure."""
+    found = info(name)
+    return (found.title or found.label) + (f" ({found.unit})" if found.unit else "")
+
+
+def shown_metrics(names: Iterable[str]) -> list[str]:
+    """The metrics that tables show, in the order of their columns; unknown ones come last, by name."""
+    shown = {name for name in names if info(name).shown}
+    return [name for name in METRICS if name in shown] + sorted(shown - set(METRICS))
