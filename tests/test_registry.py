@@ -102,11 +102,11 @@ def test_hydra_builds_no_launcher_or_sweeper_but_those_that_are_registered():
     from hydra.plugins.launcher import Launcher
     from hydra.plugins.sweeper import Sweeper
 
-    from neuro_lightning.cli import LAUNCHERS, SWEEPERS, _register_plugins
+    from neuro_lightning.cli import LAUNCHERS, SWEEPERS, _our_plugins
 
-    _register_plugins()
     for kind, own in ((Launcher, LAUNCHERS), (Sweeper, SWEEPERS)):
-        names = {f"{cls.__module__}.{cls.__qualname__}" for cls in Plugins.instance().discover(kind)}
+        with _our_plugins():
+            names = {f"{cls.__module__}.{cls.__qualname__}" for cls in Plugins.instance().discover(kind)}
         assert {f"neuro_lightning.sweeps.{name}" for name in own} <= names
         assert all(name.startswith(("neuro_lightning.sweeps.", "hydra.", "hydra_plugins.")) for name in names)
 
