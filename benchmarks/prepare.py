@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--simulate", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.simulate:
-        from neuro_lightning.data.simulate.nwb_twin import write_twin
+        from neuro_lightning.data.nlb.twin import write_twin
 
         path, _ = write_twin(DATASET, args.file, **{**FULL_SIZE, "n_trials": args.simulate})
         print(json.dumps({"path": str(path)}))

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.old_names import update_names
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
@@ -112,6 +113,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content.get(CHECKPOINT_KEY), dict):
         raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
+    content[CHECKPOINT_KEY] = update_names(content[CHECKPOINT_KEY])
     return content
 
 

@@ -18,9 +18,9 @@ from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.checkpoint import REFIT, read_checkpoint
 from neuro_lightning.data.identity import identify
+from neuro_lightning.data.join_splits import check_union, union
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
-from neuro_lightning.data.union import check_union, union
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.models.base import PopulationModule

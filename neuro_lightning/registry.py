@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from neuro_lightning.artifacts.old_names import MOVED
 from neuro_lightning.errors import ConfigError
 
 MODULE = "torch.nn.modules.module.Module"
@@ -87,7 +88,7 @@ NAMED = frozenset(
     + [f"neuro_lightning.optim.{name}" for name in ("cosine", "plateau")]
     + [f"neuro_lightning.sweeps.search.pruners.{name}" for name in ("halving", "hyperband", "median", "patient")]
     + ["neuro_lightning.sweeps.tune.halving.Halving", "neuro_lightning.sweeps.tune.population.Population"]
-    + ["neuro_lightning.data.simulate.trials.Sizes", "neuro_lightning.models.lfads.Sizes"]
+    + ["neuro_lightning.data.synthetic.simulate.Sizes", "neuro_lightning.models.lfads.Sizes"]
     + [f"hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii{i}_sampler" for i in ("", "i")]
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
@@ -122,6 +123,8 @@ def find(name: Any, trusted: Iterable[str] = ()) -> Any:
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name of a class, such as torch.optim.Adam")
+    if name in MOVED:
+        raise ConfigError(f"{name} has moved: write {MOVED[name]}")
     module, _, last = name.rpartition(".")
     if name in NAMED:
         return _attribute(module, last, name)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from neuro_lightning.data.antolik.datamodules import AntolikV1
+from neuro_lightning.data.antolik.datamodule import AntolikV1
 from neuro_lightning.data.antolik.files import load_region, load_repeats, region_folder
 from neuro_lightning.data.antolik.reader import carve, load_antolik, pool
+from neuro_lightning.data.antolik.twin import SIZES as SIZES_BY_DEFAULT
+from neuro_lightning.data.antolik.twin import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.data.describe import describe
 from neuro_lightning.data.images import ImageDataset
 from neuro_lightning.data.sampler import EpochBatches
-from neuro_lightning.data.simulate.antolik import SIZES as SIZES_BY_DEFAULT
-from neuro_lightning.data.simulate.antolik import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional import explainable as ex
 from neuro_lightning.metrics.collection import build_metrics

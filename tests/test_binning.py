@@ -5,8 +5,8 @@ import pytest
 from scipy import signal
 
 from neuro_lightning.data import binning
+from neuro_lightning.data.formats.nwb import Series
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions, smoothing_operator
-from neuro_lightning.data.nwb import Series
 
 
 def test_windows_start_at_the_first_whole_bin():

@@ -12,8 +12,8 @@ from test_cache import assert_same, make_recording
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.data.antolik.files import load_region, load_repeats
 from neuro_lightning.data.cache import cached
-from neuro_lightning.data.lfads_h5 import load_lfads_h5
-from neuro_lightning.data.mat import read_mat
+from neuro_lightning.data.formats.mat import read_mat
+from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
 from neuro_lightning.data.stringer.files import read_spontaneous
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
 from neuro_lightning.data.uwndc19 import reader as uwndc19

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from neuro_lightning.data import download
-from neuro_lightning.data.download import nlb_files
+from neuro_lightning.data.nlb import download
 from neuro_lightning.data.nlb import params as params_module
+from neuro_lightning.data.nlb.download import nlb_files
 from neuro_lightning.data.nlb.params import NLB_DATASETS, Asset
 from neuro_lightning.errors import ConfigError, DataError
 

@@ -16,6 +16,7 @@ from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
 from neuro_lightning.checkpoint import read_checkpoint
+from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import (
     differences,
     identify,
@@ -24,9 +25,8 @@ from neuro_lightning.data.identity import (
     trained_among,
     trial_keys,
 )
-from neuro_lightning.data.nwb import open_nwb
+from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.data.simulate.nwb_twin import write_twin
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.run import predict

@@ -65,6 +65,6 @@ def test_imports_go_down(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_maths_and_readers_know_no_framework(path):
-    reader = room(path) == "data" and path.name not in ("module.py", "datamodules.py")
+    reader = room(path) == "data" and path.name not in ("module.py", "datamodule.py")
     if room(path) in ("functional", "nn", "contracts", "losses") or reader:
         assert not FRAMEWORKS & {module.split(".")[0] for module in imported(path, top_level_only=False)}

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from neuro_lightning.data.lfads_h5 import load_lfads_h5
+from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
 from neuro_lightning.errors import ConfigError, DataError
 
 REAL = Path(__file__).parents[1] / "../shared/data/lorenz/lfads_lorenz.h5"

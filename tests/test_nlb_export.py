@@ -9,14 +9,14 @@ import pytest
 from neuro_lightning.data.nlb import params as nlb_params
 from neuro_lightning.data.nlb.__main__ import main
 from neuro_lightning.data.nlb.params import NLB_DATASETS, find_files, get_params, group_name
+from neuro_lightning.data.nlb.reader import draw_jitter, load_nlb
 from neuro_lightning.data.nlb.targets import official_tensors, supplied_trials, target_group
-from neuro_lightning.data.nlb.tensors import draw_jitter, load_nlb
 from neuro_lightning.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    from neuro_lightning.data.simulate.nwb_twin import write_twin
+    from neuro_lightning.data.nlb.twin import write_twin
 
     files = {}
 
@@ -147,7 +147,7 @@ def test_wrong_dataset(twin):
 
 def test_unit_counts_of_real_files_are_checked(twin, monkeypatch):
     """A real file of another maze session has the same columns, but other units."""
-    from neuro_lightning.data.nlb import tensors
+    from neuro_lightning.data.nlb import reader as tensors
 
     opened = tensors.open_nwb
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data.nlb.params import NLB_DATASETS, group_name
+from neuro_lightning.data.nlb.reader import load_test_trials
 from neuro_lightning.data.nlb.targets import official_tensors
-from neuro_lightning.data.nlb.tensors import load_test_trials
 
 make_tensors = pytest.importorskip("nlb_tools.make_tensors", reason="nlb_tools is not installed")
 
@@ -44,7 +44,7 @@ def sorted_clock():
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
     """The train and the test file of a small simulated twin, written once for each dataset."""
-    from neuro_lightning.data.simulate.nwb_twin import write_twin
+    from neuro_lightning.data.nlb.twin import write_twin
 
     files = {}
 
@@ -116,7 +116,7 @@ def test_twins(twin, dataset, phase, bin_ms):
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_no_observed_window_trains_and_validates(twin, dataset):
-    from neuro_lightning.data.nlb.tensors import load_nlb
+    from neuro_lightning.data.nlb.reader import load_nlb
 
     info = load_nlb(dataset, twin(dataset)[0]).info
     assert info["overlap"]["observed"] == 0 and info["warnings"] == []

@@ -8,7 +8,7 @@ import pytest
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries
 from pynwb.behavior import Position, SpatialSeries
 
-from neuro_lightning.data.nwb import open_nwb
+from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.errors import DataError
 
 UNITS = {7: [0.25, 0.5, 1.0], 3: [], 12: [0.001, 2.0]}

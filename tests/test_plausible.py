@@ -8,9 +8,11 @@ import pytest
 import torch
 from test_nwb_trials import N_TRIALS, N_UNITS, STARTS, TRIAL_S, random_spikes, write
 
-from neuro_lightning.data import binning, nwb_tables, plausible
-from neuro_lightning.data.nwb import Series, open_nwb
-from neuro_lightning.data.nwb_trials import load_nwb_trials
+from neuro_lightning.data import binning
+from neuro_lightning.data.checks import plausible
+from neuro_lightning.data.formats import nwb_tables
+from neuro_lightning.data.formats.nwb import Series, open_nwb
+from neuro_lightning.data.nwb.reader import load_nwb_trials
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.functional.ridge import decode_folds
 
@@ -137,7 +139,7 @@ def test_marks_that_say_nothing_are_refused(values):
 @pytest.mark.parametrize("words", [("False", "True"), (0, 1), (0.0, 1.0), (False, True)])
 def test_the_benchmarks_own_flags_however_written(words):
     """Text that says False is no outlier."""
-    from neuro_lightning.data.nlb import tensors
+    from neuro_lightning.data.nlb import reader as tensors
 
     flag = np.array([words[0], words[1], words[0]])
     columns = {"is_outlier": flag, "is_short": flag[::-1], "ts": np.array([480.0, 560.0, 640.0])}
@@ -288,7 +290,7 @@ def test_files_that_are_whole_but_not_what_is_expected(folder):
         with pytest.raises(DataError, match=message):
             open_nwb(path)
     locked = write(folder / "locked.nwb", random_spikes(), STARTS)
-    from neuro_lightning.data.unreadable import why_unreadable
+    from neuro_lightning.data.formats.unreadable import why_unreadable
 
     assert "locked" in why_unreadable(locked, BlockingIOError(11, "unable to lock file"))
 
@@ -336,7 +338,7 @@ def test_damaged_values_give_the_same_or_plausible_data_or_one_line(folder):
 
 
 def test_rates_in_an_h5_are_told(tmp_path):
-    from neuro_lightning.data.lfads_h5 import load_lfads_h5
+    from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
 
     counts = np.random.default_rng(0).poisson(1.0, (2, 12, 20, 8))
     for factor in (1, 5):

@@ -9,7 +9,8 @@ import pytest
 from tiny import Tiny
 
 from neuro_lightning.data import cache
-from neuro_lightning.data.datamodules import NLB, NWB
+from neuro_lightning.data.nlb.datamodule import NLB
+from neuro_lightning.data.nwb.datamodule import NWB
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.ensemble.combine import check_same_data
 from neuro_lightning.errors import CheckpointError

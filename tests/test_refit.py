@@ -14,8 +14,8 @@ from tiny_traces import TinyTraces
 from neuro_lightning import refit as module
 from neuro_lightning.checkpoint import choose_checkpoint, load_checkpoint
 from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.join_splits import cut, union
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.union import cut, union
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, Interrupted
 from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.refit import joint_data

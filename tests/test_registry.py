@@ -127,7 +127,7 @@ ATTEMPTS = [
     "neuro_lightning.distributed.write_job", "neuro_lightning.distributed.subprocess.Popen",
     "neuro_lightning.sweeps.launchers.Slurm", "neuro_lightning.sweeps.launchers.Task",
     "neuro_lightning.sweeps.search.storage.open_storage", "neuro_lightning.artifacts.atomic.atomic_path",
-    "neuro_lightning.submission.write.write_submission", "neuro_lightning.data.download.Path",
+    "neuro_lightning.submission.write.write_submission", "neuro_lightning.data.nlb.download.Path",
     "neuro_lightning.data.module.DataLoader", "neuro_lightning.models.gru.nn.Linear",
     "neuro_lightning.models.warm_start.read_network", "neuro_lightning.models.gru.PopulationModule",
     "neuro_lightning.callbacks.figures.pl.Trainer", "neuro_lightning.callbacks.checkpoint.ModelCheckpoint",

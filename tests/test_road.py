@@ -148,7 +148,7 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
 
     from pynwb import NWBHDF5IO, NWBFile
 
-    from neuro_lightning.data.nwb import open_nwb
+    from neuro_lightning.data.formats.nwb import open_nwb
 
     nwb = open_nwb(source)
     end = nwb.trials["stop_time"][keep - 1]

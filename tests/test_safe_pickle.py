@@ -9,8 +9,8 @@ import struct
 import numpy as np
 import pytest
 
-from neuro_lightning.data.bounds import check_arrays
-from neuro_lightning.data.safe_pickle import load_dict
+from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.errors import DataError
 
 CONTENT = {

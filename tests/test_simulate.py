@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data.nlb.params import NLB_DATASETS, get_params
-from neuro_lightning.data.nlb.tensors import load_nlb
-from neuro_lightning.data.simulate.nwb_twin import is_simulated, write_twin
-from neuro_lightning.data.simulate.trials import Sizes, simulate_chaotic_rnn, simulate_lorenz
+from neuro_lightning.data.nlb.reader import load_nlb
+from neuro_lightning.data.nlb.twin import is_simulated, write_twin
+from neuro_lightning.data.synthetic.simulate import Sizes, simulate_chaotic_rnn, simulate_lorenz
 from neuro_lightning.errors import ConfigError, DataError
 
 REAL = Path(__file__).parents[1] / "../shared/data/nlb/mc_maze_small/sub-Jenkins_ses-small_desc-test_ecephys.nwb"

@@ -13,10 +13,7 @@ from test_nwb_trials import write
 
 from neuro_lightning.config import instantiate
 from neuro_lightning.data import memory
-from neuro_lightning.data.identity import data_record
-from neuro_lightning.data.nwb import open_nwb
-from neuro_lightning.data.nwb_trials import load_nwb_trials
-from neuro_lightning.data.overlap import (
+from neuro_lightning.data.checks.overlap import (
     Spans,
     count_overlapping,
     draw_blocks,
@@ -24,6 +21,9 @@ from neuro_lightning.data.overlap import (
     overlapping_groups,
     overlaps,
 )
+from neuro_lightning.data.formats.nwb import open_nwb
+from neuro_lightning.data.identity import data_record
+from neuro_lightning.data.nwb.reader import load_nwb_trials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 

@@ -7,8 +7,7 @@ import pytest
 import scipy.io
 from runs import here, rows
 
-from neuro_lightning.data.simulate.stringer_stimuli import SESSION, write_natimg
-from neuro_lightning.data.stringer_stimuli.datamodules import NaturalImages
+from neuro_lightning.data.stringer_stimuli.datamodule import NaturalImages
 from neuro_lightning.data.stringer_stimuli.natimg import (
     load_natimg,
     mean_over_repeats,
@@ -16,6 +15,7 @@ from neuro_lightning.data.stringer_stimuli.natimg import (
     spontaneous_components,
     stack_repeats,
 )
+from neuro_lightning.data.stringer_stimuli.twin import SESSION, write_natimg
 from neuro_lightning.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -13,8 +13,7 @@ from runs import here, record
 from scipy.io import loadmat, savemat
 
 from neuro_lightning.data.dataset import TrialDataset
-from neuro_lightning.data.simulate.stringer_spontaneous import NEURONS, simulate, write_mat_twin, write_twin
-from neuro_lightning.data.stringer.datamodules import Spontaneous
+from neuro_lightning.data.stringer.datamodule import Spontaneous
 from neuro_lightning.data.stringer.files import SpontaneousFile, find_file, read_spontaneous
 from neuro_lightning.data.stringer.planes import (
     block_labels,
@@ -25,7 +24,8 @@ from neuro_lightning.data.stringer.planes import (
     split_bins,
     windows,
 )
-from neuro_lightning.data.stringer.spontaneous import Preparation, denormalise, load_spontaneous, prepare
+from neuro_lightning.data.stringer.reader import Preparation, denormalise, load_spontaneous, prepare
+from neuro_lightning.data.stringer.twin import NEURONS, simulate, write_mat_twin, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import random_half, svca
 
@@ -143,7 +143,7 @@ def test_windows():
 def test_no_frame_is_in_two_parts(data):
     """Every frame tells its own time: what a sample holds tells the frames that it was made of."""
     n, factor = data.draw(st.integers(40, 150), "bins"), data.draw(st.integers(1, 3), "downsample")
-    window = data.draw(st.one_of(st.none(), st.integers(2, 8)), "window")
+    window = data.draw(st.one_of(st.none(), st.integers(2, 6)), "window")
     stride = data.draw(st.one_of(st.none(), st.integers(1, 12)), "stride")
     test = data.draw(st.sampled_from([0.0, 0.2, 0.3]), "test")
     options = Preparation(

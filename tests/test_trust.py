@@ -58,7 +58,7 @@ def changed(trained, path, key, value):
         ("model._target_", "pytorch_lightning.cli.instantiate_class", "is none of the classes"),
         ("model._target_", "my_lab.Net", r"add trusted=\[my_lab\] on the command line"),
         ("model._target_", "torch.optim.Adam", "Adam is no PopulationModule"),
-        ("model._target_", "neuro_lightning.data.datamodules.NWB", "nothing that model is made of"),
+        ("model._target_", "neuro_lightning.data.nwb.datamodule.NWB", "nothing that model is made of"),
         ("model.optimizer", {"_target_": "neuro_lightning.records.git_state"}, "is none of the classes"),
         ("model.masking", {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "."}, "nothing that model"),
         ("model.masking", {"_target_": "torch.load", "f": "x", "weights_only": False}, "is none of the classes"),

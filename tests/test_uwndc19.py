@@ -12,8 +12,8 @@ from runs import ROOT
 
 from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.data.describe import labelled
-from neuro_lightning.data.simulate import uwndc19 as twin
-from neuro_lightning.data.uwndc19.datamodules import UWNDC19
+from neuro_lightning.data.uwndc19 import twin
+from neuro_lightning.data.uwndc19.datamodule import UWNDC19
 from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.data.uwndc19.split import fold_numbers, split_images, winner_split
 from neuro_lightning.errors import ConfigError, DataError

@@ -20,6 +20,7 @@ from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
+from neuro_lightning.functional.explainable import ceilings
 from neuro_lightning.nn.augment import Transform, arrange
 from neuro_lightning.ranks import main_process_only
 
@@ -163,8 +164,6 @@ class PopulationDataModule(pl.LightningDataModule):
         repeats = getattr(self.recording.splits[split], "repeats", None)
         if repeats is None:
             return {}
-        from neuro_lightning.functional.explainable import ceilings
-
         return ceilings(torch.from_numpy(np.asarray(repeats, np.float64)))
 
     def reference_scores(self, split: str) -> dict[str, dict[str, float]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.nwb import NWBRecording
-from neuro_lightning.data.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
+from neuro_lightning.data.checks.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
+from neuro_lightning.data.formats.nwb import NWBRecording
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 

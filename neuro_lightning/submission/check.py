@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuro_lightning.data.bounds import check_stored, reading
+from neuro_lightning.data.checks.bounds import check_stored, reading
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.data.bounds import reading
+from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
 
 N_IMAGES = 50

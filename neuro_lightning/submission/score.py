@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuro_lightning.data.bounds import reading
+from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import NeuroError, SubmissionError
 from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics.bits import BitsPerSpike

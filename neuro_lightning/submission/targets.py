@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuro_lightning.data.apart import problem_apart
-from neuro_lightning.data.bounds import check_array
+from neuro_lightning.data.checks.bounds import check_array
+from neuro_lightning.data.formats.subprocess_check import problem_apart
 from neuro_lightning.errors import SubmissionError
 
 TRIALS, BINS, NEURONS = AXES = ("trials", "bins", "neurons")

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.data.bounds import reading
+from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_names, check_rates, open_h5
 from neuro_lightning.submission.layout import RATES, group_name

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_array, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_array, read_npy, read_npz, reading
 from neuro_lightning.errors import DataError
 
 DOI = "https://doi.org/10.1371/journal.pcbi.1004927.s001"

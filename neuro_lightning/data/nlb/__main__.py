@@ -6,7 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from neuro_lightning.data.nlb.export import write_h5
 from neuro_lightning.data.nlb.params import NLB_DATASETS, find_files
+from neuro_lightning.data.nlb.targets import official_tensors
+from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.errors import NeuroError
 
 
@@ -39,12 +42,7 @@ def export(args: argparse.Namespace) -> str:
     Raises:
         NeuroError: see :func:`~neuro_lightning.data.nlb.targets.official_tensors` and ``write_h5``.
     """
-    from neuro_lightning.data.nlb.export import write_h5
-    from neuro_lightning.data.nlb.targets import official_tensors
-
     if args.simulate:
-        from neuro_lightning.data.simulate.nwb_twin import write_twin
-
         train, test = write_twin(args.dataset, args.root)
     else:
         train, test = find_files(args.dataset, args.root)

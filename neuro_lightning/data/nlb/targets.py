@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.nlb.params import group_name
-from neuro_lightning.data.nlb.tensors import load_nlb
+from neuro_lightning.data.nlb.reader import load_nlb
 from neuro_lightning.data.recording import Recording, Trials
 
 
@@ -109,7 +109,7 @@ def official_tensors(
 ) -> dict[str, np.ndarray | dict]:
     """The benchmark's input tensors and, under ``mc_rtt`` or ``mc_rtt_20``, its target group, from the NWB files.
 
-    Arguments and errors are those of :func:`~neuro_lightning.data.nlb.tensors.load_nlb`.
+    Arguments and errors are those of :func:`~neuro_lightning.data.nlb.reader.load_nlb`.
 
     Returns:
         :func:`input_tensors`, and one group more: :func:`target_group` under the dataset's group name.

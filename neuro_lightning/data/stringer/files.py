@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_arrays
-from neuro_lightning.data.mat import read_mat
-from neuro_lightning.data.safe_pickle import load_dict
+from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.formats.mat import read_mat
+from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.stringer.suite2p import is_traces, read_suite2p
 from neuro_lightning.errors import DataError
 

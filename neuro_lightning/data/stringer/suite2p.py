@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_array, check_arrays, npy_header, read_npy, reading
-from neuro_lightning.data.safe_pickle import load_dict, load_list
+from neuro_lightning.data.checks.bounds import check_array, check_arrays, npy_header, read_npy, reading
+from neuro_lightning.data.formats.safe_pickle import load_dict, load_list
 from neuro_lightning.errors import DataError
 
 BESIDE = ("iscell.npy", "stat.npy", "ops.npy")

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import scipy.linalg
 
-from neuro_lightning.data.bounds import check_arrays
+from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.checks.overlap import keep_together, same_content
+from neuro_lightning.data.formats.mat import read_mat
+from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.images import ImageTrials
-from neuro_lightning.data.mat import read_mat
-from neuro_lightning.data.overlap import keep_together, same_content
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
     Ongoing,

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuro_lightning.data.bounds import check_arrays
+from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.safe_pickle import load_dict
 from neuro_lightning.data.stringer_stimuli.responses import (
     Ongoing,
     check_components,

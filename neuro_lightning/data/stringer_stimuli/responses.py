@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_array
+from neuro_lightning.data.checks.bounds import check_array
 from neuro_lightning.errors import ConfigError
 
 EPSILON = 1e-6

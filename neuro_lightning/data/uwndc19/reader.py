@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_arrays, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_arrays, read_npy, read_npz, reading
 from neuro_lightning.errors import ConfigError, DataError
 
 ADDRESS = "https://www.kaggle.com/c/uwndc19/data"

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from neuro_lightning.data.checks.overlap import same_content
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule
-from neuro_lightning.data.overlap import same_content
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
+from neuro_lightning.data.uwndc19.twin import write_uwndc19
 
 Transform = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -67,8 +68,6 @@ class UWNDC19(ImageDataModule):
         """Where the files lie; a twin is written there if need be."""
         if not self.simulate:
             return self.root / "uwndc19"
-        from neuro_lightning.data.simulate.uwndc19 import write_uwndc19
-
         return write_uwndc19(
             self.root / "simulated" / "uwndc19" / f"seed_{self.simulate_seed}", seed=self.simulate_seed
         )

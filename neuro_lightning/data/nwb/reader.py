@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.nwb import NWBRecording, open_nwb
-from neuro_lightning.data.nwb_tables import CONTINUOUS
-from neuro_lightning.data.nwb_windows import Cut, Windows, choose_window, cut_windows, window_spans
-from neuro_lightning.data.plausible import duplicate_units, duplicates_line, one_of_each
+from neuro_lightning.data.checks.plausible import duplicate_units, duplicates_line, one_of_each
+from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.formats.nwb_tables import CONTINUOUS
+from neuro_lightning.data.nwb.windows import Cut, Windows, choose_window, cut_windows, window_spans
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
 from neuro_lightning.errors import ConfigError, DataError

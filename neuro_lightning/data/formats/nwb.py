@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.nwb_tables import CONTINUOUS, array, find_table, marks, ordered, read_columns
-from neuro_lightning.data.plausible import LONGEST_S, check_units_of_time, in_order, naming
-from neuro_lightning.data.unreadable import why_unreadable
+from neuro_lightning.data.checks.plausible import LONGEST_S, check_units_of_time, in_order, naming
+from neuro_lightning.data.formats.nwb_tables import CONTINUOUS, array, find_table, marks, ordered, read_columns
+from neuro_lightning.data.formats.unreadable import why_unreadable
 from neuro_lightning.errors import DataError
 
 DAY_S = 86400.0

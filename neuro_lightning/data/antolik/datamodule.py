@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.data.antolik.reader import check_options, load_antolik
+from neuro_lightning.data.antolik.twin import twin_folder, write_twin
 from neuro_lightning.data.module import ImageDataModule
 from neuro_lightning.data.recording import Recording
 
@@ -23,7 +25,7 @@ class AntolikV1(ImageDataModule):
         protocol: ``honest`` or ``thesis``; all these see :func:`neuro_lightning.data.antolik.reader.load_antolik`.
         simulate: use a simulated twin, written below ``root`` in the layout of the real files.
         simulate_seed: of the twin.
-        twin: how large it is, see :func:`neuro_lightning.data.simulate.antolik.write_twin`.
+        twin: how large it is, see :func:`neuro_lightning.data.antolik.twin.write_twin`.
         loader: see :class:`neuro_lightning.data.module.ImageDataModule`.
     """
 
@@ -56,13 +58,9 @@ class AntolikV1(ImageDataModule):
 
     def load(self) -> Recording:
         """Read anew each time: it takes a tenth of a second."""
-        from neuro_lightning.data.antolik.reader import check_options, load_antolik
-
         check_options(self.regions, **self.options)  # before a twin is written
         root = self.root
         if self.simulate:
-            from neuro_lightning.data.simulate.antolik import twin_folder, write_twin
-
             root = root / "simulated" / "antolik_v1" / twin_folder(self.simulate_seed, self.twin)
             write_twin(root, self.regions, seed=self.simulate_seed, **self.twin)
         return load_antolik(root, self.regions, **self.options)

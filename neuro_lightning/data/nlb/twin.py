@@ -12,18 +12,17 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from neuro_lightning.data.nlb.params import NLB_DATASETS, NLBParams, get_params
-from neuro_lightning.data.simulate.nwb_file import write_nwb
-from neuro_lightning.data.simulate.population import TICKS_PER_MS, Population
-from neuro_lightning.data.simulate.reaching import bumps, maze, random_targets
-from neuro_lightning.data.simulate.tasks import Session
-from neuro_lightning.data.simulate.timing import ready_set_go
+from neuro_lightning.data.nlb.tasks.common import Session
+from neuro_lightning.data.nlb.tasks.population import TICKS_PER_MS, Population
+from neuro_lightning.data.nlb.tasks.reaching import bumps, maze, random_targets
+from neuro_lightning.data.nlb.tasks.timing import ready_set_go
+from neuro_lightning.data.nlb.twin_file import Units, write_nwb
 from neuro_lightning.errors import ConfigError, DataError
 
 MARK = "Simulated twin of"
@@ -34,23 +33,6 @@ VERSION = 2
 
 DEFAULT_UNITS = {"area2_bump": (40, 14), "dmfc_rsg": (40, 14)}
 DEFAULT_TRIALS = {"mc_rtt": 240, "dmfc_rsg": 160}
-
-
-@dataclass(frozen=True)
-class Units:
-    """The units of a file.
-
-    Attributes:
-        ids: (N,) numbers as in the published files: electrode x 10 + unit, after the array's digit in the maze.
-        heldout: (N,) bool.
-        spike_times: N sorted arrays, s.
-        intervals: (k, 2) the observed intervals, s, the same for all units.
-    """
-
-    ids: np.ndarray
-    heldout: np.ndarray
-    spike_times: list[np.ndarray]
-    intervals: np.ndarray
 
 
 def write_twin(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.apart import problem_apart
-from neuro_lightning.data.bounds import reading
+from neuro_lightning.data.checks.bounds import reading
+from neuro_lightning.data.formats.subprocess_check import problem_apart
 from neuro_lightning.errors import DataError
 
 TRIAL = """

@@ -9,8 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.data.cache import cached
+from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.stringer.files import find_file
+from neuro_lightning.data.stringer.reader import Preparation, load_spontaneous
+from neuro_lightning.data.stringer.suite2p import beside
+from neuro_lightning.data.stringer.twin import write_twin
+from neuro_lightning.functional.svca import interleaved, pooled_share, shared_variance
 
 BLOCK_MS = 72_000
 """Blocks in which shared variance is found and tested in turn, as in Stringer et al. 2019."""
@@ -23,7 +30,7 @@ class Spontaneous(PopulationDataModule):
     """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
 
     The options from ``planes`` to ``bin_ms`` are explained at
-    :class:`neuro_lightning.data.stringer.spontaneous.Preparation`.
+    :class:`neuro_lightning.data.stringer.reader.Preparation`.
 
     Args:
         root: the folder of data.
@@ -60,8 +67,6 @@ class Spontaneous(PopulationDataModule):
         bin_ms: int | None = None,
         **loader: Any,
     ) -> None:
-        from neuro_lightning.data.stringer.spontaneous import Preparation
-
         super().__init__(**loader)
         self.root, self.cache_dir, self.path, self.sha256 = Path(root), Path(cache_dir), path, sha256
         self.simulate, self.simulate_seed = simulate, simulate_seed
@@ -91,16 +96,8 @@ class Spontaneous(PopulationDataModule):
         """The prepared planes, from the cache if they are there."""
         from dataclasses import asdict
 
-        from neuro_lightning.data.cache import cached
-        from neuro_lightning.data.safe_pickle import load_dict
-        from neuro_lightning.data.stringer.files import find_file
-        from neuro_lightning.data.stringer.spontaneous import load_spontaneous
-        from neuro_lightning.data.stringer.suite2p import beside
-
         truth = None
         if self.simulate:
-            from neuro_lightning.data.simulate.stringer_spontaneous import write_twin
-
             folder = self.root / "simulated" / "stringer_spontaneous" / f"seed_{self.simulate_seed}"
             path, truth = write_twin(folder, seed=self.simulate_seed)
         else:
@@ -127,8 +124,6 @@ class Spontaneous(PopulationDataModule):
         return {"svca": {"variance": self._shared[split]}}
 
     def _shared_variance(self, split: str) -> float:
-        from neuro_lightning.functional.svca import interleaved, pooled_share, shared_variance
-
         recording = self.recording
         parts = []
         for plane in recording.info["planes"]:

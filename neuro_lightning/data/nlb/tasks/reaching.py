@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
-from neuro_lightning.data.simulate.population import STEP_MS, Block
-from neuro_lightning.data.simulate.tasks import (
+from neuro_lightning.data.nlb.tasks.common import (
     BehaviorSeries,
     Session,
     assign_conditions,
@@ -23,6 +22,7 @@ from neuro_lightning.data.simulate.tasks import (
     steps,
     whole_steps,
 )
+from neuro_lightning.data.nlb.tasks.population import STEP_MS, Block
 
 SETTLE_MS = 720
 """Recording after movement onset: the window, the forward window and some slack."""

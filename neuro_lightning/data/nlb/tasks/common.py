@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from neuro_lightning.data.simulate.population import STEP_MS, Block
+from neuro_lightning.data.nlb.tasks.population import STEP_MS, Block
 
 
 @dataclass

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neuro_lightning.data.nlb.params import NLBParams
-from neuro_lightning.data.simulate.tasks import BehaviorSeries, Session
-
-if TYPE_CHECKING:
-    from neuro_lightning.data.simulate.nwb_twin import Units
+from neuro_lightning.data.nlb.tasks.common import BehaviorSeries, Session
 
 SESSION_DATES = {
     "mc_maze": (2009, 9, 25),
@@ -30,6 +28,23 @@ DESCRIPTIONS = {
     "split": "Trial split that the trial belongs to for the Neural Latents Benchmark",
     "move_onset_time": "Time of movement onset",
 }
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of a file.
+
+    Attributes:
+        ids: (N,) numbers as in the published files: electrode x 10 + unit, after the array's digit in the maze.
+        heldout: (N,) bool.
+        spike_times: N sorted arrays, s.
+        intervals: (k, 2) the observed intervals, s, the same for all units.
+    """
+
+    ids: np.ndarray
+    heldout: np.ndarray
+    spike_times: list[np.ndarray]
+    intervals: np.ndarray
 
 
 def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, description: str, note: str) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.bounds import check_array, read_h5, reading
-from neuro_lightning.data.overlap import shared_counts
-from neuro_lightning.data.plausible import duplicate_columns, duplicates_line, not_counts, one_of_each
+from neuro_lightning.data.checks.bounds import check_array, read_h5, reading
+from neuro_lightning.data.checks.overlap import shared_counts
+from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_line, not_counts, one_of_each
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.splitting import LEAST
 from neuro_lightning.errors import ConfigError, DataError

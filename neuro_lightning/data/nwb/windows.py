@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuro_lightning.data import binning
-from neuro_lightning.data.nwb import NWBRecording
-from neuro_lightning.data.nwb_tables import CONTINUOUS, consecutive, merged
-from neuro_lightning.data.overlap import Spans
-from neuro_lightning.data.plausible import LONGEST_S, check_event, check_trials, naming, not_counts
+from neuro_lightning.data.checks.overlap import Spans
+from neuro_lightning.data.checks.plausible import LONGEST_S, check_event, check_trials, naming, not_counts
+from neuro_lightning.data.formats.nwb import NWBRecording
+from neuro_lightning.data.formats.nwb_tables import CONTINUOUS, consecutive, merged
 from neuro_lightning.errors import ConfigError, DataError
 
 MARGIN_MS = 2000

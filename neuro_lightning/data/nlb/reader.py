@@ -22,11 +22,11 @@ from neuro_lightning.data.binning import (
     resample,
     spike_samples,
 )
+from neuro_lightning.data.checks.overlap import Spans, overlaps
+from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
+from neuro_lightning.data.formats.nwb_tables import marks
 from neuro_lightning.data.nlb.params import FORWARD_MS, MAX_JITTER_MS, NLBParams, get_params
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions
-from neuro_lightning.data.nwb import NWBRecording, open_nwb
-from neuro_lightning.data.nwb_tables import marks
-from neuro_lightning.data.overlap import Spans, overlaps
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import ConfigError, DataError
 

@@ -8,9 +8,15 @@ from typing import Any
 
 import torch
 
+from neuro_lightning.data.cache import cached
 from neuro_lightning.data.module import ImageDataModule
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.stringer_stimuli.natimg import load_natimg
+from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
+from neuro_lightning.data.stringer_stimuli.twin import write_natimg, write_orientations
 from neuro_lightning.errors import DataError
+from neuro_lightning.functional.orientation import decode_bumps, fit_bumps, median_angle_error
+from neuro_lightning.metrics.angle import decoding_neurons
 
 VERSION = 1  # of the readers: raise it when they give other results, and older caches are left aside
 ORIENTATIONS = "stringer_orientations"
@@ -81,12 +87,7 @@ class Orientations(ImageDataModule):
 
     def load(self) -> Recording:
         """Images and responses, from the cache if they are there."""
-        from neuro_lightning.data.cache import cached
-        from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
-
         if self.simulate:
-            from neuro_lightning.data.simulate.stringer_stimuli import write_orientations
-
             path, truth = write_orientations(
                 _twin(self.root, ORIENTATIONS, self.simulate_seed), seed=self.simulate_seed
             )
@@ -105,9 +106,6 @@ class Orientations(ImageDataModule):
 
         It is a reference rather than a bound: a model without noise may make better templates than that.
         """
-        from neuro_lightning.functional.orientation import decode_bumps, fit_bumps, median_angle_error
-        from neuro_lightning.metrics.angle import decoding_neurons
-
         splits, period = self.recording.splits, self.options["period"]
         neurons = decoding_neurons(self.spec.n_neurons).numpy()
         (x, angle), (x_split, angle_split) = (
@@ -194,12 +192,7 @@ class NaturalImages(ImageDataModule):
 
     def load(self) -> Recording:
         """Images and responses, from the cache if they are there."""
-        from neuro_lightning.data.cache import cached
-        from neuro_lightning.data.stringer_stimuli.natimg import load_natimg
-
         if self.simulate:
-            from neuro_lightning.data.simulate.stringer_stimuli import write_natimg
-
             *files, truth = write_natimg(_twin(self.root, NATIMG, self.simulate_seed), seed=self.simulate_seed)
         else:
             files, truth = list(self.files()), None

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from neuro_lightning.data.bounds import PACKED
+from neuro_lightning.data.checks.bounds import PACKED
 
 SPARE = 2**31
 """Bytes of memory that the process may take beside what the file can be unpacked to."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuro_lightning.data.simulate.population import Block
-from neuro_lightning.data.simulate.tasks import (
+from neuro_lightning.data.nlb.tasks.common import (
     Session,
     assign_conditions,
     bump,
@@ -19,6 +18,7 @@ from neuro_lightning.data.simulate.tasks import (
     steps,
     whole_steps,
 )
+from neuro_lightning.data.nlb.tasks.population import Block
 
 SHORT_MS = (480.0, 560.0, 640.0, 720.0, 800.0)
 LONG_MS = (800.0, 900.0, 1000.0, 1100.0, 1200.0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuro_lightning.data.bounds import check_array
+from neuro_lightning.data.checks.bounds import check_array
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.stringer.files import SpontaneousFile, checksum, read_spontaneous
 from neuro_lightning.data.stringer.planes import (

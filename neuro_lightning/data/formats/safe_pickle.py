@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from neuro_lightning.data.bounds import npy_header, read_npz, reading
+from neuro_lightning.data.checks.bounds import npy_header, read_npz, reading
 from neuro_lightning.errors import DataError
 
 BUILTINS = {"dict": dict, "list": list, "tuple": tuple, "str": str, "float": float, "int": int}

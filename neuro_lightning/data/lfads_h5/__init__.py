@@ -1,0 +1,1 @@
+"""h5 files in the style of LFADS, lfads-torch and NDT."""

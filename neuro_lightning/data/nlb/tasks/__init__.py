@@ -1,0 +1,1 @@
+"""Simulated tasks of the benchmark: behavior, latent variables and spikes."""

@@ -1,0 +1,1 @@
+"""Any NWB file with units and trials, from the file to batches."""

@@ -1,0 +1,85 @@
+"""The data module of any NWB file with units and trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.cache import cached
+from neuro_lightning.data.identity import Identity
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.seen_trials import adopted
+
+
+class NWB(PopulationDataModule):
+    """Any NWB file with units and trials.
+
+    Args:
+        path: the file.
+        cache_dir: prepared tensors.
+        options: how it is cut and split, see :func:`neuro_lightning.data.nwb.reader.load_nwb_trials`.
+        batch_size: see :class:`PopulationDataModule`.
+        eval_batch_size: likewise.
+        shuffle_seed: likewise.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        cache_dir: str,
+        trials: str = "trials",
+        align: str = "start_time",
+        window_ms: list[int] | None = None,
+        bin_ms: int = 5,
+        forward_ms: int = 0,
+        behavior: str | None = None,
+        lag_ms: int = 0,
+        conditions: list[str] | tuple[str, ...] = (),
+        units: list[int] | None = None,
+        drop_duplicates: bool = False,
+        min_spikes: int = 1,
+        heldout_fraction: float = 0.25,
+        val_fraction: float = 0.25,
+        split: str = "auto",
+        seed: int = 0,
+        **loader: Any,
+    ) -> None:
+        super().__init__(**loader)
+        self.path, self.cache_dir = Path(path), Path(cache_dir)
+        self.options = {
+            "trials": trials,
+            "align": align,
+            "window_ms": window_ms,
+            "bin_ms": bin_ms,
+            "forward_ms": forward_ms,
+            "behavior": behavior,
+            "lag_ms": lag_ms,
+            "conditions": list(conditions),
+            "units": units,
+            "drop_duplicates": drop_duplicates,
+            "min_spikes": min_spikes,
+            "heldout_fraction": heldout_fraction,
+            "val_fraction": val_fraction,
+            "split": split,
+            "seed": seed,
+        }
+        self._trained: dict[str, Any] | None = None
+
+    def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:
+        """Serve all trials of another file of the same neurons, as the model that ``info`` is of expects them."""
+        # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
+        self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)
+        self._trained, self._trained_on, self._same_units = info, identity, same_units
+        self.adopted = True
+
+    def load(self) -> Recording:
+        """The file's trials, from the cache if they are there."""
+        if self._trained is not None:
+            return adopted(apply_split(self.path, self._trained), self._trained_on, same_units=self._same_units)
+        params = {"reader": "nwb", **self.options}
+        return cached(self.cache_dir, params, [self.path], lambda: load_nwb_trials(self.path, **self.options))

@@ -1,0 +1,1 @@
+"""Simulated recordings of dynamical systems, with known rates."""
