@@ -1,17 +1,23 @@
 """Runs for the tests: of a composed config in this process, or of ``train.py`` on the command line."""
 
 import csv
+import io
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
+from neuro_lightning import cli
 from neuro_lightning.quoting import override
 from neuro_lightning.run import train
 
@@ -34,6 +40,48 @@ def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNam
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("train", overrides=[*base, override("paths.output_dir", folder), *overrides])
     return SimpleNamespace(folder=folder, score=train(cfg, overrides))
+
+
+@contextmanager
+def restored_process() -> Iterator[None]:
+    """Put back what a command changes in its process: arguments, environment, signal handlers, logging, Hydra."""
+    arguments, environment = sys.argv, dict(os.environ)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        GlobalHydra.instance().clear()
+
+
+def command_here(name: str, *arguments: str) -> SimpleNamespace:
+    """``python train.py ...`` or ``predict.py ...`` in this process and the current folder, seconds faster.
+
+    Args:
+        name: ``train`` or ``predict``.
+        arguments: the command line.
+
+    Returns:
+        ``out`` and ``err``, what it printed, and ``code``, its exit status: 1 where it stopped with an error line.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with restored_process(), redirect_stdout(out), redirect_stderr(err):
+        sys.argv = [str(ROOT / f"{name}.py"), *arguments]
+        try:
+            getattr(cli, name)()
+        except SystemExit as error:
+            if isinstance(error.code, str):
+                print(error.code, file=sys.stderr)
+            code = 1 if isinstance(error.code, str) else error.code or 0
+    return SimpleNamespace(out=out.getvalue(), err=err.getvalue(), code=code)
 
 
 def command(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
