@@ -8,21 +8,28 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelSummary, ProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from neuro_lightning.callbacks.checkpoint import AtomicCheckpoints
-from neuro_lightning.callbacks.guard import guarded
-from neuro_lightning.callbacks.signals import EndTogether
+from neuro_lightning.callbacks.clock import StepClock
+from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.callbacks.progress import FitProgress
+from neuro_lightning.callbacks.signals import StopOnSignal
 from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.distributed import JobDDPStrategy
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.guarding import guarded
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.ranks import started_together
 from neuro_lightning.registry import find
+
+ONLY_WATCH = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
+HOOKS = ("setup", "teardown", "draw", "draw_learning_curve", *(n for n in dir(pl.Callback) if n.startswith("on_")))
 
 
 def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
@@ -67,8 +74,9 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Train
 
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """The config's callbacks, in its order."""
-    return [guarded(instantiate(node, trusted=cfg.trusted)) for node in (cfg.callbacks or {}).values() if node]
+    """The config's callbacks, in its order; those that only watch warn where they would raise."""
+    callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
+    return [guarded(callback, HOOKS) if isinstance(callback, ONLY_WATCH) else callback for callback in callbacks]
 
 
 def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
@@ -94,5 +102,5 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
             "trainer=ddp_cpu"
         )
     if ours or "SLURM_JOB_ID" in os.environ:
-        trainer.callbacks.append(EndTogether())
+        trainer.callbacks.append(StopOnSignal())
     return trainer

@@ -111,7 +111,7 @@ def is_full(mask: Tensor) -> bool:
     return mask.ndim > 0 and not any(mask.stride())
 
 
-def respond(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
+def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
     """What a network says of a batch.
 
     A network sees the inputs alone, unless it says of itself ``by_condition = True``: then it is told each trial's
@@ -140,13 +140,13 @@ def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str =
         device: where the network is.
     """
     own = (value.dtype for value in (*net.parameters(), *net.buffers()) if value.is_floating_point())
-    output = respond(net, batch, batch["inputs"].to(device, next(own, torch.float32)))
+    output = call_network(net, batch, batch["inputs"].to(device, next(own, torch.float32)))
     found = {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
     halves = (torch.float16, torch.bfloat16)
     return {name: value.float() if value.dtype in halves else value for name, value in found.items()}
 
 
-def named(values: Tensor, names: Sequence[str]) -> Output:
+def split_readout(values: Tensor, names: Sequence[str]) -> Output:
     """A linear readout's values (..., N x names) by name, such as ``log_rates``, each (..., N)."""
     return dict(zip(names, values.chunk(len(names), dim=-1) if len(names) > 1 else [values], strict=True))
 

@@ -1,44 +1,47 @@
-"""Loggers that are views of ``metrics.csv`` never cost a training its result: what they raise is a warning."""
+"""What only watches a training never costs its result: an exception of a logger or of a figure becomes a warning."""
 
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
+LOGGER_CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
+Watcher = TypeVar("Watcher")
 
 
-def guarded_logger(logger: Logger) -> Logger:
-    """The logger itself, whose calls warn where they would raise."""
-    for name in CALLS:
-        setattr(logger, name, _warning(logger, getattr(logger, name)))
-    return logger
+def guarded(watcher: Watcher, methods: Iterable[str] = LOGGER_CALLS) -> Watcher:
+    """The object itself, whose methods warn where they would raise.
+
+    Args:
+        watcher: a logger or a callback.
+        methods: their names; those that it does not have are left out.
+    """
+    for name in methods:
+        if hasattr(watcher, name):
+            setattr(watcher, name, _warning(watcher, getattr(watcher, name)))
+    return watcher
 
 
 @contextmanager
-def only_warns(logger: Logger) -> Iterator[None]:
-    """What the logger raises within is a warning that names it, once for each logger."""
+def only_warns(watcher: Any) -> Iterator[None]:
+    """Turn what is raised inside into a warning that names the object, once for each object."""
     try:
         yield
     except Exception as error:
-        if not getattr(logger, "has_failed", False):
-            logger.has_failed = True
-            name = type(logger).__name__
-            warnings.warn(
-                f"{name} failed, the run goes on (its numbers are in metrics.csv): {type(error).__name__}: {error}",
-                stacklevel=2,
-            )
+        if not getattr(watcher, "has_failed", False):
+            watcher.has_failed = True
+            name, reason = type(watcher).__name__, f"{type(error).__name__}: {error}"
+            rank_zero_warn(f"{name} failed, the run goes on (its numbers are in metrics.csv): {reason}")
 
 
-def _warning(logger: Logger, method: Callable[..., Any]) -> Callable[..., Any]:
+def _warning(watcher: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with only_warns(logger):
+        with only_warns(watcher):
             return method(*args, **kwargs)
 
     return call

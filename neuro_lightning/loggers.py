@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.config import instantiate
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.guarding import guarded_logger, only_warns
+from neuro_lightning.guarding import guarded, only_warns
 from neuro_lightning.metrics_csv import MetricsCSV
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.wandb_run import STEP, is_wandb, wandb_logger
@@ -78,7 +78,7 @@ def build_loggers(
     for kind, values in options.items():
         if "_target_" in (values or {}):
             loggers.append(_other(kind, values, config))
-    return [logger if isinstance(logger, MetricsCSV) else guarded_logger(logger) for logger in loggers]
+    return [logger if isinstance(logger, MetricsCSV) else guarded(logger) for logger in loggers]
 
 
 def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:

@@ -68,7 +68,7 @@ def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[
     Returns:
         The sum over the mask, and the number of entries in it.
     """
-    values, targets = _expected(output, mask), _observed(targets, mask)
+    values, targets = _expected(output, mask), _mask_out(targets, mask)
     return (values - targets).square().sum(), _entries(mask, values)
 
 
@@ -115,8 +115,8 @@ def gamma(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tupl
     Raises:
         ConfigError: the network gives no ``log_shape``.
     """
-    values = _observed(targets, mask).clamp_min(EPS)
-    nll = gamma_nll(values, *(_observed(part, mask) for part in _parts(output, gamma)))
+    values = _mask_out(targets, mask).clamp_min(EPS)
+    nll = gamma_nll(values, *(_mask_out(part, mask) for part in _parts(output, gamma)))
     return _total(nll, mask)
 
 
@@ -135,8 +135,8 @@ def zero_inflated_gamma(output: Output, targets: Tensor, mask: Tensor, spec: Dat
     Raises:
         ConfigError: the network does not give all of them.
     """
-    parts = (_observed(part, mask) for part in _parts(output, zero_inflated_gamma))
-    return _total(zero_inflated_gamma_nll(_observed(targets, mask), *parts), mask)
+    parts = (_mask_out(part, mask) for part in _parts(output, zero_inflated_gamma))
+    return _total(zero_inflated_gamma_nll(_mask_out(targets, mask), *parts), mask)
 
 
 def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -154,11 +154,11 @@ def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataS
     Raises:
         ConfigError: the network gives no ``log_variance``.
     """
-    (log_variance,) = (_observed(part, mask) for part in _parts(output, gaussian_variance))
-    return _total(normal_nll(_observed(targets, mask), _expected(output, mask), log_variance), mask)
+    (log_variance,) = (_mask_out(part, mask) for part in _parts(output, gaussian_variance))
+    return _total(normal_nll(_mask_out(targets, mask), _expected(output, mask), log_variance), mask)
 
 
-def outputs_of(loss: Loss | None, spec: DataSpec) -> tuple[str, ...]:
+def readout_names(loss: Loss | None, spec: DataSpec) -> tuple[str, ...]:
     """What a network should give of each entry for a loss, the expected value first: ``log_rates`` or ``rates``.
 
     Expected values of spikes are above zero, and so are those that a likelihood of non-negative values is asked of.
@@ -232,12 +232,12 @@ def _scales(mean_rates: tuple[float, ...], dtype: torch.dtype, device: torch.dev
 
 def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
     """The negative log-likelihood of each entry, 0 outside the mask."""
-    counts = _observed(targets, mask)
+    counts = _mask_out(targets, mask)
     if "rates" in output:
-        rates = _observed(output["rates"], mask)
+        rates = _mask_out(output["rates"], mask)
         nll = rates - counts * (rates + EPS).log()
     else:
-        nll = log_rate_nll(_observed(output["log_rates"], mask), counts)
+        nll = log_rate_nll(_mask_out(output["log_rates"], mask), counts)
     return nll if is_full(mask) else torch.where(mask, nll, 0.0)
 
 
@@ -256,11 +256,11 @@ def _samples(mask: Tensor, like: Tensor) -> Tensor:
 
 def _expected(output: Output, mask: Tensor) -> Tensor:
     """The expected values with zeros outside the mask."""
-    values = output["rates"] if "rates" in output else _observed(output["log_rates"], mask).exp()
-    return _observed(values, mask)
+    values = output["rates"] if "rates" in output else _mask_out(output["log_rates"], mask).exp()
+    return _mask_out(values, mask)
 
 
-def _observed(values: Tensor, mask: Tensor) -> Tensor:
+def _mask_out(values: Tensor, mask: Tensor) -> Tensor:
     """The values with zeros outside the mask, float32 at least.
 
     They are masked before any function of them is taken: a NaN that is masked after it still reaches the gradient as

@@ -23,7 +23,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.evaluation import evaluate, network_predictor
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.base import PopulationModule, plateau_scores
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import find
 from neuro_lightning.report.table import relative
@@ -81,7 +81,7 @@ def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, b
     begin = time.perf_counter()
     chosen = read_checkpoint(best)
     steps, path = chosen["global_step"], best.with_name(REFIT)
-    seen = [pair for schedule in chosen.get("lr_schedulers", []) for pair in schedule.get("seen", [])]
+    seen = plateau_scores(chosen)
     joint = joint_data(data)
     trials = len(joint.recording.splits["train"])
     if is_main_process():

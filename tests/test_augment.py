@@ -20,9 +20,9 @@ from neuro_lightning.nn.augment import (
     Rotate,
     RotateChoice,
     Saturation,
-    arrange,
     rotate,
     saturate,
+    seed_transforms,
 )
 from neuro_lightning.nn.draws import uniform
 
@@ -110,10 +110,10 @@ def test_each_place_in_the_list_and_each_seed_has_draws_of_its_own():
     named = Compose({"flip": flips[0], "brightness": flips[1]}, seed=5)
     assert torch.equal(named(x, index, 2), Compose(flips, seed=5)(x, index, 2))
     by_hand = x
-    for transform in arrange(flips, 5):
+    for transform in seed_transforms(flips, 5):
         by_hand = transform(by_hand, index, 2)
     assert torch.equal(by_hand, named(x, index, 2))
-    again = arrange(arrange(flips, 5), 5)
+    again = seed_transforms(seed_transforms(flips, 5), 5)
     assert [(t.seed, t.stream) for t in again] == [(5, 0), (5, 1)] and flips[1].stream == 0
     assert torch.equal(Compose([lambda x, i, e: x + e])(x, index, 2), x + 2)  # one's own
     for none in (None, [], {}):

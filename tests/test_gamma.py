@@ -83,7 +83,7 @@ def test_what_is_masked_never_reaches_loss_or_gradient(loss, poison):
 def test_a_network_is_told_what_the_loss_needs(loss):
     names = SEVERAL[loss]
     for asked in (loss, partial(loss)):
-        assert losses.outputs_of(asked, SPEC) == names
+        assert losses.readout_names(asked, SPEC) == names
     values = torch.ones(1, 2, 3)
     with pytest.raises(ConfigError, match=f"loss={loss.__name__} needs {names[1]} of the network"):
         loss({names[0]: values}, values, values > 0, SPEC)
@@ -92,12 +92,12 @@ def test_a_network_is_told_what_the_loss_needs(loss):
 def test_other_losses_need_the_expected_value_alone():
     counts, signed = DataSpec("d"), DataSpec("d", kind="traces", nonnegative=False)
     for loss in (None, losses.mse, losses.gaussian):
-        assert losses.outputs_of(loss, counts) == ("log_rates",) and losses.outputs_of(loss, SPEC) == ("rates",)
+        assert losses.readout_names(loss, counts) == ("log_rates",) and losses.readout_names(loss, SPEC) == ("rates",)
     for loss in (losses.poisson, partial(losses.poisson_normalised), losses.auto):
-        assert losses.outputs_of(loss, counts) == losses.outputs_of(loss, SPEC) == ("log_rates",)
-    assert losses.outputs_of(losses.auto, signed) == ("rates",)
+        assert losses.readout_names(loss, counts) == losses.readout_names(loss, SPEC) == ("log_rates",)
+    assert losses.readout_names(losses.auto, signed) == ("rates",)
     with pytest.raises(ConfigError, match="loss=poisson is for traces without negative values, and those of d are z-"):
-        losses.outputs_of(losses.poisson, signed)
+        losses.readout_names(losses.poisson, signed)
 
 
 SEQUENCES = ["gru", "gru_smoothed", "lfads", "lstm_autoencoder", "ndt", "neural_roberta", "stndt"]
@@ -124,7 +124,7 @@ def test_the_loss_that_is_chosen_is_the_one_that_is_used(model, kind):
             module = instantiate(compose("train", words).model, spec=spec)
             used = getattr(losses, name) if name else losses.default_loss(spec)
             output = module(targets[..., :3])
-            assert output[losses.outputs_of(used, spec)[0]].shape == targets.shape
+            assert output[losses.readout_names(used, spec)[0]].shape == targets.shape
             total, _ = module.loss(output, targets, mask, spec)
             assert total.isfinite() and torch.equal(total, used(output, targets, mask, spec)[0])
             total.backward()

@@ -8,14 +8,14 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from neuro_lightning.functional.kalman import (
-    Chain,
     Dynamics,
+    Posterior,
     fit_dynamics,
     gaussian_smoother,
     laplace_smoother,
     log_prior,
     poisson_log_joint,
-    roll,
+    predict_ahead,
 )
 
 DIM, NEURONS = 2, 5
@@ -155,7 +155,7 @@ def test_newton_survives_a_wild_start_and_a_silent_trial():
 def test_dynamics_of_what_is_known_exactly_are_found():
     x = sample(dynamics(), 4000, 8)
     nothing = torch.zeros(1, 8, DIM, DIM).double()
-    found = fit_dynamics(Chain(x, nothing, nothing[:, 1:], torch.zeros(4000)))
+    found = fit_dynamics(Posterior(x, nothing, nothing[:, 1:], torch.zeros(4000)))
     for one, other in zip(found, dynamics(), strict=True):
         torch.testing.assert_close(one, other, atol=0.03, rtol=0)
 
@@ -186,5 +186,5 @@ def test_what_is_ahead_is_the_conditional_mean():
     activity = wide @ flat @ wide.T + torch.diag(private.repeat(5))
     gain = torch.linalg.solve(activity, wide @ flat).T
     expected = mean.flatten() + (y.flatten(1) - (mean[:5] @ loadings.T + bias).flatten()) @ gain.T
-    found = roll(gaussian_smoother(y, loadings, bias, private, model).mean, model.transition, 4)
+    found = predict_ahead(gaussian_smoother(y, loadings, bias, private, model).mean, model.transition, 4)
     torch.testing.assert_close(found, expected.view(3, 9, DIM))

@@ -16,7 +16,7 @@ from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import gamma, zero_inflated_gamma
-from neuro_lightning.models.lfads import LFADS, LFADSNet, Sizes, ramp, scored_share, standard_draws
+from neuro_lightning.models.lfads import LFADS, LFADSNet, Sizes, ramp, scored_fraction, standard_draws
 from neuro_lightning.nn.generator import Encoder, Generator, lag
 from neuro_lightning.nn.masking import CoordinatedDropout
 from neuro_lightning.nn.recurrent import gru_step, init_gru
@@ -298,14 +298,14 @@ def test_terms_are_weighed_by_the_epoch():
     full = sum(WEIGHTS[name] * float(terms[name]) for name in WEIGHTS)
     for epoch, share in enumerate((0, 0, 0.25, 0.5, 0.75, 1, 1)):
         model._trainer = SimpleNamespace(current_epoch=epoch)
-        assert float(model.weigh(terms)) == pytest.approx(share * full)
+        assert float(model.weight_loss_terms(terms)) == pytest.approx(share * full)
 
 
 def test_divergences_keep_their_weight_whatever_is_scored():
     """Published losses are divided by all elements of the targets, ours by those that are scored."""
     spec = DataSpec("d", n_in=6, n_out=2, n_bins=10, n_forward=3)
     scored = 0.3 * 10 * 6 + 10 * 2 + 3 * 8
-    assert scored_share(spec, 0.3) == pytest.approx(scored / (13 * 8)) and scored_share(spec, 0) == 1
+    assert scored_fraction(spec, 0.3) == pytest.approx(scored / (13 * 8)) and scored_fraction(spec, 0) == 1
     model = module(spec, masking=CoordinatedDropout(0.3))
     assert model.weights["kl_co"] == pytest.approx(0.2 * 13 * 8 / scored) and model.weights["l2_gen"] == 0.3
 

@@ -6,7 +6,7 @@ import torch
 from runs import TESTS, TINY, checkpoint, here, record, same
 from sklearn import decomposition
 
-from neuro_lightning.contracts import DataSpec, respond
+from neuro_lightning.contracts import DataSpec, call_network
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.factors import factor_analysis, principal_components
 from neuro_lightning.functional.smoothing import gaussian_smooth
@@ -175,12 +175,12 @@ def test_planes_may_have_components_of_their_own(model):
     own, shared = (model(spec(15, 5, decode_groups=2), n_components=3, per_plane=which) for which in (True, False))
     for fitted in (own, shared):
         fitted.fit_net(OneBatch([batch]))
-    rates = respond(own.net, batch)["rates"]
+    rates = call_network(own.net, batch)["rates"]
     for k, part in enumerate(parts):
         alone = model(spec(15, 5), n_components=3)
         alone.fit_net(dataset(part, 15))
         torch.testing.assert_close(rates[plane == k], alone.net(part[..., :15])["rates"])
-    errors = [(respond(net, batch)["rates"] - x).square().mean() for net in (own.net, shared.net)]
+    errors = [(call_network(net, batch)["rates"] - x).square().mean() for net in (own.net, shared.net)]
     assert errors[0] < 0.5 * errors[1]
 
 

@@ -10,9 +10,9 @@ from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.laplacian_regression import (
     SmoothBasis,
+    group_by_mask,
     laplacian_poisson,
     laplacian_regression,
-    patterns,
 )
 from neuro_lightning.models.lnp import LNP, RegularisedLinear
 
@@ -113,7 +113,7 @@ def test_neurons_are_fitted_on_the_images_they_were_shown():
     assert not fit.weight[2].any() and not fit.weight[4].any()
     torch.testing.assert_close(fit.bias[2], y[:2, 2].mean().double())
     assert fit.bias[4] == 0
-    groups = {tuple(neurons.tolist()): len(rows) for rows, neurons in patterns(mask)}
+    groups = {tuple(neurons.tolist()): len(rows) for rows, neurons in group_by_mask(mask)}
     assert groups == {(0,): 40, (1, 3): 25, (2,): 2, (4,): 0}
 
 

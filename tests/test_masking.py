@@ -9,7 +9,14 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import poisson
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.masking import MODES, CoordinatedDropout, RandomMasking, VariableDropout, seed_ratio, suit
+from neuro_lightning.nn.masking import (
+    MODES,
+    CoordinatedDropout,
+    RandomMasking,
+    VariableDropout,
+    configure_masking,
+    seed_ratio,
+)
 
 B, T, N = 60, 50, 40
 
@@ -168,7 +175,7 @@ def test_a_step_is_hidden_changed_or_shown_as_a_whole():
 def test_models_tell_a_masking_of_their_steps():
     masking, other = RandomMasking("timestep"), CoordinatedDropout(0.2)
     for one in (masking, other, None):
-        suit(one, block=4, kind="traces")
+        configure_masking(one, block=4, kind="traces")
     assert (masking.block, masking.kind) == (4, "traces") and not hasattr(other, "block")
 
 
@@ -239,7 +246,7 @@ def test_counts_that_were_not_observed_are_never_scored(masking):
     targets[~mask] = torch.nan
     batch = {"inputs": targets[:, :bins, :n_in].nan_to_num(), "targets": targets, "mask": mask.clone(),
              "index": torch.arange(5)}  # fmt: skip
-    value = model._loss_of(batch, 0)
+    value = model._training_loss(batch, 0)
     value.backward()
     expected = mask.clone()
     if isinstance(masking, Half):

@@ -11,7 +11,7 @@ from tiny import Tiny
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional import plds
-from neuro_lightning.functional.kalman import Chain, laplace_smoother, roll
+from neuro_lightning.functional.kalman import Posterior, laplace_smoother, predict_ahead
 from neuro_lightning.models import plds as models
 from neuro_lightning.models.plds import PLDSNet
 
@@ -51,7 +51,7 @@ def test_the_dynamics_run_on(fitted):
     """Ahead of what was observed the fit knows more than the last step or the mean rate."""
     model = fitted[0]
     counts, log_rates = planted(seed=1)
-    x = roll(laplace_smoother(counts[:, :14], *model).mean, model.dynamics.transition, 6)[:, 14:]
+    x = predict_ahead(laplace_smoother(counts[:, :14], *model).mean, model.dynamics.transition, 6)[:, 14:]
     ahead = (x @ model.loadings.T + model.bias - log_rates[:, 14:]).square().mean()
     held = (x[:, :1] @ model.loadings.T + model.bias - log_rates[:, 14:]).square().mean()
     mean = (log_rates[:, 14:] - log_rates.mean((0, 1))).square().mean()
@@ -63,7 +63,7 @@ def test_the_expected_likelihood_and_its_ascent():
     rng = np.random.default_rng(0)
     counts = torch.from_numpy(rng.poisson(1.5, (3, 4, 5))).double()
     root = torch.from_numpy(0.3 * rng.normal(size=(3, 4, 2, 2)))
-    chain = Chain(torch.from_numpy(rng.normal(size=(3, 4, 2))), root @ root.mT, root[:, 1:], torch.zeros(3))
+    chain = Posterior(torch.from_numpy(rng.normal(size=(3, 4, 2))), root @ root.mT, root[:, 1:], torch.zeros(3))
     loadings, bias = torch.from_numpy(rng.normal(size=(5, 2))), torch.from_numpy(rng.normal(size=5))
     draws = torch.from_numpy(rng.normal(size=(200_000, 1, 1, 2, 1)))
     x = chain.mean + (root @ draws)[..., 0]

@@ -32,7 +32,7 @@ LIGHTNING = {
 }
 # of this package, beside networks and their parts (neuro_lightning.models and .nn)
 OWN = {
-    "callbacks": """Checkpoint EndTogether EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
+    "callbacks": """Checkpoint StopOnSignal EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
         WeightAverage""",
     "data": """AntolikV1 ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB NaturalImages Orientations
         PopulationDataModule Spontaneous UWNDC19""",

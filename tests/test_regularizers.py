@@ -6,7 +6,7 @@ import torch
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.hsm_layers import Conv, Dense, Separable
-from neuro_lightning.nn.regularizers import PENALTIES, chosen, laplacian, penalties
+from neuro_lightning.nn.regularizers import PENALTIES, laplacian, nonzero_strengths, penalties
 from neuro_lightning.nn.separable import SeparableLinear
 
 U, F, H, W = 3, 4, 5, 6
@@ -79,16 +79,16 @@ def test_laplacian_of_a_parabola_is_its_curvature(weight):
 
 
 def test_strengths_scale_and_zero_is_off(weight):
-    terms = penalties(weight, chosen({"l1": 2.0, "l2": 0, "max": None}))
+    terms = penalties(weight, nonzero_strengths({"l1": 2.0, "l2": 0, "max": None}))
     assert list(terms) == ["l1"]
     torch.testing.assert_close(terms["l1"], 2 * weight.abs().sum())
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="no such penalty"):
-        chosen({"l3": 1.0})
+        nonzero_strengths({"l3": 1.0})
     with pytest.raises(ConfigError, match="must not be negative"):
-        chosen({"l1": -1.0})
+        nonzero_strengths({"l1": -1.0})
     with pytest.raises(ConfigError, match="max is not defined"):
         Separable((4, 5, 5), 3, reg={"max": 1.0})
     with pytest.raises(ConfigError, match="d2x needs"):

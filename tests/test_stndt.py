@@ -134,7 +134,7 @@ def test_the_contrastive_term_by_its_weight():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, n_forward=3, bin_ms=10)
     assert configured(spec).net.views is None, "off by default"
     model = configured(spec, "model.contrast=0.3", "model.contrast_ratio=0.2", "model.step_ms=20")
-    assert model.weigh({"contrast": torch.tensor(2.0)}) == pytest.approx(0.6)
+    assert model.weight_loss_terms({"contrast": torch.tensor(2.0)}) == pytest.approx(0.6)
     assert (model.net.views.ratio, model.net.views.block, model.net.views.mode) == (0.2, 2, "full")
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from runs import TESTS, TINY, here, record
 
-from neuro_lightning.contracts import DataSpec, respond
+from neuro_lightning.contracts import DataSpec, call_network
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import mse
 from neuro_lightning.models.trivial import FLOOR, Constant, Mean, Zero
@@ -61,7 +61,7 @@ def test_each_plane_has_means_of_its_own():
     model = Mean(DataSpec("x", kind="traces", n_in=2, n_out=1, n_bins=4, decode_groups=2))
     model.fit_net(data)
     told = {"inputs": torch.zeros(3, 9, 2), "condition": torch.tensor([0, 1, 0])}
-    rates = respond(model.net, told)["rates"]
+    rates = call_network(model.net, told)["rates"]
     overall = np.mean([6, 9, 12, 15, 18, 21, 1, 4, 7, 10, 13, 16, 19, 22])
     assert rates.shape == (3, 9, 3) and (rates == rates[:, :1]).all() and (rates[0] == rates[2]).all()
     assert rates[0, 0].tolist() == pytest.approx([16.5, 17.5, overall])

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.models.base import ends_here
+from neuro_lightning.models.base import training_ends_now
 from neuro_lightning.ranks import is_main_process
 
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"
@@ -220,7 +220,7 @@ class Checkpoint(ModelCheckpoint):
 def validation_is_due(trainer: pl.Trainer) -> bool:
     """Whether the epoch, the training or a part of an epoch ends with this step, and a validation may follow."""
     loop, every = trainer.fit_loop, trainer.check_val_every_n_epoch
-    if loop.epoch_loop.batch_progress.is_last_batch or ends_here(trainer):
+    if loop.epoch_loop.batch_progress.is_last_batch or training_ends_now(trainer):
         return True
     steps = trainer.val_check_batch
     if steps in (None, math.inf) or (every is not None and (trainer.current_epoch + 1) % every):

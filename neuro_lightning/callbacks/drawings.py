@@ -108,7 +108,7 @@ def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
     from neuro_lightning.report import figures_traces as report
 
     spec = module.spec
-    observed, predicted = _observed(trials)[0], trials["predicted"][0].numpy()
+    observed, predicted = _targets_or_nan(trials)[0], trials["predicted"][0].numpy()
     behavior = trials["behavior"][0].numpy() if "behavior" in trials else None
     heldout = np.arange(spec.n_neurons) >= spec.n_in
     found: Drawings = {
@@ -132,7 +132,7 @@ def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
 
     Planes have neurons of their own, so they are not pooled.
     """
-    observed, predicted = _observed(trials), trials["predicted"].numpy()
+    observed, predicted = _targets_or_nan(trials), trials["predicted"].numpy()
     residual = np.nansum((observed - predicted) ** 2, axis=1, dtype=float)
     total = np.nansum((observed - np.nanmean(observed, axis=1, keepdims=True)) ** 2, axis=1, dtype=float)
     return (1 - residual / np.where(total > 0, total, np.nan)).ravel()
@@ -146,7 +146,7 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
     from neuro_lightning.report import figures_images as report
 
     spec, net = module.spec, module.net
-    observed, predicted = _observed(trials), trials["predicted"].numpy()
+    observed, predicted = _targets_or_nan(trials), trials["predicted"].numpy()
     scores, ceiling = image_scores(trials)
     best = [int(i) for i in np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")[:FIELDS]]
     images = data.dataset("train", evaluate=False).images
@@ -181,7 +181,7 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
 def image_scores(trials: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
     """Each neuron's correlation over images, and the highest that its noise allows where there are repeats, (N,)."""
     repeats = trials.get("repeats")
-    single = torch.from_numpy(_observed(trials))[:, None] if repeats is None else repeats
+    single = torch.from_numpy(_targets_or_nan(trials))[:, None] if repeats is None else repeats
     scores = average_correlation(single.double(), trials["predicted"].double()).numpy()
     return scores, None if repeats is None else explainable(repeats.double()).cc_max.numpy()
 
@@ -202,7 +202,7 @@ def _fields(module: Any, images: Tensor, neurons: list[int]) -> np.ndarray:
     return fields
 
 
-def _observed(trials: Mapping[str, Tensor]) -> np.ndarray:
+def _targets_or_nan(trials: Mapping[str, Tensor]) -> np.ndarray:
     """Targets as float, NaN where nothing was observed."""
     return trials["targets"].float().masked_fill(~trials["mask"], torch.nan).numpy()
 

@@ -22,16 +22,16 @@ class StepSeed(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Be called before every step of those that the model takes in one batch of the trainer's."""
-        pl_module.before_step = lambda step: self.draw_anew(step, trainer.global_rank)
+        pl_module.before_step = lambda step: self.seed_step(step, trainer.global_rank)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed all of torch's generators."""
         if pl_module.automatic_optimization:
-            self.draw_anew(trainer.fit_loop.total_batch_idx, trainer.global_rank)
+            self.seed_step(trainer.fit_loop.total_batch_idx, trainer.global_rank)
 
-    def draw_anew(self, step: int, rank: int) -> None:
+    def seed_step(self, step: int, rank: int) -> None:
         """Seed all of torch's generators for a step of a process.
 
         ``torch.manual_seed`` does more: where there is no GPU it notes for each step, with a traceback, what to seed

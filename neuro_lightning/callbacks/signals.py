@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from neuro_lightning.ranks import is_main_process
 
 
-class EndTogether(pl.Callback):
+class StopOnSignal(pl.Callback):
     """Takes note of SIGTERM, and of SLURM's SIGUSR1, and ends the training after the step, in all processes alike.
 
     Lightning's own handlers let the processes exchange data while they are in the middle of another exchange, and wait
@@ -39,7 +39,7 @@ class EndTogether(pl.Callback):
         """End here, if any process was asked to."""
         if self._any(trainer, self.asked):
             if self._any(trainer, self.again) and is_main_process():
-                queue_again()
+                requeue_slurm_job()
             raise SIGTERMException
 
     def _any(self, trainer: pl.Trainer, mine: bool) -> bool:
@@ -49,7 +49,7 @@ class EndTogether(pl.Callback):
         self.asked, self.again = True, self.again or number == signal.SIGUSR1
 
 
-def queue_again() -> None:
+def requeue_slurm_job() -> None:
     """Ask SLURM to queue this job again; where it will not, a warning says so."""
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:  # by its number, one task's name is that of the whole array

@@ -21,7 +21,7 @@ from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
 from neuro_lightning.functional.explainable import ceilings
-from neuro_lightning.nn.augment import Transform, arrange
+from neuro_lightning.nn.augment import Transform, seed_transforms
 from neuro_lightning.ranks import main_process_only
 
 log = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ class ImageDataModule(PopulationDataModule):
 
     def __init__(self, *, augment: Sequence[Transform] | Mapping[str, Transform] | None = None, **loader: Any) -> None:
         super().__init__(**loader)
-        self.augment = arrange(augment, self.shuffle_seed)
+        self.augment = seed_transforms(augment, self.shuffle_seed)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Distort a training batch, on the device it has come to."""

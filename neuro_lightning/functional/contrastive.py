@@ -17,7 +17,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor
     Args:
         first: (B, ...) features of one view of each trial; all axes after the first are one vector.
         second: the same of the other view.
-        temperature: small values weigh the most similar views most.
+        temperature: small values weight the most similar views most.
 
     Returns:
         The mean cross-entropy over the 2 B views, a scalar.

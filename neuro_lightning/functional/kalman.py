@@ -33,7 +33,7 @@ class Dynamics(NamedTuple):
     first_cov: Tensor
 
 
-class Chain(NamedTuple):
+class Posterior(NamedTuple):
     """The posterior of the latents; B is 1 in covariances that all trials share.
 
     Attributes:
@@ -49,7 +49,9 @@ class Chain(NamedTuple):
     log_likelihood: Tensor
 
 
-def solve_chain(diagonal: Tensor, below: Tensor, potential: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def solve_tridiagonal(
+    diagonal: Tensor, below: Tensor, potential: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A Gaussian chain from its block-tridiagonal precision.
 
     Args:
@@ -82,7 +84,7 @@ def solve_chain(diagonal: Tensor, below: Tensor, potential: Tensor) -> tuple[Ten
     return torch.stack(mean[::-1], 1), torch.stack(cov[::-1], 1), stacked, logdet
 
 
-def prior_chain(dynamics: Dynamics, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def prior_precision(dynamics: Dynamics, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Blocks (T, D, D) of the prior's precision, the block beneath each (D, D), and the potential (T, D)."""
     a, q, mean, cov = dynamics
     q_inverse, cov_inverse = torch.linalg.inv(q), torch.linalg.inv(cov)
@@ -111,7 +113,9 @@ def _log_normal(residuals: Tensor, cov: Tensor) -> Tensor:
     return -0.5 * (squares + residuals.shape[1] * constant)
 
 
-def gaussian_smoother(y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics) -> Chain:
+def gaussian_smoother(
+    y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics
+) -> Posterior:
     """The exact posterior given ``y_t = loadings x_t + mean + noise``.
 
     Args:
@@ -122,13 +126,13 @@ def gaussian_smoother(y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor
         dynamics: of the latents.
     """
     weighted = loadings / private[:, None]
-    diagonal, below, potential = prior_chain(dynamics, y.shape[1])
-    x, cov, cross, logdet = solve_chain(
+    diagonal, below, potential = prior_precision(dynamics, y.shape[1])
+    x, cov, cross, logdet = solve_tridiagonal(
         (diagonal + loadings.T @ weighted)[None], below, potential + (y - mean) @ weighted
     )
     misfit = ((y - mean - x @ loadings.T).square() / private + (2 * math.pi * private).log()).sum((1, 2))
     evidence = log_prior(x, dynamics) - 0.5 * misfit - 0.5 * logdet + 0.5 * x[0].numel() * math.log(2 * math.pi)
-    return Chain(x, cov, cross, evidence)
+    return Posterior(x, cov, cross, evidence)
 
 
 def poisson_log_joint(x: Tensor, counts: Tensor, loadings: Tensor, bias: Tensor, dynamics: Dynamics) -> Tensor:
@@ -146,7 +150,7 @@ def laplace_smoother(
     start: Tensor | None = None,
     iterations: int = 50,
     tolerance: float = 1e-6,
-) -> Chain:
+) -> Posterior:
     """The posterior's mode and its curvature, given ``counts_t ~ Poisson(exp(loadings x_t + bias))``.
 
     Newton's method; a trial whose step does not better it takes half of it, and a trial that has arrived rests: no
@@ -162,7 +166,7 @@ def laplace_smoother(
         tolerance: a trial has arrived when none of its latents moves further.
     """
     steps, dim = counts.shape[1], loadings.shape[1]
-    prior, below, potential = prior_chain(dynamics, steps)
+    prior, below, potential = prior_precision(dynamics, steps)
     outer = (loadings[:, :, None] * loadings[:, None]).flatten(1)
     x = counts.new_zeros(len(counts), steps, dim) if start is None else start
     value = poisson_log_joint(x, counts, loadings, bias, dynamics)
@@ -171,7 +175,7 @@ def laplace_smoother(
         rates = (x @ loadings.T + bias).exp()
         curvature = (rates @ outer).unflatten(2, (dim, dim))
         pull = (counts - rates) @ loadings + (curvature @ x[..., None])[..., 0]
-        return solve_chain(prior + curvature, below, potential + pull)
+        return solve_tridiagonal(prior + curvature, below, potential + pull)
 
     moving = torch.ones(len(counts), dtype=torch.bool, device=counts.device)
     for _ in range(iterations):
@@ -188,10 +192,10 @@ def laplace_smoother(
         if not moving.any():
             break
     _, cov, cross, logdet = newton(x, counts)
-    return Chain(x, cov, cross, value - 0.5 * logdet + 0.5 * steps * dim * math.log(2 * math.pi))
+    return Posterior(x, cov, cross, value - 0.5 * logdet + 0.5 * steps * dim * math.log(2 * math.pi))
 
 
-def roll(x: Tensor, transition: Tensor, ahead: int) -> Tensor:
+def predict_ahead(x: Tensor, transition: Tensor, ahead: int) -> Tensor:
     """Latents (B, T, D) and what the dynamics make of the last ones, (B, T + ahead, D)."""
     latents = [x]
     for _ in range(ahead):
@@ -199,7 +203,7 @@ def roll(x: Tensor, transition: Tensor, ahead: int) -> Tensor:
     return torch.cat(latents, dim=1)
 
 
-def fit_dynamics(chain: Chain) -> Dynamics:
+def fit_dynamics(chain: Posterior) -> Dynamics:
     """The dynamics of the greatest expected log-likelihood, given the posterior of the latents."""
     mean, trials, steps = chain.mean, *chain.mean.shape[:2]
     cov, cross = (part.expand(trials, *part.shape[1:]).sum(0) for part in (chain.cov, chain.cross))

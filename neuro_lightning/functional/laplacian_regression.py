@@ -84,7 +84,7 @@ def _spectrum(coordinates: Tensor) -> _Spectrum:
     return _Spectrum(x @ vectors / root, values, vectors.T, mean)
 
 
-def patterns(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def group_by_mask(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The neurons in groups that were observed at the same images.
 
     Args:
@@ -121,7 +121,7 @@ def laplacian_regression(
     n_neurons = targets.shape[1]
     coefficients = coordinates.new_zeros(n_neurons, coordinates.shape[1])
     bias, taken = coordinates.new_zeros(n_neurons), coordinates.new_full((n_neurons,), torch.nan)
-    for rows, neurons in patterns(mask):
+    for rows, neurons in group_by_mask(mask):
         if len(rows) == 0:
             continue
         y = targets[rows][:, neurons].double()
@@ -130,7 +130,7 @@ def laplacian_regression(
             continue
         spectrum = _spectrum(coordinates[rows])
         grid = torch.tensor(list(strengths), dtype=torch.float64) * spectrum.values.sum() / len(rows)
-        best = _least_left_out(spectrum, y - y.mean(0), grid, per_neuron)
+        best = _best_leave_one_out(spectrum, y - y.mean(0), grid, per_neuron)
         # X w = u sqrt(s) (axes w), and the ridge solution along an axis is sqrt(s) / (s + strength) u'y
         along = spectrum.u.T @ (y - y.mean(0)) * spectrum.values.sqrt()[:, None]
         along = along / (spectrum.values[:, None] + grid[best])
@@ -140,7 +140,7 @@ def laplacian_regression(
     return SmoothFit(basis.weights(coefficients), bias, taken)
 
 
-def _least_left_out(spectrum: _Spectrum, y: Tensor, grid: Tensor, per_neuron: bool) -> Tensor:
+def _best_leave_one_out(spectrum: _Spectrum, y: Tensor, grid: Tensor, per_neuron: bool) -> Tensor:
     """The place in the grid with the least leave-one-out error: (1,), or (N,) for each neuron."""
     if not per_neuron and y.shape[1] > JUDGES:
         y = y[:, torch.linspace(0, y.shape[1] - 1, JUDGES).long()]

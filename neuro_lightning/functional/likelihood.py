@@ -47,7 +47,7 @@ def poisson_nll(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Te
     Returns:
         The sum over all observed bins, a float64 scalar; NaN where a rate is NaN or negative.
     """
-    rates, counts, observed = _observed(rates, counts, mask)
+    rates, counts, observed = _mask_out(rates, counts, mask)
     nll = rates - counts * rates.log() + torch.lgamma(counts + 1)
     return torch.where(observed, nll, 0.0).sum()
 
@@ -117,7 +117,7 @@ def spike_sums(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Spi
         counts: (..., N) spike counts; NaN is unobserved.
         mask: (..., N) bool, True where counts are observed; None means everywhere.
     """
-    rates, counts, observed = _observed(rates, counts, mask)
+    rates, counts, observed = _mask_out(rates, counts, mask)
     nll = torch.where(observed, rates - counts * rates.log(), 0.0)
     return SpikeSums(_over_bins(nll), _over_bins(counts), _over_bins(observed.double()))
 
@@ -154,7 +154,7 @@ def bits_per_spike(rates: Tensor, counts: Tensor, mask: Tensor | None = None) ->
     return bits_per_spike_from_sums(spike_sums(rates, counts, mask))
 
 
-def _observed(rates: Tensor, counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _mask_out(rates: Tensor, counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Rates and counts in float64, harmless (rate 1, count 0) where nothing was observed, and where it was."""
     counts = counts.double()
     observed = ~counts.isnan() if mask is None else mask & ~counts.isnan()

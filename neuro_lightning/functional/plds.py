@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.functional import gpfa
-from neuro_lightning.functional.kalman import Chain, Dynamics, fit_dynamics, laplace_smoother
+from neuro_lightning.functional.kalman import Dynamics, Posterior, fit_dynamics, laplace_smoother
 from neuro_lightning.functional.poisson_regression import poisson_regression
 
 RIDGE = 1.0  # of the loadings: as much as one spike of evidence, against loadings of silent neurons
@@ -47,7 +47,7 @@ def initial(counts: Tensor, n_latents: int, timescale: float) -> PLDS:
     found = gpfa.posterior(roots, smooth)
     # of the means alone: the posterior's covariances, which are not those of a chain, would make the dynamics forget
     nothing = torch.zeros_like(found.across)[None]
-    dynamics = fit_dynamics(Chain(found.mean, nothing, nothing[:, 1:], found.log_likelihood))
+    dynamics = fit_dynamics(Posterior(found.mean, nothing, nothing[:, 1:], found.log_likelihood))
     some = 0.01 * torch.eye(len(dynamics.noise)).to(dynamics.noise)
     dynamics = dynamics._replace(noise=dynamics.noise + some, first_cov=dynamics.first_cov + some)
     weight, bias = poisson_regression(found.mean.flatten(0, 1), counts.flatten(0, 1), alpha=1e-2)
@@ -76,7 +76,7 @@ def fit(counts: Tensor, n_latents: int, *, timescale: float, iterations: int) ->
     return model, history
 
 
-def expected_log_likelihood(counts: Tensor, chain: Chain, loadings: Tensor, bias: Tensor) -> Tensor:
+def expected_log_likelihood(counts: Tensor, chain: Posterior, loadings: Tensor, bias: Tensor) -> Tensor:
     """Of each neuron's counts under the posterior, (N,), without ``ln(count!)`` and with the loadings' ridge."""
     return _expected(counts.flatten(0, 1), chain.mean.flatten(0, 1), chain.cov.flatten(0, 1), loadings, bias)[0]
 
@@ -90,7 +90,7 @@ def _expected(y: Tensor, x: Tensor, cov: Tensor, loadings: Tensor, bias: Tensor)
 
 
 def fit_readout(
-    counts: Tensor, chain: Chain, loadings: Tensor, bias: Tensor, iterations: int = 2
+    counts: Tensor, chain: Posterior, loadings: Tensor, bias: Tensor, iterations: int = 2
 ) -> tuple[Tensor, Tensor]:
     """Loadings (N, D) and biases (N,) of greater expected log-likelihood, by damped steps of Newton's method."""
     y, x, cov = (part.flatten(0, 1) for part in (counts, chain.mean, chain.cov))

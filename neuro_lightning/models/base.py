@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of, respond
+from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
 from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
@@ -54,13 +54,14 @@ class PopulationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net, self.spec, self.masking = net, spec, masking
-        self.loss = _unguarded(loss) or default_loss(spec)
+        self.loss = _unchecked_partial(loss) or default_loss(spec)
         self._optimizer, self._scheduler = optimizer, scheduler
-        self.metrics = nn.ModuleDict()
+        self.scores: nn.Module | None = None  # of the validation
+        self.plateau_scores: list[tuple[int, float]] = []  # (step, score) of each validation that stepped a schedule
         self.recipe: dict[str, Any] = {}
         self._epoch_sums: tuple[tuple[str, ...], Tensor] | None = None  # names and values
         self._epoch_steps = 0
-        self._counted: tuple[int, int] | None = None
+        self._last_counted: tuple[int, int] | None = None  # epoch and batch
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
 
     @classmethod
@@ -72,14 +73,15 @@ class PopulationModule(pl.LightningModule):
         """Inputs of any dtype -> the network's output."""
         return self.net(inputs.to(self.dtype))
 
-    def _respond(self, batch: Batch) -> Output:
-        return respond(self.net, batch, batch["inputs"].to(self.dtype))
-
     # ---- training
 
     def training_step(self, batch: Batch | list[Batch], batch_idx: int) -> Tensor | None:
         """The loss per scored element, plus the network's own terms; or several whole steps, see the data module."""
-        return self._take_steps(batch, batch_idx) if isinstance(batch, list) else self._loss_of(batch, batch_idx)
+        return (
+            self._take_steps(batch, batch_idx)
+            if isinstance(batch, list)
+            else self._training_loss(batch, batch_idx)
+        )
 
     def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
         """What the trainer does in a step, for each of several batches: the same, bit for bit, at less cost."""
@@ -92,7 +94,7 @@ class PopulationModule(pl.LightningModule):
                 self.before_step(self.current_epoch * data.steps_per_epoch + i)
 
             def closure(batch: Batch = batch, i: int = i) -> Tensor:
-                loss = self._loss_of(batch, i)
+                loss = self._training_loss(batch, i)
                 optimizer.optimizer.zero_grad()
                 loss.backward()  # one process and no scaled gradients: nothing is left for Lightning to do
                 if clip:
@@ -107,22 +109,22 @@ class PopulationModule(pl.LightningModule):
         # the number under which Lightning logs a validation; it adds one for the batch
         self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(batches) - 1
 
-    def _loss_of(self, batch: Batch, batch_idx: int) -> Tensor:
+    def _training_loss(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
             inputs, scored = self.masking(inputs)
             mask = mask.clone()
             mask[:, : inputs.shape[1], : self.spec.n_in] &= scored
-        output = respond(self.net, batch, inputs)
+        output = call_network(self.net, batch, inputs)
         self._check_shape(output, batch)
         total, count = self.loss(output, batch["targets"], mask, self.spec)
         terms = output.get("losses", {})
         count = self._add_to_epoch({"count": count, "loss": total, **terms}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
-        return total / count.clamp_min(1) + self.weigh(terms)
+        return total / count.clamp_min(1) + self.weight_loss_terms(terms)
 
-    def weigh(self, terms: dict[str, Tensor]) -> Tensor | float:
-        """The network's own terms as they enter the loss; an architecture may weigh them, by ``self.current_epoch``."""
+    def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:
+        """The sum of the network's own terms; an architecture may weight them, also by ``self.current_epoch``."""
         return sum(terms.values())
 
     def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -133,36 +135,35 @@ class PopulationModule(pl.LightningModule):
         dtype = torch.float64 if self.device.type != "mps" else torch.float32
         step = torch.stack([value.detach() for value in values.values()]).to(dtype)
         count = values["count"]
-        if self._trainer is not None and self.trainer.world_size > 1:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(step)
-            step = step / self.trainer.world_size
+            step = step / torch.distributed.get_world_size()
             count = step[0].to(values["loss"].dtype)
-        if self._counted != (now := (self.current_epoch, batch_idx)):
-            self._counted = now
+        if self._last_counted != (now := (self.current_epoch, batch_idx)):
+            self._last_counted = now
             before = 0 if self._epoch_sums is None else self._epoch_sums[1].to(step.device)
             self._epoch_sums = tuple(values), before + step
             self._epoch_steps += 1
         return count
 
     def on_train_epoch_start(self) -> None:
-        """The last epoch is validated, whatever the others are: training's end is a score of its own.
-
-        A masking that changes over the training is told the epoch, by its ``at_epoch``.
-        """
+        """Set a masking that changes over the training to this epoch; validate the last epoch in any case."""
         if hasattr(self.masking, "at_epoch"):
             self.masking.at_epoch(self.current_epoch)
-        last, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
-        if every and self.current_epoch + 1 == last and last % every:
-            self.trainer.check_val_every_n_epoch = last
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self._validate_this_epoch()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """A training that ends within an epoch (``max_steps``, ``max_time``) is validated there, too."""
-        trainer = self.trainer
-        every = trainer.check_val_every_n_epoch
-        if ends_here(trainer):
-            trainer.should_stop = True  # at max_steps Lightning would leave without a validation
-            if every and (self.current_epoch + 1) % every:
-                trainer.check_val_every_n_epoch = self.current_epoch + 1
+        """Validate also where the training ends within an epoch (``max_steps``, ``max_time``)."""
+        if training_ends_now(self.trainer):
+            self.trainer.should_stop = True  # at max_steps Lightning would leave without a validation
+            self._validate_this_epoch()
+
+    def _validate_this_epoch(self) -> None:
+        """Let Lightning validate at the end of this epoch, the last one, whatever ``check_val_every_n_epoch`` says."""
+        every = self.trainer.check_val_every_n_epoch
+        if every and (self.current_epoch + 1) % every:
+            self.trainer.check_val_every_n_epoch = self.current_epoch + 1
 
     @property
     def size(self) -> int:
@@ -205,17 +206,18 @@ class PopulationModule(pl.LightningModule):
             )
         schedule = self._scheduler(optimizer, int(steps))
         if isinstance(schedule["scheduler"], ReduceLROnPlateau):
-            schedule["frequency"] = sys.maxsize  # at no epoch's end: it moves at validation, see _watch
+            schedule["frequency"] = sys.maxsize  # never by Lightning at an epoch's end: see _step_plateau_schedules
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def _watch(self, scores: dict[str, float]) -> None:
-        """Show the schedules the metric that they watch, before the checkpoint of this validation is saved."""
+    def _step_plateau_schedules(self, scores: dict[str, float]) -> None:
+        """Step ``ReduceLROnPlateau`` before the checkpoint of this validation is saved.
+
+        The scores are kept for a refit, which has no validation and steps its schedule with the same ones.
+        """
         for config in self.trainer.lr_scheduler_configs if self.trainer.validating else ():
             if config.reduce_on_plateau and config.monitor in scores:
-                score = scores[config.monitor]
-                config.scheduler.step(score)
-                # kept in its state: a refit, which has no validation, shows its schedule the same scores
-                config.scheduler.seen = [*getattr(config.scheduler, "seen", []), (self.global_step, score)]
+                config.scheduler.step(scores[config.monitor])
+                self.plateau_scores.append((self.global_step, scores[config.monitor]))
 
     def _check_shape(self, output: Output, batch: Batch) -> None:
         """A network of one's own is told what is missing.
@@ -239,70 +241,44 @@ class PopulationModule(pl.LightningModule):
     # ---- evaluation
 
     def setup(self, stage: str) -> None:
-        """Build the metrics of each labelled split from the data module's references."""
+        """Build the validation metrics from the data module's references."""
         if stage == "fit":
             self.automatic_optimization = self.trainer.datamodule.steps_at_once == 1
-        for split, references in self.trainer.datamodule.references().items():
-            if split not in self.metrics:
-                metrics = nn.ModuleDict({"scores": build_metrics(self.spec, **references), "loss": MeanMetric()})
-                self.metrics[split] = metrics.to(self.device)
-
-    def _evaluate(self, batch: Batch, split: str, dataloader_idx: int) -> None:
-        output, metrics = self._respond(batch), self.metrics[split]
-        self._check_shape(output, batch)
-        if dataloader_idx > 0:  # the training trials, from which velocity is decoded
-            metrics["scores"].update_train(output, batch)
-            return
-        metrics["scores"].update(output, batch)
-        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec)
-        if count > 0:
-            metrics["loss"].update(total / count, count)
-
-    def _log_scores(self, split: str) -> dict[str, float]:
-        metrics = self.metrics[split]
-        scores = {"loss": float(metrics["loss"].compute()), **metrics["scores"].compute()}
-        for name, value in scores.items():
-            value = torch.tensor(value, dtype=torch.float64, device=self._log_device)
-            self.log(f"{split}/{name}", value.float(), rank_zero_only=False)
-        metrics["scores"].reset()
-        metrics["loss"].reset()
-        return {f"{split}/{name}": value for name, value in scores.items()}
-
-    @property
-    def _log_device(self) -> torch.device:
-        return torch.device("cpu") if self.device.type == "mps" else self.device
+        references = self.trainer.datamodule.references()
+        if self.scores is None and "val" in references:
+            self.scores = build_metrics(self.spec, **references["val"]).to(self.device)
+            self.val_loss = MeanMetric().to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the validation metrics; loader 1 holds the training trials."""
-        self._evaluate(batch, "val", dataloader_idx)
+        """Update the validation metrics; loader 1 holds the training trials, from which velocity is decoded."""
+        output = call_network(self.net, batch, batch["inputs"].to(self.dtype))
+        self._check_shape(output, batch)
+        if dataloader_idx > 0:
+            self.scores.update_train(output, batch)
+            return
+        self.scores.update(output, batch)
+        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec)
+        if count > 0:
+            self.val_loss.update(total / count, count)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
-        self._watch(self._log_scores("val"))
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the test metrics; loader 1 holds the training trials."""
-        self._evaluate(batch, "test", dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
-        self._log_scores("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Expected values of the targets, in spikes per bin for spikes, with the trials' numbers."""
-        output = self._respond(batch)
-        return {
-            "index": batch["index"],
-            "rates": rates_of(output),
-            **({"latents": output["latents"]} if "latents" in output else {}),
-        }
+        """Log the validation metrics, and step schedules that wait for a plateau of one of them."""
+        scores = {"loss": float(self.val_loss.compute()), **self.scores.compute()}
+        scores = {f"val/{name}": value for name, value in scores.items()}
+        device = "cpu" if self.device.type == "mps" else self.device  # which has no float64
+        for name, value in scores.items():
+            self.log(name, torch.tensor(value, dtype=torch.float64, device=device).float(), rank_zero_only=False)
+        self.scores.reset()
+        self.val_loss.reset()
+        self._step_plateau_schedules(scores)
 
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model with no data at hand: plain values only."""
         sums = {**self._plain_sums(), "steps": self._epoch_steps}
-        checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, "epoch_sums": sums}
+        state = {"epoch_sums": sums, "plateau_scores": self.plateau_scores}
+        checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the sums of an epoch that was interrupted.
@@ -329,6 +305,7 @@ class PopulationModule(pl.LightningModule):
         sums = dict(saved.get("epoch_sums", {}))
         self._epoch_steps = int(sums.pop("steps", 0))
         self._epoch_sums = (tuple(sums), torch.tensor(list(sums.values()), dtype=torch.float64)) if sums else None
+        self.plateau_scores = plateau_scores(checkpoint)
 
     def _check_identity(self, saved: Identity | None) -> None:
         """A run goes on with the very data that it began with.
@@ -345,18 +322,24 @@ class PopulationModule(pl.LightningModule):
             )
 
 
-def ends_here(trainer: pl.Trainer) -> bool:
-    """Whether the training ends with the step that has just been taken, whatever the epochs."""
+def plateau_scores(checkpoint: dict[str, Any]) -> list[tuple[int, float]]:
+    """(step, score) of each validation at which a ``ReduceLROnPlateau`` was stepped; older runs kept it elsewhere."""
+    older = [pair for schedule in checkpoint.get("lr_schedulers", []) for pair in schedule.get("seen", [])]
+    return [tuple(pair) for pair in checkpoint.get(CHECKPOINT_KEY, {}).get("plateau_scores", older)]
+
+
+def training_ends_now(trainer: pl.Trainer) -> bool:
+    """Whether the step that has just been taken is the last one, by ``max_steps``, ``max_time`` or an early stop."""
     if 0 < trainer.max_steps <= trainer.global_step:
         return True
     long_enough = trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
     return trainer.should_stop and long_enough
 
 
-def _unguarded(function: Callable | None) -> Callable | None:
-    """A function as it is: what Hydra makes a partial of checks at each call whether it may be called.
+def _unchecked_partial(function: Callable | None) -> Callable | None:
+    """A partial without Hydra's check, at each call, that the function may be called: it takes longer than a loss.
 
-    That has been asked before, when it was built; and it takes longer than a loss.
+    The function was checked when the partial was built.
     """
     if not isinstance(function, functools.partial):
         return function

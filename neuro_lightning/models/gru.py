@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, named
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.contracts import DataSpec, Output, split_readout
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
@@ -40,7 +40,7 @@ class GRUNet(nn.Module):
         projection: units to which the input is reduced linearly before the first layer; None leaves it as it is.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class GRUNet(nn.Module):
         )
         self.readout_dropout = Dropout(at_readout)
         self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons * len(self.names))
-        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
+        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
@@ -87,7 +87,7 @@ class GRUNet(nn.Module):
         log_rates = F.linear(self.readout_dropout(latents), self.readout.weight)
         log_rates = to_bins(log_rates, n_total, self.stride, causal=self.causal)
         log_rates = log_rates + self.readout.bias  # also of the bins that no step precedes
-        output = named(log_rates, self.names)
+        output = split_readout(log_rates, self.names)
         if self.training:
             return output
         return {**output, "latents": to_bins(latents, n_total, self.stride, causal=self.causal)}
@@ -154,6 +154,6 @@ class GRU(PopulationModule):
             projection=projection,
             dropout=(input_dropout, layer_dropout, readout_dropout),
             mean_rates=spec.mean_rates,
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

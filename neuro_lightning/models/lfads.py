@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output, named
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.contracts import DataSpec, Output, split_readout
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.priors import AutoregressivePrior, NormalPrior
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 from neuro_lightning.nn.windows import in_windows
@@ -71,7 +71,7 @@ class LFADSNet(nn.Module):
         posterior_samples: averaged in evaluation; 0 takes the posterior's mean.
         prior_tau: time constant of inferred inputs to begin with, in steps.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LFADSNet(nn.Module):
             dropout=dropout,
         )
         self.readout = linear(sizes.factors, n_neurons * len(self.names))
-        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
+        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training with the loss's own terms, see :meth:`terms`.
@@ -120,7 +120,7 @@ class LFADSNet(nn.Module):
         if self.training:
             return self._sample(inputs)
         if self.n_bins is not None and inputs.shape[1] > self.n_bins:
-            return in_windows(lambda part: _timed(self._average(part)), inputs, self.n_bins)
+            return in_windows(lambda part: _per_bin_outputs(self._average(part)), inputs, self.n_bins)
         return self._average(inputs)
 
     def _encode(self, inputs: Tensor) -> tuple[int, Tensor, Tensor, Tensor | None]:
@@ -139,7 +139,7 @@ class LFADSNet(nn.Module):
         noise = torch.randn(len(mean), steps, self.sizes.inputs, dtype=mean.dtype, device=mean.device)
         course = self.generator(self.to_generator(initial), encoded, noise)
         values = to_bins(self.readout(course.factors), inputs.shape[1] + self.n_forward, self.stride)
-        output = named(values, self.names)
+        output = split_readout(values, self.names)
         losses = {"kl_ic": self.initial_prior.divergence(mean, std), "l2_gen": mean_square(self.generator.cell)}
         if encoded is not None:
             losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std)
@@ -161,7 +161,7 @@ class LFADSNet(nn.Module):
                 None if encoded is None else encoded.repeat(len(part), 1, 1),
                 noise.repeat_interleave(len(mean), dim=0),
             )
-            for name, values in self._described(course):
+            for name, values in self._outputs_to_average(course):
                 values = values.unflatten(0, (len(part), len(mean))).sum(0)
                 sums[name] = sums[name] + values if name in sums else values
         means = {name: values / len(draws) for name, values in sums.items()}
@@ -173,16 +173,16 @@ class LFADSNet(nn.Module):
             "initial_condition": mean,
         }
 
-    def _described(self, course: Course) -> Iterator[tuple[str, Tensor]]:
+    def _outputs_to_average(self, course: Course) -> Iterator[tuple[str, Tensor]]:
         """What is averaged over samples, by name: of log-rates it is the rates."""
-        for name, values in named(self.readout(course.factors), self.names).items():
+        for name, values in split_readout(self.readout(course.factors), self.names).items():
             yield name, values.float().exp() if name == "log_rates" else values
         yield "latents", course.factors
         if course.mean is not None:
             yield "inferred_inputs", course.mean
 
 
-def _timed(output: Output) -> Output:
+def _per_bin_outputs(output: Output) -> Output:
     """What an output says of bins."""
     return {name: values for name, values in output.items() if name != "initial_condition"}
 
@@ -274,14 +274,14 @@ class LFADS(PopulationModule):
             dropout=dropout,
             posterior_samples=posterior_samples,
             mean_rates=spec.mean_rates,
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
-        share = scored_share(spec, getattr(masking, "share", 0))
+        share = scored_fraction(spec, getattr(masking, "share", 0))
         self.weights = {"kl_ic": kl_ic / share, "kl_co": kl_co / share, "l2_gen": l2_gen, "l2_con": l2_con}
         self.ramp_start, self.ramp_epochs = ramp_start, ramp_epochs
 
-    def weigh(self, terms: dict[str, Tensor]) -> Tensor:
+    def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor:
         """The terms by their weights, which rise over the first epochs: the data are explained first."""
         rise = ramp(self.current_epoch, self.ramp_start, self.ramp_epochs)
         return rise * sum(self.weights[name] * term for name, term in terms.items())
@@ -292,7 +292,7 @@ def ramp(epoch: int, start: int, epochs: int) -> float:
     return min(1.0, max(0.0, (epoch + 1 - start) / (epochs + 1)))
 
 
-def scored_share(spec: DataSpec, hidden: float) -> float:
+def scored_fraction(spec: DataSpec, hidden: float) -> float:
     """The share of the targets (B, L, N) that coordinated dropout scores.
 
     Args:

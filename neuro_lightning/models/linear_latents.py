@@ -47,7 +47,7 @@ class LinearLatentsNet(nn.Module):
         return {"rates": latents @ loadings + bias, "latents": latents}
 
     @torch.no_grad()
-    def set(self, group: int, factors: Factors, readout: Tensor, bias: Tensor) -> None:
+    def set_fit(self, group: int, factors: Factors, readout: Tensor, bias: Tensor) -> None:
         """Take over fitted factors of a group's shown neurons, and the map (D, N_out), (N_out,) to those held out."""
         self.mean[group] = factors.mean
         self.encoder[group] = factors.encoder
@@ -96,7 +96,7 @@ class LinearLatents(FittedModule):
             chosen = batch["condition"] == group if self.net.by_condition else slice(None)
             x, y = observed_rows({name: batch[name][chosen] for name in ("inputs", "targets", "mask")}, self.spec)
             factors = self.factors(x)
-            self.net.set(group, factors, *regress_linearly((x - factors.mean) @ factors.encoder, y))
+            self.net.set_fit(group, factors, *regress_linearly((x - factors.mean) @ factors.encoder, y))
 
 
 class PCA(LinearLatents):

@@ -43,7 +43,7 @@ class LinearFilters(nn.Module):
         return {"rates": F.softplus(values) if self.link == "softplus" else values}
 
     @torch.no_grad()
-    def adopt(self, fit: SmoothFit) -> None:
+    def set_fit(self, fit: SmoothFit) -> None:
         """Take the fitted numbers."""
         for name, values in fit._asdict().items():
             getattr(self, name).copy_(values)
@@ -74,7 +74,7 @@ class RegularisedLinear(FittedModule):
         fit = laplacian_regression(
             batch["inputs"], batch["targets"], batch["mask"], self.strengths, per_neuron=self.per_neuron
         )
-        self.net.adopt(fit)
+        self.net.set_fit(fit)
 
 
 class LNP(FittedModule):
@@ -115,7 +115,7 @@ class LNP(FittedModule):
             link=self.net.link,
             iterations=self.iterations,
         )
-        self.net.adopt(fit)
+        self.net.set_fit(fit)
 
 
 def _checked(strengths: float | Sequence[float]) -> list[float]:

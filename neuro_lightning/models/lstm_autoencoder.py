@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output, named
+from neuro_lightning.contracts import DataSpec, Output, split_readout
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.recurrent import TwoWay, mish_mlp
 
 
@@ -32,7 +32,7 @@ class LSTMAutoencoderNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LSTMAutoencoderNet(nn.Module):
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
         latents = self.mlp(self.encoder(inputs))
-        output = named(self.readout(latents), self.names)
+        output = split_readout(self.readout(latents), self.names)
         return output if self.training else {**output, "latents": latents}
 
 
@@ -77,7 +77,7 @@ class FeedbackNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class FeedbackNet(nn.Module):
         """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
         feedback = self.mlp(self.first(inputs))
         latents = self.second(torch.cat([inputs, feedback], dim=2))
-        output = named(self.readout(latents), self.names)
+        output = split_readout(self.readout(latents), self.names)
         return output if self.training else {**output, "latents": latents}
 
 
 def _readout(latent_dim: int, n_neurons: int, mean_rates: Sequence[float], names: Sequence[str]) -> nn.Linear:
     readout = nn.Linear(latent_dim, n_neurons * len(names))
-    begin_at(readout, mean_rates, log=names[0] == "log_rates")
+    start_at_mean_rates(readout, mean_rates, log=names[0] == "log_rates")
     return readout
 
 
@@ -174,7 +174,7 @@ class LSTMAutoencoder(PopulationModule):
             dropout=dropout,
             layer_dropout=layer_dropout,
             mean_rates=spec.mean_rates if init_bias_mean else (),
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
 

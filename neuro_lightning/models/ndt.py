@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import (
     EncoderLayer,
@@ -20,9 +20,9 @@ from neuro_lightning.nn.attention import (
     context_mask,
     steps_of_context,
 )
-from neuro_lightning.nn.masking import suit
+from neuro_lightning.nn.masking import configure_masking
 from neuro_lightning.nn.smoothed import check_kernels, kernels_in_steps, smoothed_copies
-from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
+from neuro_lightning.nn.step_transformer import StepTransformer, make_relative_bias, reach_in_steps
 from neuro_lightning.nn.steps import bins_in_step, to_steps
 
 POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
@@ -77,7 +77,7 @@ class NDTNet(StepTransformer):
         dropout: after the embedding, in the encoder layers, before the readout.
         attention_dropout: of attention weights, where it is another than that of the layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: the width is too small or not divided by the heads; there are no such positions.
@@ -144,7 +144,7 @@ class NDTNet(StepTransformer):
                 inside,
                 pre_norm=pre_norm,
                 init_scale=0.67 * layers**-0.25 if scaled_init else None,
-                bias=bias_of(reach, heads, steps),
+                bias=make_relative_bias(reach, heads, steps),
                 attention_dropout=attention_dropout,
             )
             for _ in range(layers)
@@ -251,7 +251,7 @@ class NDT(PopulationModule):
             raise ConfigError(f"model.heads={heads} and model.layers={layers} must be 1 at least")
         stride = bins_in_step(step_ms, spec.bin_ms)
         step = stride * spec.bin_ms
-        suit(masking, block=stride, kind=spec.kind)
+        configure_masking(masking, block=stride, kind=spec.kind)
         net = NDTNet(
             spec.n_in,
             spec.n_neurons,
@@ -275,6 +275,6 @@ class NDT(PopulationModule):
             dropout=(embedding_dropout, layer_dropout, readout_dropout),
             attention_dropout=attention_dropout,
             mean_rates=spec.mean_rates,
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, named
+from neuro_lightning.contracts import DataSpec, Output, split_readout
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import EncoderLayer
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -36,7 +36,7 @@ class NeuralRobertaNet(nn.Module):
         dropout: on the input, between GRU layers, after the GRU, and before the readout.
         encoder_dropout: inside the encoder layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class NeuralRobertaNet(nn.Module):
             )
         )
         self.readout = nn.Linear(width, n_neurons * len(self.names))
-        begin_at(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
+        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
@@ -77,7 +77,7 @@ class NeuralRobertaNet(nn.Module):
         states, _ = self.gru(to_steps(self.dropout(inputs), n_total, self.stride))
         latents = self.encoder(self.transform(self.dropout(states)))
         values = F.linear(self.dropout(latents), self.readout.weight)
-        output = named(to_bins(values, n_total, self.stride) + self.readout.bias, self.names)
+        output = split_readout(to_bins(values, n_total, self.stride) + self.readout.bias, self.names)
         return output if self.training else {**output, "latents": to_bins(latents, n_total, self.stride)}
 
 
@@ -142,6 +142,6 @@ class NeuralRoberta(PopulationModule):
             dropout=dropout,
             encoder_dropout=encoder_dropout,
             mean_rates=spec.mean_rates,
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.functional import plds
-from neuro_lightning.functional.kalman import Dynamics, laplace_smoother, roll
+from neuro_lightning.functional.kalman import Dynamics, laplace_smoother, predict_ahead
 from neuro_lightning.models.regressed_latents import RegressedLatents, RegressedLatentsNet
 
 
@@ -50,7 +50,9 @@ class PLDSNet(RegressedLatentsNet):
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
         dynamics = Dynamics(self.transition, self.noise, self.first_mean, self.first_cov)
-        return roll(laplace_smoother(counts, self.loadings, self.heldin_bias, dynamics).mean, self.transition, ahead)
+        return predict_ahead(
+            laplace_smoother(counts, self.loadings, self.heldin_bias, dynamics).mean, self.transition, ahead
+        )
 
     def learn(self, counts: Tensor) -> None:
         """Fit loadings and dynamics to counts in steps, (B, S, N_in)."""

@@ -35,11 +35,11 @@ class Fit:
     history: list[tuple[float, float]] = field(default_factory=list)
 
 
-class _Enough(StopIteration):
+class _StopFit(StopIteration):
     """The validation loss has not fallen for long."""
 
 
-class _Flat:
+class _FlatParameters:
     """A network's parameters as one float64 vector, in numpy, which is what scipy works on.
 
     Args:
@@ -108,7 +108,7 @@ def quasi_newton(
     from scipy.optimize import minimize
 
     net.double().train()
-    flat, taken, waited = _Flat(net, objective), 0, 0
+    flat, taken, waited = _FlatParameters(net, objective), 0, 0
     best = Fit({}, np.inf, np.inf)
     history: list[tuple[float, float]] = []
 
@@ -132,7 +132,7 @@ def quasi_newton(
         if taken % every == 0 and validation is not None:
             look(intermediate_result.x)
             if waited >= patience:
-                raise _Enough
+                raise _StopFit
 
     look(flat.read())
     result = minimize(

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
-from neuro_lightning.losses import Loss, outputs_of
+from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import SinusoidalPositions, context_mask, steps_of_context
-from neuro_lightning.nn.masking import RandomMasking, suit
+from neuro_lightning.nn.masking import RandomMasking, configure_masking
 from neuro_lightning.nn.smoothed import check_kernels, kernels_in_steps, smoothed_copies
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
-from neuro_lightning.nn.step_transformer import StepTransformer, bias_of, reach_in_steps
+from neuro_lightning.nn.step_transformer import StepTransformer, make_relative_bias, reach_in_steps
 from neuro_lightning.nn.steps import bins_in_step, to_steps
 
 
@@ -55,7 +55,7 @@ class STNDTNet(StepTransformer):
         views: draws views of a batch in training, (B, T, N_in) -> (view, mask); None leaves the contrastive term out.
         temperature: of that term.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: the heads do not divide the width.
@@ -114,7 +114,7 @@ class STNDTNet(StepTransformer):
                 feedforward,
                 inside,
                 init_scale=0.67 * layers**-0.25 if scaled_init else None,
-                bias=bias_of(reach, heads, steps),
+                bias=make_relative_bias(reach, heads, steps),
                 attention_dropout=attention_dropout,
             )
             for _ in range(layers)
@@ -230,7 +230,7 @@ class STNDT(PopulationModule):
         step = stride * spec.bin_ms
         views = RandomMasking("full", ratio=contrast_ratio, token_ratio=0.5, random_ratio=0.5) if contrast else None
         for mask in (masking, views):
-            suit(mask, block=stride, kind=spec.kind)
+            configure_masking(mask, block=stride, kind=spec.kind)
         net = STNDTNet(
             spec.n_in,
             spec.n_neurons,
@@ -251,11 +251,11 @@ class STNDT(PopulationModule):
             views=views,
             temperature=temperature,
             mean_rates=spec.mean_rates,
-            names=outputs_of(loss, spec),
+            names=readout_names(loss, spec),
         )
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
         self.contrast = contrast
 
-    def weigh(self, terms: dict[str, Tensor]) -> Tensor | float:
+    def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:
         """The contrastive term by its weight."""
         return self.contrast * sum(terms.values())

@@ -70,7 +70,7 @@ class Constant(FittedModule):
     def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
         """The mean of all observed training targets, if no number was given."""
         if self.value is None:
-            total, count = _observed(train[list(range(len(train)))])
+            total, count = _observed_sums(train[list(range(len(train)))])
             self.net.values.fill_(float(total.sum() / count.sum().clamp_min(1)))
         else:
             self.net.values.fill_(self.value)
@@ -94,15 +94,15 @@ class Mean(FittedModule):
     def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
         """Each neuron's mean over its observed training targets; one never observed gets the mean of all."""
         batch = train[list(range(len(train)))]
-        total, count = _observed(batch)
+        total, count = _observed_sums(batch)
         overall = total.sum() / count.sum().clamp_min(1)
         for group, values in enumerate(self.net.values):
             if self.net.by_condition:
-                total, count = _observed({k: batch[k][batch["condition"] == group] for k in ("targets", "mask")})
+                total, count = _observed_sums({k: batch[k][batch["condition"] == group] for k in ("targets", "mask")})
             values.copy_(torch.where(count > 0, total / count.clamp_min(1), overall))
 
 
-def _observed(batch: Batch) -> tuple[Tensor, Tensor]:
+def _observed_sums(batch: Batch) -> tuple[Tensor, Tensor]:
     """Sum and number of each neuron's observed targets, (N,) float64."""
     mask = batch["mask"].flatten(0, -2)
     targets = torch.where(mask, batch["targets"].flatten(0, -2).double(), 0.0)

@@ -50,7 +50,7 @@ class Distortion:
             draws = uniform(index, seed=self.seed, epoch=epoch, stream=self.stream)[:, 0]
             return self.distort(images, draws)
 
-    def placed(self, seed: int, stream: int) -> Distortion:
+    def with_stream(self, seed: int, stream: int) -> Distortion:
         """The same distortion with draws of its own."""
         other = copy.copy(self)
         other.seed, other.stream = seed, stream
@@ -70,7 +70,7 @@ class Compose:
     """
 
     def __init__(self, transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int = 0) -> None:
-        self.transforms = arrange(transforms, seed)
+        self.transforms = seed_transforms(transforms, seed)
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """Distort (B, C, H, W) images whose numbers are ``index`` (B,)."""
@@ -79,7 +79,7 @@ class Compose:
         return images
 
 
-def arrange(transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int) -> list[Transform]:
+def seed_transforms(transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int) -> list[Transform]:
     """Transforms in their order, each distortion with draws of its own.
 
     Args:
@@ -96,7 +96,7 @@ def arrange(transforms: Sequence[Transform] | Mapping[str, Transform] | None, se
                 f"data.augment.{name}: {transform!r} is no transform; give _target_: neuro_lightning.nn.augment.X "
                 "with its arguments"
             )
-    return [t.placed(seed, i) if isinstance(t, Distortion) else t for i, t in enumerate(named.values())]
+    return [t.with_stream(seed, i) if isinstance(t, Distortion) else t for i, t in enumerate(named.values())]
 
 
 class Flip(Distortion):

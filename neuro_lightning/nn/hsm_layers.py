@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dog import DoGFilters, same_padding
-from neuro_lightning.nn.regularizers import chosen, penalties
+from neuro_lightning.nn.regularizers import nonzero_strengths, penalties
 from neuro_lightning.nn.separable import SeparableLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -83,7 +83,7 @@ class Layer(nn.Module):
             raise ConfigError(f"weight_std={weight_std} and bias_std={bias_std} must not be negative")
         self.in_shape, self.activation = tuple(in_shape), activation
         self.dropout = nn.Dropout(dropout)
-        self.weight_std, self.bias_std, self.reg = weight_std, bias_std, chosen(reg)
+        self.weight_std, self.bias_std, self.reg = weight_std, bias_std, nonzero_strengths(reg)
         self.out_shape: tuple[int, int, int] = self.in_shape
         if "d2x" in self.reg and self.in_shape[1:] == (1, 1):
             raise ConfigError("reg.d2x needs weights over an image's pixels, which this layer has none of")

@@ -113,7 +113,7 @@ class RandomMasking(nn.Module):
         max_span: the largest width of a span, in steps; 1 has no spans, nor has the mode ``neuron``.
         ramp_start: epoch from which on there are spans.
         ramp_end: epoch from which on all batches have spans.
-        block: bins in a step; what is masked is masked in whole steps. Models set it, see :func:`suit`.
+        block: bins in a step; what is masked is masked in whole steps. Models set it, see :func:`configure_masking`.
         kind: of the data, ``spikes`` or ``traces``; set likewise.
 
     Raises:
@@ -215,7 +215,7 @@ def seed_ratio(ratio: float, width: int) -> float:
     return 1 - (1 - ratio) ** (1 / width)
 
 
-def suit(masking: nn.Module | None, *, block: int, kind: str) -> None:
+def configure_masking(masking: nn.Module | None, *, block: int, kind: str) -> None:
     """Tell a masking of what the network's steps and the data are; one that does not care stays as it is.
 
     Args:

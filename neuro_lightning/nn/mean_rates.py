@@ -11,7 +11,7 @@ FLOOR = 1e-4  # expected value in a bin of a neuron that was never seen to fire
 
 
 @torch.no_grad()
-def begin_at(readout: nn.Linear, mean_rates: Sequence[float], *, log: bool, shrink: float = 1.0) -> None:
+def start_at_mean_rates(readout: nn.Linear, mean_rates: Sequence[float], *, log: bool, shrink: float = 1.0) -> None:
     """Set a readout's biases to the mean rates.
 
     Args:

@@ -40,20 +40,20 @@ def d2x(weight: Tensor) -> Tensor:
 
 def max_all(weight: Tensor) -> Tensor:
     """``w^2 . M w^2`` with M one everywhere but on the diagonal: any two weights of a unit compete."""
-    return _rivalry(weight.square().flatten(1), 1)
+    return _pairwise_product(weight.square().flatten(1), 1)
 
 
 def max_filt(weight: Tensor) -> Tensor:
     """The same between the filters at one pixel."""
-    return _rivalry(weight.square(), 1)
+    return _pairwise_product(weight.square(), 1)
 
 
 def max_space(weight: Tensor) -> Tensor:
     """The same between the pixels of one filter."""
-    return _rivalry(weight.square().flatten(2), 2)
+    return _pairwise_product(weight.square().flatten(2), 2)
 
 
-def _rivalry(power: Tensor, dim: int) -> Tensor:
+def _pairwise_product(power: Tensor, dim: int) -> Tensor:
     """The sum over all ordered pairs of different entries along ``dim`` of their product."""
     return (power.sum(dim).square() - power.square().sum(dim)).sum()
 
@@ -88,7 +88,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 SPATIAL = ("d2x", "max_space", "center")
 
 
-def chosen(strengths: Mapping[str, float] | None) -> dict[str, float]:
+def nonzero_strengths(strengths: Mapping[str, float] | None) -> dict[str, float]:
     """The penalties that are not zero.
 
     Raises:

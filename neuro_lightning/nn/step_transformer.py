@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuro_lightning.contracts import Output, named
+from neuro_lightning.contracts import Output, split_readout
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.mean_rates import begin_at
+from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.relative_bias import RelativeBias, log_spaced
 from neuro_lightning.nn.steps import to_bins
 from neuro_lightning.nn.windows import in_windows
@@ -32,7 +32,7 @@ class StepTransformer(nn.Module, ABC):
         causal: bin t depends on bins up to t only.
         dropout: after the embedding, before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.outputs_of``.
+        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StepTransformer(nn.Module, ABC):
         self.readout = nn.Linear(width, n_neurons * len(self.names))
         nn.init.uniform_(self.readout.weight, -0.01, 0.01)
         nn.init.zeros_(self.readout.bias)
-        begin_at(self.readout, mean_rates, log=names[0] == "log_rates")
+        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates")
 
     @abstractmethod
     def encode(self, inputs: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class StepTransformer(nn.Module, ABC):
         n_total = inputs.shape[1] + self.n_forward
         latents = self.encode(inputs)
         values = self._in_bins(F.linear(self.readout_dropout(latents), self.readout.weight), n_total)
-        output = named(values + self.readout.bias, self.names)  # also of the bins that no step precedes
+        output = split_readout(values + self.readout.bias, self.names)  # also of the bins that no step precedes
         if not self.training:
             return {**output, "latents": self._in_bins(latents, n_total)}
         losses = self.extra_losses(inputs)
@@ -83,7 +83,7 @@ class StepTransformer(nn.Module, ABC):
         return to_bins(steps, n_total, self.stride, causal=self.causal)[:, :n_total]
 
 
-def bias_of(reach: tuple[float, float] | None, heads: int, steps: int) -> RelativeBias | None:
+def make_relative_bias(reach: tuple[float, float] | None, heads: int, steps: int) -> RelativeBias | None:
     """A layer's bias, with its heads' reaches from the nearest to the farthest; None without.
 
     Args:
