@@ -25,6 +25,7 @@ from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
 from neuro_lightning.options import check_options
 from neuro_lightning.overrides import brought, check_environment, check_trusted, forget_brought, with_environment
+from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.registry import HYDRA_NAMES
 
@@ -89,7 +90,7 @@ def _our_plugins() -> Iterator[None]:
     known = Plugins.instance().class_name_to_class
     before = dict(known)
     for name in [name for name, cls in known.items() if brought() and issubclass(cls, Launcher | Sweeper)]:
-        if not name.startswith(("neuro_lightning.", "hydra._internal.core_plugins.basic_launcher.")):
+        if not name.startswith(("neuro_lightning.", f"{BASIC_LAUNCHER}.")):
             del known[name]
     for name in (*SWEEPERS, *LAUNCHERS):
         module, _, cls = name.rpartition(".")

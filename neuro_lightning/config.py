@@ -114,9 +114,6 @@ def _built(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictCon
     Raises:
         ConfigError: a node has one of Hydra's words that change how a target is called.
     """
-    config = isinstance(node, DictConfig | ListConfig)
-    if config and (node._is_none() or node._is_missing() or node._is_interpolation()):
-        return
     if isinstance(node, dict | DictConfig):
         for word in REFUSED:
             if word in node:
@@ -124,14 +121,19 @@ def _built(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictCon
         if "_target_" in node:
             yield path, node
         for key in node:
-            yield from _built(_child(node, key), f"{path}.{key}".lstrip("."))
+            if _is_written(node, key):
+                yield from _built(node[key], f"{path}.{key}".lstrip("."))
     elif isinstance(node, list | tuple | ListConfig):
         for i in range(len(node)):
-            yield from _built(_child(node, i), f"{path}[{i}]")
+            if _is_written(node, i):
+                yield from _built(node[i], f"{path}[{i}]")
 
 
-def _child(node: Any, key: Any) -> Any:
-    return node._get_node(key) if isinstance(node, DictConfig | ListConfig) else node[key]
+def _is_written(node: Any, key: Any) -> bool:
+    """Whether a node holds the value itself: it is neither missing nor taken from elsewhere."""
+    return not (
+        OmegaConf.is_config(node) and (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key))
+    )
 
 
 def check_config(cfg: DictConfig, *, known: set[str]) -> None:

@@ -139,7 +139,6 @@ def _described(hint: Any) -> str:
 
 def _typed_key(node: DictConfig, key: str) -> str | None:
     """Where a value that is taken from elsewhere was typed: ``a.b`` of ``${a.b}``."""
-    raw = node._get_node(key)
-    raw = raw._value() if raw is not None else None
+    raw = OmegaConf.to_container(node, resolve=False)[key]
     found = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", raw) if isinstance(raw, str) else None
     return found[1] if found else None

@@ -61,7 +61,7 @@ def _watching(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _with_monitor(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
-    if not isinstance(node, DictConfig) or node._is_none():
+    if not isinstance(node, DictConfig):
         return
     if "monitor" in node:
         yield path, node

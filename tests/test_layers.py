@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "neuro_lightning"
 FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 LAYERS = [
-    {"contracts", "errors", "artifacts", "ranks", "registry", "overrides", "options", "quoting"},
+    {"contracts", "errors", "artifacts", "ranks", "registry", "overrides", "options", "private_names", "quoting"},
     {"functional"},
     {"nn", "losses", "metrics", "optim", "data", "config_types"},
     {"models"},

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
+from neuro_lightning.private_names import LAUNCHER_LOGGERS
 from neuro_lightning.records import write_json
 from neuro_lightning.sweeps.results import collect as collecting
-from neuro_lightning.sweeps.results.callback import LAUNCHERS, SweepTable, _shorten
+from neuro_lightning.sweeps.results.callback import SweepTable, _shorten
 from neuro_lightning.sweeps.results.collect import collect
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize
@@ -311,7 +312,7 @@ def test_what_ended_a_sweep_goes_on(tmp_path):
 
 
 def test_launchers_say_all_again_after_a_sweep(tmp_path):
-    launcher = logging.getLogger(LAUNCHERS[0])
+    launcher = logging.getLogger(LAUNCHER_LOGGERS[0])
     before = list(launcher.filters)
     callback = SweepTable()
     callback.on_multirun_start(config_of(tmp_path, "0_j"))

@@ -6,18 +6,23 @@ job finds its own folder again, also when values have been added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.records import read_record
 from neuro_lightning.sweeps.jobs import settings
 
 
-class Grid(BasicSweeper):
+class Grid(Sweeper):
     """Every combination of the values given.
 
     Args:
@@ -25,13 +30,23 @@ class Grid(BasicSweeper):
         params: overrides as on the command line, which they precede, by key.
     """
 
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives, and make the launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then launch them."""
         from neuro_lightning.sweeps.arguments import write_command
         from neuro_lightning.sweeps.checks import check_jobs, refusals
 
         with refusals():
-            jobs = self.jobs([*self._parse_config(), *arguments])
+            jobs = self.jobs([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
             folder = Path(self.config.hydra.sweep.dir)
             jobs = in_their_folders(jobs, folder)
             check_jobs(self.hydra_context.config_loader, self.config, jobs)
@@ -55,17 +70,24 @@ class Grid(BasicSweeper):
                     f"{override.input_line}: a grid takes values, not an interval; a search takes intervals: "
                     "hydra/sweeper=bayes"
                 )
-        [jobs] = self.split_arguments(overrides, None)
-        # Hydra would write `~key=null`, which deletes nothing but a null
-        whole = [o for o in overrides if o.is_delete() and "=" not in o.input_line]
-        deleted = {f"{o.get_key_element()}={o.get_value_element_as_str()}": o.input_line for o in whole}
-        jobs = [[deleted.get(word, word) for word in job] for job in jobs]
+        choices = {o.get_key_element(): _words(o) for o in overrides}  # of a key given twice, the last word
+        jobs = [list(job) for job in product(*choices.values())]
         if not jobs:
             empty = [o.input_line for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
             raise ConfigError(f"{' and '.join(empty)}: no value to choose from")
         if len({tuple(job) for job in jobs}) < len(jobs):
             raise ConfigError("a value is given twice, which would make the same job twice: name every value once")
         return jobs
+
+
+def _words(override: Override) -> list[str]:
+    """An override as each job has it, one for each of its values."""
+    key = override.get_key_element()
+    if override.is_sweep_override():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if override.is_delete() and "=" not in override.input_line:  # `~key=null` would delete nothing but a null
+        return [override.input_line]
+    return [f"{key}={override.get_value_element_as_str()}"]
 
 
 def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:

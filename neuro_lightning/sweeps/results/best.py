@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.overrides import check_keys, must_be_typed
 from neuro_lightning.quoting import quoted, unquoted
 from neuro_lightning.sweeps.results.collect import Job
 from neuro_lightning.sweeps.results.summary import objective_name, summarize
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
 
 BEST_FILE = "best.yaml"
 # of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
@@ -139,27 +143,37 @@ def _leads(node: Any) -> bool:
 
 def _choose(choices: Mapping[str, Any], where: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The choices that ``conf/train.yaml`` does not make by itself, and the config that they give, not resolved."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
     from hydra.types import RunMode
     from omegaconf import OmegaConf, open_dict
 
-    from neuro_lightning.cli import CONF
-
-    loader = ConfigLoaderImpl(create_config_search_path(CONF))  # Hydra's compose() is for when Hydra does not run
     chosen: dict[str, Any] = {}
-    while True:
-        words = [*where, *(f"{group}={_word(option)}" for group, option in chosen.items())]
-        base = loader.load_configuration("train", overrides=words, run_mode=RunMode.RUN)
-        there = base.hydra.runtime.choices
-        # choices inside of a group, such as a model's optimizer, appear once the group is chosen
-        other = {group: option for group, option in choices.items() if group in there and there[group] != option}
-        if set(other) <= set(chosen):
-            break
-        chosen |= {group: _plain(option) for group, option in other.items()}
+    with _config_loader() as loader:
+        while True:
+            words = [*where, *(f"{group}={_word(option)}" for group, option in chosen.items())]
+            base = loader.load_configuration("train", overrides=words, run_mode=RunMode.RUN)
+            there = base.hydra.runtime.choices
+            # choices inside of a group, such as a model's optimizer, appear once the group is chosen
+            other = {group: option for group, option in choices.items() if group in there and there[group] != option}
+            if set(other) <= set(chosen):
+                break
+            chosen |= {group: _plain(option) for group, option in other.items()}
     with open_dict(base):
         del base["hydra"]
     return chosen, OmegaConf.to_container(base, resolve=False)
+
+
+@contextmanager
+def _config_loader() -> Iterator[ConfigLoader]:
+    """Hydra's reader of ``conf/``: that of the sweep which runs, or a new one."""
+    from hydra import initialize_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    from neuro_lightning.cli import CONF
+
+    running = GlobalHydra.instance().is_initialized()
+    conf = CONF if "://" in CONF else f"file://{CONF}"
+    with nullcontext() if running else initialize_config_search_path([conf]):
+        yield GlobalHydra.instance().config_loader()
 
 
 def _plain(option: Any) -> Any:

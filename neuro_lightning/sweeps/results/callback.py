@@ -13,13 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput
-
-LAUNCHERS = tuple(
-    f"{module}.{name}" for module, name in (
-        ("hydra._internal.core_plugins", "basic_launcher"), ("hydra_plugins.hydra_joblib_launcher", "_core"),
-        ("hydra_plugins.hydra_ray_launcher", "_core"),
-    )
-)  # fmt: skip
+from neuro_lightning.private_names import LAUNCHER_LOGGERS
 
 
 class SweepTable(Callback):
@@ -49,7 +43,7 @@ class SweepTable(Callback):
 
             same = {as_typed(word) for word in config.hydra.overrides.task}
             self._shorten = partial(_shorten, same=same)
-            for name in LAUNCHERS:
+            for name in LAUNCHER_LOGGERS:
                 logging.getLogger(name).addFilter(self._shorten)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -96,7 +90,7 @@ class SweepTable(Callback):
             sys.exit(1)
 
     def _say_all(self) -> None:
-        for name in LAUNCHERS:
+        for name in LAUNCHER_LOGGERS:
             logging.getLogger(name).removeFilter(self._shorten)
 
     def _give_back(self) -> None:

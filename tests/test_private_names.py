@@ -1,0 +1,69 @@
+"""Private names of other libraries stand in one module, and are where it expects them."""
+
+import ast
+import logging
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from neuro_lightning import private_names
+
+PACKAGE = Path(private_names.__file__).parent
+OWN = "neuro_lightning"
+PUBLIC = {"_asdict", "_fields", "_replace", "_target_", "_exit"}  # of named tuples, of configs, and os._exit
+# what is still to be moved or to go: (file, name)
+LEFT = {
+    ("callbacks/averaging.py", "_foreach_lerp_"), ("callbacks/prune.py", "_storage"),
+    ("callbacks/prune.py", "_trial_id"),
+    ("models/base.py", "_batches_that_stepped"), ("models/base.py", "_on_after_step"),
+    ("models/base.py", "_on_before_step"), ("building.py", "_iteration_based_training"),
+    ("runs/factory.py", "_iteration_based_training"),
+    ("refit.py", "_datasets"), ("refit.py", "_recording"), ("refit.py", "_resume_at"), ("refit.py", "_spec"),
+    ("runs/refit.py", "_datasets"), ("runs/refit.py", "_recording"), ("runs/refit.py", "_resume_at"),
+    ("runs/refit.py", "_spec"),
+    *((f"{room}distributed.py", name) for room in ("", "runs/") for name in (
+        "_set_num_threads_if_needed", "_SubprocessScriptLauncher",
+    )),
+    ("sweeps/search/space.py", "_impl"), ("sweeps/search/sweeper.py", "_impl"),
+    ("sweeps/search/sweeper.py", "_to_grid_sampler_choices"), ("sweeps/search/trials.py", "_suggest"),
+    ("sweeps/search/trials.py", "_trial_id"), ("sweeps/tune/schedulers.py", "_rungs"),
+}  # fmt: skip
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_uses(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of each private name that a file takes from another library."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            parts = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] not in (OWN, "__future__"):
+            parts = [*node.module.split("."), *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+            parts = [node.attr]
+        else:
+            continue
+        yield from ((node.lineno, part) for part in parts if private(part) and part not in PUBLIC)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_are_used_in_one_module_only(path):
+    if path.name == "private_names.py":
+        return
+    name = str(path.relative_to(PACKAGE))
+    found = [f"line {line}: {used}" for line, used in private_uses(path) if (name, used) not in LEFT]
+    assert not found, f"{name} uses private names of other libraries: use the public way, or move them: {found}"
+
+
+@pytest.mark.parametrize("name", private_names.LAUNCHER_LOGGERS)
+def test_hydras_launchers_log_under_the_name_of_their_module(name):
+    pytest.importorskip(name.rpartition(".")[0])  # Ray is optional
+    module = import_module(name)
+    assert isinstance(getattr(module, "log", None), logging.Logger) and module.log.name == name, (
+        f"{name} has no logger `log` of its name any more: sweeps cannot shorten what the launcher says"
+    )
+    assert callable(module.launch if name.endswith("_core") else module.BasicLauncher.launch)
