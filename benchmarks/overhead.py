@@ -33,15 +33,15 @@ from torch.nn import functional as F
 
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.seeds import StepSeed
-from neuro_lightning.config import instantiate
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule, PopulationDataModule
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.loggers import MetricsCSV
+from neuro_lightning.loggers.building import MetricsCSV
 from neuro_lightning.models.gru import GRU
 from neuro_lightning.nn.augment import Saturation
 from neuro_lightning.nn.masking import CoordinatedDropout
-from neuro_lightning.run import quiet_libraries
+from neuro_lightning.runs.train import quiet_libraries
+from neuro_lightning.settings.config import instantiate
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 CLIP = 200.0

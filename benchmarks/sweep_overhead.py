@@ -71,7 +71,8 @@ def child(how: str, seeds: int, overrides: Sequence[str], profile: bool) -> None
     """Run the jobs in this process and print their times."""
     import pytorch_lightning as pl
 
-    from neuro_lightning import cli, run
+    from neuro_lightning import cli
+    from neuro_lightning.runs import train as run
 
     watch = Watch()
     pl.Trainer.fit = watch.over("fit", pl.Trainer.fit)

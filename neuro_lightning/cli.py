@@ -20,21 +20,25 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
-from neuro_lightning import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
-from neuro_lightning.options import check_options
-from neuro_lightning.overrides import brought, check_environment, check_trusted, forget_brought, with_environment
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.registry import HYDRA_NAMES
+from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
+from neuro_lightning.settings.conf_folder import CONF
+from neuro_lightning.settings.options import check_options
+from neuro_lightning.settings.overrides import (
+    brought,
+    check_environment,
+    check_trusted,
+    forget_brought,
+    with_environment,
+)
+from neuro_lightning.settings.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
 # on the machine; sleeping costs next to nothing. It must be said before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-_CHECKOUT = Path(__file__).resolve().parents[1] / "conf"
-CONF = str(_CHECKOUT) if (_CHECKOUT / "train.yaml").is_file() else "pkg://neuro_lightning.conf"
 
 
 # in neuro_lightning.sweeps
@@ -60,7 +64,7 @@ def _quiet_interrupt(command: Callable[[], None]) -> Callable[[], None]:
 @_quiet_interrupt
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
-    from neuro_lightning.resume import queued_again, resume_arguments
+    from neuro_lightning.runs.resume import queued_again, resume_arguments
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
@@ -165,7 +169,7 @@ def _check_typed(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
-    from neuro_lightning import run
+    from neuro_lightning.runs import train as run
 
     _check_typed(cfg)
     return run.train(cfg, overrides, group)
@@ -173,7 +177,7 @@ def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> flo
 
 @hydra.main(config_path=CONF, config_name="predict")
 def _predict_app(cfg: DictConfig) -> None:
-    from neuro_lightning import run
+    from neuro_lightning.runs import train as run
 
     def job() -> None:
         _check_typed(cfg)

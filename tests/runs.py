@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from neuro_lightning import cli
-from neuro_lightning.quoting import override
-from neuro_lightning.run import train
+from neuro_lightning.runs.train import train
+from neuro_lightning.settings.quoting import override
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.augment import (
     Brightness,
@@ -25,6 +24,7 @@ from neuro_lightning.nn.augment import (
     seed_transforms,
 )
 from neuro_lightning.nn.draws import uniform
+from neuro_lightning.settings.config import check_config, instantiate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ALL = [FlipLeftRight(), FlipUpDown(), Rotate(60), RotateChoice([0, 90, 45]), Brightness(0.5), Saturation(0.3, 2.5)]

@@ -10,10 +10,10 @@ from tiny import Tiny
 from torch import nn
 
 from neuro_lightning.callbacks.averaging import EMA, RAW, SWA
-from neuro_lightning.checkpoint import load_checkpoint
-from neuro_lightning.config import instantiate
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.evaluation import evaluate, network_predictor
+from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.evaluation import evaluate, network_predictor
+from neuro_lightning.settings.config import instantiate
 
 FAST = ["model.optimizer.lr=0.05"]
 AVERAGES = {

@@ -7,10 +7,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, checkpoint, here, record, rows
 
-from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint
-from neuro_lightning.config import instantiate
 from neuro_lightning.errors import CheckpointError
-from neuro_lightning.evaluation import evaluate, network_predictor
+from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
+from neuro_lightning.runs.evaluation import evaluate, network_predictor
+from neuro_lightning.settings.config import instantiate
 
 EMA = "+callbacks.ema={_target_:pytorch_lightning.callbacks.EMAWeightAveraging,decay:0.7}"
 

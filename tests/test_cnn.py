@@ -6,10 +6,10 @@ import pytest
 import torch
 from runs import TESTS, checkpoint, here, record, same
 
-from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.cnn import CNN, rectifier
+from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.warm_start import restore_layers
 from neuro_lightning.nn.conv import ConvLayer, ConvNet, DenseLayer, pooled_shape
 

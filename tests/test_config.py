@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from neuro_lightning.checkpoint import check_saved
-from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.models.loading import check_saved
+from neuro_lightning.settings.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -149,7 +149,7 @@ def test_a_value_that_is_taken_from_elsewhere_is_named_where_it_was_typed():
     import torch
     from omegaconf import OmegaConf
 
-    from neuro_lightning.config_types import wrong_types
+    from neuro_lightning.settings.types import wrong_types
 
     cfg = OmegaConf.create({"size": "big", "layer": {"_target_": "x", "in_features": "${size}", "bias": 3}})
     lines = wrong_types("layer", cfg.layer, torch.nn.Linear)

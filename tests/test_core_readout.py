@@ -7,14 +7,14 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TESTS, here, record, same
 
 from neuro_lightning import losses
-from neuro_lightning.checkpoint import load_checkpoint
-from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.core_readout import CoreReadout
+from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.nn.core import ConvCore
 from neuro_lightning.nn.readouts import DenseReadout, FactorisedReadout, GaussianReadout
 from neuro_lightning.nn.vit import ViTCore
+from neuro_lightning.settings.config import check_config, instantiate
 
 PICTURES = [
     f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures", "model=core_readout",

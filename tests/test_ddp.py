@@ -8,8 +8,8 @@ import pytest
 import torch
 from runs import PLAIN, TINY, checkpoint, command, here, record, rows, same
 
-from neuro_lightning.distributed import LAUNCH_VARIABLES, job_environment
 from neuro_lightning.errors import ConfigError, Interrupted
+from neuro_lightning.runs.distributed import LAUNCH_VARIABLES, job_environment
 
 # plain descent: adaptive steps would blow the last bit of a vanishing gradient up to a whole step
 DESCENT = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5"]
@@ -20,7 +20,7 @@ def children_left(folder) -> str:
     """Processes of jobs in this folder that still run."""
     found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
     return "\n".join(
-        line for line in found.splitlines() if "neuro_lightning.distributed" in line and str(folder) in line
+        line for line in found.splitlines() if "neuro_lightning.runs.distributed" in line and str(folder) in line
     )
 
 

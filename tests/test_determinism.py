@@ -7,7 +7,7 @@ import pytest
 import torch
 from runs import TINY, checkpoint, command, here, record, rows, same
 
-from neuro_lightning.checkpoint import load_checkpoint
+from neuro_lightning.models.loading import load_checkpoint
 
 
 def trained(folder):

@@ -19,7 +19,6 @@ from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
-from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.ensemble import combine as combining
 from neuro_lightning.ensemble import files
 from neuro_lightning.ensemble.combine import METHODS, Recipe, combine, predict_rates
@@ -29,7 +28,8 @@ from neuro_lightning.ensemble.report import _settings
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.models.base import CHECKPOINT_KEY
-from neuro_lightning.run import predict
+from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.train import predict
 
 CHOOSING = [method for method in METHODS if method != "mean"]
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"

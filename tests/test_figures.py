@@ -12,7 +12,7 @@ from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth, spik
 from neuro_lightning.callbacks.figures import Figures, predict_trials
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.functional.likelihood import bits_per_spike
-from neuro_lightning.loggers import MetricsCSV
+from neuro_lightning.loggers.building import MetricsCSV
 from neuro_lightning.report import figures as report
 
 
@@ -360,7 +360,7 @@ def test_figures_have_the_recording_s_times(jittered):
 
 def test_the_oracle_is_drawn_once(tmp_path, monkeypatch):
     """It is among the logged metrics and among the scores of the end."""
-    from neuro_lightning.outcome import show_references
+    from neuro_lightning.runs.outcome import show_references
 
     shown = []
     monkeypatch.setattr(Figures, "_save", lambda self, name, drawing, trainer: shown.append(drawn(drawing())))

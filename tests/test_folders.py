@@ -15,13 +15,13 @@ from runs import ROOT, command, here, record, start
 from runs import TINY as BASE
 
 from neuro_lightning import cli
+from neuro_lightning.artifacts.folders import ClaimFolder, claim_run, claimed_run, clear_run, run_in
 from neuro_lightning.artifacts.locks import FOLDER_LOCK, Lock, enter, entered, leave, locked, new_folder
 from neuro_lightning.artifacts.output import kept_output
 from neuro_lightning.errors import ConfigError, FolderError
-from neuro_lightning.folders import ClaimFolder, claim_run, claimed_run, clear_run, run_in
-from neuro_lightning.quoting import typed as value_of
 from neuro_lightning.ranks import is_main_process, main_process_only, started_together
-from neuro_lightning.resume import queued_again
+from neuro_lightning.runs.resume import queued_again
+from neuro_lightning.settings.quoting import typed as value_of
 from neuro_lightning.sweeps.arguments import sweep_arguments
 
 TINY = [*BASE, "trainer.max_epochs=1"]

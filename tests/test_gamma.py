@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_module
 from torch.distributions import Gamma, Normal
 
 from neuro_lightning import losses
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import gamma_nll, normal_nll, zero_inflated_gamma_nll
+from neuro_lightning.settings.config import instantiate
 
 SPEC = DataSpec("data", kind="traces", n_in=3)
 SEVERAL = {

@@ -10,13 +10,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from runs import checkpoint, here, record
 
-from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import auto_normalised, mse, poisson_normalised
 from neuro_lightning.models.hsm import HSM, HSMNet, QuasiNewtonHSM
 from neuro_lightning.nn.hsm_layers import ACTIVATIONS, POSITIVE, Conv, Dense, DoG, Layer, LinScale, n_units
+from neuro_lightning.settings.config import check_config, instantiate
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 EXPERIMENTS = sorted(path.stem for path in Path(CONF, "experiment").glob("antolik_*.yaml"))

@@ -15,7 +15,6 @@ from runs import ROOT, TINY, here
 from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
-from neuro_lightning.checkpoint import read_checkpoint
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import (
     differences,
@@ -29,7 +28,8 @@ from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
-from neuro_lightning.run import predict
+from neuro_lightning.models.loading import read_checkpoint
+from neuro_lightning.runs.train import predict
 
 BASE = [
     *(word for word in TINY if not word.startswith(("data=", "trainer.max_epochs"))),

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from neuro_lightning.analysis.latent_dimension import figure, main, read_answer, table_rows, write_report
 from neuro_lightning.errors import DataError
-from neuro_lightning.report.latent_dimension import figure, main, read_answer, table_rows, write_report
 
 MODEL = {2: [0.9, 1.0, 1.1], 4: [0.6, 0.62, 0.64], 8: [0.5, 0.5, 0.53], 16: [0.5, 0.51, 0.49], 32: [0.7, 0.6, 0.8]}
 PCA = {2: 0.8, 4: 0.5, 8: 0.4, 16: 0.3, 32: 0.1}

@@ -12,16 +12,16 @@ from runs import ROOT, TINY, here, rows
 from test_poison import HIDDEN, tiny
 from torch import nn
 
-from neuro_lightning.checkpoint import load_checkpoint
+from neuro_lightning.analysis.latents_file import read_latents
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import gamma, zero_inflated_gamma
 from neuro_lightning.models.lfads import LFADS, LFADSNet, Sizes, ramp, scored_fraction, standard_draws
+from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.nn.generator import Encoder, Generator, lag
 from neuro_lightning.nn.masking import CoordinatedDropout
 from neuro_lightning.nn.recurrent import gru_step, init_gru
-from neuro_lightning.report.latents_file import read_latents
-from neuro_lightning.run import predict
+from neuro_lightning.runs.train import predict
 
 CONTROLLED = Sizes(encoder=5, initial=4, generator=7, factors=3, input_encoder=6, controller=5, inputs=2)
 AUTONOMOUS = Sizes(encoder=5, initial=4, generator=7, factors=3)

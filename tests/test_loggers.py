@@ -17,8 +17,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from neuro_lightning.artifacts.metrics_csv import read_metrics
+from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.loggers import (
+from neuro_lightning.loggers.building import (
     MetricsCSV,
     build_loggers,
     close_loggers,
@@ -28,8 +30,6 @@ from neuro_lightning.loggers import (
     log_predictions,
     log_summary,
 )
-from neuro_lightning.metrics_csv import read_metrics
-from neuro_lightning.records import write_json
 
 CONF = Path(__file__).parent.parent / "conf" / "logger"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from runs import TESTS, checkpoint, here, record
 
-from neuro_lightning.checkpoint import load_checkpoint
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.lstm_autoencoder import FeedbackNet, LSTMAutoencoder, LSTMAutoencoderNet
 from neuro_lightning.nn.recurrent import CELLS, TwoWay
 

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, checkpoint, here, same
 from tiny import BINS, FORWARD, N_IN, N_OUT, Tiny
 
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.ndt import NDTNet
 from neuro_lightning.nn.masking import MODES
+from neuro_lightning.settings.config import instantiate
 
 N = N_IN + N_OUT
 SPEC = DataSpec("tiny", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=10, mean_rates=(0.3,) * N)

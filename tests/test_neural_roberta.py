@@ -6,11 +6,11 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, same
 from torch import nn
 
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.gru import GRU
 from neuro_lightning.models.neural_roberta import NeuralRoberta, NeuralRobertaNet
+from neuro_lightning.settings.config import instantiate
 
 MC_RTT = DataSpec("mc_rtt", n_in=98, n_out=32, n_bins=120, n_forward=40, bin_ms=5, mean_rates=(0.05,) * 130)
 RATES = (0.5, 0.0, *([0.02] * 6))

@@ -16,7 +16,7 @@ from neuro_lightning.data.describe import labelled
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.smoothing import FLOOR, SmoothingNet
-from neuro_lightning.run import predict
+from neuro_lightning.runs.train import predict
 
 ALL_IN = ["+data.heldout=false"]
 
@@ -121,7 +121,7 @@ def test_hidden_labels_stay_hidden():
 
 def test_only_what_watches_co_smoothing_is_changed():
     from neuro_lightning.contracts import DataSpec
-    from neuro_lightning.monitors import choose_monitor
+    from neuro_lightning.runs.monitors import choose_monitor
 
     parts = {"model": {"scheduler": {"monitor": "val/loss"}}, "callbacks": {"a": {"monitor": "${monitor}"}, "b": None}}
     cfg = OmegaConf.create({"monitor": "val/co_bps", **parts})

@@ -4,7 +4,7 @@ import pytest
 
 from neuro_lightning.artifacts.old_names import MOVED, update_names
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.registry import find
+from neuro_lightning.settings.registry import find
 
 
 @pytest.mark.parametrize("old", MOVED)

@@ -13,10 +13,10 @@ import torch
 from omegaconf import OmegaConf
 from runs import command_here, record, rows
 
-from neuro_lightning.checkpoint import load_checkpoint
-from neuro_lightning.config import instantiate
+from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.contracts import rates_of, run_network
-from neuro_lightning.records import read_record
+from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.settings.config import instantiate
 
 OLD = Path(__file__).resolve().parent / "old_runs"
 FOLDERS = sorted(path.parent.name for path in OLD.glob("*/run.json"))

@@ -10,9 +10,9 @@ from runs import ROOT, TINY, checkpoint, here, record, rows, same
 from tiny import BINS, N_IN, Tiny
 
 from neuro_lightning import losses
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.gru import GRUNet
+from neuro_lightning.settings.config import instantiate
 
 POISONS = [math.nan, 1e30, -1e30]
 HIDDEN = ("heldout", "heldin_forward", "heldout_forward", "behavior", "rates")

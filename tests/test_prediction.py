@@ -14,7 +14,7 @@ from neuro_lightning.data.nwb.datamodule import NWB
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.ensemble.combine import check_same_data
 from neuro_lightning.errors import CheckpointError
-from neuro_lightning.prediction import evaluation_split, submission_arrays
+from neuro_lightning.runs.prediction import evaluation_split, submission_arrays
 
 N_IN, N_OUT, BINS, FORWARD = 3, 2, 4, 1
 

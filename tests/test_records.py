@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuro_lightning.data.identity import data_record
-from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.errors import DataError
-from neuro_lightning.records import (
+from neuro_lightning.artifacts.records import (
     PeakMemory,
     RunRecord,
     flat_overrides,
@@ -20,6 +17,9 @@ from neuro_lightning.records import (
     stable_id,
     write_json,
 )
+from neuro_lightning.data.identity import data_record
+from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.errors import DataError
 
 
 def test_a_finished_run(tmp_path):

@@ -11,15 +11,15 @@ from runs import PLAIN, ROOT, TINY, checkpoint, command, here, record, rows, sam
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
-from neuro_lightning import refit as module
-from neuro_lightning.checkpoint import choose_checkpoint, load_checkpoint
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.join_splits import cut, union
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, Interrupted
-from neuro_lightning.evaluation import evaluate, network_predictor
-from neuro_lightning.refit import joint_data
-from neuro_lightning.run import predict as run_predict
+from neuro_lightning.models.loading import choose_checkpoint, load_checkpoint
+from neuro_lightning.runs import refit as module
+from neuro_lightning.runs.evaluation import evaluate, network_predictor
+from neuro_lightning.runs.refit import joint_data
+from neuro_lightning.runs.train import predict as run_predict
 
 REFIT = ["refit=true", "model.optimizer.lr=0.3", "trainer.max_epochs=4"]  # so fast that the best is not the last
 

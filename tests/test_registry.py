@@ -8,9 +8,9 @@ from importlib import import_module
 import pytest
 from omegaconf import OmegaConf
 
-from neuro_lightning.config import TRAIN_KEYS, check_config, check_targets, instantiate
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.registry import CLASSES, HYDRA_NAMES, NAMED, derives, find
+from neuro_lightning.settings.config import TRAIN_KEYS, check_config, check_targets, instantiate
+from neuro_lightning.settings.registry import CLASSES, HYDRA_NAMES, NAMED, derives, find
 
 # classes of libraries whose constructors or later calls write files, open connections or call what they are given: each
 # was looked at, and none runs code that a config could bring along
@@ -36,7 +36,7 @@ OWN = {
         WeightAverage""",
     "data": """AntolikV1 ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB NaturalImages Orientations
         PopulationDataModule Spontaneous UWNDC19""",
-    "distributed": "JobDDPStrategy",
+    "runs.distributed": "JobDDPStrategy",
     "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
         TraceErrors VelocityR2""",
     "optim": "SAM",
@@ -115,16 +115,17 @@ ATTEMPTS = [
     # proven once
     "pytorch_lightning.cli.instantiate_class", "pytorch_lightning.__setup__._load_py_module",
     "pytorch_lightning.LightningModule.load_from_checkpoint", "torch.nn.attention._fa3.register_flash_attention_fa3",
-    "neuro_lightning.models.gru.GRU.load_from_checkpoint", "neuro_lightning.records._git",
-    "neuro_lightning.config.instantiate", "shutil.rmtree",
+    "neuro_lightning.models.gru.GRU.load_from_checkpoint", "neuro_lightning.artifacts.records._git",
+    "neuro_lightning.settings.config.instantiate", "shutil.rmtree",
     # their like
-    "neuro_lightning.models.base.PopulationModule.load_from_checkpoint", "neuro_lightning.records.git_state",
-    "neuro_lightning.records.RunRecord", "neuro_lightning.records.write_json", "neuro_lightning.records.subprocess.run",
-    "neuro_lightning.cli.train", "neuro_lightning.run.train", "neuro_lightning.run.instantiate",
-    "neuro_lightning.registry.find", "neuro_lightning.registry.import_module",
-    "neuro_lightning.building.instantiate", "neuro_lightning.checkpoint.load_checkpoint",
-    "neuro_lightning.distributed.JobLauncher", "neuro_lightning.distributed.DDPStrategy",
-    "neuro_lightning.distributed.write_job", "neuro_lightning.distributed.subprocess.Popen",
+    "neuro_lightning.models.base.PopulationModule.load_from_checkpoint", "neuro_lightning.artifacts.records.git_state",
+    "neuro_lightning.artifacts.records.RunRecord", "neuro_lightning.artifacts.records.write_json",
+    "neuro_lightning.artifacts.records.subprocess.run",
+    "neuro_lightning.cli.train", "neuro_lightning.runs.train.train", "neuro_lightning.runs.train.instantiate",
+    "neuro_lightning.settings.registry.find", "neuro_lightning.settings.registry.import_module",
+    "neuro_lightning.runs.factory.instantiate", "neuro_lightning.models.loading.load_checkpoint",
+    "neuro_lightning.runs.distributed.JobLauncher", "neuro_lightning.runs.distributed.DDPStrategy",
+    "neuro_lightning.runs.distributed.write_job", "neuro_lightning.runs.distributed.subprocess.Popen",
     "neuro_lightning.sweeps.launchers.Slurm", "neuro_lightning.sweeps.launchers.Task",
     "neuro_lightning.sweeps.search.storage.open_storage", "neuro_lightning.artifacts.atomic.atomic_path",
     "neuro_lightning.submission.write.write_submission", "neuro_lightning.data.nlb.download.Path",
@@ -185,9 +186,9 @@ def test_a_name_is_found_where_its_library_defines_it_too():
     [
         {"_target_": "pytorch_lightning.cli.instantiate_class", "args": [],
          "init": {"class_path": "builtins.open", "init_args": {"file": "HARM", "mode": "w"}}},
-        {"_target_": "neuro_lightning.config.instantiate", "trusted": ["pathlib"],
+        {"_target_": "neuro_lightning.settings.config.instantiate", "trusted": ["pathlib"],
          "cfg": {"_target_": "pathlib.Path.touch", "self": "HARM"}},
-        {"_target_": "neuro_lightning.records._git", "_args_": [".", "-c", "alias.x=!touch HARM", "x"]},
+        {"_target_": "neuro_lightning.artifacts.records._git", "_args_": [".", "-c", "alias.x=!touch HARM", "x"]},
         {"_target_": "torch.nn.Linear", "_args_": [2, 3]},
         {"_target_": "torch.nn.Linear", "in_features": {"_target_": "builtins.open", "file": "HARM", "mode": "w"}},
         {"_target_": "torch.nn.Linear", "_recursive_": False, "in_features": 1, "out_features": 1},

@@ -10,10 +10,10 @@ import torch
 
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling UMAP takes longer than these tests
 
+from neuro_lightning.analysis import latents as report
+from neuro_lightning.analysis.embedding import umap_embedding
+from neuro_lightning.analysis.latents_file import Latents, read_latents
 from neuro_lightning.functional.separability import cluster_agreement, decode_behavior, decode_labels, reduce
-from neuro_lightning.report import latents as report
-from neuro_lightning.report.embedding import umap_embedding
-from neuro_lightning.report.latents_file import Latents, read_latents
 
 
 def planted(n=40, labels=3, spread=0.3, dimensions=6, seed=0):
@@ -285,7 +285,7 @@ def test_the_report_with_umap(tmp_path, capsys, monkeypatch):
         seen.append((None if labels is None else len(labels), options["n_neighbors"]))
         return train[:, :2], test[:, :2]
 
-    monkeypatch.setattr("neuro_lightning.report.embedding.umap_embedding", project)
+    monkeypatch.setattr("neuro_lightning.analysis.embedding.umap_embedding", project)
     values, _ = planes(bins=80, offset=20.0)
     write(tmp_path / "latents.h5", {"val": {"latents": values, "condition": [0, 1, 2]}}, simulated=False)
     assert report.main([str(tmp_path / "latents.h5"), "--shuffles", "2", "--out", str(tmp_path / "out")]) == 0

@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_dir
 from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, here, record, rows, same
 
+from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
-from neuro_lightning.metrics_csv import MetricsCSV
-from neuro_lightning.quoting import quoted
-from neuro_lightning.resume import resume_arguments
+from neuro_lightning.runs.resume import resume_arguments
+from neuro_lightning.settings.quoting import quoted
 from neuro_lightning.sweeps.arguments import resumed
 
 KEEP = "_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',auto_insert_metric_name:false,save_top_k:-1"
@@ -232,7 +232,7 @@ def test_an_error_late_in_a_resumed_run_is_its_own(tmp_path, monkeypatch):
         raise DataError("no trials to score")
 
     here(tmp_path / "run")
-    monkeypatch.setattr("neuro_lightning.run.score_best", fails)
+    monkeypatch.setattr("neuro_lightning.runs.train.score_best", fails)
     with pytest.raises(DataError, match="no trials to score"):
         here(tmp_path / "run", "trainer.max_epochs=4", f"resume={tmp_path}/run/checkpoints/last.ckpt")
     said = record(tmp_path / "run")

@@ -19,11 +19,11 @@ import pytest
 from hydra import initialize_config_dir
 
 from neuro_lightning import cli
-from neuro_lightning.checkpoint import load_checkpoint
+from neuro_lightning.artifacts.metrics_csv import read_metrics
 from neuro_lightning.errors import NeuroError
-from neuro_lightning.metrics_csv import read_metrics
-from neuro_lightning.run import predict as run_predict
-from neuro_lightning.run import train as run_train
+from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.train import predict as run_predict
+from neuro_lightning.runs.train import train as run_train
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["logger=csv", "callbacks=minimal", "trainer=cpu", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1",

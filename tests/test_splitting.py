@@ -11,7 +11,6 @@ from runs import ROOT
 from test_data_module import Fixed, make_trials
 from test_nwb_trials import write
 
-from neuro_lightning.config import instantiate
 from neuro_lightning.data import memory
 from neuro_lightning.data.checks.overlap import (
     Spans,
@@ -26,6 +25,7 @@ from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.nwb.reader import load_nwb_trials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.settings.config import instantiate
 
 # ---- the maths
 

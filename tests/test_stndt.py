@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, here, rows, same
 from tiny import BINS, N_IN, Tiny
 
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
@@ -16,6 +15,7 @@ from neuro_lightning.models.stndt import STNDTNet
 from neuro_lightning.nn.attention import context_mask
 from neuro_lightning.nn.masking import RandomMasking
 from neuro_lightning.nn.spatial_attention import SpatialAttention, SpatiotemporalLayer
+from neuro_lightning.settings.config import instantiate
 
 HIDDEN = ("heldout", "heldin_forward", "heldout_forward", "behavior", "rates")
 RATES = (0.5, 0.0, *([0.02] * 6))

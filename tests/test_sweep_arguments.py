@@ -6,9 +6,9 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from neuro_lightning.cli import CONF
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.options import check_options
+from neuro_lightning.settings.conf_folder import CONF
+from neuro_lightning.settings.options import check_options
 from neuro_lightning.sweeps.arguments import sweep_arguments, write_command
 
 

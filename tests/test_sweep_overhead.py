@@ -12,7 +12,7 @@ from runs import ROOT, TINY, checkpoint, command, record, same
 from neuro_lightning.data import memory
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.models.smoothing import Smoothing
-from neuro_lightning.run import train
+from neuro_lightning.runs.train import train
 
 BASELINES = [word for word in TINY if word != "baselines=null"]
 

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
+from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.records import write_json
 from neuro_lightning.sweeps.results import collect as collecting
 from neuro_lightning.sweeps.results.callback import SweepTable, _shorten
 from neuro_lightning.sweeps.results.collect import collect

@@ -14,7 +14,7 @@ from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 
 from neuro_lightning.artifacts.locks import entered
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.run import readable
+from neuro_lightning.runs.train import readable
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide, settings
 

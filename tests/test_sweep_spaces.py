@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from runs import ROOT
 
-from neuro_lightning.config import TRAIN_KEYS, check_config
+from neuro_lightning.settings.config import TRAIN_KEYS, check_config
 from neuro_lightning.sweeps.search.space import read_space
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))

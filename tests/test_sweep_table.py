@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro_lightning.artifacts.records import read_record, write_json
 from neuro_lightning.errors import DataError
-from neuro_lightning.records import read_record, write_json
 from neuro_lightning.sweeps.results.collect import collect, varied
 from neuro_lightning.sweeps.results.summary import mean, percentile, sem, summarize
 from neuro_lightning.sweeps.results.table import print_summary, write_table
@@ -29,7 +29,7 @@ import os
 import sys
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from neuro_lightning.records import RunRecord
+from neuro_lightning.artifacts.records import RunRecord
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config",
             execution_whitelist=["neuro_lightning.*"])

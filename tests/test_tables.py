@@ -218,7 +218,7 @@ def test_spikes_have_the_mean_rate_beside_them():
 
 
 def test_a_best_checkpoint_that_is_the_last_is_said():
-    from neuro_lightning.outcome import still_rising
+    from neuro_lightning.runs.outcome import still_rising
 
     def trainer(end, peak, optimizers=(1,)):
         callback = SimpleNamespace(best_model_score=peak)

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from runs import ROOT, checkpoint, here, record, rows
 
-from neuro_lightning.training_length import lengthen_short_training
+from neuro_lightning.runs.training_length import lengthen_short_training
 
 
 def length(n_trials, *words):

@@ -12,10 +12,13 @@ from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from runs import command, here
 
-from neuro_lightning.checkpoint import load_checkpoint
-from neuro_lightning.config import to_plain
+from neuro_lightning.artifacts.records import git_state
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.overrides import (
+from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.prediction import data_of
+from neuro_lightning.runs.resume import resume_arguments
+from neuro_lightning.settings.config import to_plain
+from neuro_lightning.settings.overrides import (
     again,
     check_environment,
     check_keys,
@@ -25,10 +28,7 @@ from neuro_lightning.overrides import (
     must_be_typed,
     with_environment,
 )
-from neuro_lightning.prediction import data_of
-from neuro_lightning.records import git_state
-from neuro_lightning.registry import HYDRA_NAMES
-from neuro_lightning.resume import resume_arguments
+from neuro_lightning.settings.registry import HYDRA_NAMES
 from neuro_lightning.sweeps.arguments import sweep_arguments
 from neuro_lightning.sweeps.checks import check_jobs
 from neuro_lightning.sweeps.results.best import register_experiment_files
@@ -59,7 +59,7 @@ def changed(trained, path, key, value):
         ("model._target_", "my_lab.Net", r"add trusted=\[my_lab\] on the command line"),
         ("model._target_", "torch.optim.Adam", "Adam is no PopulationModule"),
         ("model._target_", "neuro_lightning.data.nwb.datamodule.NWB", "nothing that model is made of"),
-        ("model.optimizer", {"_target_": "neuro_lightning.records.git_state"}, "is none of the classes"),
+        ("model.optimizer", {"_target_": "neuro_lightning.artifacts.records.git_state"}, "is none of the classes"),
         ("model.masking", {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "."}, "nothing that model"),
         ("model.masking", {"_target_": "torch.load", "f": "x", "weights_only": False}, "is none of the classes"),
         ("model.hiden", 3, "takes no such argument"),
@@ -230,7 +230,7 @@ def test_a_trial_of_somebodys_study_has_no_such_keys():
     space = SimpleNamespace(overrides=lambda params: [])
     with pytest.raises(ConfigError, match=r"trial 0 of study\.journal: trusted is never taken"):
         search._job(SimpleNamespace(params={"trusted": "[shutil]"}, number=0), space, 0, 0)
-    for name in ("neuro_lightning.records.git_state", "shutil.rmtree"):
+    for name in ("neuro_lightning.artifacts.records.git_state", "shutil.rmtree"):
         search.custom_search_space, search.config = name, OmegaConf.create({"trusted": []})
         with pytest.raises(ConfigError, match="custom_search_space"):
             search._extension(SimpleNamespace(fixed=[]))
@@ -286,7 +286,7 @@ def test_an_experiment_of_a_config_folder_sets_no_trust_and_no_environment(tmp_p
     texts = {
         "trust": f"trusted: [shutil]\ncallbacks: {{x: {{_target_: shutil.rmtree, path: {target}}}}}",
         "environment": "hydra: {job: {env_set: {GIT_CONFIG_COUNT: '1'}}}",
-        "callback": "hydra: {callbacks: {x: {_target_: neuro_lightning.records.git_state}}}",
+        "callback": "hydra: {callbacks: {x: {_target_: neuro_lightning.artifacts.records.git_state}}}",
     }
     says = {"trust": "trusted is set in a file", "environment": "env_set is set in a file", "callback": "git_state"}
     for name, text in texts.items():
@@ -304,11 +304,11 @@ def test_an_experiment_of_a_config_folder_sets_no_trust_and_no_environment(tmp_p
     "handler",
     [
         {"()": "os.system", "command": "touch HARM"},
-        {"()": "neuro_lightning.records.git_state"},
+        {"()": "neuro_lightning.artifacts.records.git_state"},
         {"()": "hydra.utils.instantiate", "config": {"_target_": "os.system"}},
         {"class": "logging.handlers.SocketHandler", "host": "evil", "port": 1},
         {"class": "logging.StreamHandler", "stream": "ext://os.environ"},
-        {"class": "logging.StreamHandler", "stream": "ext://neuro_lightning.records.subprocess"},
+        {"class": "logging.StreamHandler", "stream": "ext://neuro_lightning.artifacts.records.subprocess"},
     ],
 )
 def test_hydras_logging_makes_known_handlers_only(tmp_path, monkeypatch, handler):
@@ -324,7 +324,12 @@ def test_hydras_logging_makes_known_handlers_only(tmp_path, monkeypatch, handler
 def test_hydras_callbacks_are_known():
     from hydra._internal.callbacks import Callbacks
 
-    for name in ("neuro_lightning.records.git_state", "hydra.utils.instantiate", "os.system", "logging.FileHandler"):
+    for name in (
+        "neuro_lightning.artifacts.records.git_state",
+        "hydra.utils.instantiate",
+        "os.system",
+        "logging.FileHandler",
+    ):
         config = OmegaConf.create({"hydra": {"callbacks": {"x": {"_target_": name}}}})
         with execution_whitelist(HYDRA_NAMES), pytest.raises(Exception, match=name.rpartition(".")[2]):
             Callbacks(config)

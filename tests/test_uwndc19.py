@@ -10,7 +10,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from runs import ROOT
 
-from neuro_lightning.config import check_config, instantiate
 from neuro_lightning.data.describe import labelled
 from neuro_lightning.data.uwndc19 import twin
 from neuro_lightning.data.uwndc19.datamodule import UWNDC19
@@ -18,6 +17,7 @@ from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.data.uwndc19.split import fold_numbers, split_images, winner_split
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.nn.augment import Compose
+from neuro_lightning.settings.config import check_config, instantiate
 
 FILES = ("stim.npy", "train.csv", "sub.csv", "truth.npz")
 

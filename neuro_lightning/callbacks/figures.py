@@ -13,11 +13,11 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import rates_of, run_network
-from neuro_lightning.loggers import log_figure
+from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
-from neuro_lightning.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.report.table import NAMES
 

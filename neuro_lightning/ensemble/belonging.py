@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuro_lightning.checkpoint import read_checkpoint
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.identity import (
     SPLITTING,
@@ -22,6 +21,7 @@ from neuro_lightning.data.identity import (
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.base import CHECKPOINT_KEY
+from neuro_lightning.models.loading import read_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuro_lightning.checkpoint import Saved, load_checkpoint
 from neuro_lightning.contracts import DataSpec, rates_of, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.belonging import check_members
@@ -20,6 +19,7 @@ from neuro_lightning.ensemble.halves import Halves
 from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError, NeuroError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
+from neuro_lightning.models.loading import Saved, load_checkpoint
 from neuro_lightning.report.table import relative
 
 log = logging.getLogger(__name__)

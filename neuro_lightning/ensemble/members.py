@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuro_lightning.checkpoint import find_checkpoint
+from neuro_lightning.artifacts.records import FILE_NAME
 from neuro_lightning.errors import CheckpointError
-from neuro_lightning.records import FILE_NAME
+from neuro_lightning.models.loading import find_checkpoint
 from neuro_lightning.report.table import relative
 from neuro_lightning.sweeps.results.table import collect
 

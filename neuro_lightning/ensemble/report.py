@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.checkpoint import BEST, run_folder
+from neuro_lightning.artifacts.records import flat_overrides, plain, read_record, versions, write_json
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Choice
 from neuro_lightning.errors import DataError
-from neuro_lightning.records import flat_overrides, plain, read_record, versions, write_json
+from neuro_lightning.models.loading import BEST, run_folder
 from neuro_lightning.report.table import kind_of, number, print_table, relative
 from neuro_lightning.sweeps.jobs import settings
 from neuro_lightning.sweeps.results.table import varied

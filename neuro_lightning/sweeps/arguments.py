@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.overrides import from_file
-from neuro_lightning.quoting import override, typed
+from neuro_lightning.settings.overrides import from_file
+from neuro_lightning.settings.quoting import override, typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -9,8 +9,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, NeuroError
-from neuro_lightning.options import listed
-from neuro_lightning.overrides import check_keys, check_trusted
+from neuro_lightning.settings.options import listed
+from neuro_lightning.settings.overrides import check_keys, check_trusted
 from neuro_lightning.sweeps.jobs import settings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    from neuro_lightning.config import TRAIN_KEYS, check_config
+    from neuro_lightning.settings.config import TRAIN_KEYS, check_config
 
     try:
         composed = loader.load_sweep_config(config, list(job))

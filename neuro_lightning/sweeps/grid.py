@@ -17,8 +17,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.records import read_record
 from neuro_lightning.sweeps.jobs import settings
 
 

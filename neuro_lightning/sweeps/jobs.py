@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.records import FILE_NAME, read_record
 
 DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
 # overrides that say where a job stands, and whom it trusts, not what it is

@@ -25,8 +25,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.overrides import again, check_launcher
-from neuro_lightning.quoting import override
+from neuro_lightning.settings.overrides import again, check_launcher
+from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
@@ -59,7 +59,7 @@ class Task:
         if self.places:
             os.environ[VISIBLE] = ",".join(own_slot(self.places, hydra.job.num))
         if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-            from neuro_lightning.distributed import together
+            from neuro_lightning.runs.distributed import together
 
             return together(lambda: self.function(cfg), Path(hydra.runtime.output_dir))
         try:

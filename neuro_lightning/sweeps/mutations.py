@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.quoting import quoted, unquoted
+from neuro_lightning.settings.quoting import quoted, unquoted
 from neuro_lightning.sweeps.grid import Grid
 
 Model = dict[str, Any]  # the model's config: lists `conv` and `dense`, a dictionary `logits`

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.overrides import check_keys, must_be_typed
-from neuro_lightning.quoting import quoted, unquoted
+from neuro_lightning.settings.overrides import check_keys, must_be_typed
+from neuro_lightning.settings.quoting import quoted, unquoted
 from neuro_lightning.sweeps.results.collect import Job
 from neuro_lightning.sweeps.results.summary import objective_name, summarize
 
@@ -168,7 +168,7 @@ def _config_loader() -> Iterator[ConfigLoader]:
     from hydra import initialize_config_search_path
     from hydra.core.global_hydra import GlobalHydra
 
-    from neuro_lightning.cli import CONF
+    from neuro_lightning.settings.conf_folder import CONF
 
     running = GlobalHydra.instance().is_initialized()
     conf = CONF if "://" in CONF else f"file://{CONF}"

@@ -121,7 +121,7 @@ def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
 
 
 def _changed(folder: Path) -> int | None:
-    from neuro_lightning.records import FILE_NAME
+    from neuro_lightning.artifacts.records import FILE_NAME
 
     path = folder / FILE_NAME
     return path.stat().st_mtime_ns if path.is_file() else None
@@ -152,7 +152,7 @@ def _print_job(folder: Path) -> None:
 
 
 def _note_error(folder: Path, job_return: Any) -> None:
-    from neuro_lightning.records import FILE_NAME, read_record, write_json
+    from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
 
     try:
         _ = job_return.return_value  # raises what the job raised

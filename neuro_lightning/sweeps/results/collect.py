@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.records import FILE_NAME, flat_overrides, read_record
 from neuro_lightning.errors import DataError
-from neuro_lightning.records import FILE_NAME, flat_overrides, read_record
 from neuro_lightning.sweeps.jobs import settings
 
 MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds

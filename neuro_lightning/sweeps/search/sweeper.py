@@ -20,8 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.overrides import check_keys
-from neuro_lightning.quoting import quoted
+from neuro_lightning.settings.overrides import check_keys
+from neuro_lightning.settings.quoting import quoted
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -144,7 +144,7 @@ class Search(Sweeper):
         """What makes the sampler from a seed."""
         from hydra.errors import HydraException
 
-        from neuro_lightning.config import instantiate
+        from neuro_lightning.settings.config import instantiate
         from neuro_lightning.sweeps.search.storage import quiet
 
         settings = OmegaConf.to_container(self.sampler, resolve=True)
@@ -164,7 +164,7 @@ class Search(Sweeper):
         return str(self.sampler.get("_target_")).endswith(".GridSampler")
 
     def _pruner(self) -> Any:
-        from neuro_lightning.config import instantiate
+        from neuro_lightning.settings.config import instantiate
         from neuro_lightning.sweeps.search.storage import quiet
 
         with quiet():
@@ -194,7 +194,7 @@ class Search(Sweeper):
 
     def _extension(self, space: Space) -> Callable[[Trial], None] | None:
         """What suggests more for a trial, if the user has such a function."""
-        from neuro_lightning.registry import find
+        from neuro_lightning.settings.registry import find
 
         if not self.custom_search_space:
             return None
@@ -215,7 +215,7 @@ class Search(Sweeper):
         """Run a batch of trials and tell the study what became of each."""
         from hydra.core.utils import JobStatus
 
-        from neuro_lightning.records import read_record
+        from neuro_lightning.artifacts.records import read_record
         from neuro_lightning.sweeps.search.trials import folder_number
 
         first = folder_number(batch[0])

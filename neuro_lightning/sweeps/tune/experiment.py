@@ -130,7 +130,7 @@ class Experiment:
 
     def _finish(self, generations: Generations) -> None:
         """Score the members' best checkpoints, where the training ended before all its epochs were done."""
-        from neuro_lightning.records import read_record
+        from neuro_lightning.artifacts.records import read_record
 
         task = ray.remote(max_retries=self.max_failures, **_for_tasks(self.resources))(train)
         plan, left = ray.put(self.plan), []

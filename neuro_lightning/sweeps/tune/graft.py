@@ -25,7 +25,7 @@ def graft(donor: Path, own: Path | None, path: Path) -> Path:
     """
     import torch
 
-    from neuro_lightning.checkpoint import read_checkpoint
+    from neuro_lightning.models.loading import read_checkpoint
 
     content = read_checkpoint(donor)
     mine = read_checkpoint(own)["callbacks"] if own is not None else {}

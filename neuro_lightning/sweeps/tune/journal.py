@@ -136,7 +136,7 @@ def mark(folder: Path, result: Result) -> None:
         folder: the sweep's.
         result: of the trial.
     """
-    from neuro_lightning import records
+    from neuro_lightning.artifacts import records
 
     for path in folder.glob(f"{result.trial}_*/{records.FILE_NAME}"):
         record = records.read_record(path)

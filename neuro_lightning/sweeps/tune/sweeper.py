@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.overrides import again
+from neuro_lightning.settings.overrides import again
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -114,7 +114,7 @@ class Tune(Sweeper):
         Raises:
             ConfigError: it cannot be had; before anything is written or started.
         """
-        from neuro_lightning.config import instantiate
+        from neuro_lightning.settings.config import instantiate
         from neuro_lightning.sweeps.checks import check_jobs
         from neuro_lightning.sweeps.tune.population import Population
         from neuro_lightning.sweeps.tune.space import read_space, sample

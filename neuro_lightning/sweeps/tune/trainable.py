@@ -19,7 +19,7 @@ from typing import Any
 
 from ray import tune
 
-from neuro_lightning.quoting import override
+from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.tune.journal import Result, Start, to_result
 
 EPOCHS, SCORE, RESULT, KNOWN, JOB = "epochs", "score", "result", "known", "job"
@@ -180,7 +180,7 @@ def run_job(plan: Plan, trial: int, overrides: Sequence[str]) -> tuple[Path, str
 
 
 def _result(plan: Plan, trial: int, output: Path, until: int, error: str | None) -> Result:
-    from neuro_lightning.records import FILE_NAME, read_record
+    from neuro_lightning.artifacts.records import FILE_NAME, read_record
 
     record = read_record(output) if (output / FILE_NAME).is_file() else {}
     status, found = record.get("status", "failed"), record.get("objective") or {}

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from neuro_lightning.checkpoint import Saved, check_saved, choose_checkpoint, fitted_on
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
 from neuro_lightning.data.identity import checksum, differences, identify, other_rates, other_split, trained_among
@@ -20,8 +18,10 @@ from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Recipe
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.evaluation import evaluate
+from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint, fitted_on
 from neuro_lightning.report.table import relative
+from neuro_lightning.runs.evaluation import evaluate
+from neuro_lightning.settings.config import instantiate
 from neuro_lightning.submission.check import check_submission
 from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
 from neuro_lightning.submission.score import score

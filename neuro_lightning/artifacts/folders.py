@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neuro_lightning.artifacts.locks import at_work, enter, is_entered, leave, new_folder, wait_for_signature
 from neuro_lightning.artifacts.output import OUTPUT_FILE
+from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import ConfigError, FolderError, NeuroError
 from neuro_lightning.ranks import is_main_process, started_together
-from neuro_lightning.records import FILE_NAME, read_record
 
 CLOCK = "${now:"  # in the name of a folder that is made up from the time
 KEPT = ("finished", "pruned", "paused", "diverged")  # runs whose record is worth something without a checkpoint

@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from neuro_lightning.config_types import wrong_types
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.registry import KINDS, derives, find, misplaced
+from neuro_lightning.settings.registry import KINDS, derives, find, misplaced
+from neuro_lightning.settings.types import wrong_types
 
 # the top level of conf/train.yaml and conf/predict.yaml
 TRAIN_KEYS = {

@@ -1,6 +1,6 @@
 """How many latents does a recording need? The answer of a sweep over ``model.latent_dim`` and seeds.
 
-``python -m neuro_lightning.report.latent_dimension FOLDER`` reads the runs of a sweep, prints a table, and
+``python -m neuro_lightning.analysis.latent_dimension FOLDER`` reads the runs of a sweep, prints a table, and
 leaves ``latent_dimension.png`` and ``latent_dimension.csv`` in the folder. The model's curve stands beside those of the
 baselines that grow with it (principal components, factor analysis), the trivial predictors, the variance that neurons
 share (SVCA) and, on simulated data, the true signal.
@@ -20,9 +20,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import info, label
-from neuro_lightning.records import FILE_NAME, read_record
 from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
 from neuro_lightning.report.table import NAMES, number, print_table, relative
 from neuro_lightning.sweeps.results.collect import collect, varied
@@ -257,7 +257,7 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str | None =
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m neuro_lightning.report.latent_dimension", description="error against the number of latents"
+        prog="python -m neuro_lightning.analysis.latent_dimension", description="error against the number of latents"
     )
     parser.add_argument("folder", help="the sweep's folder, such as multirun/2026-01-31_12-00-00")
     parser.add_argument("--split", default="val", help="val or test")

@@ -16,13 +16,11 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback
 
-from neuro_lightning.building import build_model, build_trainer
+from neuro_lightning.artifacts.folders import claimed_run
+from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
-from neuro_lightning.checkpoint import load_checkpoint, read_checkpoint
-from neuro_lightning.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.distributed import job_environment, write_job
 from neuro_lightning.ensemble.combine import check_same_data, combine, predict_latents
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import (
@@ -34,11 +32,16 @@ from neuro_lightning.ensemble.report import (
     write_choice,
 )
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
-from neuro_lightning.folders import claimed_run
-from neuro_lightning.loggers import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
+from neuro_lightning.loggers.building import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.monitors import check_monitors, choose_monitor
-from neuro_lightning.outcome import (
+from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
+from neuro_lightning.ranks import is_main_process
+from neuro_lightning.report.table import print_header, print_results, relative
+from neuro_lightning.report.written import print_arrays, print_scores
+from neuro_lightning.runs.distributed import job_environment, write_job
+from neuro_lightning.runs.factory import build_model, build_trainer
+from neuro_lightning.runs.monitors import check_monitors, choose_monitor
+from neuro_lightning.runs.outcome import (
     best_checkpoint,
     how_it_ended,
     objective,
@@ -47,8 +50,7 @@ from neuro_lightning.outcome import (
     show_references,
     still_rising,
 )
-from neuro_lightning.overrides import again
-from neuro_lightning.prediction import (
+from neuro_lightning.runs.prediction import (
     check_choice,
     checkpoints_of,
     data_of,
@@ -58,15 +60,13 @@ from neuro_lightning.prediction import (
     score_rates,
     splits_of,
 )
-from neuro_lightning.prediction_files import target_file, write_rates
-from neuro_lightning.ranks import is_main_process
-from neuro_lightning.records import RunRecord
-from neuro_lightning.refit import check_refit, refit_best
-from neuro_lightning.report.table import print_header, print_results, relative
-from neuro_lightning.report.written import print_arrays, print_scores
+from neuro_lightning.runs.prediction_files import target_file, write_rates
+from neuro_lightning.runs.refit import check_refit, refit_best
+from neuro_lightning.runs.training_length import lengthen_short_training
+from neuro_lightning.settings.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
+from neuro_lightning.settings.overrides import again
 from neuro_lightning.submission.plain import write_latents
 from neuro_lightning.sweeps.results.collect import swept
-from neuro_lightning.training_length import lengthen_short_training
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger
 
+from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_rows
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics.catalog import info
-from neuro_lightning.metrics_csv import METRICS_FILE, read_rows
 from neuro_lightning.ranks import is_main_process, main_process_only
 
 STEP = "trainer/global_step"

@@ -17,16 +17,16 @@ from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.progress import FitProgress
 from neuro_lightning.callbacks.signals import StopOnSignal
-from neuro_lightning.config import instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.distributed import JobDDPStrategy
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.guarding import guarded
+from neuro_lightning.loggers.guard import guarded
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.ranks import started_together
-from neuro_lightning.registry import find
+from neuro_lightning.runs.distributed import JobDDPStrategy
+from neuro_lightning.settings.config import instantiate
+from neuro_lightning.settings.registry import find
 
 ONLY_WATCH = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
 HOOKS = ("setup", "teardown", "draw", "draw_learning_curve", *(n for n in dir(pl.Callback) if n.startswith("on_")))

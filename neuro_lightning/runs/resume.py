@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.overrides import from_file
-from neuro_lightning.quoting import override, typed
-from neuro_lightning.records import FILE_NAME, read_record
+from neuro_lightning.settings.overrides import from_file
+from neuro_lightning.settings.quoting import override, typed
 
 LATEST_ROOT = "outputs"
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch

@@ -59,7 +59,7 @@ CLASSES = {
     "neuro_lightning.data": Rule((DATA,), below=True),
     "neuro_lightning.metrics": Rule((METRIC,), below=True),
     "neuro_lightning.callbacks": Rule((CALLBACK,), below=True),
-    "neuro_lightning.distributed": Rule((STRATEGY,)),
+    "neuro_lightning.runs.distributed": Rule((STRATEGY,)),
     "torch.nn": Rule((MODULE,)),
     "torch.optim": Rule((OPTIMIZER,)),
     "torch.optim.lr_scheduler": Rule((SCHEDULE,)),
@@ -93,7 +93,7 @@ NAMED = frozenset(
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
 HYDRA_NAMES = (
-    "neuro_lightning.folders.ClaimFolder", "neuro_lightning.sweeps.results.callback.SweepTable",
+    "neuro_lightning.artifacts.folders.ClaimFolder", "neuro_lightning.sweeps.results.callback.SweepTable",
     "hydra.experimental.callbacks.LogJobReturnCallback",
     "logging.NullHandler", "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
 )  # fmt: skip

@@ -105,7 +105,7 @@ class JobLauncher(_SubprocessScriptLauncher):
             WORLD_SIZE=str(self.num_processes * self.num_nodes),
         )
         search = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        command = [sys.executable, "-m", "neuro_lightning.distributed", str(self.job)]
+        command = [sys.executable, "-m", "neuro_lightning.runs.distributed", str(self.job)]
         for rank, file in enumerate(ready, start=1):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
             # one process speaks for the job; errors are heard from all
@@ -273,7 +273,7 @@ def _end_with(parent: int) -> None:
 def _follow(job: dict[str, Any]) -> None:
     from omegaconf import OmegaConf
 
-    from neuro_lightning.run import train
+    from neuro_lightning.runs.train import train
 
     train(OmegaConf.create(job["config"]), job["overrides"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.overrides import SEARCH_PATH
+from neuro_lightning.settings.overrides import SEARCH_PATH
 
 ELSEWHERE = (SEARCH_PATH, "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 PACKAGE = "pkg://"

@@ -10,19 +10,19 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from neuro_lightning.building import check_match
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.checkpoint import read_checkpoint
-from neuro_lightning.config import instantiate, to_plain
 from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import Scores, identity, keep_scores, recall_scores
 from neuro_lightning.data.module import PopulationDataModule, random_state
-from neuro_lightning.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.registry import find
+from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat
+from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
+from neuro_lightning.runs.factory import check_match
+from neuro_lightning.settings.config import instantiate, to_plain
+from neuro_lightning.settings.registry import find
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -1,4 +1,4 @@
-"""``python -m neuro_lightning.report.latents RUN``: what a model's latents know of planes and of behavior.
+"""``python -m neuro_lightning.analysis.latents RUN``: what a model's latents know of planes and of behavior.
 
 Two views of the latents of a recording from several imaging planes: each (plane, latent) trace is a point, as NMAs
 (repository sazio/NMAs) drew them, and each (plane, time bin) is a point. In both: UMAP with and without the labels,
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.analysis.latents_file import Latents, find_latents, read_latents
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.functional.separability import (
     CLASSIFIERS,
@@ -28,7 +29,6 @@ from neuro_lightning.functional.separability import (
     decode_labels,
     reduce,
 )
-from neuro_lightning.report.latents_file import Latents, find_latents, read_latents
 from neuro_lightning.report.table import number, print_table, relative
 
 MAX_POINTS = 3000  # bins are thinned out to as many
@@ -98,7 +98,7 @@ def analyse_labels(view: str, points: Points, *, shuffles: int, seed: int, umap:
     results |= {name: cluster_agreement(reduced, points.labels, method=name, **options) for name in CLUSTERINGS}
     if not umap:
         return results
-    from neuro_lightning.report.embedding import umap_embedding
+    from neuro_lightning.analysis.embedding import umap_embedding
 
     train, test = ~points.test, points.test
     embeddings = {
@@ -257,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
         0, or 1 after an error that the user can mend.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m neuro_lightning.report.latents", description=__doc__.split("\n")[0]
+        prog="python -m neuro_lightning.analysis.latents", description=__doc__.split("\n")[0]
     )
     parser.add_argument("path", type=Path, help="the run's folder, or the file that predict.py output=latents wrote")
     parser.add_argument("--splits", nargs="+", help="train, val, ...; all of the file's when left out")

@@ -16,12 +16,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from neuro_lightning.config import instantiate
+from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.guarding import guarded, only_warns
-from neuro_lightning.metrics_csv import MetricsCSV
+from neuro_lightning.loggers.guard import guarded, only_warns
+from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
 from neuro_lightning.ranks import main_process_only
-from neuro_lightning.wandb_run import STEP, is_wandb, wandb_logger
+from neuro_lightning.settings.config import instantiate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +142,7 @@ def log_artifact(
         if is_wandb(logger):
             import wandb
 
-            from neuro_lightning.records import plain
+            from neuro_lightning.artifacts.records import plain
 
             artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
             artifact.add_file(str(path))
@@ -176,7 +176,7 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
             did not log to W&B.
         metadata: such as its scores.
     """
-    from neuro_lightning.records import read_record, stable_id
+    from neuro_lightning.artifacts.records import read_record, stable_id
 
     folders = [_run_folder(Path(checkpoint)) for checkpoint in checkpoints]
     first = read_record(folders[0]) if folders and folders[0] is not None else {}
@@ -205,7 +205,7 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
 
 
 def _run_folder(checkpoint: Path) -> Path | None:
-    from neuro_lightning.records import FILE_NAME
+    from neuro_lightning.artifacts.records import FILE_NAME
 
     return next((folder for folder in checkpoint.resolve().parents[:2] if (folder / FILE_NAME).is_file()), None)
 

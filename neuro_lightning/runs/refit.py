@@ -12,21 +12,21 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
-from neuro_lightning.building import build_callbacks, build_model, make_trainer
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
-from neuro_lightning.checkpoint import REFIT, read_checkpoint
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.join_splits import check_union, union
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.evaluation import evaluate, network_predictor
 from neuro_lightning.models.base import PopulationModule, plateau_scores
+from neuro_lightning.models.loading import REFIT, read_checkpoint
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.registry import find
 from neuro_lightning.report.table import relative
+from neuro_lightning.runs.evaluation import evaluate, network_predictor
+from neuro_lightning.runs.factory import build_callbacks, build_model, make_trainer
+from neuro_lightning.settings.registry import find
 
 WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
 ALONE = {

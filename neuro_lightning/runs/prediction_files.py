@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.checkpoint import BEST, REFIT, run_folder
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.ensemble.report import beside
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.prediction import official_scores, submission_arrays
+from neuro_lightning.models.loading import BEST, REFIT, run_folder
 from neuro_lightning.report.written import print_arrays
+from neuro_lightning.runs.prediction import official_scores, submission_arrays
 from neuro_lightning.submission.check import open_h5
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.layout import group_name

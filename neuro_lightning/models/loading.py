@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts.old_names import update_names
 from neuro_lightning.artifacts.tensors import read_tensors
-from neuro_lightning.config import check_plain, check_targets, instantiate
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import Identity, identity_of
 from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
+from neuro_lightning.settings.config import check_plain, check_targets, instantiate
 
 LARGEST_WEIGHT = 1e20
 """Beyond it no weight is the outcome of a training, and its products are not finite."""

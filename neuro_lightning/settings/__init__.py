@@ -1,0 +1,1 @@
+"""What a config may say, checked before anything is built."""
