@@ -26,6 +26,7 @@ from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.settings.conf_folder import CONF
+from neuro_lightning.settings.help_page import help_page
 from neuro_lightning.settings.options import check_options
 from neuro_lightning.settings.overrides import (
     brought,
@@ -68,6 +69,8 @@ def train() -> None:
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
+    if _help_is_printed("train"):
+        return
     forget_brought()
     try:
         arguments = queued_again(with_environment(sys.argv[1:]))
@@ -77,6 +80,15 @@ def train() -> None:
         sys.exit(f"error: {error}")
     with _our_plugins(), execution_whitelist(HYDRA_NAMES):
         _train_app()
+
+
+def _help_is_printed(command: str) -> bool:
+    """Print the help page, where it is asked for."""
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        return False
+    name = Path(sys.argv[0]).name
+    print(help_page(command, f"python {name}" if name.endswith(".py") else name, CONF, sys.argv[1:]))
+    return True
 
 
 @contextmanager
@@ -109,6 +121,8 @@ def _our_plugins() -> Iterator[None]:
 @_quiet_interrupt
 def predict() -> None:
     """``python predict.py`` and ``neuro-predict``."""
+    if _help_is_printed("predict"):
+        return
     sys.argv[1:] = with_environment(sys.argv[1:])
     with execution_whitelist(HYDRA_NAMES):
         _predict_app()

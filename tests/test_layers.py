@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "neuro_lightning"
 FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 # from the lowest room to the highest: each imports from those above it in this list only
 ROOMS = [
-    "errors", "contracts", "ranks", "artifacts", "settings", "functional", "nn", "losses", "optim", "metrics", "data",
-    "models", "submission", "report", "callbacks", "loggers", "ensemble", "analysis", "runs", "sweeps", "cli",
+    "errors", "contracts", "ranks", "private_names", "artifacts", "settings", "functional", "nn", "losses", "optim",
+    "metrics", "data", "models", "submission", "report", "callbacks", "loggers", "ensemble", "analysis", "runs",
+    "sweeps", "cli",
 ]  # fmt: skip
 # (room, room): imports that still go up, to be mended
 UP = {

@@ -24,9 +24,7 @@ def one_by_one(tmp_path_factory):
 @pytest.mark.parametrize("at_once", [3, 100])  # an epoch has four batches
 def test_the_same_bits(one_by_one, tmp_path, at_once, monkeypatch):
     taken, take = [], PopulationModule._take_steps
-    monkeypatch.setattr(
-        PopulationModule, "_take_steps", lambda self, b, i: taken.append(len(b)) or take(self, b, i)
-    )
+    monkeypatch.setattr(PopulationModule, "_take_steps", lambda self, b, i: taken.append(len(b)) or take(self, b, i))
     folder = here(tmp_path, *SETTINGS, f"data.steps_at_once={at_once}").folder
     assert taken == ([3, 1] if at_once == 3 else [4]) * 4, "they were taken together"
     assert same(learned(folder), learned(one_by_one))

@@ -49,9 +49,7 @@ class Posterior(NamedTuple):
     log_likelihood: Tensor
 
 
-def solve_tridiagonal(
-    diagonal: Tensor, below: Tensor, potential: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def solve_tridiagonal(diagonal: Tensor, below: Tensor, potential: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A Gaussian chain from its block-tridiagonal precision.
 
     Args:
@@ -113,9 +111,7 @@ def _log_normal(residuals: Tensor, cov: Tensor) -> Tensor:
     return -0.5 * (squares + residuals.shape[1] * constant)
 
 
-def gaussian_smoother(
-    y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics
-) -> Posterior:
+def gaussian_smoother(y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics) -> Posterior:
     """The exact posterior given ``y_t = loadings x_t + mean + noise``.
 
     Args:

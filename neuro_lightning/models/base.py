@@ -77,11 +77,7 @@ class PopulationModule(pl.LightningModule):
 
     def training_step(self, batch: Batch | list[Batch], batch_idx: int) -> Tensor | None:
         """The loss per scored element, plus the network's own terms; or several whole steps, see the data module."""
-        return (
-            self._take_steps(batch, batch_idx)
-            if isinstance(batch, list)
-            else self._training_loss(batch, batch_idx)
-        )
+        return self._take_steps(batch, batch_idx) if isinstance(batch, list) else self._training_loss(batch, batch_idx)
 
     def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
         """What the trainer does in a step, for each of several batches: the same, bit for bit, at less cost."""

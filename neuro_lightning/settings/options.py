@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,9 @@ def check_options(arguments: list[str], conf: str) -> None:
     _check_grammar(arguments)
     if any(word.lstrip("+").startswith(ELSEWHERE) for word in arguments):
         return
-    root = resources.files(conf.removeprefix(PACKAGE)) if conf.startswith(PACKAGE) else Path(conf)
     for key, option in _chosen(arguments):
         group = key.lstrip("+").split("@")[0]
-        known = _options(root, group)
+        known = group_options(conf, group)
         if not known or option in known or "/" in option or "${" in option:
             continue
         if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
@@ -95,11 +95,16 @@ def _chosen(arguments: list[str]) -> Iterator[tuple[str, str]]:
                     yield key, text.removesuffix(".yaml")
 
 
-def _options(root: Any, group: str) -> set[str]:
+def config_folder(conf: str) -> Traversable:
+    """The folder of the configs, in a checkout or in an installed package."""
+    return resources.files(conf.removeprefix(PACKAGE)) if conf.startswith(PACKAGE) else Path(conf)
+
+
+def group_options(conf: str, group: str) -> set[str]:
     """The options of a group: files, and those that are stored by code, such as an experiment's file; none of a key."""
     from hydra.core.config_store import ConfigStore
 
-    folder = root
+    folder = config_folder(conf)
     for part in group.split("/"):
         folder = folder / part
     if not folder.is_dir():
