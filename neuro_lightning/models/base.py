@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
+from neuro_lightning.artifacts.old_names import update_names
 from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
 from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -282,7 +283,7 @@ class PopulationModule(pl.LightningModule):
         Raises:
             CheckpointError: the checkpoint is of other data or of another model.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY, {})
+        saved = update_names(checkpoint.get(CHECKPOINT_KEY, {}))
         self._check_identity(saved.get("identity"))
         spec = saved.get("spec", {})
         if other := [name for name, value in self.spec.to_dict().items() if spec.get(name) != value]:
