@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
-from neuro_lightning.data.formats.nwb import NWBRecording
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
@@ -37,13 +36,13 @@ class TrialSplit:
 
 
 def split_trials(
-    nwb: NWBRecording, row: np.ndarray, spans: Spans, split: str, val_fraction: float, seed: int
+    path: Path, column: np.ndarray | None, spans: Spans, split: str, val_fraction: float, seed: int
 ) -> TrialSplit:
     """Which trials train, validate and test, so that no time that trains is validated on.
 
     Args:
-        nwb: the file.
-        row: (B,) the usable trials' rows in its trial table.
+        path: the file, for the messages.
+        column: (B,) the split of each usable trial as the file says it; None where it names no train and val.
         spans: (B,) their windows with all bins that are read, forward bins too.
         split: ``random``, ``chronological``, ``column`` or ``auto``, see ``load_nwb_trials``.
         val_fraction: share of trials to validate with.
@@ -53,37 +52,37 @@ def split_trials(
         DataError: there is no ``split`` column though it is asked for, a split would be empty, or too few training
             trials are apart from the validation trials.
     """
-    has_column = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
-    if split == "column" or (split == "auto" and has_column):
-        asked = _by_column(nwb, row)
+    if split == "column" and column is None:
+        raise DataError(f"{path} does not say which trials train and validate; set data.split=random")
+    if column is not None and split in ("column", "auto"):
+        asked = _by_column(path, column)
         parts, duplicates, dropped = keep_apart(spans, asked)
     else:
         distinct = first_of_each(spans)
-        duplicates = len(row) - len(distinct)
-        asked = _drawn(nwb.path, spans.take(distinct), duplicates, split, val_fraction, seed)
+        duplicates = len(spans) - len(distinct)
+        asked = _drawn(path, spans.take(distinct), duplicates, split, val_fraction, seed)
         asked = {part: distinct[index] for part, index in asked.items()}
         parts, _, dropped = keep_apart(spans, asked)
     for part in ("train", "val"):
         if len(parts[part]) < LEAST * len(asked[part]):
             raise DataError(
-                f"{nwb.path}: only {len(parts[part])} of {len(asked[part])} {part} trials would be left without those "
+                f"{path}: only {len(parts[part])} of {len(asked[part])} {part} trials would be left without those "
                 "that are listed twice or share time with trials of another split: check that data.align holds times "
                 "of the session, not of the trial, take a shorter data.window_ms or data.forward_ms, or another "
                 "data.split"
             )
     overlap = {"duplicates": duplicates, "overlapping": count_overlapping(spans), "dropped": dropped}
-    drawn = split == "random" or (split == "auto" and not has_column)
-    warning = _warning(nwb.path, len(row), overlap, drawn)
+    drawn = split == "random" or (split == "auto" and column is None)
+    warning = _warning(path, len(spans), overlap, drawn)
     return TrialSplit({part: index for part, index in parts.items() if len(index)}, overlap, warning)
 
 
-def _by_column(nwb: NWBRecording, row: np.ndarray) -> dict[str, np.ndarray]:
-    column = nwb.column("split")[row]
+def _by_column(path: Path, column: np.ndarray) -> dict[str, np.ndarray]:
     parts = {part: np.flatnonzero(column == part) for part in ("train", "val", "test")}
     if not len(parts["train"]) or not len(parts["val"]):
         found = ", ".join(sorted(set(column.tolist())))
         raise DataError(
-            f"{nwb.path}: the usable trials' split column needs train and val, but has {found}; set data.split=random"
+            f"{path}: the usable trials' split column needs train and val, but has {found}; set data.split=random"
         )
     return parts
 

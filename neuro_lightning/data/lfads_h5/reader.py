@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, read_h5, reading
 from neuro_lightning.data.checks.overlap import shared_counts
-from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_line, not_counts, one_of_each
-from neuro_lightning.data.recording import Recording, Trials, compact
-from neuro_lightning.data.splitting import LEAST
+from neuro_lightning.data.checks.plausible import not_counts
+from neuro_lightning.data.counts import MOST, cut_trials, observed_bins, without_duplicates, without_shared_trials
+from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ Arrays = dict[str, np.ndarray]
 
 TOLERANCE = np.log(1.5)
 """How far the number of spikes may lie from that of the true rates, as a logarithm."""
-MOST = 1000
-"""More spikes than a channel can have in a bin, whatever its width."""
 
 SPIKES = tuple(f"{p}_spikes_held{g}{f}" for p in ("train", "eval") for g in ("in", "out") for f in ("", "_forward"))
 STYLES = {  # by the keys that must be there
@@ -103,9 +100,9 @@ def load_lfads_h5(
         raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
     n_neurons, n_total = counts["train"].shape[2], counts["train"].shape[1]
     if n_bins == n_total:
-        n_bins = _observed_bins(n_total, n_forward)
+        n_bins = observed_bins(n_total, n_forward)
     heldout = np.arange(n_neurons) >= n_in
-    keep, warnings = _without_duplicates(path, counts["train"], heldout, drop_duplicates)
+    keep, warnings = without_duplicates(path, counts["train"], heldout, drop_duplicates)
     if n_in == n_neurons:
         heldout[keep] = _choose_heldout(len(keep), heldout_fraction, seed)
     order = keep[np.argsort(heldout[keep], kind="stable")]
@@ -114,7 +111,7 @@ def load_lfads_h5(
     condition, psth = _conditions(rates) if rates else (None, None)
     splits = {}
     for split, values in counts.items():
-        splits[split] = _trials(values[:, :, order], n_bins, int((~heldout[keep]).sum()))
+        splits[split] = cut_trials(values[:, :, order], n_bins, int((~heldout[keep]).sum()))
         for name, pair in extras.items():
             setattr(splits[split], name, pair.get(split, getattr(splits[split], name)))
         if rates:
@@ -122,7 +119,8 @@ def load_lfads_h5(
             splits[split].condition = None if condition is None else condition[split]
     # the benchmark's own split has the begin of another trial in some forward bins (mc_rtt)
     shared = shared_counts(*(v[:, :n_bins] if style == "nlb" else v for v in (counts["train"], counts["val"])))
-    splits["train"], overlap, told = _without(path, splits["train"], shared, n_bins if style == "nlb" else n_total)
+    length = n_bins if style == "nlb" else n_total
+    splits["train"], overlap, told = without_shared_trials(path, splits["train"], shared, length)
     if line := not_counts(list(counts.values())):
         told = [*told, f"{path}: {line}"]
     return Recording(
@@ -143,40 +141,6 @@ def load_lfads_h5(
             **({"warnings": warnings + told} if warnings + told else {}),
         },
     )
-
-
-def _without_duplicates(
-    path: Path, counts: np.ndarray, heldout: np.ndarray, drop: bool
-) -> tuple[np.ndarray, list[str]]:
-    """The columns to keep, all of them unless ``drop``, and a line on those that look like one neuron.
-
-    Held-out neurons that the file names stay rather than held-in ones, as they are what is scored.
-    """
-    n_neurons = counts.shape[2]
-    counts = counts.reshape(-1, n_neurons)
-    pairs = duplicate_columns(counts)
-    if not pairs:
-        return np.arange(n_neurons), []
-    sizes = counts.sum(axis=0, dtype=np.float64)
-    kept = one_of_each(pairs, sizes + heldout * (sizes.max() + 1)) if drop else np.ones(n_neurons, bool)
-    return np.flatnonzero(kept), [f"{path}: {duplicates_line(pairs, range(n_neurons), np.flatnonzero(~kept).tolist())}"]
-
-
-def _without(path: Path, train: Trials, shared: np.ndarray, n_bins: int) -> tuple[Trials, dict[str, Any], list[str]]:
-    """The training trials without those that share bins with a validation trial, what is noted and what is said."""
-    dropped, whole = int((shared > 0).sum()), int((shared == n_bins).sum())
-    if not dropped:
-        return train, {}, []
-    if dropped > (1 - LEAST) * len(train):
-        raise DataError(
-            f"{path}: {dropped} of {len(train)} training trials share bins with validation trials ({whole} are equal "
-            "in all bins), too few are left: write the file anew, with windows that do not overlap"
-        )
-    warning = (
-        f"{path}: {dropped} of {len(train)} training trials are left out, since they share bins with validation trials "
-        f"({whole} are the same in every bin)"
-    )
-    return train.take(np.flatnonzero(shared == 0)), {"overlap": {"dropped": dropped}}, [warning]
 
 
 def _read(path: Path) -> Arrays:
@@ -240,12 +204,6 @@ def _check_encoded(path: Path, arrays: Arrays) -> tuple[int, int]:
     if arrays["train_encod_data"].shape[1:] != arrays["valid_encod_data"].shape[1:]:
         raise DataError(f"{path}: train_encod_data and valid_encod_data differ in bins or neurons")
     return arrays["train_encod_data"].shape[2], arrays["train_encod_data"].shape[1]
-
-
-def _observed_bins(n_total: int, n_forward: int) -> int:
-    if not 0 <= n_forward < n_total:
-        raise ConfigError(f"data.n_forward must be at least 0 and below the trials' {n_total} bins, not {n_forward}")
-    return n_total - n_forward
 
 
 def _choose_heldout(n_neurons: int, fraction: float, seed: int) -> np.ndarray:
@@ -317,20 +275,6 @@ def _conditions(rates: Arrays) -> tuple[Arrays | None, np.ndarray | None]:
         return None, None
     n_train = len(rates["train"])
     return {"train": condition[:n_train], "val": condition[n_train:]}, both[first]
-
-
-def _trials(counts: np.ndarray, n_bins: int, n_in: int) -> Trials:
-    """Cut (B, L, N) counts into observed and forward, held-in and held-out."""
-    counts = compact(counts)
-    forward = counts[:, n_bins:] if counts.shape[1] > n_bins else None
-    has_out = n_in < counts.shape[2]
-    return Trials(
-        heldin=counts[:, :n_bins, :n_in],
-        heldout=counts[:, :n_bins, n_in:] if has_out else None,
-        heldin_forward=None if forward is None else forward[:, :, :n_in],
-        heldout_forward=forward[:, :, n_in:] if has_out and forward is not None else None,
-        row=np.arange(len(counts)),
-    )
 
 
 def _extras(path: Path, arrays: Arrays, counts: Arrays, n_bins: int) -> dict[str, dict[str, np.ndarray]]:

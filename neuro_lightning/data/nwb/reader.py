@@ -87,7 +87,9 @@ def load_nwb_trials(
     window = choose_window(nwb, trials, align, window_ms, bin_ms, forward_ms)
     cut = Cut(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials)
     windows = cut_windows(nwb, chosen, cut)
-    drawn = split_trials(nwb, windows.row, window_spans(windows.time, cut), split, val_fraction, seed)
+    marked = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
+    column = nwb.column("split")[windows.row] if split == "column" or marked else None
+    drawn = split_trials(nwb.path, column, window_spans(windows.time, cut), split, val_fraction, seed)
     splits = drawn.parts
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)

@@ -1,0 +1,71 @@
+"""Spike counts that a file holds as arrays: which neurons and trials are used, and the cut into a model's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_line, one_of_each
+from neuro_lightning.data.recording import Trials, compact
+from neuro_lightning.data.splitting import LEAST
+from neuro_lightning.errors import ConfigError, DataError
+
+MOST = 1000
+"""More spikes than a channel can have in a bin, whatever its width."""
+
+
+def without_duplicates(path: Path, counts: np.ndarray, heldout: np.ndarray, drop: bool) -> tuple[np.ndarray, list[str]]:
+    """The columns to keep, all of them unless ``drop``, and a line on those that look like one neuron.
+
+    Held-out neurons that the file names stay rather than held-in ones, as they are what is scored.
+    """
+    n_neurons = counts.shape[2]
+    counts = counts.reshape(-1, n_neurons)
+    pairs = duplicate_columns(counts)
+    if not pairs:
+        return np.arange(n_neurons), []
+    sizes = counts.sum(axis=0, dtype=np.float64)
+    kept = one_of_each(pairs, sizes + heldout * (sizes.max() + 1)) if drop else np.ones(n_neurons, bool)
+    return np.flatnonzero(kept), [f"{path}: {duplicates_line(pairs, range(n_neurons), np.flatnonzero(~kept).tolist())}"]
+
+
+def without_shared_trials(
+    path: Path, train: Trials, shared: np.ndarray, n_bins: int
+) -> tuple[Trials, dict[str, Any], list[str]]:
+    """The training trials without those that share bins with a validation trial, what is noted and what is said."""
+    dropped, whole = int((shared > 0).sum()), int((shared == n_bins).sum())
+    if not dropped:
+        return train, {}, []
+    if dropped > (1 - LEAST) * len(train):
+        raise DataError(
+            f"{path}: {dropped} of {len(train)} training trials share bins with validation trials ({whole} are equal "
+            "in all bins), too few are left: write the file anew, with windows that do not overlap"
+        )
+    warning = (
+        f"{path}: {dropped} of {len(train)} training trials are left out, since they share bins with validation trials "
+        f"({whole} are the same in every bin)"
+    )
+    return train.take(np.flatnonzero(shared == 0)), {"overlap": {"dropped": dropped}}, [warning]
+
+
+def observed_bins(n_total: int, n_forward: int) -> int:
+    """The bins T that a model sees of trials with ``n_total`` bins, the last ``n_forward`` of which are predicted."""
+    if not 0 <= n_forward < n_total:
+        raise ConfigError(f"data.n_forward must be at least 0 and below the trials' {n_total} bins, not {n_forward}")
+    return n_total - n_forward
+
+
+def cut_trials(counts: np.ndarray, n_bins: int, n_in: int) -> Trials:
+    """Cut (B, L, N) counts into observed and forward, held-in and held-out."""
+    counts = compact(counts)
+    forward = counts[:, n_bins:] if counts.shape[1] > n_bins else None
+    has_out = n_in < counts.shape[2]
+    return Trials(
+        heldin=counts[:, :n_bins, :n_in],
+        heldout=counts[:, :n_bins, n_in:] if has_out else None,
+        heldin_forward=None if forward is None else forward[:, :, :n_in],
+        heldout_forward=forward[:, :, n_in:] if has_out and forward is not None else None,
+        row=np.arange(len(counts)),
+    )
