@@ -20,7 +20,7 @@ def installed(tmp_path_factory):
     source = folder / "source"
     for part in ("conf", "neuro_lightning"):
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     done = subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -53,6 +53,7 @@ def test_every_module_and_every_config_is_inside(installed):
     assert files(installed / "neuro_lightning" / "conf", "*.yaml") == files(ROOT / "conf", "*.yaml")
     modules = {name for name in files(installed / "neuro_lightning", "*.py") if not name.startswith("conf/")}
     assert modules == files(ROOT / "neuro_lightning", "*.py")
+    assert (installed / "neuro_lightning" / "py.typed").is_file(), "type checkers need it"
 
 
 def test_the_commands_run_from_another_folder(installed, tmp_path):
