@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, full_mask
-from neuro_lightning.models.ndt import NDT
+from neuro_lightning.models.ndt import NDT, CountInputs
 from neuro_lightning.nn.masking import RandomMasking
+from neuro_lightning.nn.step_transformer import Attention, Dropouts
 
 TRIALS, BINS, FORWARD, N_IN, N_OUT, BIN_MS = 188, 140, 40, 114, 38, 5
 LAYERS, HEADS, HIDDEN, CONTEXT = 4, 2, 128, 55
@@ -42,10 +43,9 @@ def ndt(dropout: float) -> NDT:
     """Ours, with the published settings."""
     spec = DataSpec("shape", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=BIN_MS)
     return NDT(
-        spec, width=None, layers=LAYERS, heads=HEADS, feedforward=HIDDEN, step_ms=None, positions="learned",
-        context_forward_ms=CONTEXT * BIN_MS, context_backward_ms=CONTEXT * BIN_MS, pre_norm=True, scaled_init=True,
-        count_width=0, max_count=8, linear_embedder=False, embedding_dropout=dropout, layer_dropout=dropout,
-        readout_dropout=dropout, optimizer=optimizer,
+        spec, width=None, layers=LAYERS, heads=HEADS, feedforward=HIDDEN, step_ms=None, pre_norm=True,
+        scaled_init=True, inputs=CountInputs(linear_embedder=False), attention=Attention(*[CONTEXT * BIN_MS] * 2),
+        dropout=Dropouts(dropout, dropout, None, dropout), optimizer=optimizer,
         masking=RandomMasking("timestep", ratio=RATIO, token_ratio=TOKEN_RATIO, random_ratio=RANDOM_RATIO),
     )  # fmt: skip
 

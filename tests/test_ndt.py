@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from networks import transformer
 from runs import ROOT, TINY, checkpoint, here, same
 from tiny import BINS, FORWARD, N_IN, N_OUT, Tiny
 
@@ -21,7 +22,7 @@ SPEC = DataSpec("tiny", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, 
 
 def net(**options) -> NDTNet:
     torch.manual_seed(0)
-    model = NDTNet(5, 8, 10, 3, **{"layers": 2, "feedforward": 7, **options}).eval()
+    model = transformer(NDTNet, **{"layers": 2, "feedforward": 7, **options}).eval()
     torch.nn.init.normal_(model.readout.weight)
     return model
 
@@ -67,7 +68,7 @@ def test_shapes_and_the_starting_rates():
 
 @pytest.mark.parametrize(("neurons", "heads", "width"), [(8, 2, 8), (9, 2, 10), (7, 4, 8), (12, 5, 15)])
 def test_the_width_is_the_neurons_rounded_up_to_the_heads(neurons, heads, width):
-    assert NDTNet(5, neurons, 10, 3, heads=heads).width == width
+    assert transformer(NDTNet, 5, neurons, heads=heads).width == width
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
@@ -123,7 +124,7 @@ def test_without_an_embedder_channels_are_neurons():
 
 def test_longer_sequences_are_read_in_windows():
     torch.manual_seed(0)
-    model, inputs = NDTNet(5, 8, 10, 0, names=("rates",)).eval(), torch.randn(2, 23, 5)
+    model, inputs = transformer(NDTNet, n_forward=0, names=("rates",)).eval(), torch.randn(2, 23, 5)
     output = model(inputs)
     assert output["rates"].shape == (2, 23, 8) and output["latents"].shape == (2, 23, 8)
     torch.testing.assert_close(output["rates"][:, 10:20], model(inputs[:, 10:20])["rates"])
@@ -134,7 +135,7 @@ def test_longer_sequences_are_read_in_windows():
     [
         ({"heads": 3, "width": 8}, "model.heads=3 does not divide the width, 8"),
         ({"width": 4, "linear_embedder": False}, "model.width=4 holds no 5 channels"),
-        ({"positions": "none"}, "model.positions=none: there are learned, sinusoidal"),
+        ({"positions": "none"}, "model.inputs.positions=none: there are learned, sinusoidal"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, words):
@@ -148,19 +149,19 @@ def test_what_cannot_be_built_is_refused(options, words):
 def test_traces_have_no_counts_to_embed():
     traces = replace(SPEC, kind="traces", n_forward=0)
     with pytest.raises(ConfigError, match="tiny has traces, not counts") as refused:
-        ndt("model.count_width=2", spec=traces)
+        ndt("model.inputs.count_width=2", spec=traces)
     assert "\n" not in str(refused.value)
     assert ndt(spec=traces).masking.kind == "traces"
 
 
 def test_steps_context_and_masking_agree():
-    model = ndt("model.step_ms=20", "model.context_forward_ms=40", "model.context_backward_ms=0")
+    model = ndt("model.step_ms=20", "model.attention.context_forward_ms=40", "model.attention.context_backward_ms=0")
     assert model.net.stride == model.masking.block == 2 and model.net.allowed.shape == (8, 8)
     assert model.net.allowed.sum(1).tolist() == [3] * 6 + [2, 1]
 
 
 def test_causality_is_set_in_ms():
-    model = ndt("model.step_ms=20", "model.context_forward_ms=0").eval()
+    model = ndt("model.step_ms=20", "model.attention.context_forward_ms=0").eval()
     inputs = torch.poisson(torch.ones(2, BINS, N_IN))
     changed = inputs.clone()
     changed[:, 5:] += 1
@@ -173,9 +174,9 @@ def test_published_settings_have_none_of_our_additions(experiment):
         cfg = compose("train", overrides=[f"experiment={experiment}"])
     net = instantiate(cfg.model, spec=SPEC).net
     layer = net.layers[0]
-    assert net.width == N * max(1, cfg.model.count_width) and net.stride == 1 and layer.attention.heads == 2
+    assert net.width == N * max(1, cfg.model.inputs.count_width) and net.stride == 1 and layer.attention.heads == 2
     assert net.smoothed == () and layer.attention.bias is None
-    assert layer.attention.dropout.p == layer.dropout.p == cfg.model.layer_dropout
+    assert layer.attention.dropout.p == layer.dropout.p == cfg.model.dropout.layers
     assert sum(p.numel() for p in layer.parameters()) == 4 * net.width**2 + 9 * net.width + 2 * net.width * 128 + 128
 
 
@@ -208,7 +209,8 @@ def test_what_is_scored_was_hidden(words):
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["model.raw_counts=true", "model.count_width=2", "model.linear_embedder=false"]]
+    "overrides",
+    [[], ["model.inputs.raw_counts=true", "model.inputs.count_width=2", "model.inputs.linear_embedder=false"]],
 )
 def test_every_parameter_learns(overrides):
     model = ndt(*overrides)
@@ -249,11 +251,17 @@ def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
     ("words", "message"),
     [
         (
-            ["model.count_width=2", "model.raw_counts=true", "masking@model.masking=coordinated"],
+            ["model.inputs.count_width=2", "model.inputs.raw_counts=true", "masking@model.masking=coordinated"],
             r"only whole counts have an embedding",
         ),
-        (["model.count_width=2"], r"model.count_width=2 embeds counts: it needs model.raw_counts=true"),
-        (["model.smoothed_ms=[]"], r"model.raw_counts=false leaves no input without model.smoothed_ms"),
+        (
+            ["model.inputs.count_width=2"],
+            r"model.inputs.count_width=2 embeds counts: it needs model.inputs.raw_counts=true",
+        ),
+        (
+            ["model.inputs.smoothed_ms=[]"],
+            r"model.inputs.raw_counts=false leaves no input without model.inputs.smoothed_ms",
+        ),
         (["model.heads=0"], r"model.heads=0"),
         (["model.layers=0"], r"model.layers=0"),
     ],

@@ -13,10 +13,13 @@ import torch
 from omegaconf import OmegaConf
 from runs import command_here, record, rows
 
+from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.contracts import rates_of, run_network
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.settings.config import instantiate
+from neuro_lightning.settings.options import check_options
 
 OLD = Path(__file__).resolve().parent / "old_runs"
 FOLDERS = sorted(path.parent.name for path in OLD.glob("*/run.json"))
@@ -119,3 +122,15 @@ def test_an_old_run_is_resumed(name, copied):
     assert (after["status"], after["run_id"]) == ("finished", before["run_id"]), said
     assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2"]
     assert read_record(OLD / name)["metrics"] == before["metrics"], "the fixture itself is left as it is"
+
+
+def test_keys_that_have_moved_into_groups_are_translated():
+    """What an old run was started with, and a key that is typed today."""
+    ndt, gru = "neuro_lightning.models.ndt.NDT", "neuro_lightning.models.gru.GRU"
+    assert update_override("model.layer_dropout=0.3", ndt) == "model.dropout.layers=0.3"
+    assert update_override("++model.reach_ms=[20,80]", ndt) == "++model.attention.reach_ms=[20,80]"
+    for word, model in (("model.layer_dropout=0.3", gru), ("model.width=3", ndt), ("data.reach_ms=1", ndt)):
+        assert update_override(word, model) == word
+    with pytest.raises(ConfigError, match=r"^model.contrast has moved: write model.contrast.weight=0.1$"):
+        check_options(["model=stndt", "model.contrast=0.1"], "conf")
+    check_options(["model=gru", "model.layer_dropout=0.1"], "conf")

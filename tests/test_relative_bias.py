@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from networks import transformer
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.smoothing import gaussian_smooth
@@ -12,7 +13,7 @@ from neuro_lightning.models.stndt import STNDTNet
 from neuro_lightning.nn.attention import SelfAttention, attend, context_mask
 from neuro_lightning.nn.relative_bias import RelativeBias, log_spaced
 from neuro_lightning.nn.smoothed import kernels_in_steps
-from neuro_lightning.nn.step_transformer import reach_in_steps
+from neuro_lightning.nn.step_transformer import Attention
 
 
 def test_the_bias_begins_as_its_closed_form():
@@ -101,7 +102,7 @@ def test_a_causal_transformer_with_smoothed_counts_and_bias_is_causal(stride):
     changed = inputs.clone()
     changed[:, 6:] += 3
     for context, same in (((0, None), True), ((None, None), False)):
-        model = NDTNet(5, 8, 10, 3, context=context, **options).eval()
+        model = transformer(NDTNet, context=context, **options).eval()
         torch.nn.init.normal_(model.readout.weight)
         before, after = model(inputs)["log_rates"], model(changed)["log_rates"]
         assert torch.equal(before[:, :6], after[:, :6]) == same and not torch.equal(before[:, 6:], after[:, 6:])
@@ -110,7 +111,7 @@ def test_a_causal_transformer_with_smoothed_counts_and_bias_is_causal(stride):
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
 def test_bias_and_smoothed_counts_are_so_many_parameters(network):
     plain, full = (
-        sum(p.numel() for p in network(5, 8, 10, 3, layers=3, heads=4, width=12, **options).parameters())
+        sum(p.numel() for p in transformer(network, layers=3, heads=4, width=12, **options).parameters())
         for options in ({}, {"reach": (1.0, 8.0), "smoothed": (1.0, 2.0)})
     )
     assert full - plain == 3 * 4 * (2 * 13 - 1) + 2 * 5 * 12
@@ -119,7 +120,7 @@ def test_bias_and_smoothed_counts_are_so_many_parameters(network):
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
 def test_every_bias_learns(network):
     torch.manual_seed(0)
-    model = network(5, 8, 10, 3, layers=2, heads=4, width=12, reach=(1.0, 8.0), smoothed=(1.0,)).train()
+    model = transformer(network, layers=2, heads=4, width=12, reach=(1.0, 8.0), smoothed=(1.0,)).train()
     torch.nn.init.normal_(model.readout.weight)
     model(torch.poisson(torch.ones(4, 10, 5)))["log_rates"].square().sum().backward()
     tables = [p for name, p in model.named_parameters() if name.endswith("bias.table")]
@@ -128,14 +129,14 @@ def test_every_bias_learns(network):
 
 def test_shorter_trials_are_read_with_the_same_bias():
     torch.manual_seed(0)
-    model = NDTNet(5, 8, 10, 0, layers=1, reach=(1.0, 8.0)).eval()
+    model = transformer(NDTNet, n_forward=0, layers=1, reach=(1.0, 8.0)).eval()
     assert model(torch.ones(2, 6, 5))["log_rates"].shape == (2, 6, 8)
 
 
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
 def test_without_raw_counts_only_smoothed_ones_enter(network):
     """The embedder is given the kernels' copies, in their order."""
-    model = network(5, 8, 10, 3, layers=1, width=12, smoothed=(1.0, 3.0), raw_counts=False, stride=1).eval()
+    model = transformer(network, layers=1, width=12, smoothed=(1.0, 3.0), raw_counts=False, stride=1).eval()
     seen, inputs = {}, torch.poisson(torch.ones(2, 10, 5))
     model.embedder.register_forward_pre_hook(lambda _, given: seen.update(x=given[0]))
     model(inputs)
@@ -145,12 +146,15 @@ def test_without_raw_counts_only_smoothed_ones_enter(network):
 
 @pytest.mark.parametrize("reach", [[20], [0, 100], [200, 100], [20, 50, 100]])
 def test_a_reach_is_two_numbers_in_order(reach):
-    with pytest.raises(ConfigError, match=r"model.reach_ms=\[.*\]: the nearest head's reach and the farthest's"):
-        reach_in_steps(reach, 20)
+    with pytest.raises(
+        ConfigError, match=r"model.attention.reach_ms=\[.*\]: the nearest head's reach and the farthest's"
+    ):
+        Attention(reach_ms=reach)
 
 
 def test_reaches_and_kernels_are_given_in_ms():
-    assert reach_in_steps([20, 320], 20) == (1, 16) and reach_in_steps(None, 20) is None
+    table = Attention(reach_ms=[20, 320]).bias(2, 3, 20).table
+    assert table[:, -1].tolist() == [-2, -0.125] and Attention().bias(2, 3, 20) is None
     assert kernels_in_steps([40, 100], 20) == (2, 5)
-    with pytest.raises(ConfigError, match=r"model.smoothed_ms: kernels have a standard deviation above 0 ms"):
+    with pytest.raises(ConfigError, match=r"smoothed_ms: kernels have a standard deviation above 0 ms"):
         kernels_in_steps([40, 0], 20)

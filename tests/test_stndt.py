@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from networks import transformer
 from runs import ROOT, TINY, here, rows, same
 from tiny import BINS, N_IN, Tiny
 
@@ -23,7 +24,9 @@ RATES = (0.5, 0.0, *([0.02] * 6))
 
 def net(n_in=5, n_neurons=8, n_bins=10, n_forward=3, **options):
     torch.manual_seed(0)
-    model = STNDTNet(n_in, n_neurons, n_bins, n_forward, **{"layers": 2, "feedforward": 6, **options}).eval()
+    model = transformer(
+        STNDTNet, n_in, n_neurons, n_bins, n_forward, **{"layers": 2, "feedforward": 6, **options}
+    ).eval()
     torch.nn.init.normal_(model.readout.weight)
     return model
 
@@ -133,13 +136,19 @@ def test_the_views_are_new_each_time_and_of_training_only():
 def test_the_contrastive_term_by_its_weight():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, n_forward=3, bin_ms=10)
     assert configured(spec).net.views is None, "off by default"
-    model = configured(spec, "model.contrast=0.3", "model.contrast_ratio=0.2", "model.step_ms=20")
+    model = configured(spec, "model.contrast.weight=0.3", "model.contrast.ratio=0.2", "model.step_ms=20")
     assert model.weight_loss_terms({"contrast": torch.tensor(2.0)}) == pytest.approx(0.6)
     assert (model.net.views.ratio, model.net.views.block, model.net.views.mode) == (0.2, 2, "full")
 
 
 def test_the_contrastive_term_is_logged(tmp_path):
-    words = ["model=stndt", "model.layers=1", "model.contrast=1", "model.embedding_dropout=0", "trainer.max_epochs=2"]
+    words = [
+        "model=stndt",
+        "model.layers=1",
+        "model.contrast.weight=1",
+        "model.dropout.embedding=0",
+        "trainer.max_epochs=2",
+    ]
     here(tmp_path, *words, base=[word for word in TINY if not word.startswith(("model", "trainer.max"))])
     terms = [float(row["train/contrast"]) for row in rows(tmp_path) if row["train/contrast"]]
     assert len(terms) == 2 and all(0 < term < 2 * math.log(19) for term in terms)
@@ -196,7 +205,7 @@ def test_it_starts_at_the_mean_rates():
         output = model(counts())[name]
         expected = torch.tensor(RATES).clamp_min(1e-4).log() if kind == "spikes" else torch.tensor(RATES)
         torch.testing.assert_close(output, expected.expand(4, 13, 8))
-        assert STNDTNet(5, 8, 10, 3).readout.weight.abs().max() <= 0.01
+        assert transformer(STNDTNet).readout.weight.abs().max() <= 0.01
 
 
 @pytest.mark.parametrize("stride", [1, 4])
@@ -258,18 +267,18 @@ def test_the_contrastive_term_trains_both_embedders():
 
 def test_a_context_is_rounded_up_to_steps():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=40, n_forward=4, bin_ms=5)
-    model = configured(spec, "model.context_forward_ms=25", "model.context_backward_ms=60")
+    model = configured(spec, "model.attention.context_forward_ms=25", "model.attention.context_backward_ms=60")
     assert torch.equal(model.net.allowed, context_mask(11, 2, 3))
-    model = configured(spec, "model.context_forward_ms=null", "model.context_backward_ms=null")
+    model = configured(spec, "model.attention.context_forward_ms=null", "model.attention.context_backward_ms=null")
     assert model.net.allowed is None
 
 
 def test_what_it_cannot_do_is_said():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, bin_ms=5)
-    with pytest.raises(ConfigError, match=r"model\.context_forward_ms=0: STNDT cannot be causal") as refused:
-        configured(spec, "model.context_forward_ms=0")
+    with pytest.raises(ConfigError, match=r"model\.attention\.context_forward_ms=0: STNDT cannot be causal") as refused:
+        configured(spec, "model.attention.context_forward_ms=0")
     assert "\n" not in str(refused.value)
-    for word in ("model.heads=0", "model.contrast=-1", "model.temperature=0"):
+    for word in ("model.heads=0", "model.contrast.weight=-1", "model.contrast.temperature=0"):
         with pytest.raises(ConfigError, match=word.replace(".", r"\.")):
             configured(spec, word)
 
@@ -284,7 +293,7 @@ def test_published_settings_fit_their_recordings(experiment, n_in, n_out, n_bins
     model = configured(spec, experiment=f"stndt_{experiment}")
     assert model.net.width == n_in + n_out and model.net.course_embedder.in_features == n_bins + 40
     assert model.net.layers[0].spatial.query_key.out_features == 2 * (n_bins + 40)
-    assert model.contrast == 0.1 and model.masking.mode == "full" and model.masking.block == 1
+    assert model.contrast.weight == 0.1 and model.masking.mode == "full" and model.masking.block == 1
     assert len(model.net.layers) == (6 if experiment == "dmfc" else 4)
     layer = model.net.layers[0].temporal
     assert model.net.smoothed == () and layer.attention.bias is None and layer.attention.dropout.p == layer.dropout.p
@@ -311,7 +320,7 @@ def test_what_is_scored_was_hidden():
     batch, seen = next(iter(data.train_dataloader())), {}
     model = configured(
         data.spec,
-        "model.contrast=1",
+        "model.contrast.weight=1",
         "masking@model.masking=coordinated",
         "model.masking.rate=0.25",
         "model.step_ms=null",
@@ -332,5 +341,5 @@ def test_what_is_scored_was_hidden():
 
 def test_a_context_below_zero_is_unlimited():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, n_forward=3, bin_ms=20)
-    model = configured(spec, "model.context_forward_ms=-1", "model.context_backward_ms=-1")
+    model = configured(spec, "model.attention.context_forward_ms=-1", "model.attention.context_backward_ms=-1")
     assert model.net.allowed is None

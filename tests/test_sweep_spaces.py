@@ -14,8 +14,8 @@ from neuro_lightning.settings.config import TRAIN_KEYS, check_config
 from neuro_lightning.sweeps.search.space import read_space
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
-DROPOUTS = ("model.embedding_dropout", "model.layer_dropout", "model.readout_dropout")
-CONTEXT = ("model.context_forward_ms", "model.context_backward_ms")
+DROPOUTS = ("model.dropout.embedding", "model.dropout.layers", "model.dropout.readout")
+CONTEXT = ("model.attention.context_forward_ms", "model.attention.context_backward_ms")
 BIN_MS = 5
 
 # the papers' ranges in their own units: bins and epochs are turned into ms and shares below
@@ -39,14 +39,14 @@ AREA2 = {
 }
 AREA2.pop("model.scheduler.warmup")  # fixed
 STNDT = {
-    "model.embedding_dropout": (0, 0.6),
-    "model.layer_dropout": (0, 0.4),
-    "model.readout_dropout": (0, 0.4),
+    "model.dropout.embedding": (0, 0.6),
+    "model.dropout.layers": (0, 0.4),
+    "model.dropout.readout": (0, 0.4),
     **dict.fromkeys(CONTEXT, (1 * BIN_MS, 100 * BIN_MS)),
     "model.optimizer.lr": (1e-5, 1e-2, "log"),
     "model.scheduler.warmup": (0, 0.139),  # 7,000 of 50,501 epochs
-    "model.contrast": (0.01, 1),
-    "model.contrast_ratio": (0.05, 0.2),
+    "model.contrast.weight": (0.01, 1),
+    "model.contrast.ratio": (0.05, 0.2),
     "model.masking.ratio": (0.1, 0.4),
     "model.masking.token_ratio": (0.5, 1, "log"),
     "model.masking.random_ratio": (0.3, 1),

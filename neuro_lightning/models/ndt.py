@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.attention import (
-    EncoderLayer,
-    LearnedPositions,
-    SinusoidalPositions,
-    context_mask,
-    steps_of_context,
-)
+from neuro_lightning.nn.attention import EncoderLayer, LearnedPositions, SinusoidalPositions
 from neuro_lightning.nn.masking import configure_masking
-from neuro_lightning.nn.smoothed import check_kernels, kernels_in_steps, smoothed_copies
-from neuro_lightning.nn.step_transformer import StepTransformer, make_relative_bias, reach_in_steps
-from neuro_lightning.nn.steps import bins_in_step, to_steps
+from neuro_lightning.nn.step_transformer import Attention, Dropouts, Inputs, StepTransformer
+from neuro_lightning.nn.steps import to_steps
 
 POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
+
+
+@dataclass(frozen=True)
+class CountInputs(Inputs):
+    """What enters of the counts of a step, and how it is embedded.
+
+    Attributes:
+        count_width: width of an embedding of each count; 0 takes counts as they are.
+        max_count: larger counts share an embedding.
+        linear_embedder: a linear map from the neurons to the width; without it channels are neurons, as published.
+        positions: ``learned`` or ``sinusoidal``.
+
+    Raises:
+        ConfigError: nothing enters, or there are no such positions.
+    """
+
+    count_width: int = 0
+    max_count: int = 8
+    linear_embedder: bool = True
+    positions: str = "learned"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.positions not in POSITIONS:
+            raise ConfigError(f"model.inputs.positions={self.positions}: there are {', '.join(POSITIONS)}")
 
 
 class CountEmbedding(nn.Module):
@@ -49,103 +67,73 @@ class CountEmbedding(nn.Module):
 class NDTNet(StepTransformer):
     """Counts of the held-in neurons in steps -> embedding, positions -> encoder layers -> log-rates of all neurons.
 
-    The forward bins enter as zeros. A step may hold several bins, as in ``GRUNet``; see :class:`StepTransformer`.
+    The forward bins enter as zeros. See :class:`StepTransformer`.
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_bins: observed bins T.
-        n_forward: forward bins F.
+        spec: of the data.
         width: channels D; None is one for each neuron (with a count embedding, ``count_width``), rounded up to what
             the heads divide.
         layers: encoder layers.
         heads: of the attention.
         feedforward: units of the layers' hidden dense layer.
-        context: steps that a step sees (ahead, back), None without limit; 0 ahead makes the network causal: bin t
-            depends on bins up to t only.
-        reach: steps over which the attention of the first and of the last head begins to fade, see
-            :class:`RelativeBias`; None has no such bias.
-        positions: ``learned`` or ``sinusoidal``.
+        step_ms: width of a step; None is one bin.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
-        smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
-        raw_counts: False leaves the counts themselves out.
-        count_width: width of an embedding of each count; 0 takes counts as they are.
-        max_count: of that embedding.
-        linear_embedder: a linear map to the width; without it channels are neurons, and those left over are zero.
-        stride: bins in a step.
-        dropout: after the embedding, in the encoder layers, before the readout.
-        attention_dropout: of attention weights, where it is another than that of the layers.
-        mean_rates: (N,) spikes per bin; the readout starts there.
+        inputs: what enters.
+        attention: how far it looks.
+        dropout: by place.
         names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
-        ConfigError: the width is too small or not divided by the heads; there are no such positions.
+        ConfigError: the width is too small or not divided by the heads.
     """
 
     def __init__(
         self,
-        n_in: int,
-        n_neurons: int,
-        n_bins: int,
-        n_forward: int,
+        spec: DataSpec,
         *,
-        width: int | None = None,
-        layers: int = 4,
-        heads: int = 2,
-        feedforward: int = 128,
-        context: tuple[int | None, int | None] = (None, None),
-        reach: tuple[float, float] | None = None,
-        positions: str = "learned",
-        pre_norm: bool = True,
-        scaled_init: bool = True,
-        smoothed: Sequence[float] = (),
-        raw_counts: bool = True,
-        count_width: int = 0,
-        max_count: int = 8,
-        linear_embedder: bool = True,
-        stride: int = 1,
-        dropout: Sequence[float] = (0.0, 0.0, 0.0),
-        attention_dropout: float | None = None,
-        mean_rates: Sequence[float] = (),
+        width: int | None,
+        layers: int,
+        heads: int,
+        feedforward: int,
+        step_ms: int | None,
+        pre_norm: bool,
+        scaled_init: bool,
+        inputs: CountInputs,
+        attention: Attention,
+        dropout: Dropouts,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        if positions not in POSITIONS:
-            raise ConfigError(f"model.positions={positions}: there are {', '.join(POSITIONS)}")
-        per_neuron = max(1, count_width)
-        check_kernels(raw_counts, smoothed)
-        channels = n_in * (per_neuron * raw_counts + len(smoothed))
-        width = width or -(-n_neurons * per_neuron // heads) * heads
-        if not linear_embedder and width < channels:
-            raise ConfigError(f"model.width={width} holds no {channels} channels without model.linear_embedder")
-        at_embedding, inside, at_readout = dropout
+        per_neuron = max(1, inputs.count_width)
+        channels = spec.n_in * (per_neuron * inputs.raw_counts + len(inputs.smoothed_ms))
+        width = width or -(-spec.n_neurons * per_neuron // max(1, heads)) * heads
+        if not inputs.linear_embedder and width < channels:
+            raise ConfigError(f"model.width={width} holds no {channels} channels without model.inputs.linear_embedder")
         super().__init__(
-            n_neurons,
-            n_bins,
-            n_forward,
+            spec,
             width=width,
-            stride=stride,
-            causal=context[0] == 0,
-            dropout=(at_embedding, at_readout),
-            mean_rates=mean_rates,
+            heads=heads,
+            layers=layers,
+            step_ms=step_ms,
+            inputs=inputs,
+            attention=attention,
+            dropout=dropout,
             names=names,
         )
-        self.smoothed, self.raw_counts = tuple(smoothed), raw_counts
-        self.embedding = CountEmbedding(max_count, count_width) if count_width else nn.Identity()
-        self.embedder = nn.Linear(channels, width) if linear_embedder else nn.ZeroPad1d((0, width - channels))
-        steps = -(-(n_bins + n_forward) // stride)
-        self.positions = POSITIONS[positions](steps, width)
-        self.register_buffer("allowed", context_mask(steps, *context), persistent=False)
+        counted = inputs.count_width > 0
+        self.embedding = CountEmbedding(inputs.max_count, inputs.count_width) if counted else nn.Identity()
+        self.embedder = nn.Linear(channels, width) if inputs.linear_embedder else nn.ZeroPad1d((0, width - channels))
+        self.positions = POSITIONS[inputs.positions](self.n_steps, width)
         self.layers = nn.ModuleList(
             EncoderLayer(
                 width,
                 heads,
                 feedforward,
-                inside,
+                dropout.layers,
                 pre_norm=pre_norm,
                 init_scale=0.67 * layers**-0.25 if scaled_init else None,
-                bias=make_relative_bias(reach, heads, steps),
-                attention_dropout=attention_dropout,
+                bias=attention.bias(heads, self.n_steps, self.step_ms),
+                attention_dropout=dropout.attention,
             )
             for _ in range(layers)
         )
@@ -155,11 +143,8 @@ class NDTNet(StepTransformer):
     def encode(self, inputs: Tensor) -> Tensor:
         """(B, T, N_in) -> (B, S, width)."""
         steps = to_steps(inputs, inputs.shape[1] + self.n_forward, self.stride)
-        observed = -(-inputs.shape[1] // self.stride)
-        copies = smoothed_copies(steps, observed, self.smoothed, causal=self.causal)
-        shown = [self.embedding(steps), *copies] if self.raw_counts else copies
-        x = self.embedder(torch.cat(shown, dim=2)) * math.sqrt(self.width)
-        x = self.embedding_dropout(self.positions(x))
+        x = self.embedded_counts(inputs, steps, self.embedding(steps) if self.raw_counts else None)
+        x = self.embedding_dropout(self.positions(x * math.sqrt(self.width)))
         allowed = None if self.allowed is None else self.allowed[: x.shape[1], : x.shape[1]]
         for layer in self.layers:
             x = layer(x, allowed)
@@ -180,29 +165,18 @@ class NDT(PopulationModule):
         heads: of the attention.
         feedforward: units of the layers' hidden dense layer.
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
-        context_forward_ms: how far ahead a step sees, rounded up to steps; None without limit, 0 is causal.
-        context_backward_ms: how far back.
-        reach_ms: how far the attention of the first and of the last head reaches before training, those between
-            log-spaced: a learned bias of each head and distance begins there. None has no such bias, as published.
-        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
-        raw_counts: False leaves the counts themselves out: what each layer passes on is then smooth from the start.
-        positions: ``learned`` or ``sinusoidal``.
+        inputs: what enters of a step's counts, see :class:`CountInputs`.
+        attention: how far it looks, see :class:`Attention`.
+        dropout: by place, see :class:`Dropouts`.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin small, by the number of layers.
-        count_width: width of an embedding of each count; 0 takes counts as they are.
-        max_count: larger counts share an embedding.
-        linear_embedder: a linear map from the neurons to the width; without it channels are neurons, as published.
-        embedding_dropout: dropout after the embedding.
-        layer_dropout: dropout in the encoder layers.
-        readout_dropout: dropout before the readout.
-        attention_dropout: dropout of attention weights; None is ``layer_dropout``, as published.
         loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``; it masks whole steps.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
 
     Raises:
-        ConfigError: traces with an embedding of counts; see :class:`NDTNet`.
+        ConfigError: an embedding of traces, of counts that do not enter, or that the masking rescales.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
@@ -216,65 +190,39 @@ class NDT(PopulationModule):
         heads: int,
         feedforward: int,
         step_ms: int | None,
-        context_forward_ms: float | None,
-        context_backward_ms: float | None,
-        positions: str,
+        inputs: CountInputs,
+        attention: Attention,
+        dropout: Dropouts,
         pre_norm: bool,
         scaled_init: bool,
-        count_width: int,
-        max_count: int,
-        linear_embedder: bool,
-        embedding_dropout: float,
-        layer_dropout: float,
-        readout_dropout: float,
-        reach_ms: Sequence[float] | None = None,
-        smoothed_ms: Sequence[float] = (),
-        raw_counts: bool = True,
-        attention_dropout: float | None = None,
         loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
     ) -> None:
-        if count_width and spec.kind != "spikes":
+        key = f"model.inputs.count_width={inputs.count_width}"
+        if inputs.count_width and spec.kind != "spikes":
+            raise ConfigError(f"{key}: {spec.dataset} has {spec.kind}, not counts; set it to 0")
+        if inputs.count_width and not inputs.raw_counts:
+            raise ConfigError(f"{key} embeds counts: it needs model.inputs.raw_counts=true")
+        if inputs.count_width and getattr(masking, "rescale", False):
             raise ConfigError(
-                f"model.count_width={count_width}: {spec.dataset} has {spec.kind}, not counts; set it to 0"
+                f"{key}: only whole counts have an embedding, and the masking rescales them; give "
+                "model.masking.rescale=false or masking@model.masking=random"
             )
-        if count_width and not raw_counts:
-            raise ConfigError(f"model.count_width={count_width} embeds counts: it needs model.raw_counts=true")
-        if count_width and getattr(masking, "rescale", False):
-            raise ConfigError(
-                f"model.count_width={count_width}: only whole counts have an embedding, and the masking rescales them; "
-                "give model.masking.rescale=false or masking@model.masking=random"
-            )
-        if heads < 1 or layers < 1:
-            raise ConfigError(f"model.heads={heads} and model.layers={layers} must be 1 at least")
-        stride = bins_in_step(step_ms, spec.bin_ms)
-        step = stride * spec.bin_ms
-        configure_masking(masking, block=stride, kind=spec.kind)
         net = NDTNet(
-            spec.n_in,
-            spec.n_neurons,
-            spec.n_bins,
-            spec.n_forward,
+            spec,
             width=width,
             layers=layers,
             heads=heads,
             feedforward=feedforward,
-            context=steps_of_context(context_forward_ms, context_backward_ms, step),
-            reach=reach_in_steps(reach_ms, step),
-            smoothed=kernels_in_steps(smoothed_ms, step),
-            raw_counts=raw_counts,
-            positions=positions,
+            step_ms=step_ms,
             pre_norm=pre_norm,
             scaled_init=scaled_init,
-            count_width=count_width,
-            max_count=max_count,
-            linear_embedder=linear_embedder,
-            stride=stride,
-            dropout=(embedding_dropout, layer_dropout, readout_dropout),
-            attention_dropout=attention_dropout,
-            mean_rates=spec.mean_rates,
+            inputs=inputs,
+            attention=attention,
+            dropout=dropout,
             names=readout_names(loss, spec),
         )
+        configure_masking(masking, block=net.stride, kind=spec.kind)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)

@@ -21,22 +21,8 @@ def kernels_in_steps(smoothed_ms: Sequence[float], step_ms: float) -> tuple[floa
         ConfigError: one is not above 0.
     """
     if not all(sd > 0 for sd in smoothed_ms):
-        raise ConfigError("model.smoothed_ms: kernels have a standard deviation above 0 ms")
+        raise ConfigError("smoothed_ms: kernels have a standard deviation above 0 ms")
     return tuple(sd / step_ms for sd in smoothed_ms)
-
-
-def check_kernels(raw_counts: bool, kernels: Sequence[float]) -> None:
-    """Something must enter.
-
-    Args:
-        raw_counts: the counts themselves do.
-        kernels: of smoothed counts.
-
-    Raises:
-        ConfigError: nothing does.
-    """
-    if not raw_counts and not kernels:
-        raise ConfigError("model.raw_counts=false leaves no input without model.smoothed_ms, such as [20,50,120]")
 
 
 def smoothed_copies(steps: Tensor, observed: int, kernels: Sequence[float], *, causal: bool) -> list[Tensor]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.settings.overrides import from_file
 from neuro_lightning.settings.quoting import override, typed
 
@@ -109,6 +110,14 @@ def _of_the_newest_run() -> Path:
         ) from None
 
 
+def _model_class(folder: Path) -> str:
+    """The class of a run's model as its record names it; empty where it does not tell."""
+    try:
+        return read_record(folder)["config"]["model"]["_target_"]
+    except (DataError, KeyError, TypeError):
+        return ""
+
+
 def _old_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
@@ -119,7 +128,8 @@ def _old_overrides(folder: Path) -> list[str]:
         raise CheckpointError(
             f"{folder} is not a run's folder: it has no .hydra/overrides.yaml to take the config from"
         )
-    words = [word for word in OmegaConf.load(task) if not word.startswith("resume=")]
+    model = _model_class(folder)
+    words = [update_override(word, model) for word in OmegaConf.load(task) if not word.startswith("resume=")]
     restore(folder, words)
     settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
     # where configs of one's own lie; the rest of Hydra's settings said how the old command was started

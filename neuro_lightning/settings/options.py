@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.old_names import MOVED_KEYS, update_override
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import SEARCH_PATH
 
@@ -29,6 +30,7 @@ def check_options(arguments: list[str], conf: str) -> None:
         ConfigError: naming the nearest option and all others; or a word that is written wrongly.
     """
     _check_grammar(arguments)
+    _check_old_keys(arguments)
     if any(word.lstrip("+").startswith(ELSEWHERE) for word in arguments):
         return
     for key, option in _chosen(arguments):
@@ -39,6 +41,17 @@ def check_options(arguments: list[str], conf: str) -> None:
         if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
             continue
         raise ConfigError(f"{key}={option}: no such option; {listed(option, known)}")
+
+
+def _check_old_keys(arguments: list[str]) -> None:
+    """Name today's key where one of an earlier version is typed for a model that is chosen by its own name."""
+    named = [word.partition("=") for word in arguments]
+    chosen = [value for key, _, value in named if key.lstrip("+") in ("model", "experiment", "sweep")]
+    for model in MOVED_KEYS:
+        name = model.rpartition(".")[2].lower()
+        for word in arguments if any(value.startswith(name) for value in chosen) else ():
+            if (new := update_override(word, model)) != word:
+                raise ConfigError(f"{word.partition('=')[0]} has moved: write {new}")
 
 
 def _check_grammar(arguments: list[str]) -> None:
