@@ -7,17 +7,21 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: install train predict test lint bench clean
+.PHONY: install train predict test coverage lint bench clean
 
 install: $(STAMP)
+
+# CONSTRAINTS=constraints.txt takes the versions that are known to work, in place of the newest that fit
+CONSTRAINTS ?=
+PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 # nlb_tools asks for pandas <= 1.3.4, which has no build for today's Python, but works with pandas 2: hence --no-deps
 $(STAMP): pyproject.toml
 	@echo "installs neuro_lightning and what it needs into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install -qq --editable ".[dev]"
-	@$(BIN)/python -m pip install -qq --no-deps nlb_tools==0.0.4
+	@$(PIP) -qq --editable ".[dev]"
+	@$(PIP) -qq --no-deps nlb_tools==0.0.4
 	@touch $@
 
 train: $(STAMP)
@@ -29,8 +33,14 @@ predict: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+# where the tests do not go; of all processes that they start. TESTS=tests/test_gru.py measures with these alone
+TESTS ?=
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=xml $(TESTS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/yamllint -s .
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --model gru
