@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: install train predict test coverage lint bench clean
+.PHONY: install train predict test coverage lint docs bench clean
 
 install: $(STAMP)
 
@@ -42,6 +42,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/yamllint -s .
 
+# -W: a broken link, a docstring that does not parse or a page that nothing leads to ends the build
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --model gru
 	$(BIN)/python benchmarks/overhead.py --model cnn
@@ -51,4 +56,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/prepare.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info docs/_build

@@ -76,9 +76,10 @@ def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_readme_shows_this_very_model():
-    shown = (ROOT / "README.md").read_text().replace("\n    ", "\n")
-    assert " ".join(MODEL.split()) in " ".join(shown.split())
+def test_the_docs_show_this_model_and_this_dataset():
+    for page, code in (("new_model", MODEL), ("new_dataset", DATA)):
+        shown = (ROOT / "docs" / "how_to" / f"{page}.md").read_text()
+        assert " ".join(code.split()) in " ".join(shown.split())
 
 
 def test_a_dataset_and_a_model_from_outside(tmp_path):

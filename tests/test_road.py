@@ -1,4 +1,4 @@
-"""The README's commands, as a user types them, from a recording to a scored submission."""
+"""The docs' main commands, as a user types them, from a recording to a scored submission."""
 
 import contextlib
 import errno

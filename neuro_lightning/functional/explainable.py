@@ -343,7 +343,7 @@ def snr(repeats: Tensor) -> Tensor:
 def ceilings(repeats: Tensor) -> dict[str, float]:
     """What the true mean responses are expected to score, by the name of the metric; NaN where no image was repeated.
 
-    ==================  ============================================================================================
+    =================== ============================================================================================
     ``corr``            mean over neurons of ``cc_max``
     ``trial_corr``      mean over neurons of ``sqrt(sp / s_t)``
     ``rmse``            root of the noise variance left in the averages, ``s_n`` / number of repeats, over all entries
@@ -352,7 +352,7 @@ def ceilings(repeats: Tensor) -> dict[str, float]:
     ``feve_neurons``    how many neurons have FEV >= 0.15: FEVE and ``cc_norm`` are means over these
     ``cc_norm``         1 by definition
     ``oracle_fraction`` slope of ``sqrt(sp / s_t)`` on the leave-one-out oracle; above 1 since that oracle is too low
-    ==================  ============================================================================================
+    =================== ============================================================================================
 
     Neurons without a repeated image are left out; those without signal power, or without any variance, have a ceiling
     of 0. Estimates from few images are noisy: a good model can pass them by chance.

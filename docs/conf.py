@@ -1,0 +1,73 @@
+"""How Sphinx builds the site: ``make docs``. Pages that follow from the code are written first, see generate.py."""
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+import generate  # noqa: E402
+
+generate.write_all(DOCS)
+
+project = "neuro_lightning"
+author = "the neuro_lightning authors"
+version = release = installed_version("neuro_lightning")
+
+extensions = [
+    "myst_nb",  # Markdown pages, and notebooks as pages
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",  # docstrings in Google's style
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "README.md"]
+
+# Markdown
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist"]
+nb_execution_mode = "off"  # tests/test_notebook.py runs the notebooks
+
+# the API reference
+default_role = "code"
+smartquotes = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_inherit_docstrings = False
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+add_module_names = False
+nitpicky = False
+
+# the look; nothing is fetched from outside when a page is read
+html_theme = "pydata_sphinx_theme"
+html_title = "neuro_lightning"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {"index": []}
+html_theme_options = {
+    "logo": {"text": "neuro_lightning"},
+    "navbar_align": "left",
+    "navbar_persistent": ["search-field"],
+    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+}
+copyright = "the neuro_lightning authors, MIT licence"
+
+
+def keep_first_line(app, what, name, obj, options, lines):
+    """Stop napoleon from reading the words before the colon of an attribute's docstring as its type."""
+    if what in ("attribute", "data"):
+        lines.insert(0, "")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", keep_first_line, priority=400)  # napoleon has 500
