@@ -40,6 +40,8 @@ coverage: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/yamllint -s .
 
 # -W: a broken link, a docstring that does not parse or a page that nothing leads to ends the build

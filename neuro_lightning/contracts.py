@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -148,7 +148,8 @@ def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str =
 
 def split_readout(values: Tensor, names: Sequence[str]) -> Output:
     """A linear readout's values (..., N x names) by name, such as ``log_rates``, each (..., N)."""
-    return dict(zip(names, values.chunk(len(names), dim=-1) if len(names) > 1 else [values], strict=True))
+    parts = values.chunk(len(names), dim=-1) if len(names) > 1 else [values]
+    return cast(Output, dict(zip(names, parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ class DataSpec:
                 f"the checkpoint's data description has unknown keys {sorted(extra)}: "
                 "it was written by a newer version; upgrade neuro_lightning"
             )
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            return cls(**plain)
         except TypeError as error:
             raise DataError(f"the checkpoint's data description is incomplete: {error}") from None

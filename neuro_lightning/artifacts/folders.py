@@ -181,7 +181,8 @@ def _shared(config: DictConfig, folder: Path, words: Sequence[str]) -> bool:
 
 
 def _raw(config: DictConfig, mode: str) -> str:
-    return str(OmegaConf.to_container(config.hydra[mode], resolve=False)["dir"])
+    raw: Any = OmegaConf.to_container(config.hydra[mode], resolve=False)
+    return str(raw["dir"])
 
 
 def _set(config: DictConfig, mode: str, folder: Path) -> None:

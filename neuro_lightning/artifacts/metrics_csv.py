@@ -110,7 +110,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def _lines(path: Path) -> list[list[str]]:
     """The cells of each line; a byte that is no text costs its cell, and never the run that goes on."""
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        lines = []
+        lines: list[list[str]] = []
         for line in file:
             try:
                 lines += csv.reader([line])

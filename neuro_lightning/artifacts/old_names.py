@@ -73,8 +73,8 @@ def update_override(word: str, model: str) -> str:
 
 def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The same arguments of one class, those that have moved in their groups."""
-    model, groups = config.get("_target_"), {}
-    moved = MOVED_KEYS.get(model, {}) if isinstance(model, str) else {}
+    model = str(config.get("_target_"))
+    moved, groups = MOVED_KEYS.get(model, {}), dict[str, dict[str, Any]]()
     for old, new in moved.items():
         group, name = new.split(".")
         if old in config and not isinstance(config[old], dict):

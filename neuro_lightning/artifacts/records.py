@@ -80,8 +80,7 @@ class RunRecord:
         """Add or replace values; a dictionary is merged into the one that is there."""
         for name, value in values.items():
             old = self.values.get(name)
-            merge = isinstance(old, dict) and isinstance(value, Mapping)
-            self.values[name] = {**old, **value} if merge else value
+            self.values[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, Mapping) else value
         self._write()
 
     def close(self, status: str, error: str | None = None, **values: Any) -> None:

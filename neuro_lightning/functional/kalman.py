@@ -62,7 +62,10 @@ def solve_tridiagonal(diagonal: Tensor, below: Tensor, potential: Tensor) -> tup
         log-determinant of the precision (B or 1,).
     """
     precision, filtered = diagonal[:, 0], potential[:, 0]
-    inverses, gains, means, logdet = [], [], [], 0.0
+    inverses: list[Tensor] = []
+    gains: list[Tensor] = []
+    means: list[Tensor] = []
+    logdet = diagonal.new_zeros(())
     for t in range(diagonal.shape[1]):
         if t:
             precision = diagonal[:, t] - below @ gains[-1]

@@ -145,14 +145,14 @@ def _best_leave_one_out(spectrum: _Spectrum, y: Tensor, grid: Tensor, per_neuron
     if not per_neuron and y.shape[1] > JUDGES:
         y = y[:, torch.linspace(0, y.shape[1] - 1, JUDGES).long()]
     projected = spectrum.u.T @ y
-    errors = []
+    errors: list[Tensor] = []
     for strength in grid:
         shrink = spectrum.values / (spectrum.values + strength)
         leverage = 1 / len(y) + spectrum.u.square() @ shrink
         residual = (y - spectrum.u @ (shrink[:, None] * projected)) / (1 - leverage).clamp_min(1e-9)[:, None]
         errors.append(residual.square().mean(0))
-    errors = torch.stack(errors) / y.square().mean(0).clamp_min(1e-12)
-    return errors.argmin(0) if per_neuron else errors.mean(1, keepdim=True).argmin(0)
+    relative = torch.stack(errors) / y.square().mean(0).clamp_min(1e-12)
+    return relative.argmin(0) if per_neuron else relative.mean(1, keepdim=True).argmin(0)
 
 
 # ---- Poisson

@@ -24,7 +24,7 @@ class ErrorSums(NamedTuple):
         residual: sum of squared differences of prediction and target.
     """
 
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides the tuple's count(), which nobody needs
     total: Tensor
     squares: Tensor
     residual: Tensor

@@ -6,6 +6,8 @@ are never on both sides of a cross-validation, because neighbours in time resemb
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -141,7 +143,7 @@ def cluster_agreement(
 
 def decode_behavior(
     predictors: np.ndarray, behavior: np.ndarray, test: np.ndarray, *, shifts: int = 10, seed: int = 0
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """R2 of ridge regression from latents to behavior, on rows later than those it was fitted on.
 
     The penalty is chosen by cross-validation within the training rows, in contiguous folds. The control shifts the
@@ -163,7 +165,7 @@ def decode_behavior(
     x = (x - x[~test].mean(0)) / x[~test].std(0).clamp_min(1e-12)
     known = ~np.isnan(behavior).any(1)
     rows = len(behavior)
-    offsets = rng.integers(rows // 10, rows - rows // 10, shifts) if rows >= 10 else []
+    offsets = rng.integers(rows // 10, rows - rows // 10, shifts).tolist() if rows >= 10 else []
     scores = [_ridge_r2(x, behavior, known, test)]
     for offset in offsets:
         scores.append(_ridge_r2(x, np.roll(behavior, offset, axis=0), np.roll(known, offset), test))
@@ -173,10 +175,9 @@ def decode_behavior(
 
 
 def _ridge_r2(x: torch.Tensor, behavior: np.ndarray, known: np.ndarray, test: np.ndarray) -> np.ndarray:
-    train = torch.from_numpy(known & ~test)
-    test = torch.from_numpy(known & test)
+    train, later = torch.from_numpy(known & ~test), torch.from_numpy(known & test)
     y = torch.from_numpy(np.nan_to_num(behavior).astype(np.float64))
-    if train.sum() < 10 or test.sum() < 2:
+    if train.sum() < 10 or later.sum() < 2:
         return np.full(y.shape[1], np.nan)
     mean, spread = y[train].mean(0), y[train].std(0)
     y = (y - mean) / torch.where(spread > 0, spread, torch.nan)  # each channel of equal weight in the search
@@ -184,8 +185,8 @@ def _ridge_r2(x: torch.Tensor, behavior: np.ndarray, known: np.ndarray, test: np
     result = torch.full((len(spread),), torch.nan, dtype=torch.float64)
     if len(moving):
         fit, _ = ridge_search(fold_grams(x, y[:, moving], contiguous_folds(train)), len(moving), ALPHAS)
-        left = (y[:, moving] - x @ fit.weight - fit.bias)[test].square().sum(0)
-        result[moving] = 1 - left / (y[:, moving][test] - y[:, moving][test].mean(0)).square().sum(0)
+        left = (y[:, moving] - x @ fit.weight - fit.bias)[later].square().sum(0)
+        result[moving] = 1 - left / (y[:, moving][later] - y[:, moving][later].mean(0)).square().sum(0)
     return torch.where(result.isfinite(), result, torch.nan).numpy()
 
 

@@ -93,7 +93,8 @@ def shared_variance(train: Tensor, test: Tensor, half: Tensor, *, n_components: 
 
 def pooled_share(parts: list[SharedVariance]) -> Tensor:
     """Share of reliable variance of several populations together, such as the planes of a recording; a scalar."""
-    return sum(part.reliable.sum() for part in parts) / sum(part.variance for part in parts)
+    zero = parts[0].variance.new_zeros(())
+    return sum((part.reliable.sum() for part in parts), zero) / sum((part.variance for part in parts), zero)
 
 
 def interleaved(n_bins: int, block: int = 30) -> Tensor:

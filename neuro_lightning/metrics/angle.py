@@ -37,6 +37,12 @@ class AngleError(SumMetric):
         max_neurons: neurons that decode, at most, see :func:`decoding_neurons`.
     """
 
+    neurons: Tensor
+    predictions: Tensor
+    responses: Tensor
+    angles: Tensor
+    seen: Tensor
+
     def __init__(self, n_eval: int, n_neurons: int, period: float = 180.0, max_neurons: int = MAX_NEURONS):
         super().__init__()
         self.period = period

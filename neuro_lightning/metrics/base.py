@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Sequence, ValuesView
 from typing import Any
 
 import torch
@@ -30,6 +30,22 @@ class SumMetric(Metric):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(move, exclude_state)
+
+
+class MetricDict(nn.ModuleDict):
+    """Metrics by name, as a module. Each has methods of its own, which the type of a module does not tell."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The metric of a name."""
+        return super().__getitem__(name)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names with their metrics."""
+        return super().items()
+
+    def values(self) -> ValuesView[Any]:
+        """The metrics."""
+        return super().values()
 
 
 def finite_or_nan(value: Tensor) -> Tensor:

@@ -17,6 +17,10 @@ class BitsPerSpike(SumMetric):
         n_neurons: N.
     """
 
+    nll: Tensor
+    spikes: Tensor
+    bins: Tensor
+
     def __init__(self, n_neurons: int):
         super().__init__()
         for name in SpikeSums._fields:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.errors import DataError
+from neuro_lightning.metrics.base import MetricDict
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
@@ -87,7 +88,7 @@ class MetricSet(nn.Module):
     def __init__(self, spec: DataSpec, metrics: dict[str, nn.Module]):
         super().__init__()
         self.n_bins, self.n_in, self.n_out = spec.n_bins, spec.n_in, spec.n_out
-        self.metrics = nn.ModuleDict(metrics)
+        self.metrics = MetricDict(metrics)
 
     @property
     def names(self) -> list[str]:
@@ -157,4 +158,6 @@ class MetricSet(nn.Module):
 
 def _rates(output: Output) -> Tensor:
     """Rates as a submission file holds them, in float32: logged scores equal the file's."""
-    return rates_of({name: output[name].float() for name in ("rates", "log_rates") if name in output})
+    if "rates" in output:
+        return output["rates"].float()
+    return rates_of({"log_rates": output["log_rates"].float()})

@@ -28,6 +28,10 @@ class VelocityR2(SumMetric):
             changes no score. Empty means zero.
     """
 
+    train_grams: Tensor
+    eval_grams: Tensor
+    mean_rates: Tensor
+
     def __init__(self, n_neurons: int, n_channels: int, n_groups: int = 1, mean_rates: Sequence[float] = ()):
         super().__init__()
         self.n_channels = n_channels
@@ -76,6 +80,8 @@ class TpCorrelation(SumMetric):
         n_trials: evaluation trials in all, over which ``index`` runs.
     """
 
+    values: Tensor
+    seen: Tensor
     columns = (0, 1, 2, 4)  # is_eye, theta, is_short and tp of [is_eye, theta, is_short, ts, tp]
 
     def __init__(self, n_trials: int):

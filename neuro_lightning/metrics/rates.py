@@ -20,6 +20,10 @@ class PsthR2(SumMetric):
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined.
     """
 
+    psth: Tensor
+    rates: Tensor
+    trials: Tensor
+
     def __init__(self, psth: Tensor):
         super().__init__()
         register_constant(self, "psth", psth)
@@ -50,6 +54,12 @@ class RatesR2(SumMetric):
         mean_rates: (N,) about the mean spikes per bin; it is subtracted for the sake of precision and changes no
             score. Empty means zero.
     """
+
+    mean_rates: Tensor
+    bins: Tensor
+    true: Tensor
+    squares: Tensor
+    residual: Tensor
 
     def __init__(self, n_neurons: int, mean_rates: Sequence[float] = ()):
         super().__init__()

@@ -21,7 +21,7 @@ from neuro_lightning.functional.explainable import (
     repeat_sums,
     trial_moments,
 )
-from neuro_lightning.metrics.base import SumMetric, register_constant
+from neuro_lightning.metrics.base import MetricDict, SumMetric, register_constant
 
 
 class Agreement(SumMetric):
@@ -31,6 +31,9 @@ class Agreement(SumMetric):
         n_neurons: N.
         mean: (N,) about the mean value; it is subtracted for the sake of precision and changes no score. Empty means 0.
     """
+
+    mean: Tensor
+    moments: Tensor
 
     def __init__(self, n_neurons: int, mean: tuple[float, ...] = ()) -> None:
         super().__init__()
@@ -60,6 +63,9 @@ class RepeatedResponses(SumMetric):
         n_repeats: the largest number of repeats R.
         mean: (N,) about the mean response, as in :class:`Agreement`.
     """
+
+    mean: Tensor
+    predicted: Tensor
 
     def __init__(self, n_neurons: int, n_repeats: int, mean: tuple[float, ...] = ()) -> None:
         super().__init__()
@@ -142,7 +148,7 @@ class ResponseMetrics(nn.Module):
             from neuro_lightning.metrics.angle import AngleError
 
             metrics["angle"] = AngleError(n_eval, n, period=spec.angle_period)
-        self.metrics = nn.ModuleDict(metrics)
+        self.metrics = MetricDict(metrics)
 
     @property
     def names(self) -> list[str]:
@@ -225,7 +231,7 @@ class ResponseMetrics(nn.Module):
     def _repeat_scores(self, each: dict[str, Tensor], moments: Tensor) -> dict[str, Tensor | float]:
         predicted, sums = self.metrics["repeats"].totals()
         feve, n_feve = mean_feve(each["feve"], each["fev"])
-        scores = {
+        scores: dict[str, Tensor | float] = {
             "trial_corr": mean_correlation(predicted),
             "feve": feve,
             "oracle_fraction": oracle_fraction(each["trial_corr"], each["oracle"]),

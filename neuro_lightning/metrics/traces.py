@@ -15,7 +15,7 @@ from neuro_lightning.functional.reconstruction import (
     mean_squared_error,
     variance_explained,
 )
-from neuro_lightning.metrics.base import SumMetric, finite_or_nan, register_constant
+from neuro_lightning.metrics.base import MetricDict, SumMetric, finite_or_nan, register_constant
 
 SCORES = (mean_squared_error, mean_r2, variance_explained)
 
@@ -29,6 +29,12 @@ class TraceErrors(SumMetric):
         mean_rates: (N,) about the mean of the targets; it is subtracted for the sake of precision and changes no
             score. Empty means zero.
     """
+
+    mean_rates: Tensor
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+    residual: Tensor
 
     def __init__(self, n_groups: int, n_neurons: int, mean_rates: Sequence[float] = ()) -> None:
         super().__init__()
@@ -88,7 +94,7 @@ class TraceMetrics(nn.Module):
         if not spec.true_rates:
             parts.pop("true")
         self.parts = parts
-        self.errors = nn.ModuleDict()
+        self.errors = MetricDict()
         for name, neurons in parts.items():
             mean = tuple(spec.mean_rates)[neurons]
             self.errors[name] = TraceErrors(self.n_groups, self.n_out if name == "heldout" else spec.n_neurons, mean)

@@ -112,8 +112,9 @@ class EncoderLayer(nn.Module):
         self.attention_norm, self.dense_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
         if init_scale is not None:
-            for layer in (self.attention.out, self.dense[0], self.dense[-1]):
-                nn.init.xavier_uniform_(layer.weight, gain=init_scale)
+            for layer in (self.attention.out, *self.dense):
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight, gain=init_scale)
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, L, D); see :class:`SelfAttention`."""
@@ -151,7 +152,8 @@ def steps_of_context(
         backward_ms: how far back.
         step_ms: width of a step.
     """
-    return tuple(None if ms is None or ms < 0 else math.ceil(ms / step_ms) for ms in (forward_ms, backward_ms))
+    forward, backward = (None if ms is None or ms < 0 else math.ceil(ms / step_ms) for ms in (forward_ms, backward_ms))
+    return forward, backward
 
 
 class LearnedPositions(nn.Module):
@@ -178,6 +180,8 @@ class SinusoidalPositions(nn.Module):
         n: positions.
         width: channels D.
     """
+
+    table: Tensor
 
     def __init__(self, n: int, width: int) -> None:
         super().__init__()

@@ -152,6 +152,13 @@ class Rotate(Distortion):
         return rotate(images, (2 * draws - 1) * self.max_angle, self.interpolation)
 
 
+def _are_numbers(values: object) -> bool:
+    """Whether something is a list of at least one finite number."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        return False
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
 class RotateChoice(Distortion):
     """Turns each image by one of several angles; what comes in from outside is black.
 
@@ -164,9 +171,7 @@ class RotateChoice(Distortion):
     """
 
     def __init__(self, angles: Sequence[float], interpolation: str = "bilinear") -> None:
-        listed = isinstance(angles, Sequence) and not isinstance(angles, str) and len(angles) > 0
-        good = listed and all(isinstance(a, int | float) and math.isfinite(a) for a in angles)
-        if not good:
+        if not _are_numbers(angles):
             raise ConfigError(f"RotateChoice: angles={angles!r} must be a list of at least one angle in degrees")
         self.angles, self.interpolation = tuple(map(float, angles)), _interpolation(self, interpolation)
 

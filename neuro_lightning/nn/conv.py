@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ RECTIFIERS = {"relu": nn.ReLU, "softplus": nn.Softplus, "none": nn.Identity}
 POOL = 2
 
 
+@dataclass(frozen=True)
 class _Layer:
     """What the layers' descriptions share: they are made from a config's plain values."""
 
@@ -151,10 +152,14 @@ class DenseBlock(nn.Module):
         return self.activation(self.linear(self.dropout(inputs)))
 
 
-def glorot(layer: nn.Module) -> nn.Module:
+LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
+
+
+def glorot(layer: LayerT) -> LayerT:
     """The layer with Glorot-uniform weights and zero biases, TensorFlow's defaults."""
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

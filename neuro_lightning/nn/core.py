@@ -98,7 +98,7 @@ class ConvCore(nn.Module):
 
     def filters(self) -> Tensor:
         """(channels, C, k, k) kernels of the first layer."""
-        return self.layers[0][0].weight
+        return self._kernels()[0]
 
     def penalties(self) -> dict[str, Tensor]:
         """The terms to add to the loss, by name; only those with a strength."""
@@ -106,10 +106,13 @@ class ConvCore(nn.Module):
         if self.laplace:
             terms["laplace"] = self.laplace * laplacian_energy(self.filters())
         if self.group_sparsity and len(self.layers) > 1:
-            terms["group_sparsity"] = self.group_sparsity * sum(
-                group_sparsity(layer[0].weight) for layer in self.layers[1:]
-            )
+            sparsities = [group_sparsity(kernels) for kernels in self._kernels()[1:]]
+            terms["group_sparsity"] = self.group_sparsity * sum(sparsities[1:], sparsities[0])
         return terms
+
+    def _kernels(self) -> list[Tensor]:
+        """The weights of the layers' convolutions, each the first parameter of its layer."""
+        return [next(layer.parameters()) for layer in self.layers]
 
 
 def laplacian_energy(weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the number of neurons in the population, of which the number of its units may be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,8 @@ class Layer(nn.Module):
             raise ConfigError(f"dropout={dropout} must lie in [0, 1): it is the share that is left out")
         if weight_std < 0 or bias_std < 0:
             raise ConfigError(f"weight_std={weight_std} and bias_std={bias_std} must not be negative")
-        self.in_shape, self.activation = tuple(in_shape), activation
+        channels, height, width = in_shape
+        self.in_shape, self.activation = (channels, height, width), activation
         self.dropout = nn.Dropout(dropout)
         self.weight_std, self.bias_std, self.reg = weight_std, bias_std, nonzero_strengths(reg)
         self.out_shape: tuple[int, int, int] = self.in_shape
@@ -98,7 +100,7 @@ class Layer(nn.Module):
 
     def penalties(self) -> dict[str, Tensor]:
         """The penalties by name, each times its strength."""
-        return penalties(self.weight, self.reg) if self.reg else {}
+        return penalties(cast(Tensor, self.weight), self.reg) if self.reg else {}
 
     def draw(self, bias: nn.Parameter, *weights: nn.Parameter) -> None:
         """Draw the first values of a bias and of weights."""
@@ -117,7 +119,7 @@ class Dense(Layer):
         shared: see :class:`Layer`.
     """
 
-    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared) -> None:
+    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared: Any) -> None:
         super().__init__(in_shape, **shared)
         units = n_units(units, n_neurons)
         self.out_shape = (units, 1, 1)
@@ -140,7 +142,7 @@ class Separable(Layer):
         shared: see :class:`Layer`.
     """
 
-    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared) -> None:
+    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared: Any) -> None:
         super().__init__(in_shape, **shared)
         units = n_units(units, n_neurons)
         self.out_shape = (units, 1, 1)
@@ -184,7 +186,7 @@ class Conv(Layer):
         size: int,
         stride: int | None = None,
         batch_norm: bool = False,
-        **shared,
+        **shared: Any,
     ) -> None:
         super().__init__(in_shape, **shared)
         self.size, self.stride = size, _stride(size, stride)
@@ -212,7 +214,7 @@ class DoG(Layer):
     """
 
     def __init__(
-        self, in_shape: Sequence[int], n_neurons: int, *, units: float, parametrisation: str = "smooth", **shared
+        self, in_shape: Sequence[int], n_neurons: int, *, units: float, parametrisation: str = "smooth", **shared: Any
     ) -> None:
         super().__init__(in_shape, **shared)
         units = n_units(units, n_neurons)
@@ -253,7 +255,7 @@ class DoGConv(Layer):
         size: int,
         stride: int | None = None,
         parametrisation: str = "smooth",
-        **shared,
+        **shared: Any,
     ) -> None:
         super().__init__(in_shape, **shared)
         self.size, self.stride = size, _stride(size, stride)
@@ -280,6 +282,9 @@ class Standardise(nn.Module):
         mean: of the training images' pixels.
         std: their standard deviation.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: float, std: float) -> None:
         super().__init__()

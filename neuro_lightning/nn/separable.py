@@ -51,7 +51,7 @@ class SeparableLinear(nn.Module):
         Raises:
             ConfigError: ``max`` or ``group``, which are not defined for them.
         """
-        terms = {}
+        terms: dict[str, Tensor] = {}
         for name, strength in strengths.items():
             if name in ("max", "group"):
                 raise ConfigError(f"reg.{name} is not defined for a separable layer; take max_filt, max_space or l1")

@@ -118,6 +118,8 @@ class StepTransformer(nn.Module, ABC):
         ConfigError: there is no head or no layer, or a step is not a whole number of bins.
     """
 
+    embedder: nn.Module  # of the subclass: channels of a step -> its width
+
     def __init__(
         self,
         spec: DataSpec,

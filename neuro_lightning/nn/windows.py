@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,8 +30,10 @@ def in_windows(respond: Callable[[Tensor], Output], inputs: Tensor, n_bins: int)
     starts = [*range(0, total - n_bins, n_bins), total - n_bins]
     keep = [0, *(previous + n_bins - start for previous, start in pairwise(starts))]
     parts = [respond(inputs[:, start : start + n_bins]) for start in starts]
-    return {
-        name: torch.cat([part[name][:, skip:] for part, skip in zip(parts, keep, strict=True)], dim=1)
-        for name in parts[0]
+    named = [cast(dict[str, Tensor], part) for part in parts]
+    joined = {
+        name: torch.cat([part[name][:, skip:] for part, skip in zip(named, keep, strict=True)], dim=1)
+        for name in named[0]
         if name != "losses"
     }
+    return cast(Output, joined)
