@@ -94,12 +94,22 @@ class Output(TypedDict):
 
 
 def rates_of(output: Output) -> Tensor:
-    """The expected value of the targets, whichever link the network has."""
+    """The expected value of the targets, whichever link the network has.
+
+    Example:
+        >>> rates_of({"log_rates": torch.zeros(1, 2)})
+        tensor([[1., 1.]])
+    """
     return output["rates"] if "rates" in output else output["log_rates"].exp()
 
 
 def full_mask(shape: Sequence[int]) -> Tensor:
-    """A mask where everything was observed, which :func:`is_full` knows without looking: one True for all entries."""
+    """A mask where everything was observed, which :func:`is_full` knows without looking: one True for all entries.
+
+    Example:
+        >>> is_full(full_mask((2, 3))), is_full(torch.ones(2, 3, dtype=torch.bool))
+        (True, False)
+    """
     return torch.ones((), dtype=torch.bool).expand(tuple(shape))
 
 
@@ -147,7 +157,13 @@ def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str =
 
 
 def split_readout(values: Tensor, names: Sequence[str]) -> Output:
-    """A linear readout's values (..., N x names) by name, such as ``log_rates``, each (..., N)."""
+    """A linear readout's values (..., N x names) by name, such as ``log_rates``, each (..., N).
+
+    Example:
+        >>> values = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> split_readout(values, ["log_rates", "log_shape"])
+        {'log_rates': tensor([[1., 2.]]), 'log_shape': tensor([[3., 4.]])}
+    """
     parts = values.chunk(len(names), dim=-1) if len(names) > 1 else [values]
     return cast(Output, dict(zip(names, parts, strict=True)))
 
@@ -178,6 +194,13 @@ class DataSpec:
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
+
+    Example:
+        >>> spec = DataSpec("mine", n_in=30, n_out=10, n_bins=50, n_forward=10, bin_ms=20)
+        >>> spec.n_neurons, spec.n_total
+        (40, 60)
+        >>> DataSpec.from_dict(spec.to_dict()) == spec
+        True
     """
 
     dataset: str

@@ -40,6 +40,10 @@ def r2_score(target: Tensor, prediction: Tensor) -> Tensor:
 
     Returns:
         A float64 scalar; NaN for fewer than two observations.
+
+    Example:
+        >>> r2_score(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[1.0], [2.0], [2.0]]))
+        tensor(0.5000, dtype=torch.float64)
     """
     target, prediction = target.double(), prediction.double()
     if len(target) < 2:
@@ -58,6 +62,10 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
 
     Returns:
         A float64 scalar in [-1, 1]; NaN where it is undefined: fewer than two values, or a vector that does not vary.
+
+    Example:
+        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 2.0, 1.0])).round(decimals=3)
+        tensor(-1., dtype=torch.float64)
     """
     x, y = x.double(), y.double()
     if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():

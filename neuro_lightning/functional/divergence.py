@@ -24,6 +24,10 @@ def normal_kl(mean: Tensor, std: Tensor, prior_mean: Tensor, prior_variance: Ten
 
     Returns:
         (B,), summed over the dimensions.
+
+    Example:
+        >>> normal_kl(torch.zeros(1, 2), torch.ones(1, 2), torch.ones(2), 1.0)
+        tensor([1.])
     """
     prior_variance = torch.as_tensor(prior_variance, dtype=mean.dtype, device=mean.device)
     variance = std.square() / prior_variance

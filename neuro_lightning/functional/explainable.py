@@ -255,6 +255,11 @@ def feve(repeats: Tensor, predictions: Tensor) -> Tensor:
 
     Returns:
         (N,), NaN where there is no explainable variance (``s_t <= s_n``, one repeat only).
+
+    Example:
+        >>> repeats = torch.tensor([[[1.0], [1.2]], [[3.0], [2.8]], [[5.0], [5.0]]])  # 3 images, 2 repeats, 1 neuron
+        >>> feve(repeats, repeats.mean(1)).round(decimals=2)  # the best that can be predicted
+        tensor([1.], dtype=torch.float64)
     """
     repeats, mean = centred(repeats)
     return feve_from_sums(trial_moments(repeats, predictions - mean), explainable_from_sums(repeat_sums(repeats)))

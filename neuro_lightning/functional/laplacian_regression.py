@@ -92,6 +92,11 @@ def group_by_mask(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
     Yields:
         The images (b,) and the neurons (n,) of a group.
+
+    Example:
+        >>> mask = torch.tensor([[True, True, True], [True, False, True]])
+        >>> [(images.tolist(), neurons.tolist()) for images, neurons in group_by_mask(mask)]
+        [([0], [1]), ([0, 1], [0, 2])]
     """
     kinds, member = torch.unique(mask, dim=1, return_inverse=True)
     for k in range(kinds.shape[1]):

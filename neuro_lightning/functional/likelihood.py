@@ -46,6 +46,10 @@ def poisson_nll(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Te
 
     Returns:
         The sum over all observed bins, a float64 scalar; NaN where a rate is NaN or negative.
+
+    Example:
+        >>> poisson_nll(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0]), torch.tensor([True, False]))
+        tensor(1., dtype=torch.float64)
     """
     rates, counts, observed = _mask_out(rates, counts, mask)
     nll = rates - counts * rates.log() + torch.lgamma(counts + 1)
@@ -150,6 +154,11 @@ def bits_per_spike(rates: Tensor, counts: Tensor, mask: Tensor | None = None) ->
 
     Returns:
         A float64 scalar.
+
+    Example:
+        >>> counts = torch.tensor([[0.0], [0.0], [2.0]])
+        >>> bits_per_spike(torch.tensor([[0.5], [0.5], [1.0]]), counts)
+        tensor(0.5850, dtype=torch.float64)
     """
     return bits_per_spike_from_sums(spike_sums(rates, counts, mask))
 

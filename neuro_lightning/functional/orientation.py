@@ -42,6 +42,10 @@ def circular_difference(a: Tensor, b: Tensor, period: float) -> Tensor:
 
     Returns:
         ``a - b`` in degrees, from ``-period / 2`` (included) to ``period / 2`` (excluded).
+
+    Example:
+        >>> circular_difference(torch.tensor(170.0), torch.tensor(10.0), period=180)
+        tensor(-20.)
     """
     return torch.remainder(a - b + period / 2, period) - period / 2
 

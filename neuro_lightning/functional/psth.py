@@ -20,6 +20,10 @@ def shift_trials(rates: Tensor, jitter: Tensor) -> Tensor:
 
     Returns:
         (B, T, N), NaN where a bin has no source.
+
+    Example:
+        >>> shift_trials(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([1])).flatten()
+        tensor([nan, 1., 2.])
     """
     n_bins = rates.shape[1]
     source = torch.arange(n_bins, device=rates.device) - jitter.to(rates.device).long()[:, None]

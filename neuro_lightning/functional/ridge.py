@@ -79,6 +79,10 @@ def contiguous_folds(used: Tensor, n_folds: int = N_FOLDS) -> Tensor:
 
     Returns:
         (...) int8, -1 where not used.
+
+    Example:
+        >>> contiguous_folds(torch.tensor([True, True, False, True, True]), n_folds=2)
+        tensor([ 0,  0, -1,  1,  1], dtype=torch.int8)
     """
     order = used.flatten().long().cumsum(0) - 1
     size, longer = divmod(int(used.sum()), n_folds)

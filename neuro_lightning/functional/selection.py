@@ -234,6 +234,10 @@ def simplex_minimum(curvature: ndarray, slope: ndarray) -> ndarray:
     Args:
         curvature: (M, M) H, symmetric and not negative.
         slope: (M,) g.
+
+    Example:
+        >>> simplex_minimum(np.eye(2), np.zeros(2))
+        array([0.5, 0.5])
     """
     size = len(slope)
     scale = np.trace(curvature) / size

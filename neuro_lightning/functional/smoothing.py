@@ -63,6 +63,10 @@ def gaussian_smooth(
 
     Raises:
         ValueError: ``sd`` is not positive, or ``edges`` is unknown.
+
+    Example:
+        >>> gaussian_smooth(torch.tensor([[[0.0], [0.0], [4.0], [0.0], [0.0]]]), sd=1.0).flatten().round(decimals=2)
+        tensor([0.3100, 1.0300, 1.6100, 1.0300, 0.3100])
     """
     n_bins = counts.shape[1]
     weights = gaussian_weights(n_out or n_bins, n_bins, sd, causal=causal, edges=edges).to(counts.device)

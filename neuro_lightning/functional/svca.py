@@ -98,7 +98,12 @@ def pooled_share(parts: list[SharedVariance]) -> Tensor:
 
 
 def interleaved(n_bins: int, block: int = 30) -> Tensor:
-    """(T,) bool, True for every other block of ``block`` bins, shorter ones where there are few bins."""
+    """(T,) bool, True for every other block of ``block`` bins, shorter ones where there are few bins.
+
+    Example:
+        >>> interleaved(8, block=2)
+        tensor([ True,  True, False, False,  True,  True, False, False])
+    """
     block = max(1, min(block, n_bins // 4))
     return torch.arange(n_bins) // block % 2 == 0
 
@@ -111,6 +116,10 @@ def checkerboard(xy: Tensor, width: float = 60.0) -> Tensor:
     Args:
         xy: (N, 2) positions, um.
         width: of a square, um.
+
+    Example:
+        >>> checkerboard(torch.tensor([[0.0, 0.0], [60.0, 0.0], [60.0, 60.0]]))
+        tensor([ True, False,  True])
     """
     return torch.floor(xy / width).sum(1) % 2 == 0
 

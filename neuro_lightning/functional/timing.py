@@ -20,6 +20,11 @@ def neural_speed(rates: Tensor, scored: Tensor) -> Tensor:
 
     Returns:
         (B,) float64 speeds in spikes per bin squared; NaN for a trial with fewer than two scored bins.
+
+    Example:
+        >>> rates = torch.tensor([[[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]])
+        >>> neural_speed(rates, torch.ones(1, 3, dtype=torch.bool))
+        tensor([5.], dtype=torch.float64)
     """
     # scored bins first, in their order: a gap inside a trial is stepped over
     order = (~scored).to(torch.uint8).argsort(dim=1, stable=True)

@@ -13,7 +13,12 @@ MAX_NEURONS = 512
 
 
 def decoding_neurons(n_neurons: int, max_neurons: int = MAX_NEURONS) -> Tensor:
-    """(M,) the neurons that decode: all of them, or a random choice that is the same in every run."""
+    """(M,) the neurons that decode: all of them, or a random choice that is the same in every run.
+
+    Example:
+        >>> len(decoding_neurons(1000, max_neurons=100))
+        100
+    """
     if n_neurons <= max_neurons:
         return torch.arange(n_neurons)
     order = torch.randperm(n_neurons, generator=torch.Generator().manual_seed(0))

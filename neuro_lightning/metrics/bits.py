@@ -15,6 +15,14 @@ class BitsPerSpike(SumMetric):
 
     Args:
         n_neurons: N.
+
+    Example:
+        >>> import torch
+        >>> metric = BitsPerSpike(n_neurons=1)
+        >>> counts = torch.tensor([[[0.0], [0.0], [2.0]]])
+        >>> metric.update(torch.tensor([[[0.5], [0.5], [1.0]]]), counts, torch.ones(1, 3, 1, dtype=torch.bool))
+        >>> metric.compute().round(decimals=3)
+        tensor(0.5850, dtype=torch.float64)
     """
 
     nll: Tensor

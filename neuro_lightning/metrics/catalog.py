@@ -67,12 +67,22 @@ def label(name: str) -> str:
 
 
 def axis_label(name: str) -> str:
-    """A metric's name in words with its unit, for the axis of a figure."""
+    """A metric's name in words with its unit, for the axis of a figure.
+
+    Example:
+        >>> axis_label("co_bps")
+        'co-smoothing (bits/spike)'
+    """
     found = info(name)
     return (found.title or found.label) + (f" ({found.unit})" if found.unit else "")
 
 
 def shown_metrics(names: Iterable[str]) -> list[str]:
-    """The metrics that tables show, in the order of their columns; unknown ones come last, by name."""
+    """The metrics that tables show, in the order of their columns; unknown ones come last, by name.
+
+    Example:
+        >>> shown_metrics(["vel_r2", "loss", "co_bps", "mine"])
+        ['co_bps', 'vel_r2', 'mine']
+    """
     shown = {name for name in names if info(name).shown}
     return [name for name in METRICS if name in shown] + sorted(shown - set(METRICS))
