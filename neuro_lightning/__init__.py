@@ -1,3 +1,29 @@
-"""Experiments on neural population data: datasets x models x trainers, composed by Hydra, run by Lightning."""
+"""Experiments on neural population data: datasets x models x trainers, composed by Hydra, run by Lightning.
+
+From Python, with everything that the commands do:
+
+    import neuro_lightning as nl
+
+    data = nl.spikes(counts, bin_ms=20, behavior=velocity)
+    run = nl.train(model="gru", data=data)
+    run.scores, run.rates("val"), run.latents("val"), run.predict(new_counts), run.figures()
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+_API = ("Data", "Run", "Sweep", "compare", "images", "load", "spikes", "sweep", "traces", "train")
+__all__ = [*_API, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The front door's functions, imported when one of them is asked for: importing the package stays quick."""
+    if name not in _API:
+        raise AttributeError(f"module 'neuro_lightning' has no attribute {name!r}")
+    from neuro_lightning import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

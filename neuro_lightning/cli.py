@@ -5,23 +5,32 @@ from __future__ import annotations
 import atexit
 import errno
 import functools
+import io
 import logging
 import math
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from neuro_lightning.artifacts.locks import new_folder
 from neuro_lightning.artifacts.output import kept_output
-from neuro_lightning.errors import Interrupted, NeuroError, forbidden_path
+from neuro_lightning.errors import ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
@@ -35,6 +44,7 @@ from neuro_lightning.settings.overrides import (
     forget_brought,
     with_environment,
 )
+from neuro_lightning.settings.quoting import override, typed
 from neuro_lightning.settings.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
@@ -65,21 +75,118 @@ def _quiet_interrupt(command: Callable[[], None]) -> Callable[[], None]:
 @_quiet_interrupt
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
+    if _help_is_printed("train"):
+        return
+    try:
+        sys.argv[1:] = _train_arguments(sys.argv[1:])
+    except NeuroError as error:
+        sys.exit(f"error: {error}")
+    _hydra_app(_train_task)
+
+
+def _train_arguments(arguments: list[str]) -> list[str]:
+    """The command line as Hydra reads it: runs and sweeps that go on and experiment files are resolved.
+
+    Raises:
+        NeuroError: a word that names nothing.
+    """
     from neuro_lightning.runs.resume import queued_again, resume_arguments
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
-    if _help_is_printed("train"):
-        return
     forget_brought()
+    arguments = queued_again(with_environment(arguments))
+    arguments = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
+    check_options(arguments, CONF)
+    return arguments
+
+
+def run_train(arguments: Sequence[str]) -> Path:
+    """Do what ``python train.py ARGUMENTS`` does, in this process, which is left as it was.
+
+    Args:
+        arguments: the command line; with ``-m`` it is a sweep.
+
+    Returns:
+        The folder of the run or of the sweep.
+
+    Raises:
+        NeuroError: what the command would end with, as an exception.
+    """
+    words = [name for name in arguments if name != "-m"]
+    sweeps = len(words) < len(arguments)
+    if sweeps and typed(words, "hydra.sweep.dir") is None and typed(words, "sweep.resume") is None:
+        words.append(override("hydra.sweep.dir", new_folder(Path("multirun") / time.strftime("%Y-%m-%d_%H-%M-%S"))))
+    words = _train_arguments(["-m", *words] if sweeps else words)
+    folder, failed, stderr = Path(typed(words, "hydra.sweep.dir") or "."), [], sys.stderr
+
+    def task(cfg: DictConfig) -> float:
+        nonlocal folder
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with redirect_stderr(stderr):
+                return _train_task(cfg)
+        except Exception as error:  # of which Hydra would print the traceback, too
+            failed.append(error)
+            return math.nan
+
+    said = io.StringIO()  # what Hydra says of an error is not printed: the error is raised
     try:
-        arguments = queued_again(with_environment(sys.argv[1:]))
-        sys.argv[1:] = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
-        check_options(sys.argv[1:], CONF)
-    except NeuroError as error:
-        sys.exit(f"error: {error}")
-    with _our_plugins(), execution_whitelist(HYDRA_NAMES):
-        _train_app()
+        with _unchanged_process(["train.py", *words]), redirect_stderr(said):
+            _hydra_app(_train_task if sweeps else task)
+    except SystemExit as stop:
+        atexit.unregister(_print_last)
+        _raise_cause(stop)
+    else:
+        print(said.getvalue(), end="", file=stderr)
+    if failed:
+        raise failed[0]
+    return folder
+
+
+def _raise_cause(stop: SystemExit) -> None:
+    """Raise the error for which a command has ended; nothing where it has ended well."""
+    cause = stop.__cause__ or stop.__context__
+    if not stop.code:
+        return
+    if isinstance(cause, NeuroError):
+        raise cause from None
+    if isinstance(stop.code, str):
+        raise NeuroError(stop.code.removeprefix("error: ")) from cause
+    if isinstance(cause, HydraException | OmegaConfBaseException):
+        raise ConfigError(" ".join(str(cause).split())) from None
+    raise cause or NeuroError(f"the command ended with {stop.code}")
+
+
+@contextmanager
+def _unchanged_process(argv: list[str]) -> Iterator[None]:
+    """Set the command line; afterwards restore it, and what Hydra, Lightning and ``logging`` keep for the process."""
+    hydra_before, config_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    root, environment, argv_before = logging.getLogger(), dict(os.environ), sys.argv
+    handlers, level = list(root.handlers), root.level
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if in_main_thread else ()
+    signals = {number: signal.getsignal(number) for number in numbers}
+    GlobalHydra.instance().clear()
+    sys.argv = argv
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        sys.argv = argv_before
+        GlobalHydra.instance().clear()
+        if hydra_before is not None:
+            GlobalHydra.instance().initialize(hydra_before)
+        HydraConfig.instance().cfg = config_before
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def _help_is_printed(command: str) -> bool:
@@ -128,8 +235,13 @@ def predict() -> None:
         _predict_app()
 
 
-@hydra.main(config_path=CONF, config_name="train")
-def _train_app(cfg: DictConfig) -> float:
+def _hydra_app(task: Callable[[DictConfig], float]) -> None:
+    """Let Hydra compose the config of the command line and run it."""
+    with _our_plugins(), execution_whitelist(HYDRA_NAMES):
+        hydra.main(config_path=CONF, config_name="train")(task)()
+
+
+def _train_task(cfg: DictConfig) -> float:
     overrides = list(HydraConfig.get().overrides.task)
     if _in_sweep():
         return _reported(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst(cfg.mode))
@@ -214,7 +326,7 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
     try:
         return job()
     except Interrupted as error:
-        atexit.register(print, error, file=sys.stderr)  # the last line, below a sweep's table
+        atexit.register(_print_last, error)  # below a sweep's table
         sys.exit(130)  # also out of a sweep
     except Exception as error:
         if full := _full_disk(error):
@@ -231,6 +343,10 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
             sys.exit(f"error: {error}")
         print(f"error: {error}", file=sys.stderr)
         return worst
+
+
+def _print_last(error: Interrupted) -> None:
+    print(error, file=sys.stderr)
 
 
 def _full_disk(error: BaseException | None) -> str:

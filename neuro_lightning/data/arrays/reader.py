@@ -95,6 +95,7 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
     order = keep[np.argsort(heldout, kind="stable")]
     trials = cut_trials(counts[:, :, order], n_bins, int((~heldout).sum()))
     info: dict[str, Any] = {"seed": options.seed, "overlap": drawn.overlap}
+    info |= {"columns": order.tolist(), "n_columns": n_neurons}
     if "behavior" in arrays:
         trials.behavior = _with_channels(arrays["behavior"])[:, :n_bins]
     if "condition" in arrays:

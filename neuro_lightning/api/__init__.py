@@ -1,0 +1,19 @@
+"""The front door in Python: what the commands do, from a script or a notebook, in a few lines.
+
+    import neuro_lightning as nl
+
+    data = nl.spikes(counts, bin_ms=20, behavior=velocity, heldout_fraction=0.25)
+    run = nl.train(model="gru", data=data, overrides=["trainer.max_epochs=50"])
+    run.scores                    # bits per spike, R2 of velocity, ...
+    run.rates("val")              # (trials, bins, neurons) spikes per bin
+
+A run leaves the same files as ``python train.py``, so that ``python predict.py ckpt=FOLDER`` and ``python train.py
+resume=FOLDER`` go on with it, and :func:`load` opens what a command has left.
+"""
+
+from neuro_lightning.api.commands import load, sweep, train
+from neuro_lightning.api.comparison import compare
+from neuro_lightning.api.data import Data, images, spikes, traces
+from neuro_lightning.api.results import FigureFiles, Run, Sweep
+
+__all__ = ["Data", "FigureFiles", "Run", "Sweep", "compare", "images", "load", "spikes", "sweep", "traces", "train"]

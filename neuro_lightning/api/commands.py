@@ -1,0 +1,133 @@
+"""What ``train.py`` does, as functions."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+
+from neuro_lightning.api.data import Data
+from neuro_lightning.api.results import Run, Sweep
+from neuro_lightning.api.words import Overrides, choices, trusted_packages, word, words_of
+from neuro_lightning.cli import run_train
+from neuro_lightning.ensemble.members import is_sweep
+from neuro_lightning.settings.quoting import override, typed
+
+
+def train(
+    model: str | None = None,
+    data: str | Data | None = None,
+    overrides: Overrides = (),
+    *,
+    experiment: str | None = None,
+    trainer: str | None = None,
+    seed: int | None = None,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    verbose: bool = True,
+) -> Run:
+    """Train one model, as ``python train.py`` does, and leave the same files.
+
+    Args:
+        model: one of ``conf/model``, such as ``gru``.
+        data: one of ``conf/data``, such as ``mc_rtt``, or your own from :func:`spikes`, :func:`traces` or
+            :func:`images`, whose arrays are written below ``paths.data``.
+        overrides: further words of the command line, ``["trainer.max_epochs=50"]``, or values by key,
+            ``{"trainer.max_epochs": 50}``.
+        experiment: one of ``conf/experiment``.
+        trainer: one of ``conf/trainer``, such as ``gpu``.
+        seed: of weights, order of trials and dropout.
+        folder: of the run; None for ``outputs/DATA/MODEL/TIME``.
+        resume: the folder of a run to go on with.
+        verbose: whether to print what the command prints; it is kept in the run's ``output.log`` in any case.
+
+    Returns:
+        The run.
+
+    Raises:
+        NeuroError: with one line that says what to mend.
+
+    Example:
+        >>> run = nl.train("gru", "lorenz", {"trainer.max_epochs": 20, "logger": "csv"})  # doctest: +SKIP
+        >>> run.scores["val/co_bps"]                                                      # doctest: +SKIP
+    """
+    further = words_of(overrides)
+    words = choices(model=model, experiment=experiment, trainer=trainer) + _data_words(data, further)
+    settings = {"seed": seed, "hydra.run.dir": folder, "resume": resume}
+    words += [word(key, value) for key, value in settings.items() if value is not None]
+    with nullcontext() if verbose else redirect_stdout(io.StringIO()):
+        path = run_train([*words, *further])
+    return Run(path, trusted=trusted_packages(further))
+
+
+def sweep(
+    model: str | Sequence[str] | None = None,
+    data: str | Data | Sequence[str] | None = None,
+    overrides: Overrides = (),
+    *,
+    seeds: Sequence[int] | None = None,
+    search: str | None = None,
+    launcher: str | None = None,
+    folder: str | Path | None = None,
+    verbose: bool = True,
+) -> Sweep:
+    """Train every combination of the values that are given as lists, as ``python train.py -m`` does.
+
+    Args:
+        model: one model or several.
+        data: a dataset, several by name, or arrays of your own.
+        overrides: words of the command line, ``["model.hidden=32,64"]``, or values by key, lists of which are swept,
+            ``{"model.hidden": [32, 64]}``.
+        seeds: each combination is trained with each of them.
+        search: one of ``conf/sweep``, such as ``ndt_bayes``.
+        launcher: one of ``conf/hydra/launcher``, such as ``processes``; None for one job after another.
+        folder: of the sweep; None for ``multirun/TIME``.
+        verbose: whether to print what the command prints.
+
+    Returns:
+        The sweep, with its table and its runs.
+
+    Raises:
+        NeuroError: with one line that says what to mend; a job that fails is a row of the table.
+
+    Example:
+        >>> result = nl.sweep(["gru", "ndt"], "mc_rtt", seeds=range(3))  # doctest: +SKIP
+        >>> result.table                                                 # doctest: +SKIP
+    """
+    further = words_of(overrides, sweep=True)
+    words = ["-m", *choices(model=model, sweep=search), *_data_words(data, further)]
+    if launcher is not None:
+        words.append(f"hydra/launcher={launcher}")
+    if seeds is not None:
+        words.append(f"seed={','.join(str(int(seed)) for seed in seeds)}")
+    if folder is not None:
+        words.append(override("hydra.sweep.dir", folder))
+    with nullcontext() if verbose else redirect_stdout(io.StringIO()):
+        path = run_train([*words, *further])
+    return Sweep(path, trusted=trusted_packages(further))
+
+
+def load(folder: str | Path, *, trusted: Sequence[str] = ()) -> Run | Sweep:
+    """Open the folder of a run or of a sweep, made from Python or by a command.
+
+    Args:
+        folder: such as ``outputs/mc_rtt/gru/...`` or ``multirun/...``.
+        trusted: packages of your own that its checkpoints may build from.
+
+    Raises:
+        NeuroError: there is no run.
+
+    Example:
+        >>> nl.load("outputs/mc_rtt/gru/2026-01-31_12-00-00").scores  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    return (Sweep if is_sweep(folder) else Run)(folder, trusted=trusted)
+
+
+def _data_words(data: str | Data | Sequence[str] | None, further: Sequence[str]) -> list[str]:
+    if not isinstance(data, Data):
+        return choices(data=data)
+    root = typed(list(further), "paths.data") or os.environ.get("NEURO_DATA") or "data"
+    return data.overrides(root)

@@ -1,0 +1,90 @@
+"""Scores of runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neuro_lightning.api.results import Run
+from neuro_lightning.data.identity import other_split
+from neuro_lightning.errors import ConfigError
+
+
+def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]) -> pd.DataFrame:
+    """Scores side by side, and by how much they differ from those of the first.
+
+    Args:
+        runs: runs or their folders; or by name a run or several that differ in their seed alone. Differences of
+            several are taken between runs of the same seed.
+
+    Returns:
+        A row for each score; a column for each run or name (of several runs the mean) and, from the second on, its
+        ``difference`` to the first and, from two seeds on, the difference's standard error, ``sem``.
+
+    Raises:
+        ConfigError: they were scored on other trials, or groups have no seeds in common.
+
+    Example:
+        >>> nl.compare([gru, ndt])                                        # doctest: +SKIP
+        >>> nl.compare({"gru": gru_of_three_seeds, "ndt": ndt_of_three})  # doctest: +SKIP
+    """
+    groups = _groups(runs)
+    _check_same_trials([run for group in groups.values() for run in group])
+    by_seed = {name: {run.config["seed"]: run.scores for run in group} for name, group in groups.items()}
+    first, columns = next(iter(groups)), {}
+    for name, scores in by_seed.items():
+        columns[name] = pd.DataFrame(scores).mean(axis=1)
+        if name == first:
+            continue
+        single = len(scores) == len(by_seed[first]) == 1
+        pairs = (
+            [(next(iter(scores)), next(iter(by_seed[first])))]
+            if single
+            else [(s, s) for s in scores if s in by_seed[first]]
+        )
+        if not pairs:
+            raise ConfigError(f"{name} and {first} have no seed in common, so that nothing can be paired")
+        difference = pd.DataFrame({mine: scores[mine] - by_seed[first][theirs] for mine, theirs in pairs})
+        columns[f"{name} difference"] = difference.mean(axis=1)
+        if len(pairs) > 1:
+            columns[f"{name} sem"] = difference.sem(axis=1)
+    return pd.DataFrame(columns)
+
+
+def _groups(runs: Any) -> dict[str, list[Run]]:
+    """Runs by name; a number tells those apart that have one name."""
+    if isinstance(runs, Mapping):
+        groups = {name: [found] if isinstance(found, Run | str | Path) else list(found) for name, found in runs.items()}
+        groups = {name: [_run(run) for run in group] for name, group in groups.items()}
+        for name, group in groups.items():
+            if len({run.config["seed"] for run in group}) < len(group):
+                raise ConfigError(f"{name} has two runs of one seed: give one run for each seed")
+    else:
+        groups = {}
+        for run in map(_run, runs):
+            name = next(n for k in range(1, 10**6) if (n := run._label + (f" ({k})" if k > 1 else "")) not in groups)
+            groups[name] = [run]
+    if not any(groups.values()):
+        raise ConfigError("compare takes runs, and there are none")
+    return groups
+
+
+def _run(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(run)
+
+
+def _check_same_trials(runs: Sequence[Run]) -> None:
+    """Refuse runs whose scores are of other trials."""
+    first = runs[0]
+    for run in runs[1:]:
+        one, other = first._saved().identity, run._saved().identity
+        if one["name"] != other["name"]:
+            raise ConfigError(
+                f"{run.folder} is of {other['name']}, {first.folder} of {one['name']}: nothing to compare"
+            )
+        for split in ("val", "test"):
+            if other_split(one, other, split):
+                raise ConfigError(f"the {split} trials of {run.folder} are others than those of {first.folder}")

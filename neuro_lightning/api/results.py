@@ -1,0 +1,272 @@
+"""Trained models and sweeps as they lie in their folders."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from neuro_lightning.artifacts.records import FILE_NAME, read_record
+from neuro_lightning.callbacks.figures import Figures
+from neuro_lightning.contracts import rates_of, run_network
+from neuro_lightning.data.arrays.reader import check_spikes, scale_images, with_color_axis
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.ensemble.combine import predict_latents, predict_rates
+from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
+from neuro_lightning.runs.prediction import data_of, pick_device
+
+
+class Run:
+    """A trained model: its scores, what it predicts, and where its files lie.
+
+    Args:
+        folder: of the run.
+        trusted: packages of your own that its checkpoint may build from.
+
+    Attributes:
+        folder: of the run.
+        record: all that ``run.json`` holds.
+    """
+
+    def __init__(self, folder: str | Path, *, trusted: Sequence[str] = ()) -> None:
+        self.folder, self._trusted = Path(folder).absolute(), tuple(trusted)
+        if not (self.folder / FILE_NAME).is_file():
+            raise ConfigError(f"{self.folder} is no run's folder: it has no {FILE_NAME}")
+        self.record = read_record(self.folder)
+        self._opened: dict[Path, Saved] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config, every value resolved."""
+        return self.record["config"]
+
+    @property
+    def status(self) -> str:
+        """``finished``, or ``failed``, ``interrupted``, ``diverged``, ``pruned`` or ``running``."""
+        return self.record["status"]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best checkpoint by the validation score."""
+        return find_checkpoint(self.folder)
+
+    @property
+    def scores(self) -> pd.Series:
+        """The saved checkpoint's scores by name, such as ``val/co_bps``."""
+        return pd.Series(self.record.get("metrics") or {}, name=self._label, dtype=float)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Scores of the model, the baselines and, of simulated data, the true rates, a column each."""
+        record = self.record
+        others = {**(record.get("baselines") or {}), **(record.get("references") or {}), "oracle": record.get("oracle")}
+        columns = {
+            who: {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
+            for who, found in others.items()
+            if found
+        }
+        return pd.DataFrame({"model": record.get("metrics") or {}, **columns})
+
+    @property
+    def unit_ids(self) -> np.ndarray:
+        """(N,) the neurons' numbers in the order of the rates' last axis, held-in ones first.
+
+        Of arrays without ``unit_ids`` they are the columns: ``counts[..., run.unit_ids]`` fits the rates.
+        """
+        return np.array(self._saved().spec.unit_ids)
+
+    @cached_property
+    def data(self) -> PopulationDataModule:
+        """The data that trained the model; ``data.recording.splits["val"]`` holds the validation trials.
+
+        Raises:
+            NeuroError: the files have changed or are gone.
+        """
+        return data_of(self._saved(), {}, self._trusted)
+
+    @property
+    def network(self) -> Any:
+        """The trained network, a ``torch.nn.Module`` in evaluation mode."""
+        return self._saved().model.net
+
+    def rates(self, split: str = "val") -> np.ndarray:
+        """What the model expects of a split: (B, L, N) or (B, N), spikes per bin or in the responses' unit.
+
+        They are those that ``python predict.py`` writes: trials in the order of
+        ``run.data.recording.splits[split].row``, neurons in that of :attr:`unit_ids`.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+
+        Example:
+            >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
+        """
+        return predict_rates(self._saved(self._split(split)).model.net, self.data, split, pick_device("auto"))
+
+    def latents(self, split: str = "val") -> np.ndarray:
+        """(B, L, D) the model's description of the population's state in each trial of a split.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+
+        Raises:
+            ConfigError: the model has no latents.
+        """
+        found = predict_latents(self._saved().model.net, self.data, self._split(split), pick_device("auto"))
+        if "latents" not in found:
+            raise ConfigError(f"{self._label} has no latents; rates has what it predicts")
+        return found["latents"]
+
+    def predict(self, new: Any) -> np.ndarray:
+        """What the model expects of new trials or images of the same neurons.
+
+        Args:
+            new: of spikes (B, T, N) counts of all neurons, in the order of the arrays that trained the model, or
+                (B, T, N_in) of the held-in ones alone, in the order of :attr:`unit_ids`. Of images (B, H, W) or
+                (B, C, H, W), in the unit of those that trained the model.
+
+        Returns:
+            (B, L, N) or (B, N), neurons in the order of :attr:`unit_ids`.
+
+        Raises:
+            DataError: another number of bins, neurons or pixels.
+            ConfigError: of traces, which are normalised as a session.
+
+        Example:
+            >>> run.predict(new_counts)[..., 0]   # the neuron run.unit_ids[0]  # doctest: +SKIP
+        """
+        saved = self._saved()
+        inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(np.asarray(new)), np.float32))
+        device = pick_device("auto")
+        net, size = saved.model.net.to(device), self.data.eval_batch_size
+        parts = [
+            rates_of(run_network(net, {"inputs": inputs[k : k + size]}, device)) for k in range(0, len(inputs), size)
+        ]
+        return torch.cat(parts).numpy()
+
+    def figures(self) -> FigureFiles:
+        """The run's figures by name, as files; drawn now where the run has drawn none. A notebook shows them."""
+        files = sorted((self.folder / "figures").glob("*.png"))
+        if not files:
+            objective = self.record["objective"]
+            stand_in = SimpleNamespace(default_root_dir=self.folder, datamodule=self.data, loggers=[], global_step=0)
+            Figures(monitor=objective["name"], mode=objective["mode"]).draw(stand_in, self._saved().model)
+            files = sorted((self.folder / "figures").glob("*.png"))
+        return FigureFiles({path.stem: path for path in files})
+
+    def __repr__(self) -> str:
+        objective = self.record.get("objective") or {}
+        score = f", {objective['name']} {objective['value']:.4f}" if objective.get("value") is not None else ""
+        return f"Run({self._label}, {self.status}{score}, {self.folder})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.table.to_html(float_format='{:.4f}'.format, na_rep='')}"
+
+    @property
+    def _label(self) -> str:
+        config = self.config
+        name = str((config.get("model") or {}).get("_target_", "model")).rpartition(".")[2]
+        return f"{name} on {(self.record.get('data') or {}).get('name', 'data')} seed {config.get('seed')}"
+
+    def _saved(self, split: str = "val") -> Saved:
+        """The checkpoint that predicts a split, as ``predict.py`` chooses it."""
+        path = choose_checkpoint(self.folder, "auto", "val" if split == "train" else split)
+        if path not in self._opened:
+            self._opened[path] = load_checkpoint(path, trusted=self._trusted)
+        return self._opened[path]
+
+    def _split(self, split: str) -> str:
+        splits = self.data.recording.splits
+        if split not in splits:
+            raise ConfigError(f"split={split!r}: these data have {', '.join(splits)}")
+        return split
+
+    def _inputs(self, new: np.ndarray) -> np.ndarray:
+        """New inputs as the network takes them."""
+        spec, info = self._saved().spec, self.data.recording.info
+        if spec.kind == "traces":
+            raise ConfigError("predict takes spikes and images; traces are normalised as a session: train on it")
+        if spec.kind == "images":
+            found = with_color_axis(new) if new.ndim in (3, 4) else new
+            if found.ndim != 4 or found.shape[1:] != tuple(spec.image_shape):
+                raise DataError(f"new images have the shape {new.shape}, but the model takes B x {spec.image_shape}")
+            return scale_images(found, info.get("image_mean", 0.0), info.get("image_std", 1.0))
+        check_spikes({"counts": new}, "new ")
+        if new.shape[1] != spec.n_bins:
+            raise DataError(f"new counts have {new.shape[1]} bins, but the model was trained on {spec.n_bins}")
+        columns = info.get("columns", list(range(spec.n_neurons)))  # of the arrays, in the order of unit_ids
+        n_columns = info.get("n_columns", spec.n_neurons)
+        if new.shape[2] not in (n_columns, spec.n_in):
+            raise DataError(
+                f"new counts have {new.shape[2]} neurons; the model takes all {n_columns}, or the {spec.n_in} that are "
+                "held in"
+            )
+        return new[..., columns[: spec.n_in]] if new.shape[2] == n_columns else new
+
+
+class Sweep:
+    """The runs of a sweep and the table of what came out.
+
+    Args:
+        folder: of the sweep.
+        trusted: packages of your own that its checkpoints may build from.
+
+    Attributes:
+        folder: of the sweep.
+    """
+
+    def __init__(self, folder: str | Path, *, trusted: Sequence[str] = ()) -> None:
+        self.folder, self._trusted = Path(folder).absolute(), tuple(trusted)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each job, as in ``sweep.csv``.
+
+        Raises:
+            DataError: there is no table: no job has begun.
+        """
+        path = self.folder / "sweep.csv"
+        if not path.is_file():
+            raise DataError(f"{path} is not there: no job of this sweep has begun")
+        return pd.read_csv(path, float_precision="round_trip")
+
+    @property
+    def runs(self) -> list[Run]:
+        """The jobs' runs in the order of the table, those that failed among them."""
+        folders = [self.folder / str(job) for job in self.table["job"]]
+        return [Run(folder, trusted=self._trusted) for folder in folders if (folder / FILE_NAME).is_file()]
+
+    @property
+    def best(self) -> Run:
+        """The run with the best objective.
+
+        Raises:
+            DataError: no job has finished.
+        """
+        done = [run for run in self.runs if run.status == "finished"]
+        if not done:
+            raise DataError(f"{self.folder}: no job has finished; its table says why")
+        better = max if done[0].record["objective"]["mode"] == "max" else min
+        return better(done, key=lambda run: run.record["objective"]["value"])
+
+    def __repr__(self) -> str:
+        return f"Sweep({len(self.table)} jobs, {self.folder})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.table.to_html(index=False, na_rep='')}"
+
+
+class FigureFiles(dict[str, Path]):
+    """Files of figures by name, which a notebook shows."""
+
+    def _repr_html_(self) -> str:
+        content = {name: base64.b64encode(path.read_bytes()).decode() for name, path in self.items()}
+        return "".join(f'<img alt="{name}" src="data:image/png;base64,{image}">' for name, image in content.items())

@@ -1,0 +1,60 @@
+"""Values of Python as the words of a command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.settings.overrides import TRUSTED, with_environment
+from neuro_lightning.settings.quoting import override, typed
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+def choices(**groups: str | Sequence[str] | None) -> list[str]:
+    """Choices of config groups; several of one are swept."""
+    return [
+        f"{key}={chosen if isinstance(chosen, str) else ','.join(chosen)}"
+        for key, chosen in groups.items()
+        if chosen is not None
+    ]
+
+
+def words_of(overrides: Overrides, *, sweep: bool = False) -> list[str]:
+    """Overrides as words; of a mapping, lists are swept or are lists."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides={overrides!r}: give a list of words, [{overrides!r}], or values by key")
+    if not isinstance(overrides, Mapping):
+        return [str(word) for word in overrides]
+    words = []
+    for key, value in overrides.items():
+        if sweep and isinstance(value, list | tuple | range):
+            words.append(f"{key}={','.join(word(key, each).partition('=')[2] for each in value)}")
+        else:
+            words.append(word(key, value))
+    return words
+
+
+def word(key: str, value: Any) -> str:
+    """An override that gives a key a value of Python's."""
+    if isinstance(value, str | Path):
+        return override(key, value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        return f"{key}={json.dumps(list(value) if isinstance(value, tuple | range) else value, allow_nan=False)}"
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{key}={str(value)[:80]}: give text, a number, True, False, None or a list of these"
+        ) from None
+
+
+def trusted_packages(words: Sequence[str]) -> tuple[str, ...]:
+    """The packages that the words of a command line, or the environment, declare trusted."""
+    value = typed(with_environment(list(words)), TRUSTED) or ""
+    return tuple(name.strip("'\" ") for name in value.strip("[]").split(",") if name.strip("'\" "))
