@@ -15,6 +15,8 @@ from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.functional.receptive_fields import receptive_fields
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.metrics.collection import bits_of
+from neuro_lightning.report import figures, figures_images, figures_spikes, figures_traces
+from neuro_lightning.report.style import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,24 +43,24 @@ def drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Dr
 
 def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
     """Rasters and rates, each neuron's score, latents, PSTHs."""
-    from neuro_lightning.report import figures as report
-
     spec = module.spec
     bits = axis_label(bits_of(spec)[0])
     recording = getattr(data, "recording", None)
     psth, window = getattr(recording, "psth", None), getattr(recording, "info", {}).get("window", {})
     jittered = bool(trials["jitter"].any()) if "jitter" in trials else False  # then trials share no time of the event
     found: Drawings = {
-        "rates": lambda: _rates(report, trials, spec, n, window),
-        "neurons": lambda: report.neuron_bits_figure(neuron_bits(trials, spec), label=bits, simulated=spec.simulated),
+        "rates": lambda: _rates(trials, spec, n, window),
+        "neurons": lambda: figures.neuron_scores_figure(
+            neuron_bits(trials, spec), label=bits, simulated=spec.simulated
+        ),
     }
     if "latents" in trials:
-        found["latents"] = lambda: report.latents_figure(
+        found["latents"] = lambda: figures_spikes.latents_figure(
             trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=_numpy(trials.get("condition")),
             simulated=spec.simulated, **({} if jittered else window),
         )  # fmt: skip
     if psth is not None and "condition" in trials:
-        found["psth"] = lambda: report.psth_figure(
+        found["psth"] = lambda: figures_spikes.psth_figure(
             predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms, simulated=spec.simulated,
             **window,
         )  # fmt: skip
@@ -79,22 +81,20 @@ def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -
     return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
 
 
-def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int, window: Mapping[str, Any]) -> Figure:
-    """Rasters of the held-out neurons (all neurons, where none is held out) in trials from all over the split."""
-    total = len(trials["targets"])
-    chosen = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int))
-    part = (torch.from_numpy(chosen), slice(None), slice(spec.n_in if spec.n_out else 0, None))
-    observed = trials["targets"][part].float().masked_fill(~trials["mask"][part], torch.nan)
-    shift = trials["jitter"][part[0]].numpy() * spec.bin_ms if "jitter" in trials else 0
-    return report.rates_figure(
-        observed.numpy(),
+def _rates(trials: Mapping[str, Tensor], spec: Any, n: int, window: Mapping[str, Any]) -> Figure:
+    """Rasters of the held-out neurons (all neurons, where none is held out) in trials spread over the split."""
+    chosen = evenly_spaced(len(trials["targets"]), n)
+    part = (chosen, slice(None), slice(spec.n_in if spec.n_out else 0, None))
+    shift = trials["jitter"][chosen].numpy() * spec.bin_ms if "jitter" in trials else 0
+    return figures_spikes.rates_figure(
+        _targets_or_nan(trials)[part],
         trials["predicted"][part].numpy(),
         bin_ms=spec.bin_ms,
         start_ms=window.get("start_ms", 0) + shift,
         align=window.get("align", ""),
         n_bins=spec.n_bins,
         true_rates=trials["rates"][part].numpy() if "rates" in trials else None,
-        trials=trials["index"][part[0]].numpy(),
+        trials=trials["index"][chosen].numpy(),
         neurons="held-out neurons" if spec.n_out else "neurons",
         simulated=spec.simulated,
     )
@@ -105,22 +105,20 @@ def _rates(report: Any, trials: Mapping[str, Tensor], spec: Any, n: int, window:
 
 def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
     """The first sequence beside its reconstruction, latents over time, each neuron's R2."""
-    from neuro_lightning.report import figures_traces as report
-
     spec = module.spec
     observed, predicted = _targets_or_nan(trials)[0], trials["predicted"][0].numpy()
     behavior = trials["behavior"][0].numpy() if "behavior" in trials else None
     heldout = np.arange(spec.n_neurons) >= spec.n_in
     found: Drawings = {
-        "reconstruction": lambda: report.reconstruction_figure(
+        "reconstruction": lambda: figures_traces.reconstruction_figure(
             observed, predicted, bin_ms=spec.bin_ms, simulated=spec.simulated
         ),
-        "neurons": lambda: report.neuron_r2_figure(
-            neuron_r2(trials), heldout=np.tile(heldout, len(trials["targets"])), simulated=spec.simulated
+        "neurons": lambda: figures.neuron_scores_figure(
+            neuron_r2(trials), label="R2", heldout=np.tile(heldout, len(trials["targets"])), simulated=spec.simulated
         ),
     }
     if "latents" in trials:
-        found["latents"] = lambda: report.latents_figure(
+        found["latents"] = lambda: figures_traces.latents_figure(
             trials["latents"][0].numpy(), bin_ms=spec.bin_ms, behavior=behavior,
             behavior_names=tuple(data.recording.info.get("behavior", ())), simulated=spec.simulated,
         )  # fmt: skip
@@ -143,38 +141,34 @@ def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
 
 def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
     """Responses against predictions, receptive fields, first-stage filters, tuning."""
-    from neuro_lightning.report import figures_images as report
-
     spec, net = module.spec, module.net
     observed, predicted = _targets_or_nan(trials), trials["predicted"].numpy()
     scores, ceiling = image_scores(trials)
     best = [int(i) for i in np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")[:FIELDS]]
     images = data.dataset("train", evaluate=False).images
     found: Drawings = {
-        "responses": lambda: report.responses_figure(
+        "responses": lambda: figures_images.responses_figure(
             predicted, observed, scores=scores, ceiling=ceiling, repeats=_numpy(trials.get("repeats")),
             simulated=spec.simulated,
         ),
-        "receptive_fields": lambda: report.receptive_field_figure(
+        "receptive_fields": lambda: figures_images.receptive_field_figure(
             _fields(module, images, best), neurons=best, scores=scores[best], simulated=spec.simulated
         ),
     }  # fmt: skip
     if hasattr(net, "filters"):
-        found["filters"] = lambda: report.filters_figure(net.filters().detach().cpu().numpy(), simulated=spec.simulated)
+        found["filters"] = lambda: figures_images.filters_figure(
+            net.filters().detach().cpu().numpy(), simulated=spec.simulated
+        )
     if hasattr(net, "dog_parameters") and net.dog_parameters():
         dogs = {name: values.detach().cpu().numpy() for name, values in net.dog_parameters().items()}
-        found["dogs"] = lambda: report.dog_figure(
+        found["dogs"] = lambda: figures_images.dog_figure(
             dogs, image_shape=spec.image_shape, planted=planted_dogs(data.recording.info), simulated=spec.simulated
         )
     if "angle" in trials:
-        found["tuning"] = lambda: report.tuning_figure(
-            trials["angle"].numpy(),
-            observed,
-            predicted,
-            neurons=best,
-            period=np.deg2rad(spec.angle_period),
+        found["tuning"] = lambda: figures_images.tuning_figure(
+            trials["angle"].numpy(), observed, predicted, neurons=best, period=np.deg2rad(spec.angle_period),
             simulated=spec.simulated,
-        )
+        )  # fmt: skip
     return found
 
 

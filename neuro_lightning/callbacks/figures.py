@@ -19,6 +19,7 @@ from neuro_lightning.contracts import rates_of, run_network
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.ranks import main_process_only
+from neuro_lightning.report.figures import learning_curve
 from neuro_lightning.report.table import NAMES
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Figures(pl.Callback):
         known = {NAMES["oracle"]: float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
-            lambda: _learning_curve(
+            lambda: learning_curve(
                 metrics, metric=self.monitor, label=axis_label(name), mode=self.mode, loss=loss,
                 references={**known, **(references or {})},
                 simulated=spec.simulated,
@@ -168,9 +169,3 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
     for module, was in training.items():
         module.training = was
     return {name: torch.cat([part[name] for part in parts])[:n] for name in parts[0]} if parts else {}
-
-
-def _learning_curve(*args: Any, **kwargs: Any) -> Figure:
-    from neuro_lightning.report.figures import learning_curve
-
-    return learning_curve(*args, **kwargs)

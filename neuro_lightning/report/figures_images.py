@@ -1,4 +1,4 @@
-"""Figures of models of images, from numpy arrays: each function returns a matplotlib figure and touches nothing else.
+"""Figures of models of images, from numpy arrays: each function returns a matplotlib figure.
 
 Axes letters as in ``neuro_lightning.contracts``; positions in pixels, (x, y) = (column, row), the first pixel's center
 at (0, 0).
@@ -7,15 +7,28 @@ at (0, 0).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 
-from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, note, style
+from neuro_lightning.report.style import (
+    BASELINE,
+    DASHED,
+    MODEL,
+    QUIET,
+    SIGNED,
+    TRUE,
+    label_outer,
+    new_figure,
+    note,
+    panel_grid,
+    style,
+)
 
-SIGNED = "RdBu_r"  # color map of what excites (red) and what suppresses (blue)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 EXCITES, SUPPRESSES = "#b2182b", "#2166ac"
 MAX_FILTERS = 64
 
@@ -74,32 +87,32 @@ def dog_figure(
         planted: the same of the units that the data were made with.
         simulated: whether the data are simulated.
     """
+    from matplotlib.patches import Circle
+
     height, width = image_shape[-2:]
     with style():
-        figure, axes = new_figure(7.6, 3.9, "Differences of Gaussians", simulated=simulated, columns=2)
-        frame, profiles = axes[0]
+        figure, [[frame, profiles]] = new_figure(7.6, 3.9, "Differences of Gaussians", simulated=simulated, columns=2)
         strength = np.abs(_weight(dogs, 0.0))
         strength = strength / max(float(strength.max(initial=0)), 1e-30)
         for unit in _units(planted or {}):
-            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"], facecolor="#00000010", edgecolor=TRUE, lw=0.8))
-            frame.plot(unit["x"], unit["y"], "+", color=TRUE, ms=6, mew=1)
+            center = (unit["x"], unit["y"])
+            frame.add_patch(Circle(center, unit["s1"] ** 0.5, facecolor="#00000010", edgecolor=TRUE, lw=0.8))
+            frame.plot(*center, "+", color=TRUE, ms=6, mew=1)
         for k, (unit, share) in enumerate(zip(_units(dogs), strength, strict=True)):
-            look = {"edgecolor": EXCITES if _weight(unit, 0.0) >= 0 else SUPPRESSES, "alpha": 0.35 + 0.65 * share}
-            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"], **look, lw=1.5))
-            frame.add_patch(_circle(unit["x"], unit["y"], unit["s1"] + unit["s2"], **look, lw=0.8, ls=(0, (4, 2))))
-            frame.annotate(
-                str(k), (unit["x"], unit["y"]), (2, 2), textcoords="offset points", color=look["edgecolor"], fontsize=8
-            )
-            _profile(profiles, unit, color=look["edgecolor"], alpha=look["alpha"])
-        frame.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xlabel="x (pixels)")
-        frame.set_ylabel("y (pixels)")
-        for side in ("top", "right"):
-            frame.spines[side].set_visible(True)
+            center, color = (unit["x"], unit["y"]), EXCITES if _weight(unit, 0.0) >= 0 else SUPPRESSES
+            look = {"color": color, "alpha": 0.35 + 0.65 * share}
+            frame.add_patch(Circle(center, unit["s1"] ** 0.5, fill=False, lw=1.5, **look))
+            frame.add_patch(Circle(center, (unit["s1"] + unit["s2"]) ** 0.5, fill=False, lw=0.8, ls=DASHED, **look))
+            frame.annotate(str(k), center, (2, 2), textcoords="offset points", color=color, fontsize=8)
+            _profile(profiles, unit, **look)
+        frame.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
+        frame.set(xlabel="x (pixels)", ylabel="y (pixels)")
+        frame.spines[["top", "right"]].set_visible(True)
         known = "" if planted is None else f", {len(planted['x'])} planted (black)"
-        frame.set_title(f"{len(dogs['x'])} units{known}", color="#555555")
+        frame.set_title(f"{len(dogs['x'])} units{known}")
         profiles.axhline(0, color=QUIET, lw=0.8)
         profiles.set(xlabel="distance from the center (pixels)", ylabel="weight, relative to its peak")
-        profiles.set_title("cross sections", color="#555555")
+        profiles.set_title("cross sections")
     return figure
 
 
@@ -138,7 +151,7 @@ def responses_figure(
             panel = figure.add_subplot(grid[0, column])
             single = None if repeats is None else repeats[:, :, neuron]
             _scatter(panel, predicted[:, neuron], observed[:, neuron], single)
-            panel.set_title(f"{name}: neuron {neuron}, r = {scores[neuron]:.2f}", color="#555555")
+            panel.set_title(f"{name}: neuron {neuron}, r = {scores[neuron]:.2f}")
             panel.set(xlabel=f"predicted {unit}", ylabel=f"observed {unit}" if column == 0 else "")
         _score_bars(bars, scores[order], None if ceiling is None else ceiling[order])
     return figure
@@ -165,17 +178,17 @@ def tuning_figure(
         n_bins: of angle; None is 8 to 24, by the number of trials.
         simulated: whether the data are simulated.
     """
-    columns = min(max(len(neurons), 1), 4)
-    rows = -(-max(len(neurons), 1) // columns)
     n_bins = n_bins or int(np.clip(len(angle) // 8, 8, 24))
     name = "orientation" if period < 1.5 * np.pi else "direction"
     place = np.minimum((np.mod(angle, period) / period * n_bins).astype(int), n_bins - 1)
     degrees = (np.arange(n_bins) + 0.5) / n_bins * np.degrees(period)
     with style():
-        figure, axes = new_figure(
-            0.8 + 1.85 * columns, 0.8 + 1.5 * rows, f"Tuning to the stimulus's {name}", simulated=simulated,
-            rows=rows, columns=columns, sharex=True,
+        figure, axes = panel_grid(
+            len(neurons), f"Tuning to the stimulus's {name}", columns=4, panel=(1.85, 1.5), margin=(0.8, 0.8),
+            empty="no neurons", simulated=simulated, sharex=True,
         )  # fmt: skip
+        if not len(neurons):
+            return figure
         for panel, neuron in zip(axes.flat, neurons, strict=False):
             mean, error = _binned(observed[:, neuron], place, n_bins)
             panel.errorbar(degrees, mean, error, fmt="o", ms=2.5, color=TRUE, lw=0.8, label="observed, mean ± s.e.m.")
@@ -183,19 +196,10 @@ def tuning_figure(
                 curve, _ = _binned(predicted[:, neuron], place, n_bins)
                 seen = np.isfinite(curve)
                 panel.plot(degrees[seen], curve[seen], color=MODEL, label="predicted")
-            panel.set_title(f"neuron {neuron}", color="#555555")
+            panel.set_title(f"neuron {neuron}")
             panel.set_xticks(np.linspace(0, np.degrees(period), 5))
-        for panel in axes.flat[len(neurons) :]:
-            panel.set_axis_off()
-        if not len(neurons):
-            note(axes[0, 0], "no neurons")
-            return figure
-        for panel in axes[-1]:
-            panel.set_xlabel(f"{name} (degrees)")
-        for panel in axes[:, 0]:
-            panel.set_ylabel("response")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        label_outer(axes, x=f"{name} (degrees)", y="response")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
@@ -206,21 +210,16 @@ def _tiles(
     most = max(min(int(8 / side), len(values)), 1)
     # the widest grid that leaves fewest places empty
     columns = min(range(most, most // 2, -1), key=lambda columns: -len(values) % columns)
-    rows = -(-max(len(values), 1) // columns)
     shape = values.shape[2] / values.shape[3] if values.size else 1.0
-    width = max(side * columns + 0.2, 3.8)
     with style():
-        figure, axes = new_figure(
-            width, 0.45 + (side * shape + 0.14) * rows, title, simulated=simulated, rows=rows, columns=columns
-        )
+        figure, axes = panel_grid(
+            len(values), title, columns=columns, panel=(side, side * shape + 0.14), margin=(0.2, 0.45), empty=empty,
+            simulated=simulated,
+        )  # fmt: skip
         figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02, wspace=0.02)
         for panel, weights, name in zip(axes.flat, values, titles, strict=False):
             _picture(panel, weights)
-            panel.set_title(name, fontsize=7.5, color="#555555", pad=2)
-        for panel in axes.flat[len(values) :]:
-            panel.set_axis_off()
-        if not len(values):
-            note(axes[0, 0], empty)
+            panel.set_title(name, fontsize=7.5, pad=2)
     return figure
 
 
@@ -231,21 +230,12 @@ def _picture(panel: Axes, weights: np.ndarray) -> None:
     else:
         reach = float(np.abs(weights.mean(0)).max(initial=0.0)) or 1.0
         panel.imshow(weights.mean(0), cmap=SIGNED, vmin=-reach, vmax=reach, interpolation="nearest")
-    panel.set_xticks([])
-    panel.set_yticks([])
-    for spine in panel.spines.values():
-        spine.set_visible(True)
-        spine.set_color("#d0d0d0")
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set(visible=True, color="#d0d0d0")
 
 
 def _units(table: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
     return [dict(zip(table, map(float, unit), strict=True)) for unit in zip(*table.values(), strict=True)]
-
-
-def _circle(x: float, y: float, variance: float, **look) -> Ellipse:
-    """One standard deviation around (x, y)."""
-    diameter = 2 * variance**0.5
-    return Ellipse((x, y), diameter, diameter, **{"facecolor": "none", **look})
 
 
 def _weight(dog: Mapping[str, np.ndarray] | Mapping[str, float], distance: np.ndarray | float) -> np.ndarray:
@@ -257,13 +247,11 @@ def _weight(dog: Mapping[str, np.ndarray] | Mapping[str, float], distance: np.nd
     return center - surround
 
 
-def _profile(panel: Axes, dog: Mapping[str, float], **look) -> None:
+def _profile(panel: Axes, dog: Mapping[str, float], **look: Any) -> None:
     reach = 3 * (dog["s1"] + dog["s2"]) ** 0.5
     distance = np.linspace(-reach, reach, 121)
     weight = _weight(dog, distance)
-    panel.plot(
-        distance, weight / max(float(np.abs(weight).max()), 1e-30), lw=1, color=look["color"], alpha=look["alpha"]
-    )
+    panel.plot(distance, weight / max(float(np.abs(weight).max()), 1e-30), lw=1, **look)
 
 
 def _scatter(panel: Axes, predicted: np.ndarray, observed: np.ndarray, repeats: np.ndarray | None) -> None:
@@ -276,15 +264,12 @@ def _scatter(panel: Axes, predicted: np.ndarray, observed: np.ndarray, repeats: 
         error = np.full(len(repeats), np.nan)
         several = count > 1
         error[several] = np.nanstd(repeats[several], axis=1, ddof=1) / np.sqrt(count[several])
-        panel.errorbar(
-            predicted[seen], observed[seen], error[seen], fmt="none", ecolor=QUIET, elinewidth=0.6, alpha=0.6
-        )
-    many = seen.sum() > 300
-    panel.plot(
-        predicted[seen], observed[seen], "o", color=MODEL, ms=2 if many else 3, alpha=0.35 if many else 0.7, mew=0
-    )
+        look = {"fmt": "none", "ecolor": QUIET, "elinewidth": 0.6, "alpha": 0.6}
+        panel.errorbar(predicted[seen], observed[seen], error[seen], **look)
+    look = {"ms": 2, "alpha": 0.35} if seen.sum() > 300 else {"ms": 3, "alpha": 0.7}
+    panel.plot(predicted[seen], observed[seen], "o", color=MODEL, mew=0, **look)
     low, high = min(predicted[seen].min(), 0), max(predicted[seen].max(), np.percentile(observed[seen], 75))
-    panel.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=(0, (4, 2)), zorder=0)
+    panel.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=DASHED, zorder=0)
 
 
 def _score_bars(panel: Axes, scores: np.ndarray, ceiling: np.ndarray | None) -> None:
@@ -297,7 +282,7 @@ def _score_bars(panel: Axes, scores: np.ndarray, ceiling: np.ndarray | None) -> 
         panel.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
     panel.axhline(0, color=QUIET, lw=0.8)
     panel.set(xlabel="neurons, best first", ylabel="correlation", xlim=(-0.8, len(scores) - 0.2))
-    panel.set_title(title, color="#555555")
+    panel.set_title(title)
 
 
 def _binned(values: np.ndarray, place: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,16 @@
-"""Figures of what latents know of labels, from numpy arrays: each returns a matplotlib figure."""
+"""Figures of how well latents tell labels apart, from numpy arrays: each function returns a matplotlib figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, note, style
+from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, color_map, new_figure, note, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def umap_figure(
@@ -31,7 +33,7 @@ def umap_figure(
         simulated: whether the data are simulated.
     """
     names = np.unique(np.concatenate(labels))
-    palette = matplotlib.colormaps["Spectral"](np.linspace(0, 1, max(len(names), 2)))
+    palette = color_map("Spectral", np.linspace(0, 1, max(len(names), 2)))
     # the map's middle is too pale on white
     palette[:, :3] *= 1 - 0.22 * np.exp(-np.square(np.linspace(-1, 1, len(palette)) / 0.35))[:, None]
     colors = [palette[np.searchsorted(names, label)] for label in labels]
@@ -45,13 +47,14 @@ def umap_figure(
             row[2].scatter(*train.T, c=colors[0], s=size / 2, lw=0, alpha=0.25)
             row[2].scatter(*test.T, c=colors[1], s=1.3 * size, lw=0.3, edgecolors=TRUE)
             row[0].set_ylabel(name, fontsize=10)
-            row[0].set_title(f"{len(train)} training points", color="#555555")
-            row[1].set_title((captions or {}).get(name, f"{len(test)} test points"), color="#555555")
-            row[2].set_title("both", color="#555555")
+            row[0].set_title(f"{len(train)} training points")
+            row[1].set_title((captions or {}).get(name, f"{len(test)} test points"))
+            row[2].set_title("both")
             both = np.concatenate([train, test])
-            middle, reach = (both.max(0) + both.min(0)) / 2, 0.54 * np.ptp(both, axis=0) + 1e-6
+            reach = 0.04 * np.ptp(both, axis=0) + 1e-6
+            limits = np.stack([both.min(0) - reach, both.max(0) + reach], 1)
             for panel in row:
-                panel.set(xticks=[], yticks=[], xlim=middle[0] + reach[0] * _BOTH, ylim=middle[1] + reach[1] * _BOTH)
+                panel.set(xticks=[], yticks=[], xlim=limits[0], ylim=limits[1])
         if not embeddings:
             note(axes[0, 0], "no embedding")
             return figure
@@ -79,11 +82,10 @@ def separability_figure(
         simulated: whether the data are simulated.
     """
     with style():
-        figure, axes = new_figure(
-            8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"What latents know of the {label_name}",
+        figure, [[left, right]] = new_figure(
+            8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"How well latents tell the {label_name}",
             simulated=simulated, columns=2,
         )  # fmt: skip
-        left, right = axes[0]
         for panel, rows in ((left, accuracies), (right, agreements)):
             place = np.arange(len(rows))
             panel.barh(place - 0.18, [row[1] for row in rows], 0.36, color=MODEL, label="latents")
@@ -92,14 +94,9 @@ def separability_figure(
             panel.set_yticks(place, [row[0] for row in rows])
             panel.invert_yaxis()
             panel.axvline(0, color="#555555", lw=0.8)
-        for k, row in enumerate(accuracies):
-            left.plot(
-                [chance[row[0]]] * 2, [k - 0.4, k + 0.4], color=BASELINE, lw=1.4, label="chance" if k == 0 else None
-            )
+        place, levels = np.arange(len(accuracies)), [chance[row[0]] for row in accuracies]
+        left.vlines(levels, place - 0.4, place + 0.4, color=BASELINE, lw=1.4, label="chance")
         left.set(xlabel="accuracy, cross-validated", xlim=(0, 1))
         right.set(xlabel="adjusted Rand index of clusters", xlim=(min([-0.05, *(row[1] for row in agreements)]), 1))
         left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return figure
-
-
-_BOTH = np.array([-1, 1])

@@ -1,17 +1,31 @@
-"""Figures of models of calcium traces, from numpy arrays: each returns a matplotlib figure and touches nothing else.
+"""Figures of models of calcium traces, from numpy arrays: each function returns a matplotlib figure.
 
 Axes letters as in ``neuro_lightning.contracts``; activity in the unit of the targets.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from neuro_lightning.report.figures import principal_components
-from neuro_lightning.report.style import BASELINE, MODEL, QUIET, RATES, TRUE, new_figure, note, style
+from neuro_lightning.report.style import (
+    MODEL,
+    RATES,
+    SIGNED,
+    TRUE,
+    evenly_spaced,
+    heat_map,
+    new_figure,
+    note,
+    style,
+    whole_ticks,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_ROWS = 400
 
@@ -46,26 +60,22 @@ def reconstruction_figure(
             note(axes[0, 0], "no traces")
             return figure
         order = similarity_order(reconstruction)
-        if len(order) > MAX_ROWS:
-            order = order[np.linspace(0, len(order) - 1, MAX_ROWS).round().astype(int)]
+        order = order[evenly_spaced(len(order), MAX_ROWS)]
         top = float(np.nanpercentile(observed, 98)) or 1.0
         low = min(float(np.nanpercentile(observed, 2)), 0.0)
         ends = (start * bin_ms / scale, (start + len(observed)) * bin_ms / scale)
         for panel, (name, values) in zip(axes[:, 0], panels.items(), strict=True):
             left = name.startswith("data -")
-            look = {"cmap": "RdBu_r", "vmin": -top, "vmax": top} if left else {"cmap": RATES, "vmin": low, "vmax": top}
-            image = panel.imshow(
-                values[:, order].T, aspect="auto", origin="lower", extent=(*ends, 0, len(order)),
-                interpolation="nearest", **look,
-            )  # fmt: skip
+            look = {"cmap": SIGNED, "vmin": -top, "vmax": top} if left else {"cmap": RATES, "vmin": low, "vmax": top}
+            image = heat_map(panel, values[:, order], ends, **look)
             panel.set_ylabel("neurons, sorted")
-            panel.set_title(name, color="#555555")
-            panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            panel.set_title(name)
+            whole_ticks(panel, 4)
             figure.colorbar(image, ax=panel, pad=0.01, aspect=12, extend="both" if left else "max")
         axes[-1, 0].set_xlabel(f"time ({unit})")
         shown = "" if len(order) == observed.shape[1] else f" ({len(order)} of {observed.shape[1]} neurons)"
         share = variance_explained(observed, reconstruction)
-        axes[1, 0].set_title(f"reconstruction{shown}: {100 * share:.1f} % of the variance", color="#555555")
+        axes[1, 0].set_title(f"reconstruction{shown}: {100 * share:.1f} % of the variance")
     return figure
 
 
@@ -105,10 +115,7 @@ def latents_figure(
         spread = latents.std(0)
         shown = (latents - latents.mean(0)) / np.where(spread > 0, spread, 1.0)
         ends = (start * bin_ms / scale, (start + len(latents)) * bin_ms / scale)
-        image = axes[0, 0].imshow(
-            shown[:, order].T, aspect="auto", origin="lower", cmap="RdBu_r", vmin=-2.5, vmax=2.5,
-            extent=(*ends, 0, latents.shape[1]), interpolation="nearest",
-        )  # fmt: skip
+        image = heat_map(axes[0, 0], shown[:, order], ends, cmap=SIGNED, vmin=-2.5, vmax=2.5)
         axes[0, 0].set_ylabel("latents, sorted")
         figure.colorbar(image, ax=axes[0, 0], label="z-score", pad=0.01, aspect=12, extend="both")
         for k in range(scores.shape[2]):
@@ -120,48 +127,11 @@ def latents_figure(
     return figure
 
 
-def neuron_r2_figure(r2: np.ndarray, *, heldout: np.ndarray | None = None, simulated: bool = False) -> Figure:
-    """How much of each neuron's variance is explained.
-
-    Args:
-        r2: (N,) R2 of each neuron, NaN where undefined.
-        heldout: (N,) bool, True for neurons that the model was not shown; they are drawn apart.
-        simulated: whether the data are simulated.
-    """
-    known = np.isfinite(r2)
-    heldout = np.zeros(len(r2), bool) if heldout is None else heldout
-    groups = {"held-in neurons" if heldout.any() else "neurons": (known & ~heldout, MODEL)}
-    if heldout.any():
-        groups["held-out neurons"] = (known & heldout, BASELINE)
-    with style():
-        figure, axes = new_figure(4.6, 3.0, "Variance explained of each neuron", simulated=simulated)
-        panel = axes[0, 0]
-        if not known.any():
-            note(panel, "no neuron has a score")
-            return figure
-        low = max(min(float(np.percentile(r2[known], 1)), 0.0), -1.0)
-        edges = np.linspace(
-            low, max(float(r2[known].max()), low + 1e-3), int(np.clip(2 * known.sum() ** 0.5, 10, 40)) + 1
-        )
-        for name, (part, color) in groups.items():
-            if part.any():
-                label = f"{part.sum()} {name}, median {np.median(r2[part]):.3f}"
-                panel.hist(
-                    np.clip(r2[part], *edges[[0, -1]]), edges, color=color, alpha=0.7, label=label, ec="white", lw=0.3
-                )
-                panel.axvline(np.median(r2[part]), color=color, lw=1.2, ls=(0, (4, 2)))
-        panel.axvline(0, color=QUIET, lw=0.8)
-        panel.set(xlabel="R2", ylabel="neurons")
-        panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
-    return figure
-
-
 def similarity_order(traces: np.ndarray) -> np.ndarray:
     """(N,) an order of (T, N) traces in which those that vary together stand together.
 
-    The angle of each trace's weights in the first two principal components of the z-scored traces: a ring of
-    similarity, cut where it is emptiest.
+    They are sorted by the angle of each trace's weights in the first two principal components of the z-scored traces;
+    the order begins after the largest gap between angles.
     """
     if traces.shape[1] < 3 or len(traces) < 3:
         return np.arange(traces.shape[1])
@@ -188,7 +158,7 @@ def variance_explained(observed: np.ndarray, reconstruction: np.ndarray) -> floa
 
 
 def _time_unit(duration_ms: float) -> tuple[float, str]:
-    """Milliseconds in the unit that a duration is best told in, and its name."""
+    """How many milliseconds the unit has that suits a duration, and the unit's name."""
     if duration_ms < 3_000:
         return 1.0, "ms"
     return (1_000.0, "s") if duration_ms < 600_000 else (60_000.0, "min")

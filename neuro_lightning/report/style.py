@@ -1,23 +1,28 @@
-"""The look of every figure: one set of colors and one of sizes."""
+"""What all figures share: colors, sizes, the title that says "simulated", grids of panels, heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 MODEL, TRUE, BASELINE, QUIET = "#1b6ca8", "#2b2b2b", "#c8553d", "#9aa1a8"
 RATES = "magma"  # color map of firing rates
+SIGNED = "RdBu_r"  # color map of values around 0: red above, blue below
+DASHED = (0, (4, 2))
 
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
+    "axes.titlecolor": "#555555",
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -39,7 +44,9 @@ _STYLE = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside this to draw in the house's look."""
+    """Use this package's colors, sizes and fonts for everything that is drawn in the ``with`` block."""
+    import matplotlib
+
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -61,19 +68,95 @@ def new_figure(
     Returns:
         The figure and its axes, (rows, columns).
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title + (" · simulated data" if simulated else ""), x=0.01, ha="left", fontsize=11, weight="bold")
     axes = figure.subplots(rows, columns, squeeze=False, **grid) if rows and columns else np.empty((0, 0))
     return figure, axes
 
 
+def panel_grid(
+    n: int,
+    title: str,
+    *,
+    columns: int,
+    panel: tuple[float, float],
+    margin: tuple[float, float],
+    empty: str,
+    simulated: bool,
+    **grid: Any,
+) -> tuple[Figure, np.ndarray]:
+    """A figure of ``n`` equal panels in rows.
+
+    Args:
+        n: panels.
+        title: what the figure shows.
+        columns: panels in a row at most.
+        panel: width and height of a panel in inches.
+        margin: what the figure is wider and higher than its panels, in inches.
+        empty: text that is shown where there is no panel.
+        simulated: whether the data are simulated.
+        grid: further arguments of ``Figure.subplots``.
+
+    Returns:
+        The figure and its axes, (rows, columns); those beyond the first ``n`` are hidden.
+    """
+    columns = min(max(n, 1), columns)
+    rows = -(-max(n, 1) // columns)
+    width, height = max(margin[0] + panel[0] * columns, 3.8), margin[1] + panel[1] * rows
+    figure, axes = new_figure(width, height, title, simulated=simulated, rows=rows, columns=columns, **grid)
+    for unused in axes.flat[n:]:
+        unused.set_axis_off()
+    if not n:
+        note(axes[0, 0], empty)
+    return figure, axes
+
+
+def label_outer(axes: np.ndarray, *, x: str, y: str) -> None:
+    """Label the x-axis of the lowest row of panels and the y-axis of the leftmost column."""
+    for panel in axes[-1]:
+        panel.set_xlabel(x)
+    for panel in axes[:, 0]:
+        panel.set_ylabel(y)
+
+
+def heat_map(axes: Axes, values: np.ndarray, ends: tuple[float, float], **look: Any) -> AxesImage:
+    """Draw (T, N) values as an image: time from left to right, the first of the N rows at the bottom.
+
+    Args:
+        axes: where.
+        values: (T, N).
+        ends: of the time axis.
+        look: further arguments of ``Axes.imshow``.
+    """
+    extent = (*ends, -0.5, values.shape[1] - 0.5)
+    return axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", extent=extent, **look)
+
+
+def whole_ticks(axes: Axes, most: int = 5) -> None:
+    """Put at most so many ticks on the y-axis, at whole numbers."""
+    axes.locator_params(axis="y", nbins=most, integer=True)
+
+
+def evenly_spaced(n: int, most: int) -> np.ndarray:
+    """Indices of at most so many of ``n`` items, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def color_map(name: str, places: np.ndarray) -> np.ndarray:
+    """(n, 4) colors of a color map at places from 0 to 1."""
+    import matplotlib
+
+    return matplotlib.colormaps[name](places)
+
+
 def condition_colors(n: int) -> np.ndarray:
-    """(n, 4) colors that go round, as reaches do."""
-    return matplotlib.colormaps["hsv"](np.arange(n) / max(n, 1)) * [0.85, 0.8, 0.85, 1.0]
+    """(n, 4) colors around the color circle."""
+    return color_map("hsv", np.arange(n) / max(n, 1)) * [0.85, 0.8, 0.85, 1.0]
 
 
 def note(axes: Axes, text: str) -> None:
-    """Say in the middle of empty axes why they are empty."""
+    """Write into the middle of empty axes why they are empty."""
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=QUIET)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])

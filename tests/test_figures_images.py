@@ -1,9 +1,7 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from figure_checks import drawn, titles
 from torch import nn
 
 from neuro_lightning.functional.receptive_fields import receptive_fields
@@ -11,19 +9,6 @@ from neuro_lightning.report import figures_images as images
 from neuro_lightning.report import figures_traces as traces
 
 RNG = np.random.default_rng(0)
-
-
-def drawn(figure):
-    """Really draw it: most of matplotlib's errors come only then."""
-    assert isinstance(figure, Figure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.canvas.draw()
-    return figure
-
-
-def titles(figure):
-    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
 
 
 def dogs(**changes):
@@ -83,7 +68,7 @@ def test_receptive_field_figure():
     ]
 
 
-def test_filters_figure_begins_with_the_strongest():
+def test_filters_figure_sorts_filters_by_energy():
     filters = np.ones((70, 3, 3)) * np.arange(70)[:, None, None]
     figure = drawn(images.filters_figure(filters))
     assert figure.get_suptitle() == "First-stage filters (64 of 70)"
@@ -91,7 +76,7 @@ def test_filters_figure_begins_with_the_strongest():
     assert len(titles(drawn(images.filters_figure(RNG.normal(size=(5, 3, 4, 4)))))) == 5
 
 
-def test_dog_figure_draws_centers_and_surrounds_at_one_standard_deviation():
+def test_dog_figure_draws_center_and_surround_at_one_standard_deviation():
     figure = drawn(images.dog_figure(dogs(), image_shape=(1, 20, 30), planted=dogs(x=np.array([9.0, 4.0]))))
     frame, profiles = figure.axes
     planted, found = frame.patches[:2], frame.patches[2:]
@@ -159,7 +144,7 @@ def test_reconstruction_figure():
     drawn(traces.reconstruction_figure(observed[:0], state[:0], bin_ms=2400))
 
 
-def test_neurons_that_vary_together_stand_together():
+def test_similarity_order_puts_neurons_that_vary_together_next_to_each_other():
     phase = RNG.permutation(np.arange(40) % 2)
     given = np.sin(np.arange(300)[:, None] / 9 + 2 * phase) + 0.2 * RNG.normal(size=(300, 40))
     assert np.abs(np.diff(phase[traces.similarity_order(given)])).sum() == 1
@@ -168,7 +153,7 @@ def test_neurons_that_vary_together_stand_together():
     assert traces.similarity_order(np.zeros((10, 4))).shape == (4,)
 
 
-def test_latents_over_time():
+def test_latents_figure_of_traces():
     latents = RNG.normal(size=(60, 5))
     figure = drawn(
         traces.latents_figure(
@@ -179,12 +164,3 @@ def test_latents_over_time():
     names = [axes.get_ylabel() for axes in figure.axes]
     assert names[:2] == ["latents, sorted", names[1]] and names[1].startswith("PC1") and "run" in names
     drawn(traces.latents_figure(np.ones((60, 2)), bin_ms=10))  # latents that do not move
-
-
-def test_neuron_r2_figure():
-    r2 = np.array([0.1, 0.3, 0.5, np.nan, -7.0, 0.2])
-    figure = drawn(traces.neuron_r2_figure(r2, heldout=np.array([0, 0, 0, 0, 1, 1], bool)))
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["3 held-in neurons, median 0.300", "2 held-out neurons, median -3.400"]
-    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 5  # the worst one is in the first bin
-    drawn(traces.neuron_r2_figure(np.full(3, np.nan)))
