@@ -1,13 +1,13 @@
 # Two commands do everything on a fresh machine, installs included:
 #   make train                                 train the default; ARGS="model=gru data=mc_rtt" passes overrides
-#   make test                                  the whole test suite
+#   make test                                  the test suite; make test-all: the long and rare tests, too
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
 
-.PHONY: install train predict test coverage lint docs bench clean
+.PHONY: install train predict test test-all coverage lint docs bench clean
 
 install: $(STAMP)
 
@@ -31,6 +31,9 @@ predict: $(STAMP)
 	$(BIN)/python predict.py $(ARGS)
 
 test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not rare" $(ARGS)
+
+test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # where the tests do not go; of all processes that they start. TESTS=tests/test_gru.py measures with these alone

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,26 +63,30 @@ def restored_process() -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
-def command_here(name: str, *arguments: str) -> SimpleNamespace:
-    """``python train.py ...`` or ``predict.py ...`` in this process and the current folder, seconds faster.
+def command_here(folder: Path, *arguments: str, program: str = "train") -> subprocess.CompletedProcess:
+    """``python train.py ...`` from ``folder`` as :func:`command` runs it, but in this process, which is seconds faster.
+
+    What other processes print is not in its output; ``capfd`` has it.
 
     Args:
-        name: ``train`` or ``predict``.
+        folder: where it runs.
         arguments: the command line.
-
-    Returns:
-        ``out`` and ``err``, what it printed, and ``code``, its exit status: 1 where it stopped with an error line.
+        program: ``train`` or ``predict``.
     """
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with restored_process(), redirect_stdout(out), redirect_stderr(err):
-        sys.argv = [str(ROOT / f"{name}.py"), *arguments]
+    folder.mkdir(parents=True, exist_ok=True)
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with restored_process(), chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        sys.argv = [str(ROOT / f"{program}.py"), *arguments]
         try:
-            getattr(cli, name)()
+            getattr(cli, program)()
         except SystemExit as error:
             if isinstance(error.code, str):
                 print(error.code, file=sys.stderr)
-            code = 1 if isinstance(error.code, str) else error.code or 0
-    return SimpleNamespace(out=out.getvalue(), err=err.getvalue(), code=code)
+            status = 1 if isinstance(error.code, str) else error.code or 0
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    return subprocess.CompletedProcess(sys.argv, status, out.getvalue(), err.getvalue())
 
 
 def command(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import torch
-from runs import PLAIN, TINY, checkpoint, command, here, record, rows, same
+from runs import PLAIN, TINY, checkpoint, command_here, here, record, rows, same
 
 from neuro_lightning.errors import ConfigError, Interrupted
 from neuro_lightning.runs.distributed import LAUNCH_VARIABLES, job_environment
@@ -36,16 +36,17 @@ def assert_equal_runs(two, one):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path):
+def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path, capfd):
     """37 and 11 trials, NaN targets, 10 trials in a batch over both: the weights, log and scores of one process."""
-    sweep = command(
+    sweep = command_here(
         tmp_path, "-m", *TINY, *DESCENT, *TWO, "seed=0,1",
-        f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${hydra.job.num}", timeout=240,
+        f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra.sweep.subdir=${hydra.job.num}",
     )  # fmt: skip
     assert sweep.returncode == 0, sweep.stderr
     said = "".join((tmp_path / "sweep" / str(seed) / "output.log").read_text() for seed in (0, 1))
-    assert "Traceback" not in sweep.stderr + said and said.count("Scores on tiny") == 2, "one process speaks"
-    assert "sync_dist" not in sweep.stderr
+    errors = sweep.stderr + capfd.readouterr().err
+    assert "Traceback" not in errors + said and said.count("Scores on tiny") == 2, "one process speaks"
+    assert "sync_dist" not in errors
     for seed in (0, 1):
         two = tmp_path / "sweep" / str(seed)
         one = here(tmp_path / f"one{seed}", *DESCENT, f"seed={seed}")

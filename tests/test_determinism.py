@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from runs import TINY, checkpoint, command, here, record, rows, same
+from runs import TINY, checkpoint, command_here, here, record, rows, same
 
 from neuro_lightning.models.loading import load_checkpoint
 
@@ -41,10 +41,9 @@ def test_without_noise_the_seed_of_the_steps_changes_nothing(tmp_path):
     assert same(trained(one.folder), trained(other.folder))
 
 
-@pytest.mark.slow
 def test_a_sweeps_jobs_do_not_know_of_each_other(tmp_path):
     """The last job of a process equals the same run alone; a job that fails does not end the sweep."""
-    sweep = command(
+    sweep = command_here(
         tmp_path, "-m", *TINY, "model.hidden=7,-1,6", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"
     )
     assert sweep.returncode == 0, sweep.stderr

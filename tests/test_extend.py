@@ -1,10 +1,9 @@
 """A dataset and a model of one's own, added from outside: one YAML and one file each."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from runs import command_here
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,30 +69,25 @@ def write(folder: Path) -> None:
     )
 
 
-def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
 def test_the_docs_show_this_model_and_this_dataset():
     for page, code in (("new_model", MODEL), ("new_dataset", DATA)):
         shown = (ROOT / "docs" / "how_to" / f"{page}.md").read_text()
         assert " ".join(code.split()) in " ".join(shown.split())
 
 
-def test_a_dataset_and_a_model_from_outside(tmp_path):
+def test_a_dataset_and_a_model_from_outside(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)  # as PYTHONPATH
     write(tmp_path)
     chosen = [
         "hydra.searchpath=[file://./my_conf]", "data=waves", "model=linear", "logger=csv", "callbacks=minimal",
         "trainer=cpu", "trainer.max_epochs=30", "model.optimizer.lr=0.02", "data.batch_size=8", "hydra.run.dir=out",
     ]  # fmt: skip
-    refused = run(tmp_path, "train.py", *chosen)
+    refused = command_here(tmp_path, *chosen)
     assert refused.returncode != 0 and "add trusted=[my_lab]" in refused.stderr, refused.stderr
-    trained = run(tmp_path, "train.py", *chosen, "trusted=[my_lab]")
+    trained = command_here(tmp_path, *chosen, "trusted=[my_lab]")
     assert trained.returncode == 0, trained.stderr
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["metrics"]["val/co_bps"] > 0.05 and record["data"]["name"] == "waves"
-    predicted = run(tmp_path, "predict.py", "ckpt=out", "trusted=[my_lab]", "file=rates.h5")
+    predicted = command_here(tmp_path, "ckpt=out", "trusted=[my_lab]", "file=rates.h5", program="predict")
     assert predicted.returncode == 0, predicted.stderr
     assert (tmp_path / "rates.h5").is_file()

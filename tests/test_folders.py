@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
-from runs import ROOT, command, here, record, start
+from runs import ROOT, command_here, here, record
 from runs import TINY as BASE
 
 from neuro_lightning import cli
@@ -265,14 +265,12 @@ def test_overwrite_is_for_one_run():
         sweep_arguments(["-m", "seed=0,1", "overwrite=true"])
 
 
-@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     """Two runs of the same second, and a second run of the same name."""
     fixed = "hydra.run.dir='out/${now:%Y}'"  # a clock that stands still
-    with start(tmp_path, *TINY, fixed, "seed=1") as one, start(tmp_path, *TINY, fixed, "seed=2") as two:
-        for process in (one, two):
-            _, error = process.communicate(timeout=120)
-            assert process.returncode == 0, error
+    for seed in (1, 2):
+        done = command_here(tmp_path, *TINY, fixed, f"seed={seed}")
+        assert done.returncode == 0, done.stderr
     folders = sorted((tmp_path / "out").iterdir())
     assert re.fullmatch(r"\d{4}", folders[0].name) and folders[1].name == f"{folders[0].name}_2"
     assert {record(folder)["seed"] for folder in folders} == {1, 2}
@@ -281,7 +279,7 @@ def test_on_the_command_line(tmp_path):
         assert f"seed={record(folder)['seed']}" in (folder / ".hydra" / "overrides.yaml").read_text()
     named = f"hydra.run.dir={folders[0]}"
     before = (folders[0] / ".hydra" / "overrides.yaml").read_text()
-    refused = command(tmp_path, *TINY, named, "seed=3")
+    refused = command_here(tmp_path, *TINY, named, "seed=3")
     assert refused.returncode == 1 and "holds a run already" in refused.stderr and "Traceback" not in refused.stderr
     assert (folders[0] / ".hydra" / "overrides.yaml").read_text() == before, "nothing was touched"
 

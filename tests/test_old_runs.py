@@ -88,16 +88,18 @@ def test_an_old_run_predicts_with_the_score_of_its_record(name, copied):
     """The data are found to be those that trained it, and score on them as they did."""
     folder = copied(name)
     changes = ["data.cache_dir=cache"] if "cache_dir" in load_checkpoint(folder).data else []
-    said = command_here("predict", f"ckpt={folder.name}", "output=predictions", "file=rates.h5", *changes)
+    said = command_here(
+        Path(), f"ckpt={folder.name}", "output=predictions", "file=rates.h5", *changes, program="predict"
+    )
     scores = record(folder)["metrics"]
     score = scores.get("test/co_bps", scores["val/co_bps"])  # predictions are scored on the last labelled split
-    assert Path("rates.h5").is_file() and f"{score:.4f}" in said.out, said
+    assert Path("rates.h5").is_file() and f"{score:.4f}" in said.stdout, said
 
 
 def test_the_models_of_an_old_sweep_predict_together(copied):
     folder = copied("sweep")
-    said = command_here("predict", f"ckpt={folder.name}", "file=rates.h5")
-    assert Path("rates.h5").is_file() and "2 checkpoints" in said.out, said
+    said = command_here(Path(), f"ckpt={folder.name}", "file=rates.h5", program="predict")
+    assert Path("rates.h5").is_file() and "2 checkpoints" in said.stdout, said
 
 
 def test_an_old_sweep_is_resumed_with_nothing_left_to_do(copied):
@@ -106,8 +108,8 @@ def test_an_old_sweep_is_resumed_with_nothing_left_to_do(copied):
     jobs = sorted(folder.glob("*/run.json"))
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in jobs]
     table = (folder / "sweep.csv").read_text()
-    said = command_here("train", "-m", f"sweep.resume={folder.name}")
-    assert said.code == 0 and (folder / "sweep.csv").read_text() == table, said
+    said = command_here(Path(), "-m", f"sweep.resume={folder.name}")
+    assert said.returncode == 0 and (folder / "sweep.csv").read_text() == table, said
     assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in jobs]
 
 
@@ -117,7 +119,7 @@ def test_an_old_run_is_resumed(name, copied):
     folder = copied(name)
     before = record(folder)
     changes = ["paths.cache=cache"] if "cache_dir" in before["config"]["data"] else []
-    said = command_here("train", f"resume={folder.name}", "trainer.max_epochs=3", *changes)
+    said = command_here(Path(), f"resume={folder.name}", "trainer.max_epochs=3", *changes)
     after = record(folder)
     assert (after["status"], after["run_id"]) == ("finished", before["run_id"]), said
     assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2"]

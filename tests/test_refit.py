@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from runs import PLAIN, ROOT, TINY, checkpoint, command, here, record, rows, same
+from runs import PLAIN, ROOT, TINY, checkpoint, here, record, rows, same
 from tiny import Tiny
 from tiny_traces import TinyTraces
 
@@ -265,14 +265,10 @@ def test_what_cannot_be_refitted_is_said_before_the_training(tmp_path, words, er
 
 
 @pytest.mark.slow
-def test_two_processes_refit_as_one(tmp_path):
+def test_two_processes_refit_as_one(tmp_path, capfd):
     words = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5", "refit=true"]
-    two = command(
-        tmp_path, *TINY, *words, "trainer=ddp_cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1",
-        f"hydra.run.dir={tmp_path / 'two'}", timeout=240,
-    )  # fmt: skip
-    assert two.returncode == 0, two.stderr
-    assert two.stdout.count("Refit: a new model on 48 trials") == 1, "one process speaks"
+    here(tmp_path / "two", *words, "trainer=ddp_cpu", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1")
+    assert capfd.readouterr().out.count("Refit: a new model on 48 trials") == 1, "one process speaks"
     one = here(tmp_path / "one", *words)
     ours, theirs = checkpoint(tmp_path / "two", "refit.ckpt"), checkpoint(one.folder, "refit.ckpt")
     for name, value in theirs["state_dict"].items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.loggers import TensorBoardLogger
-from runs import ROOT, TINY, checkpoint, command, here, record, rows, same
+from runs import ROOT, TINY, checkpoint, command, command_here, here, record, rows, same
 
 from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
@@ -82,7 +82,7 @@ def test_killed_and_resumed_on_the_command_line(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (folder,) = (tmp_path / "outputs/tiny/gru").iterdir()
     assert record(folder)["status"] == "running" and len(rows(folder)) == 1
-    resumed = command(tmp_path, "resume=latest", "callbacks.killer=null")
+    resumed = command_here(tmp_path, "resume=latest", "callbacks.killer=null")
     assert resumed.returncode == 0, resumed.stderr
     whole = here(tmp_path / "whole", steps).folder
     for what in ("state_dict", "optimizer_states"):

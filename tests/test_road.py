@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ import hydra
 import numpy as np
 import pytest
 from hydra import initialize_config_dir
+from runs import command_here
 
 from neuro_lightning import cli
 from neuro_lightning.artifacts.metrics_csv import read_metrics
@@ -48,17 +50,12 @@ def predict(folder, *overrides):
     return printed.getvalue()
 
 
-def module(folder, *words):
+def module(folder, name, *words):
     """What ``python -m`` prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        assert import_module(name).main(words) == 0
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def test_a_submission_of_two_datasets_scores_as_the_runs_said(runs):
             array.dtype == np.float32 and array.compression == "gzip" for array in file["mc_maze_small_20"].values()
         )
     which = ["--dataset", "area2_bump", "--root", "data/simulated/seed_0", "--phase", "val", "--bin-ms", "20"]
-    module(runs, "neuro_lightning.data.nlb", *which, "--out", "targets.h5")
+    module(runs, "neuro_lightning.data.nlb.__main__", *which, "--out", "targets.h5")
     scored = module(runs, "neuro_lightning.submission.score", "targets.h5", "submission.h5", "--json", "s.json")
     assert "area2_bump_20_split" in scored
     (entry,) = json.loads((runs / "s.json").read_text())
@@ -278,7 +275,6 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 
 
 def test_an_error_is_one_line_without_a_traceback(tmp_path):
-    words = [sys.executable, str(ROOT / "train.py"), "data=nwb", "data.path=nothing.nwb", "logger=csv"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    done = command_here(tmp_path, "data=nwb", "data.path=nothing.nwb", "logger=csv")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and "nothing.nwb" in done.stderr

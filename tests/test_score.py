@@ -1,8 +1,6 @@
 """The scorer against the benchmark's own evaluation, on target files of every kind."""
 
 import json
-import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -263,15 +261,14 @@ def test_bad_files_are_one_clear_error(tmp_path, files):
         score.score({"mc_rtt": broken}, submission)
 
 
-def test_the_command_prints_a_table_and_saves_json(tmp_path, files):
+def test_the_command_prints_a_table_and_saves_json(tmp_path, files, capsys):
     paths = files(
         {g: (targets(d), rates(d)) for g, (d, b) in layout.OFFICIAL.items() if g in ("mc_maze", "mc_maze_large")}
     )
     saved = tmp_path / "scores.json"
-    command = [sys.executable, "-m", "neuro_lightning.submission.score", *map(str, paths), "--json", str(saved)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert score.main([*map(str, paths), "--json", str(saved)]) == 0
     agree(json.loads(saved.read_text()), score.score(*paths))
-    lines = done.stdout.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8 and lines[0].startswith("mc_maze_split") and "[500] co-bps" in lines[4]
 
 

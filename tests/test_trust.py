@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
-from runs import command, here
+from runs import command_here, here
 
 from neuro_lightning.artifacts.records import git_state
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -292,7 +292,7 @@ def test_an_experiment_of_a_config_folder_sets_no_trust_and_no_environment(tmp_p
     for name, text in texts.items():
         (tmp_path / f"conf/experiment/{name}.yaml").write_text(f"# @package _global_\n{text}\n")
         words = ["hydra.searchpath=[file://conf]", f"experiment={name}", "logger=csv", "hydra.run.dir=out"]
-        done = command(tmp_path, *words)
+        done = command_here(tmp_path, *words)
         assert done.returncode != 0 and says[name] in done.stderr, done.stderr
         assert target.is_dir() and not (tmp_path / "out/run.json").exists()
 
