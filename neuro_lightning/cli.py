@@ -53,7 +53,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # in neuro_lightning.sweeps
-SWEEPERS = ("grid.Grid", "search.sweeper.Search", "tune.sweeper.Tune", "mutations.Mutations")
+SWEEPERS = ("grid.Grid", "search.sweeper.Search", "population_sweeper.PopulationSweeper", "mutations.Mutations")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 
@@ -265,13 +265,12 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
         if not ours:
             _say(f"{folder.name}: another process trains it, left to that one")
             return _worst(cfg.mode)
-        if cfg.resume is None:  # else the sweeper knows where it goes on from
-            job = decide(folder, overrides)
-            if job.said:
-                _say(job.said)
-            if job.kind == "done":
-                return _worst(cfg.mode) if job.objective is None else job.objective
-            cfg.resume = str(job.checkpoint) if job.checkpoint else None
+        job = decide(folder, overrides, start=cfg.resume)
+        if job.said:
+            _say(job.said)
+        if job.kind == "done":
+            return _worst(cfg.mode) if job.objective is None else job.objective
+        cfg.resume = str(job.checkpoint) if job.checkpoint else None
         return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
 
 

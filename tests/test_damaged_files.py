@@ -23,9 +23,10 @@ from neuro_lightning.errors import CheckpointError, ConfigError, DataError, Neur
 from neuro_lightning.submission.kaggle import check_kaggle, write_kaggle
 from neuro_lightning.submission.score import score
 from neuro_lightning.submission.write import write_submission
+from neuro_lightning.sweeps.population_sweeper import State, read_state, write_state
 from neuro_lightning.sweeps.results.best import register_experiment_files
 from neuro_lightning.sweeps.results.collect import collect
-from neuro_lightning.sweeps.tune.journal import Journal, Result, Start
+from neuro_lightning.sweeps.search.space import read_space
 
 RNG = np.random.default_rng(0)
 TRIES = 40
@@ -216,11 +217,10 @@ def metrics(folder):
     return log.path, read
 
 
-def journal(folder):
-    first = Journal(folder, [["seed=1"], ["seed=2"]])
-    for trial in range(4):
-        first.write(Result(trial, 2, 0.25, "paused", Start(2, "a.ckpt")))
-    return first.path, lambda: Journal(folder, [["seed=1"], ["seed=2"]])
+def population(folder):
+    path, space, identity = folder / "population.json", read_space({}, ["lr=interval(0.0,1.0)"]), {"rules": "a"}
+    write_state(path, identity, State([{"lr": 0.25}, {"lr": 0.5}], [1, None], [0.5]))
+    return path, lambda: read_state(path, identity, space, 2)
 
 
 def checkpoint(folder):
@@ -242,7 +242,7 @@ def experiment(folder):
 
 READERS = [
     lfads, antolik, antolik_images, uwndc19_images, uwndc19_responses, kaggle, orientations, spontaneous, suite2p,
-    targets, submission, record, metrics, journal, checkpoint, experiment,
+    targets, submission, record, metrics, population, checkpoint, experiment,
 ]  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def test_damage_is_one_line_or_plausible(tmp_path, reader):
             refused += 1
             text = str(error)
             assert "\n" not in text and (path.name in text or str(tmp_path) in text), (seed, text)
-    assert refused or reader in (metrics, journal)
+    assert refused or reader in (metrics, population)
 
 
 @pytest.mark.filterwarnings("ignore")

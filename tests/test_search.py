@@ -101,7 +101,7 @@ def test_what_is_typed_replaces_what_the_file_says():
     assert space.fixed == ["a=0.3", "d=null", "~gone", "+new=[1,2]"]
     values = {"b": 2, "c": True, "e": None, "model": "y"}
     assert space.overrides(values)[-4:] == ["b=2", "c=true", "e=null", "model=y"]
-    said = [set(corner) for corner in space.corners()]
+    said = [set(corner) for corner in space.examples()]
     assert all({"b=1", "a=0.3"} <= corner for corner in said)
     assert {"model=x"} <= said[0] and any("model=y" in corner for corner in said)
 
@@ -289,6 +289,34 @@ def test_what_becomes_of_trials(tmp_path):
 # ---- the command
 
 
+def test_a_trials_score_is_the_mean_over_its_seeds(search, tmp_path):
+    """Each seed is a job; a first seed that fails spares the others; resumed with other seeds it is another search."""
+    words = ["model.layers=choice(1,2)", "data.batch_size=choice(10,0)", "hydra/sweeper/sampler=grid"]
+    said, status = search(
+        *BAYES, *words, "hydra.sweeper.seeds=2", "seed=3", "trainer.max_epochs=1", "hydra.sweeper.n_trials=4"
+    )
+    assert status == 0, said
+    assert len(study_of(tmp_path / "sweep").trials) == 4, "the grid has no more"
+    folder, trials = tmp_path / "sweep", study_of(tmp_path / "sweep").trials
+    for trial in trials:
+        jobs = sorted(folder.glob(f"{trial.number}_*"))
+        if trial.params["data.batch_size"] == 0:
+            assert trial.state is TrialState.FAIL and len(jobs) == 1
+            continue
+        found = [record(job) for job in jobs]
+        assert [run["seed"] for run in found] == [3, 4] and jobs[1].name.endswith("_seed4")
+        scores = [run["objective"]["value"] for run in found]
+        assert trial.value == sum(scores) / 2 and scores[0] != scores[1]
+        assert list(trial.intermediate_values.values()) == [pytest.approx(scores[0])], "only the first seed reports"
+    rows = [row for row in table(folder) if row["status"] == "finished"]
+    assert len(rows) == 4 and all(row["seeds_n"] == "2" and float(row["seeds_sem"]) > 0 for row in rows)
+    said, status = search("-m", "sweep.resume=sweep", "hydra.sweeper.seeds=3")
+    assert status != 0 and "hydra.sweeper.seeds: 2 there, 3 here" in said, said
+    before = outcomes(study_of(folder))
+    assert search("-m", "sweep.resume=sweep")[1] == 0
+    assert outcomes(study_of(folder))[:4] == before, "nothing is done twice"
+
+
 def test_a_search_over_models_and_numbers_keeps_study_folders_and_records_together(search, tmp_path):
     """Folders have the trials' numbers; a job that fails is a failed trial, is tried once more, and stops nobody."""
     models = ["model=choice(gru,smoothing)", "hydra.sweeper.sampler.seed=1", "data.batch_size=choice(10,0)"]
@@ -351,6 +379,8 @@ def test_a_search_that_goes_on_is_the_same_search(search, tmp_path):
         ([LR, "model.layers=1", *MORE], "model.layers is fixed"),
         ([LR, "hydra.sweeper.storage=sqlite:////no/such/folder/a.db"], "cannot be opened"),
         ([LR, "seed=0,1"], "a search chooses settings, and a seed is none"),
+        ([LR, "hydra.sweeper.seeds=0"], "seeds=0"),
+        ([LR, "model.layers=tag(int,interval(1.5,4))"], "whole numbers"),
     ],
 )
 def test_what_cannot_be_searched_is_one_error_before_the_first_job(search, tmp_path, words, wrong):
@@ -369,14 +399,6 @@ def test_a_function_of_the_users_suggests_more(search, tmp_path):
     [trial] = study_of(tmp_path / "sweep").trials
     assert status == 0 and trial.params["model.layers"] in (3, 4), said
     assert record(tmp_path / "sweep/0_tiny_gru")["config"]["model"]["layers"] == trial.params["model.layers"]
-
-
-def test_a_search_by_a_grid_ends_with_it(search, tmp_path):
-    said, status = search(*BAYES, "hydra/sweeper/sampler=grid", "model.layers=range(1,3)", "hydra.sweeper.n_trials=9")
-    assert status == 0 and sorted(trial.params["model.layers"] for trial in study_of(tmp_path / "sweep").trials) == [
-        1,
-        2,
-    ], said
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -254,7 +253,7 @@ def test_an_interval_or_nothing_is_no_grid():
     from neuro_lightning.sweeps.grid import Grid
 
     grid = Grid(max_batch_size=None)
-    grid.hydra_context = SimpleNamespace(config_loader=ConfigLoaderImpl(ConfigSearchPathImpl()))
+    grid.loader = ConfigLoaderImpl(ConfigSearchPathImpl())
     with pytest.raises(ConfigError, match="a grid takes values, not an interval"):
         grid.jobs(["model.lr=interval(0, 1)"])
     with pytest.raises(ConfigError, match="no value to choose from"):

@@ -122,7 +122,7 @@ def test_a_resumed_run_deletes_nothing_but_its_own_checkpoints(tmp_path):
         "hydra.job.env_set.LD_PRELOAD=a.so", "+hydra.job.env_set={GIT_CONFIG_COUNT:1}", "hydra.job={env_set:{A:b}}",
         "hydra.callbacks.x._target_=os.system", "hydra.job_logging.root=x", "hydra.hydra_logging.handlers.a.class=x",
         "hydra.launcher.setup=[evil]", "hydra.launcher={setup:[evil]}", "hydra.launcher.remote.runtime_env.pip=[evil]",
-        "hydra.launcher.address=evil:6379", "hydra.sweeper.ray.address=evil:6379", "hydra.searchpath=[pkg://evil]",
+        "hydra.launcher.address=evil:6379", "hydra.searchpath=[pkg://evil]",
         "hydra.launcher._target_=x.Y", "--experimental-rerun=evil.pickle", "--config-dir=evil", "-m",
     ],
 )  # fmt: skip

@@ -21,7 +21,7 @@ SEARCH_PATH = "hydra.searchpath"
 COMMANDS = ("setup", "srun_args", "additional_parameters", "python", "init", "remote", "address", "ray")  # a launcher's
 TYPED = (
     TRUSTED, ENVIRONMENT, "hydra.job.env_copy", "hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging",
-    "hydra.sweeper._target_", "hydra.sweeper.ray.address", "hydra.launcher._target_",
+    "hydra.sweeper._target_", "hydra.launcher._target_",
     *(f"hydra.launcher.{key}" for key in COMMANDS),
 )  # fmt: skip
 PRESETS = ({"requeue": True}, ["--kill-on-bad-exit=1"], {}, [], None)  # of such keys, in conf/hydra/launcher

@@ -87,7 +87,6 @@ NAMED = frozenset(
     )]
     + [f"neuro_lightning.optim.{name}" for name in ("cosine", "plateau")]
     + [f"neuro_lightning.sweeps.search.pruners.{name}" for name in ("halving", "hyperband", "median", "patient")]
-    + ["neuro_lightning.sweeps.tune.halving.Halving", "neuro_lightning.sweeps.tune.population.Population"]
     + ["neuro_lightning.data.synthetic.simulate.Sizes", "neuro_lightning.models.lfads.Sizes"]
     + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts", "Inputs")]
     + ["neuro_lightning.models.ndt.CountInputs", "neuro_lightning.models.stndt.Contrast"]

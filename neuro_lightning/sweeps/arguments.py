@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COMMAND_FILE = "multirun.yaml"  # Hydra's name for it
 LATEST_ROOT = "multirun"
 RESUME = "sweep.resume="
-RAY = "ray."  # as in ray.address=HOST:PORT: what a search or a launcher on Ray is told of its cluster
+RAY = "ray."  # as in ray.address=HOST:PORT, a short form for the launcher's settings
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -38,8 +38,7 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{chosen[-1]} is a sweep: add -m, as in: python train.py -m {' '.join(arguments)}")
     if set(MULTIRUN) & set(arguments) and "overwrite=true" in [word.lower() for word in arguments]:
         raise ConfigError("overwrite=true is for a single run: give a sweep a folder of its own (hydra.sweep.dir=...)")
-    there = "hydra.launcher." if "hydra/launcher=ray_cluster" in arguments else "hydra.sweeper.ray."
-    arguments = [there + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
+    arguments = ["hydra.launcher." + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
     return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 

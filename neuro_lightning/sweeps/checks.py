@@ -35,6 +35,8 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence
     from omegaconf import OmegaConf
 
     check_keys(OmegaConf.select(config, "hydra.sweeper.params"), "hydra.sweeper.params")
+    for grid in OmegaConf.select(config, "hydra.sweeper.grids") or ():
+        check_keys(grid, "hydra.sweeper.grids")
     alike: dict[tuple[frozenset, frozenset], Sequence[str]] = {}
     groups: dict[str, bool] = {}
     for job in jobs:

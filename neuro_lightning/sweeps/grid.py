@@ -1,44 +1,39 @@
-"""The default sweeper: every combination of the values given, as Hydra's own, and more careful.
+"""The default sweeper: every combination of the values given.
 
-All jobs are checked before the first begins, and in a folder that holds the sweep already (``sweep.resume=DIR``) every
-job finds its own folder again, also when values have been added.
+All jobs are checked before the first one starts, and in a folder that holds the sweep already (``sweep.resume=DIR``)
+every job finds its own folder again, also when values have been added.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
-from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.sweeps.jobs import settings
+from neuro_lightning.records import read_record
+from neuro_lightning.sweeps.base import BaseSweeper
+from neuro_lightning.sweeps.jobs import settings, to_override
 
 
-class Grid(Sweeper):
-    """Every combination of the values given.
+class Grid(BaseSweeper):
+    """Runs a job for every combination of the values given.
 
     Args:
         max_batch_size: jobs that are handed to the launcher at a time; None hands over all.
-        params: overrides as on the command line, which they precede, by key.
+        params: overrides by key, as on the command line, which comes after them.
+        grids: several grids one after another: the parameters that each has beside those of ``params`` and of the
+            command line; None is one grid.
     """
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives, and make the launcher."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        grids: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.max_batch_size, self.params, self.grids = max_batch_size, params or {}, grids
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then launch them."""
@@ -46,48 +41,48 @@ class Grid(Sweeper):
         from neuro_lightning.sweeps.checks import check_jobs, refusals
 
         with refusals():
-            jobs = self.jobs([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
-            folder = Path(self.config.hydra.sweep.dir)
-            jobs = in_their_folders(jobs, folder)
-            check_jobs(self.hydra_context.config_loader, self.config, jobs)
-        write_command(self.config, folder)
+            jobs = in_their_folders(self.jobs(arguments), self.folder)
+            check_jobs(self.loader, self.config, jobs)
+        write_command(self.config, self.folder)
         size = self.max_batch_size or len(jobs)
         return [self.launcher.launch(jobs[i : i + size], initial_job_idx=i) for i in range(0, len(jobs), size)]
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The overrides of each job.
 
+        Args:
+            arguments: the command line.
+
         Raises:
             ConfigError: a key is given an interval, no value at all, or one of them twice.
         """
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(list(arguments))
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise ConfigError(
-                    f"{override.input_line}: a grid takes values, not an interval; a search takes intervals: "
-                    "hydra/sweeper=bayes"
-                )
-        choices = {o.get_key_element(): _words(o) for o in overrides}  # of a key given twice, the last word
-        jobs = [list(job) for job in product(*choices.values())]
-        if not jobs:
-            empty = [o.input_line for o in overrides if o.is_sweep_override() and not list(o.sweep_string_iterator())]
-            raise ConfigError(f"{' and '.join(empty)}: no value to choose from")
+        shared = [f"{key}={to_override(value)}" for key, value in self.params.items()]
+        jobs = []
+        for grid in self.grids or [{}]:
+            own = [f"{key}={to_override(value)}" for key, value in grid.items()]
+            jobs += self._combinations([*shared, *arguments, *own])
         if len({tuple(job) for job in jobs}) < len(jobs):
             raise ConfigError("a value is given twice, which would make the same job twice: name every value once")
         return jobs
 
+    def _combinations(self, words: Sequence[str]) -> list[list[str]]:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
 
-def _words(override: Override) -> list[str]:
-    """An override as each job has it, one for each of its values."""
-    key = override.get_key_element()
-    if override.is_sweep_override():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    if override.is_delete() and "=" not in override.input_line:  # `~key=null` would delete nothing but a null
-        return [override.input_line]
-    return [f"{key}={override.get_value_element_as_str()}"]
+        values: dict[str, list[str]] = {}
+        for override in OverridesParser.create(config_loader=self.loader).parse_overrides(list(words)):
+            key, line = override.get_key_element(), override.input_line
+            if not override.is_sweep_override():
+                whole = override.is_delete() and "=" not in line  # as `~key=null` it would delete nothing but a null
+                values[key] = [line if whole else f"{key}={override.get_value_element_as_str()}"]
+                continue
+            if not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{line}: a grid takes values, not an interval; a search takes intervals: hydra/sweeper=bayes"
+                )
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values[key]:
+                raise ConfigError(f"{line}: no value to choose from")
+        return [list(job) for job in itertools.product(*values.values())]
 
 
 def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:

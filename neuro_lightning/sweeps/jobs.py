@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import ConfigError, DataError
 
 DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
 # overrides that say where a job stands, and whom it trusts, not what it is
-BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "trusted=")
+BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
 RETRIES = 1
 
 
@@ -36,12 +37,15 @@ class Job:
     said: str = ""
 
 
-def decide(folder: str | Path, overrides: Sequence[str], retries: int = RETRIES) -> Job:
+def decide(
+    folder: str | Path, overrides: Sequence[str], start: str | Path | None = None, retries: int = RETRIES
+) -> Job:
     """What is to be done with the job of a folder.
 
     Args:
         folder: the job's.
         overrides: the job's, as Hydra composed it.
+        start: the checkpoint that the sweeper chose for the job; without one it goes on from its own.
         retries: how often a job that failed is tried again, in all.
 
     Raises:
@@ -52,14 +56,20 @@ def decide(folder: str | Path, overrides: Sequence[str], retries: int = RETRIES)
         record = read_record(folder) if (folder / FILE_NAME).is_file() else {}
     except DataError:
         record = {}  # torn by a full disk, say: it is written anew
+    given = Path(start) if start else None
     if not record:
-        return Job("new")
-    check_same_job(folder, record, overrides)
+        return Job("new", given)
+    same = list(overrides) == record.get("overrides")
+    if given is None:
+        check_same_job(folder, record, overrides)
     status, attempts = record.get("status"), record.get("attempts") or 1
-    if status in DONE or (status == "failed" and attempts > retries):
+    over = status in DONE or (status == "failed" and attempts > retries)
+    if (over and (same or given is None)) or (status == "paused" and same):
         objective = (record.get("objective") or {}).get("value")
         why = "failed twice" if status == "failed" else f"{status} already"
         return Job("done", objective=objective, said=f"{folder.name}: {why}, left as it is")
+    if given is not None:
+        return Job("resume", given)
     kind = "retry" if status == "failed" else "resume"
     last = folder / "checkpoints" / "last.ckpt"
     # which of the two can be read is seen before the training
@@ -87,3 +97,10 @@ def check_same_job(folder: Path, record: dict, overrides: Sequence[str]) -> None
 def settings(overrides: Sequence[str]) -> list[str]:
     """A job's overrides without those that only say where it stands in a sweep."""
     return [word for word in overrides if not word.lstrip("+").startswith(BOOKKEEPING)]
+
+
+def to_override(value: Any) -> str:
+    """A value as it is written in an override: ``null``, ``true``, ``0.5``."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.sweeps.jobs import to_override
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -28,10 +30,10 @@ class Space:
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """A trial's overrides."""
-        return [*self.fixed, *(f"{key}={spoken(value)}" for key, value in values.items())]
+        return [*self.fixed, *(f"{key}={to_override(value)}" for key, value in values.items())]
 
-    def corners(self) -> list[list[str]]:
-        """Overrides of a few imagined trials in which every choice of every key occurs."""
+    def examples(self) -> list[list[str]]:
+        """Overrides of a few example trials in which every choice of every key occurs."""
         from optuna.distributions import CategoricalDistribution
 
         first: dict[str, Any] = {}
@@ -44,6 +46,24 @@ class Space:
                 first[key] = distribution.low
         return [self.overrides(first), *(self.overrides({**first, key: value}) for key, value in others)]
 
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of every key, for Optuna's grid.
+
+        Raises:
+            ConfigError: a key has an interval, of which a grid knows no values.
+        """
+        values = {}
+        for key, found in self.searched.items():
+            if hasattr(found, "choices"):
+                values[key] = list(found.choices)
+            elif found.step is None:
+                raise ConfigError(f"{key}={self.written[key]}: a grid takes values, not an interval")
+            else:
+                low, step = Decimal(str(found.low)), Decimal(str(found.step))
+                count = int((Decimal(str(found.high)) - low) / step) + 1
+                values[key] = [type(found.low)(low + i * step) for i in range(count)]
+        return values
+
 
 def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
     """The space of ``hydra.sweeper.params`` and of the command line, whose word on a key is the last.
@@ -55,7 +75,7 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
     Raises:
         ConfigError: nothing is searched, a key is both fixed and searched, or its values make no sense together.
     """
-    given = _parsed([f"{key}={spoken(value)}" for key, value in (params or {}).items()])
+    given = _parsed([f"{key}={to_override(value)}" for key, value in (params or {}).items()])
     wanted = _parsed(typed)
     repeated = {key for key in wanted if len(wanted[key]) > 1 and any(o.is_sweep_override() for o in wanted[key])}
     if repeated:
@@ -68,19 +88,17 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
         written={key: override.input_line.split("=", 1)[1] for key, override in searched.items()},
         fixed=[override.input_line for override in overrides if not override.is_sweep_override()],
     )
+    if "seed" in space.searched:
+        raise ConfigError(
+            f"seed={space.written['seed']}: a search chooses settings, and a seed is none; with "
+            "hydra.sweeper.seeds=3 each trial's score is the mean over three seeds"
+        )
     if not space.searched:
         raise ConfigError(
             "there is nothing to search: choose a space (sweep=ndt_bayes), or give some keys one, as in "
             "'model.optimizer.lr=tag(log,interval(1e-4,1e-2))' or 'model.layers=choice(1,2,3)'"
         )
     return space
-
-
-def spoken(value: Any) -> str:
-    """A value as an override has it."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _parsed(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -110,33 +128,38 @@ def _name(override: Any) -> str:
 
 
 def _distribution(override: Any) -> BaseDistribution:
-    """Optuna's distribution of an override, by the rules of Hydra's own Optuna sweeper."""
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
-    from optuna.distributions import CategoricalDistribution
+    """Optuna's distribution of an override."""
+    from hydra.core.override_parser.types import RangeSweep, Transformer
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    line = override.input_line
-    try:
-        distribution = create_optuna_distribution_from_override(override)
-    except AssertionError:
-        raise ConfigError(f"{line}: a search chooses between numbers, words, true, false and null") from None
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError(f"{line}: {_plain(error)}") from None
-    if isinstance(distribution, CategoricalDistribution):
-        kinds = {_kind(choice) for choice in distribution.choices} - {"null"}
-        if not distribution.choices:
-            raise ConfigError(f"{line}: no value to choose from")
-        if len(kinds) > 1:
-            raise ConfigError(f"{line}: {' and '.join(sorted(kinds))} among the choices of one key; give one kind")
-    return distribution
+    line, sweep = override.input_line, override.value()
+    if override.is_interval_sweep():
+        return _interval(sweep.start, sweep.end, set(sweep.tags), line)
+    values = list(override.sweep_iterator(transformer=Transformer.encode))
+    if not values:
+        raise ConfigError(f"{line}: give at least one value to choose from")
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle and not sweep.transformers:
+        kind = IntDistribution if all(isinstance(value, int) for value in values) else FloatDistribution
+        return kind(min(values), max(values), step=type(values[0])(abs(sweep.step)))
+    kinds = {_kind(value) for value in values} - {"null"}
+    if len(kinds) > 1:
+        raise ConfigError(f"{line}: {' and '.join(sorted(kinds))} among the choices of one key; give one kind")
+    return CategoricalDistribution(values)
 
 
-def _plain(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "log" in text and "low" in text:
-        return "a logarithmic interval begins above 0"
-    if "low" in text and "high" in text:
-        return "an interval's first number is the smaller one"
-    return text
+def _interval(low: float, high: float, tags: set[str], line: str) -> BaseDistribution:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    if low > high:
+        raise ConfigError(f"{line}: an interval's first number is the smaller one")
+    if "log" in tags and low <= 0:
+        raise ConfigError(f"{line}: a logarithmic interval begins above 0")
+    if "int" in tags and low == int(low) and high == int(high):
+        low, high = int(low), int(high)
+    whole = isinstance(low, int) and isinstance(high, int)
+    if "int" in tags and not whole:
+        raise ConfigError(f"{line}: whole numbers between ends that are not: give whole ends, or leave tag(int) out")
+    return (IntDistribution if whole else FloatDistribution)(low, high, log="log" in tags)
 
 
 def _kind(value: Any) -> str:

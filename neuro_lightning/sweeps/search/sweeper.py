@@ -15,13 +15,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.overrides import check_keys
 from neuro_lightning.settings.quoting import quoted
+from neuro_lightning.sweeps.base import BaseSweeper
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -40,7 +39,7 @@ HERE = (
 )  # fmt: skip
 
 
-class Search(Sweeper):
+class Search(BaseSweeper):
     """Chooses each trial's settings from the scores of those before it.
 
     Args:
@@ -53,6 +52,7 @@ class Search(Sweeper):
         direction: ``maximize`` or ``minimize``; by default that of the monitored score.
         params: the space, overrides in Hydra's grammar by key; the command line comes after it.
         custom_search_space: a function of the config and Optuna's trial that suggests more.
+        seeds: jobs of a trial, each with another seed; the trial's score is their mean.
     """
 
     def __init__(
@@ -66,20 +66,12 @@ class Search(Sweeper):
         direction: str | None,
         params: Mapping[str, Any] | None,
         custom_search_space: str | None,
+        seeds: int = 1,
     ) -> None:
         self.n_trials, self.n_jobs, self.sampler, self.pruner = n_trials, n_jobs, sampler, pruner
+        self.seeds = seeds
         self.storage, self.study_name, self.direction = str(storage), str(study_name), direction
         self.params, self.custom_search_space = params, custom_search_space
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's: make the launcher."""
-        from hydra.core.plugins import Plugins
-
-        self.config, self.hydra_context = config, hydra_context
-        self.folder = Path(config.hydra.sweep.dir)
-        self.launcher = Plugins.instance().instantiate_launcher(
-            config=config, hydra_context=hydra_context, task_function=task_function
-        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Check the space, open the study, and run trials until it has enough."""
@@ -91,12 +83,7 @@ class Search(Sweeper):
         with refusals():
             self._check()
             space = read_space(self.params, arguments)
-            if "seed" in space.searched:
-                raise ConfigError(
-                    f"seed={space.written['seed']}: a search chooses settings, and a seed is none; repeat the best one "
-                    "afterwards, as in: python train.py -m experiment=DIR/best.yaml 'seed=range(5)'"
-                )
-            check_jobs(self.hydra_context.config_loader, self.config, space.corners())
+            check_jobs(self.loader, self.config, space.examples())
             extend = self._extension(space)
             study = self._open(space)
             write_command(self.config, self.folder)
@@ -108,7 +95,8 @@ class Search(Sweeper):
         self._write_best(study)
 
     def _check(self) -> None:
-        for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
+        for key in ("n_trials", "n_jobs", "seeds"):
+            value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"hydra.sweeper.{key}={value}: give a whole number from 1 on")
         natural = {"max": "maximize", "min": "minimize"}[self.config.mode]
@@ -152,7 +140,7 @@ class Search(Sweeper):
         def build(seed: int) -> BaseSampler:
             with quiet():
                 made = instantiate(OmegaConf.create({**settings, "seed": seed}))
-                return made(grid_of(space)) if self._by_grid() else made
+                return made(space.grid()) if self._by_grid() else made
 
         try:
             build(0)
@@ -179,6 +167,8 @@ class Search(Sweeper):
             key, _, value = word.lstrip("+").partition("=")
             if key not in groups and not any(fnmatch(key, pattern) for pattern in HERE):
                 parts[key] = value
+        if self.seeds > 1:
+            parts["hydra.sweeper.seeds"] = str(self.seeds)
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
 
     def _run(self, study: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
@@ -187,7 +177,7 @@ class Search(Sweeper):
         private = self.folder.resolve() in Path(self.storage).resolve().parents
         n_trials = self.n_trials
         if self._by_grid():
-            n_trials = min(n_trials, math.prod(map(len, grid_of(space).values())))
+            n_trials = min(n_trials, math.prod(map(len, space.grid().values())))
         trials = Trials(study, space.searched, n_trials, owner, private=private, extend=extend)
         while batch := trials.next(self.n_jobs):
             self._launch(trials, batch, space)
@@ -212,39 +202,69 @@ class Search(Sweeper):
         return extend
 
     def _launch(self, trials: Trials, batch: list[Trial], space: Space) -> None:
-        """Run a batch of trials and tell the study what became of each."""
+        """Run a batch of trials and tell the study what became of each.
+
+        With several seeds the first one decides whether a trial is worth the others.
+        """
+        records: dict[int, list[dict]] = {trial.number: [] for trial in batch}
+        broken = self._run_jobs([(trial, 0) for trial in batch], space, records)
+        going = [trial for trial in batch if [r.get("status") for r in records[trial.number]] == ["finished"]]
+        broken += self._run_jobs([(trial, index) for trial in going for index in range(1, self.seeds)], space, records)
+        for trial in batch:
+            record = mean_record(records[trial.number])
+            if record["status"] in UNDONE:
+                log.warning(f"trial {trial.number} is {record['status']}: a search that is resumed goes on with it")
+            else:
+                trials.tell(trial, record, record["job"])
+        for returned in broken:
+            _ = returned.return_value  # raises what the job raised
+
+    def _run_jobs(self, wanted: list[tuple[Trial, int]], space: Space, records: dict[int, list[dict]]) -> list:
+        """Run jobs, each a trial and the index of its seed, and add their records to those of their trials.
+
+        Returns:
+            What Hydra says of jobs that did not come to an end.
+        """
         from hydra.core.utils import JobStatus
 
         from neuro_lightning.artifacts.records import read_record
         from neuro_lightning.sweeps.search.trials import folder_number
 
-        first = folder_number(batch[0])
-        jobs = [self._job(trial, space, folder_number(trial), first + i) for i, trial in enumerate(batch)]
-        broken = None
-        for trial, returned in zip(batch, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
-            if returned.status is not JobStatus.COMPLETED:  # no fault of its settings: it is left to a later search
-                broken = broken or returned
-                continue
-            folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
-            try:
-                record = read_record(folder)
-            except DataError as error:
-                record = {"status": "failed", "error": str(error)}
-            if record.get("status") in UNDONE:
-                log.warning(f"{folder.name} is {record['status']}: a search that is resumed goes on with it")
-            else:
-                trials.tell(trial, record, folder.name)
-        if broken is not None:
-            _ = broken.return_value  # raises what the job raised
+        if not wanted:
+            return []
+        first = folder_number(wanted[0][0])
+        jobs = [self._job(trial, space, index, first + place) for place, (trial, index) in enumerate(wanted)]
+        broken = []
+        for (trial, _), returned in zip(wanted, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
+            record: dict[str, Any] = {"status": "running"}
+            if returned.status is JobStatus.COMPLETED:
+                folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+                try:
+                    record = read_record(folder) | {"job": folder.name}
+                except DataError as error:
+                    record = {"status": "failed", "error": str(error), "job": folder.name}
+            else:  # no fault of its settings: it is left to a later search
+                broken.append(returned)
+            records[trial.number].append(record)
+        return broken
 
-    def _job(self, trial: Trial, space: Space, number: int, place: int) -> list[str]:
-        """A trial's overrides; where its place in the batch is not its number, its folder is named for it."""
+    def _job(self, trial: Trial, space: Space, index: int, place: int) -> list[str]:
+        """A job's overrides; its folder has the trial's number, and the seed where it is not the first one."""
+        from neuro_lightning.sweeps.search.trials import folder_number
+
         check_keys(trial.params, f"trial {trial.number} of {self.storage}")
-        overrides = [*space.overrides(trial.params), f"sweep.trial={trial.number}"]
-        if number != place:
-            name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
-            overrides.append(f"hydra.sweep.subdir={quoted(name.replace('${hydra.job.num}', str(number)))}")
-        return overrides
+        words, number = [*space.overrides(trial.params), f"sweep.trial={trial.number}"], folder_number(trial)
+        name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
+        name = name.replace("${hydra.job.num}", str(number))
+        if self.seeds > 1:
+            seed = self.config.seed + index
+            words.append(f"seed={seed}")
+            name += f"_seed{seed}" if index else ""
+        if index and "prune" in (self.config.callbacks or {}):
+            words.append("callbacks.prune.trial=null")  # the study sees the first seed's validations
+        if index or number != place:
+            words.append(f"hydra.sweep.subdir={quoted(name)}")
+        return words
 
     def _write_best(self, study: Any) -> None:
         """Log the best trial, and leave it where Hydra's sweepers leave it."""
@@ -262,18 +282,14 @@ class Search(Sweeper):
             log.info(f"best: trial {best.number}, {self.config.monitor} {best.value:.4f}")
 
 
-def grid_of(space: Space) -> dict[str, Any]:
-    """The values of every key, for Optuna's grid.
+def mean_record(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record of a trial: with the mean score of its seeds, or that of the first seed without a score.
 
-    Raises:
-        ConfigError: a key has an interval, of which a grid knows no values.
+    Args:
+        records: the ``run.json`` of each seed's job.
     """
-    from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-
-    values = {}
-    for key, distribution in space.searched.items():
-        try:
-            values[key] = OptunaSweeperImpl._to_grid_sampler_choices(distribution)
-        except ValueError:
-            raise ConfigError(f"{key}={space.written[key]}: a grid takes values, not an interval") from None
-    return values
+    values = [(record.get("objective") or {}).get("value") for record in records]
+    for record, value in zip(records, values, strict=True):
+        if record.get("status") != "finished" or value is None:
+            return record
+    return {**records[0], "objective": {"value": math.fsum(values) / len(values)}}
