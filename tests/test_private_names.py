@@ -26,9 +26,7 @@ LEFT = {
     *((f"{room}distributed.py", name) for room in ("", "runs/") for name in (
         "_set_num_threads_if_needed", "_SubprocessScriptLauncher",
     )),
-    ("sweeps/search/space.py", "_impl"), ("sweeps/search/sweeper.py", "_impl"),
-    ("sweeps/search/sweeper.py", "_to_grid_sampler_choices"), ("sweeps/search/trials.py", "_suggest"),
-    ("sweeps/search/trials.py", "_trial_id"), ("sweeps/tune/schedulers.py", "_rungs"),
+    ("sweeps/search/trials.py", "_suggest"), ("sweeps/search/trials.py", "_trial_id"),
 }  # fmt: skip
 
 

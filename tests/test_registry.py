@@ -50,8 +50,7 @@ def reached():
     """Every name of every module that is imported here, and of this package's own, that ``find`` gives away."""
     own = import_module("neuro_lightning")
     for module in pkgutil.walk_packages(own.__path__, "neuro_lightning."):
-        if not module.name.startswith("neuro_lightning.sweeps.tune"):  # imports Ray
-            import_module(module.name)
+        import_module(module.name)
     for module in CLASSES:
         import_module(module)
     found = {}

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.records import read_record
 from neuro_lightning.sweeps.base import BaseSweeper
 from neuro_lightning.sweeps.jobs import settings, to_override
 

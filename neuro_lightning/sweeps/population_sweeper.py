@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.quoting import override
+from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.base import BaseSweeper
 from neuro_lightning.sweeps.jobs import settings
 from neuro_lightning.sweeps.population import Population, Values, has_settled, nearest
@@ -265,7 +265,7 @@ def read_result(returned: Any, until: int) -> Result:
     """
     from hydra.core.utils import JobStatus
 
-    from neuro_lightning.records import read_record
+    from neuro_lightning.artifacts.records import read_record
 
     if returned.status is not JobStatus.COMPLETED:
         _ = returned.return_value  # raises what the job raised
@@ -296,7 +296,7 @@ def merge_checkpoint_state(donor: Path, own: Path, path: Path) -> None:
     """
     import torch
 
-    from neuro_lightning.checkpoint import read_checkpoint
+    from neuro_lightning.models.loading import read_checkpoint
 
     content = read_checkpoint(donor)
     mine = read_checkpoint(own)["callbacks"] if own.is_file() else {}
