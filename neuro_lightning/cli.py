@@ -53,7 +53,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # in neuro_lightning.sweeps
-SWEEPERS = ("grid.Grid", "search.sweeper.Search", "population_sweeper.PopulationSweeper", "mutations.Mutations")
+SWEEPERS = ("grid.Grid", "search.sweeper.Search", "population_sweeper.PopulationSweeper")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
 PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
 

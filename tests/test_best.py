@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from runs import ROOT, TINY, command, record, rows
 
 from neuro_lightning.artifacts.records import write_json
+from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.results.best import BEST_FILE, experiment_of, register_experiment_files, write_best
-from neuro_lightning.sweeps.results.collect import collect
 
 LEFT_OUT = ("seed", "name", "tags", "resume", "sweep", "logger", "paths")
 

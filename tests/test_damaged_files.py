@@ -11,6 +11,7 @@ from test_cache import assert_same, make_recording
 
 from neuro_lightning.artifacts.metrics_csv import MetricsCSV, read_metrics
 from neuro_lightning.artifacts.records import read_record
+from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.data.antolik.files import load_region, load_repeats
 from neuro_lightning.data.cache import cached
@@ -25,7 +26,6 @@ from neuro_lightning.submission.score import score
 from neuro_lightning.submission.write import write_submission
 from neuro_lightning.sweeps.population_sweeper import State, read_state, write_state
 from neuro_lightning.sweeps.results.best import register_experiment_files
-from neuro_lightning.sweeps.results.collect import collect
 from neuro_lightning.sweeps.search.space import read_space
 
 RNG = np.random.default_rng(0)

@@ -1,9 +1,18 @@
+import os
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from neuro_lightning.report.figures_sweep import MAX_KEYS, parallel_coordinates, scale_of
-from neuro_lightning.sweeps.results.importance import encode, importance, is_logarithmic, scored_settings
-from neuro_lightning.sweeps.results.picture import draw
+from neuro_lightning.sweeps.results.importance import (
+    Importance,
+    distribution_of,
+    importance,
+    is_logarithmic,
+    study_of,
+)
+from neuro_lightning.sweeps.results.picture import MAX_KEYS, draw
 
 
 def job(overrides, objective, *, status="finished", mode="max"):
@@ -50,7 +59,7 @@ def test_shares_are_those_of_the_variance():
 
 def test_a_key_that_matters_with_another_one_has_its_share():
     found = importance(search(120, lambda v, rng: float(v["causal"] != (v["kind"] == "a"))))
-    assert found.shares["causal"] > 0.3 and found.shares["kind"] > 0.3 and found.shares["lr"] < 0.05
+    assert found.shares["causal"] > 0.2 and found.shares["kind"] > 0.2 and found.shares["lr"] < 0.05
 
 
 @pytest.mark.parametrize("n", [8, 30])
@@ -86,13 +95,6 @@ def test_a_setting_that_broke_down_is_no_worse_than_the_last():
     assert importance(broken).shares == importance(jobs).shares
 
 
-def test_values_become_columns():
-    np.testing.assert_allclose(encode([1e-4, 1e-2, 1e-3, 1e-4])[:, 0], np.log([1e-4, 1e-2, 1e-3, 1e-4]))
-    np.testing.assert_array_equal(encode([0.1, 0.3, None]), [[0.1, 0], [0.3, 0], [0.2, 1]])
-    np.testing.assert_array_equal(encode([True, False, True]), [[0, 1], [1, 0], [0, 1]])
-    assert encode(["a", "b", "c"]).shape == (3, 3)
-
-
 def test_which_numbers_are_compared_by_their_logarithm():
     rng = np.random.default_rng(0)
     assert is_logarithmic(list(10 ** rng.uniform(-5, -1, 20))) and is_logarithmic([1e-4, 1e-3, 1e-2])
@@ -100,67 +102,38 @@ def test_which_numbers_are_compared_by_their_logarithm():
     assert not is_logarithmic([0.0, 0.001, 1.0]) and not is_logarithmic([-1.0, 10.0]) and not is_logarithmic([8, 16])
 
 
-# ---- the picture
+# ---- the study and its pictures
 
 
-def test_axes_are_linear_logarithmic_or_categories():
-    rates = list(np.logspace(-4, -1, 12))
-    scale = scale_of(rates)
-    np.testing.assert_allclose(scale.places, np.linspace(0, 1, 12))
-    assert [text for _, text in scale.ticks] == ["0.0001", "0.001", "0.01", "0.1"] and not scale.band
-    even = scale_of(list(np.linspace(0, 1, 11)))
-    np.testing.assert_allclose(even.places, np.linspace(0, 1, 11))
-    grid = scale_of([64, 8, 16, 32, 8])  # evenly spaced, in their order
-    np.testing.assert_allclose(grid.places, [0.875, 0.125, 0.375, 0.625, 0.125])
-    assert [text for _, text in grid.ticks] == ["8", "16", "32", "64"] and grid.band
-    words = scale_of(["b", None, "a", True])
-    assert [text for _, text in words.ticks] == ["null", "a", "b", "true"]
-    assert [text for _, text in scale_of([0.3, None, 0.1]).ticks] == ["null", "0.1", "0.3"]
+def test_a_study_has_intervals_of_numbers_and_categories():
+    assert distribution_of([1e-4, 1e-2, 1e-3, 1e-4]) == FloatDistribution(1e-4, 1e-2, log=True)
+    assert distribution_of([8, 16.5]) == FloatDistribution(8, 16.5)
+    assert distribution_of([0.1, None, 0.3]) == CategoricalDistribution(["0.1", "null", "0.3"])
+    assert distribution_of([True, False]) == CategoricalDistribution(["true", "false"])
+    settings = [{"lr": 0.1, "kind": None}, {"lr": 0.2, "kind": "a"}]
+    study = study_of(["lr", "kind"], settings, [0.5, 0.25], mode="min")
+    assert study.best_value == 0.25 and study.best_params == {"lr": 0.2, "kind": "a"}
 
 
-def texts(figure):
-    return [text.get_text() for axes in figure.axes for text in axes.texts]
-
-
-@pytest.mark.parametrize(("mode", "best"), [("max", "0.9"), ("min", "0.1")])
-def test_the_best_is_named_and_lies_on_top(mode, best):
-    settings = [{"lr": 10.0**-i, "kind": "ab"[i % 2]} for i in range(9)]
-    scores = [0.5, 0.9, 0.1, 0.4, 0.3, 0.2, 0.6, 0.7, 0.8]
-    figure = parallel_coordinates(settings, scores, keys=["lr", "kind"], objective="val/x", mode=mode, simulated=True)
-    (axes,) = figure.axes
-    assert best in texts(figure) and "0.1" in texts(figure) if mode == "max" else best in texts(figure)
-    assert ("0.1" if mode == "max" else "0.01") in texts(figure)  # its learning rate
-    assert "simulated" in figure.get_suptitle()
-    top = max(axes.patches, key=lambda patch: patch.get_zorder())
-    heights = top.get_path().vertices[:, 1]
-    assert heights[-1] == (1.0 if mode == "max" else 0.0)
-    assert len(axes.patches) == len(settings) + 1  # the best has a white rim
-
-
-def test_a_setting_that_broke_down_does_not_squeeze_the_others():
-    settings = [{"a": i} for i in range(12)]
-    scores = [0.1 + 0.01 * i for i in range(11)] + [-50.0]
-    figure = parallel_coordinates(settings, scores, keys=["a"], objective="val/x")
-    ends = [patch.get_path().vertices[-1, 1] for patch in figure.axes[0].patches]
-    assert min(ends) == 0 and np.ptp(sorted(ends)[1:]) > 0.3
-
-
-def test_the_picture_of_a_sweep(tmp_path):
+def test_the_pictures_of_a_sweep(tmp_path):
     from matplotlib.image import imread
 
     jobs = [*search(20, peaked, repeats=2), job({"lr": 0.1, "kind": "a"}, 0.0, status="pruned")]
-    path = draw(jobs, tmp_path / "sweep.png", importance(jobs))
-    assert path == tmp_path / "sweep.png" and [file.name for file in tmp_path.iterdir()] == ["sweep.png"]
-    pixels = imread(path)
-    assert pixels.shape[1] > 800 and pixels[..., :3].std() > 0.05
-    assert draw([job({"seed": i}, 0.1 * i) for i in range(9)], path, None) is None
-    assert draw(jobs[:4], path, None) is None  # two settings
+    paths = draw(jobs, tmp_path, importance(jobs))
+    assert [path.name for path in paths] == ["sweep.png", "sweep_history.png"] == sorted(os.listdir(tmp_path))
+    for path in paths:
+        pixels = imread(path)
+        assert pixels.shape[1] > 800 and pixels[..., :3].std() > 0.05
+    assert draw([job({"seed": i}, 0.1 * i) for i in range(9)], tmp_path, None) == []
+    assert draw(jobs[:4], tmp_path, None) == [], "two settings"
 
 
-def test_many_keys_are_cut_to_those_that_matter():
+def test_pictures_say_that_data_are_simulated_and_show_the_keys_that_matter(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     jobs = [job({f"key{i}": float(rng.uniform()) for i in range(14)}, rng.normal()) for _ in range(10)]
-    keys, settings, scores, _ = scored_settings(jobs)
-    assert len(keys) == 14
-    figure = parallel_coordinates(settings, scores, keys=keys, objective="val/x")
-    assert sum(text.startswith("key") for text in texts(figure)) == MAX_KEYS
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure) or path.touch())
+    draw(jobs, tmp_path, Importance({"key13": 0.7, "key12": 0.3}))
+    names = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
+    assert names[0] == "val/x" and {"key13", "key12"} < set(names) and len(names) == 1 + MAX_KEYS
+    assert all("simulated data" in figure.get_suptitle() for figure in figures)

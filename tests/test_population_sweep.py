@@ -138,7 +138,7 @@ def test_weights_and_moments_are_the_donors_and_the_rest_is_the_runs_own(tmp_pat
     lost = ["sweep.until=2", "model.optimizer.lr=1e-5", "model.input_dropout=0.1"]
     loser = here(tmp_path / "loser", *values, *lost).folder
     files = [folder / "checkpoints" / "last.ckpt" for folder in (winner, loser)]
-    path = tmp_path / "merged.ckpt"
+    path = loser / "merged.ckpt"
     merge_checkpoint_state(*files, path)
     import torch
 

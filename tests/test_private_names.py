@@ -15,8 +15,7 @@ OWN = "neuro_lightning"
 PUBLIC = {"_asdict", "_fields", "_replace", "_target_", "_exit"}  # of named tuples, of configs, and os._exit
 # what is still to be moved or to go: (file, name)
 LEFT = {
-    ("callbacks/averaging.py", "_foreach_lerp_"), ("callbacks/prune.py", "_storage"),
-    ("callbacks/prune.py", "_trial_id"),
+    ("callbacks/averaging.py", "_foreach_lerp_"),
     ("models/base.py", "_batches_that_stepped"), ("models/base.py", "_on_after_step"),
     ("models/base.py", "_on_before_step"), ("building.py", "_iteration_based_training"),
     ("runs/factory.py", "_iteration_based_training"),
@@ -26,7 +25,6 @@ LEFT = {
     *((f"{room}distributed.py", name) for room in ("", "runs/") for name in (
         "_set_num_threads_if_needed", "_SubprocessScriptLauncher",
     )),
-    ("sweeps/search/trials.py", "_suggest"), ("sweeps/search/trials.py", "_trial_id"),
 }  # fmt: skip
 
 

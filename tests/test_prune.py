@@ -7,10 +7,10 @@ import pytest
 from runs import TINY, checkpoint, here, record, same
 from test_search import BAYES, search, study_of  # noqa: F401  a fixture among them
 
+from neuro_lightning.artifacts.studies import open_storage
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.search import pruners
-from neuro_lightning.sweeps.search.storage import open_storage
 
 NAME = "study"
 

@@ -126,7 +126,7 @@ ATTEMPTS = [
     "neuro_lightning.runs.distributed.JobLauncher", "neuro_lightning.runs.distributed.DDPStrategy",
     "neuro_lightning.runs.distributed.write_job", "neuro_lightning.runs.distributed.subprocess.Popen",
     "neuro_lightning.sweeps.launchers.Slurm", "neuro_lightning.sweeps.launchers.Task",
-    "neuro_lightning.sweeps.search.storage.open_storage", "neuro_lightning.artifacts.atomic.atomic_path",
+    "neuro_lightning.artifacts.studies.open_storage", "neuro_lightning.artifacts.atomic.atomic_path",
     "neuro_lightning.submission.write.write_submission", "neuro_lightning.data.nlb.download.Path",
     "neuro_lightning.data.module.DataLoader", "neuro_lightning.models.gru.nn.Linear",
     "neuro_lightning.models.warm_start.read_network", "neuro_lightning.models.gru.PopulationModule",

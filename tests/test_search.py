@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from runs import ROOT, TINY, checkpoint, record, same, start
 
 from neuro_lightning import cli
+from neuro_lightning.artifacts.studies import open_storage
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.sweeps.search.owner import Owner
 from neuro_lightning.sweeps.search.space import read_space
-from neuro_lightning.sweeps.search.storage import open_storage
 from neuro_lightning.sweeps.search.study import SeededSampler, open_study
 from neuro_lightning.sweeps.search.trials import Trials
 
@@ -111,7 +111,8 @@ def test_what_is_typed_replaces_what_the_file_says():
 
 def opened(path, seed=0, **others):
     build = others.pop("build", lambda s: TPESampler(seed=s, n_startup_trials=3, multivariate=True))
-    return open_study(str(path), "name", mode="max", sampler=SeededSampler(build, seed), pruner=None, of=OF | others)
+    sampler = SeededSampler(build, seed)
+    return open_study(str(path), "name", mode="max", sampler=sampler, pruner=None, of=OF | others)[0]
 
 
 SEARCHED = read_space({}, ["x=interval(-1,1)", "k=choice(1,2,3)"]).searched
@@ -199,7 +200,8 @@ def test_any_storage_holds_the_same_study(tmp_path, where):
 
 def trials_of(folder, n_trials=3, **others):
     owner = Owner(folder)
-    return Trials(opened(folder / "study"), SEARCHED, n_trials, owner, **others), owner
+    study = opened(folder / "study")
+    return Trials(study, open_storage(str(folder / "study")), SEARCHED, n_trials, owner, **others), owner
 
 
 def test_a_killed_owner_is_gone_and_a_living_one_is_not(tmp_path):

@@ -95,9 +95,7 @@ def test_the_latest_sweep_and_the_sweep_of_a_job(tmp_path, monkeypatch):
 
 
 def test_rays_address_has_a_short_name():
-    words = ["-m", "sweep=ndt_asha", "ray.address=head:6379"]
-    assert sweep_arguments(words) == [*words[:2], "hydra.sweeper.ray.address=head:6379"]
-    words[1] = "hydra/launcher=ray_cluster"
+    words = ["-m", "hydra/launcher=ray_cluster", "ray.address=head:6379"]
     assert sweep_arguments(words) == [*words[:2], "hydra.launcher.address=head:6379"]
 
 
@@ -111,6 +109,8 @@ def test_a_mistake_is_left_for_hydra_to_name():
     [
         (["-m", "seed=0", "1", "2"], "'1' is no override"), (["seed=0", "1"], "'1' is no override"),
         (["-m", "--cfg", "job"], "leave out -m"),
+        (["-m", "hydra/sweeper=tune"], "was replaced; give hydra/sweeper=population"),
+        (["-m", "hydra.sweeper.trials=4"], "was replaced; give hydra.sweeper.n_trials="),
     ],
 )  # fmt: skip
 def test_words_that_hydra_would_answer_with_a_traceback(words, message):

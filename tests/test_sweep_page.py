@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts import sweep_jobs as collecting
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.artifacts.records import write_json
+from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.sweeps.results import collect as collecting
 from neuro_lightning.sweeps.results.callback import SweepTable, _shorten
-from neuro_lightning.sweeps.results.collect import collect
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import finish, main, print_summary, write_table
@@ -132,7 +132,9 @@ def test_an_end_with_all_that_a_sweep_leaves(tmp_path, capsys):
         lr, width = 10 ** rng.uniform(-4, -1), int(rng.choice([4, 8]))
         job(tmp_path, f"{number}_j", -abs(np.log10(lr) + 2.5), lr=lr, width=width)
     files = finish(tmp_path)
-    assert [path.name for path in files] == ["sweep.csv", "sweep.md", "sweep.png"]  # no .hydra, so no best.yaml
+    assert [path.name for path in files] == [
+        "sweep.csv", "sweep.md", "sweep.png", "sweep_history.png"
+    ], "no .hydra, so no best.yaml"  # fmt: skip
     text = (tmp_path / PAGE_FILE).read_text()
     assert "![Parallel coordinates of the settings](sweep.png)" in text
     shares = section(text, "What mattered")

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 
 from neuro_lightning.artifacts.locks import entered
+from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.runs.train import readable
 from neuro_lightning.sweeps.grid import in_their_folders
-from neuro_lightning.sweeps.jobs import decide, settings
+from neuro_lightning.sweeps.jobs import decide
 
 SEEDS = [0, 1, 2]
 SWEEP = ["-m", *TINY, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
@@ -220,7 +221,7 @@ def test_an_empty_or_torn_folder_begins_anew_and_another_job_is_refused(tmp_path
     a_job(tmp_path / "job", "finished")
     with pytest.raises(ConfigError, match=r"holds another job, with seed=1 instead of seed=2"):
         decide(tmp_path / "job", ["model=gru", "seed=2"])
-    assert settings(["+sweep.trial=3", "resume=x", "seed=1", "sweep.until=2"]) == ["seed=1"]
+    assert job_settings(["+sweep.trial=3", "resume=x", "seed=1", "sweep.until=2"]) == ["seed=1"]
 
 
 def test_every_job_finds_its_folder_again(tmp_path):

@@ -1,6 +1,5 @@
 import csv
 import io
-import math
 import os
 import runpy
 import subprocess
@@ -12,13 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from neuro_lightning.artifacts.records import read_record, write_json
+from neuro_lightning.artifacts.sweep_jobs import collect, varied
 from neuro_lightning.errors import DataError
-from neuro_lightning.sweeps.results.collect import collect, varied
-from neuro_lightning.sweeps.results.summary import mean, percentile, sem, summarize
+from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import print_summary, write_table
 
 ROOT = Path(__file__).parent.parent
@@ -274,18 +271,6 @@ def test_no_sweep_there(tmp_path):
     done = subprocess.run([sys.executable, "-m", "neuro_lightning.sweeps.results.table", tmp_path / "gone"], cwd=ROOT,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-
-
-def test_statistics():
-    assert mean([]) is None and mean([None, 2.0, 4.0]) == 3.0
-    assert sem([1.0]) is None and math.isclose(sem([1.0, 3.0]), 1.0)
-    assert percentile([], 50) is None and percentile([3.0], 90) == 3.0
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12), st.sampled_from([0, 10, 50, 90, 100]))
-def test_percentiles_are_numpys(values, percent):
-    np.testing.assert_allclose(percentile(values, percent), np.percentile(values, percent), rtol=1e-9, atol=1e-6)
 
 
 # ---- as a Hydra callback

@@ -11,9 +11,9 @@ from runs import ROOT, TINY, record, rows
 from test_loggers import artifacts, history, read_wandb, run_record, summary
 
 from neuro_lightning.artifacts.records import stable_id
+from neuro_lightning.artifacts.sweep_jobs import swept
 from neuro_lightning.runs.train import predict, train
 from neuro_lightning.settings.config import TRAIN_KEYS, check_config, to_plain
-from neuro_lightning.sweeps.results.collect import swept
 
 
 @pytest.fixture(autouse=True)

@@ -10,28 +10,40 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
+from neuro_lightning.artifacts.sweep_jobs import collect, varied
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import info, label
 from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
 from neuro_lightning.report.table import NAMES, number, print_table, relative
-from neuro_lightning.sweeps.results.collect import collect, varied
-from neuro_lightning.sweeps.results.summary import mean, sem
 
 METRICS = ("mse", "variance", "co_r2", "rates_r2")  # shown where they are known
 OWN = {"model.latent_dim", "model.n_components", "seed"}  # what the sweep may vary
 BEYOND = {"ceiling", "svca", "oracle"}  # not predictors of one's own
 COLORS = (BASELINE, "#5b8c5a", "#8e6c8a", "#b08d57")
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of no values."""
+    known = list(values)
+    return fmean(known) if known else None
+
+
+def sem(values: Sequence[float]) -> float | None:
+    """The standard error of the mean; None below two values."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from neuro_lightning.ranks import is_main_process
 
 if TYPE_CHECKING:
-    from optuna.study import Study
+    from optuna.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Prune(pl.Callback):
 
     Args:
         trial: its number in the study; None, outside a search, does nothing.
-        storage: of the study, see :func:`neuro_lightning.sweeps.search.storage.open_storage`.
+        storage: of the study, see :func:`neuro_lightning.artifacts.studies.open_storage`.
         study: its name.
         monitor: the score.
         pruner: makes the pruner from the run's number of epochs; None only reports.
@@ -44,7 +44,7 @@ class Prune(pl.Callback):
     ) -> None:
         self.trial, self.storage, self.study, self.monitor, self.pruner = trial, storage, study, monitor, pruner
         self.ended: str | None = None
-        self._opened: Study | None = None
+        self._running: Trial | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the trial."""
@@ -58,7 +58,7 @@ class Prune(pl.Callback):
             return
         stop = False
         score = trainer.callback_metrics.get(self.monitor)
-        if self._opened is not None and score is not None:
+        if self._running is not None and score is not None:
             last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
             stop = bool(self._guarded(self._judge, trainer.current_epoch, float(score))) and not last
         if trainer.strategy.broadcast(stop):
@@ -68,28 +68,25 @@ class Prune(pl.Callback):
     def _open(self, max_epochs: int) -> None:
         import optuna
 
-        from neuro_lightning.sweeps.search.storage import open_storage, quiet
+        from neuro_lightning.artifacts.studies import open_storage, quiet_optuna, running_trial
 
-        with quiet():
+        with quiet_optuna():
+            storage = open_storage(self.storage)
             study = optuna.load_study(
                 study_name=self.study,
-                storage=open_storage(self.storage),
+                storage=storage,
                 sampler=optuna.samplers.RandomSampler(),  # nothing is sampled here
                 pruner=self.pruner(max_epochs) if self.pruner else optuna.pruners.NopPruner(),
             )
             if not study.get_trials(deepcopy=False)[self.trial].state.is_finished():
-                self._opened = study
+                self._running = running_trial(study, storage, self.trial)
 
     def _judge(self, epoch: int, score: float) -> bool:
-        from neuro_lightning.sweeps.search.storage import quiet
+        from neuro_lightning.artifacts.studies import quiet_optuna
 
-        study = self._opened
-        with quiet():
-            trial = study.get_trials(deepcopy=False)[self.trial]
-            if epoch not in trial.intermediate_values:
-                study._storage.set_trial_intermediate_value(trial._trial_id, epoch, score)
-                trial = study.get_trials(deepcopy=False)[self.trial]
-            return study.pruner.prune(study, trial)
+        with quiet_optuna():
+            self._running.report(score, epoch)  # an epoch that was reported before a resume keeps its value
+            return self._running.should_prune()
 
     def _guarded(self, act: Callable[..., Any], *arguments: Any) -> Any:
         """A training of hours is not lost because a database is away for a minute."""

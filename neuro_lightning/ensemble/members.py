@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuro_lightning.artifacts.records import FILE_NAME
+from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.loading import find_checkpoint
 from neuro_lightning.report.table import relative
-from neuro_lightning.sweeps.results.table import collect
 
 SWEEP_FILES = ("multirun.yaml", "sweep.csv", "models.csv")  # of a sweep, or of benchmarks/models.py
 

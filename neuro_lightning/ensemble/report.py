@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.artifacts.records import flat_overrides, plain, read_record, versions, write_json
+from neuro_lightning.artifacts.sweep_jobs import job_settings, varied
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Choice
 from neuro_lightning.errors import DataError
 from neuro_lightning.models.loading import BEST, run_folder
 from neuro_lightning.report.table import kind_of, number, print_table, relative
-from neuro_lightning.sweeps.jobs import settings
-from neuro_lightning.sweeps.results.table import varied
 
 MAX_ROWS = 20
 MAX_WIDTH = 50  # of the members' settings, in characters
@@ -107,7 +106,7 @@ def _settings(members: Sequence[Path]) -> dict[str, list[str]]:
     found = []
     for member in members:
         try:
-            found.append(flat_overrides(settings(read_record(run_folder(member)).get("overrides") or [])))
+            found.append(flat_overrides(job_settings(read_record(run_folder(member)).get("overrides") or [])))
         except DataError:  # a checkpoint alone
             found.append({})
     differ = {key: [str(own.get(key, "")) for own in found] for key in varied([{"overrides": own} for own in found])}

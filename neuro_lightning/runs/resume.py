@@ -9,7 +9,7 @@ from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.settings.overrides import from_file
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed, unquoted
 
 LATEST_ROOT = "outputs"
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch
@@ -121,8 +121,6 @@ def _model_class(folder: Path) -> str:
 def _old_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
-    from neuro_lightning.sweeps.mutations import restore
-
     task, hydra = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "hydra.yaml"
     if not task.is_file():
         raise CheckpointError(
@@ -130,7 +128,18 @@ def _old_overrides(folder: Path) -> list[str]:
         )
     model = _model_class(folder)
     words = [update_override(word, model) for word in OmegaConf.load(task) if not word.startswith("resume=")]
-    restore(folder, words)
+    _keep_mutation(folder, words)
     settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
     # where configs of one's own lie; the rest of Hydra's settings said how the old command was started
     return [*(word for word in settings if word.startswith("hydra.searchpath=")), *words]
+
+
+def _keep_mutation(folder: Path, words: list[str]) -> None:
+    """Make the layers of a run begun with ``+mutation=NAME``, by an earlier version, an option of that group again."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    for name in [unquoted(word.partition("=")[2]) for word in words if word.startswith("+mutation=")]:
+        model = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml").model)
+        layers = {key: model[key] for key in ("conv", "dense", "logits")}
+        ConfigStore.instance().store(name=name, node={"model": layers}, group="mutation", package="_global_")

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 
 from neuro_lightning.artifacts.folders import claimed_run
 from neuro_lightning.artifacts.records import RunRecord
+from neuro_lightning.artifacts.sweep_jobs import swept
 from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
@@ -66,7 +67,6 @@ from neuro_lightning.runs.training_length import lengthen_short_training
 from neuro_lightning.settings.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
 from neuro_lightning.settings.overrides import again
 from neuro_lightning.submission.plain import write_latents
-from neuro_lightning.sweeps.results.collect import swept
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = None) -> float:

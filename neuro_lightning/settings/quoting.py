@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 
 def override(key: str, value: str | Path) -> str:
@@ -41,3 +42,10 @@ def typed(arguments: list[str], key: str) -> str | None:
     """The last value that a command line gives to a key, without quotes; None where it gives none, or ``null``."""
     values = [word.removeprefix(f"{key}=") for word in arguments if word.startswith(f"{key}=")]
     return unquoted(values[-1]) if values and values[-1] != "null" else None
+
+
+def to_override(value: Any) -> str:
+    """A value as it is written in an override: ``null``, ``true``, ``0.5``."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -18,6 +18,17 @@ LATEST_ROOT = "multirun"
 RESUME = "sweep.resume="
 RAY = "ray."  # as in ray.address=HOST:PORT, a short form for the launcher's settings
 MULTIRUN = ("-m", "--multirun")
+# beginnings of words of earlier versions, and what took their place
+REPLACED = {
+    "hydra/sweeper=tune": "hydra/sweeper=population, or hydra/sweeper=bayes hydra/sweeper/pruner=halving",
+    "hydra/sweeper/scheduler=": "hydra/sweeper=population, or hydra/sweeper=bayes hydra/sweeper/pruner=halving",
+    "hydra.sweeper.scheduler.": "hydra.sweeper.generation_epochs=... or hydra.sweeper.pruner.first=...",
+    "hydra.sweeper.trials=": "hydra.sweeper.n_trials=...",
+    "hydra.sweeper.resources.": "hydra/launcher=gpus hydra.launcher.jobs_per_gpu=...",
+    "hydra.sweeper.ray.": "hydra/launcher=ray_cluster hydra.launcher.address=...",
+    "hydra/sweeper=mutations": "hydra.sweeper.grids, as in conf/sweep/uwndc19_mutations.yaml",
+    "hydra.sweeper.mutations": "hydra.sweeper.grids, as in conf/sweep/uwndc19_mutations.yaml",
+}
 
 
 def sweep_arguments(arguments: list[str]) -> list[str]:
@@ -46,12 +57,15 @@ def check_words(arguments: list[str]) -> None:
     """Refuse what Hydra would answer with a traceback.
 
     Raises:
-        ConfigError: a word that is neither an override nor an option, or ``-m`` beside ``--cfg``.
+        ConfigError: a word that is neither an override nor an option, or of an earlier version, or ``-m`` beside
+            ``--cfg``.
     """
     if set(MULTIRUN) & set(arguments) and {"--cfg", "-c"} & set(arguments):
         raise ConfigError("--cfg shows the config of a single run: leave out -m")
     before = ""
     for word in arguments:
+        if new := next((new for old, new in REPLACED.items() if word.startswith(old)), None):
+            raise ConfigError(f"{word}: this setting was replaced; give {new}")
         of_option = before.startswith("-") and before not in (*MULTIRUN, "--resolve")
         if "=" not in word and not word.startswith(("-", "~")) and not of_option:
             raise ConfigError(f"{word!r} is no override, which are KEY=VALUE; several values: -m seed=0,1,2")

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, NeuroError
 from neuro_lightning.settings.options import listed
 from neuro_lightning.settings.overrides import check_keys, check_trusted
-from neuro_lightning.sweeps.jobs import settings
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -103,4 +103,4 @@ def _said(error: Exception) -> str:
 
 
 def _named(job: Sequence[str]) -> str:
-    return " ".join(settings(job))
+    return " ".join(job_settings(job))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.artifacts.records import read_record
+from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.settings.quoting import to_override
 from neuro_lightning.sweeps.base import BaseSweeper
-from neuro_lightning.sweeps.jobs import settings, to_override
 
 
 class Grid(BaseSweeper):
@@ -95,13 +96,13 @@ def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:
     Raises:
         ConfigError: the folder holds a job that is not among them.
     """
-    left = {frozenset(settings(job)): job for job in jobs}
+    left = {frozenset(job_settings(job)): job for job in jobs}
     placed: dict[int, list[str]] = {}
     for path in folder.glob("*/.hydra/overrides.yaml"):
         number, _, _ = path.parents[1].name.partition("_")
         if not number.isdigit() or (words := _overrides_of(path.parents[1])) is None:
             continue
-        before = frozenset(settings(words))
+        before = frozenset(job_settings(words))
         if (job := left.pop(before, None)) is None:
             raise ConfigError(
                 f"{path.parents[1]} holds a job that is not of this sweep: {' '.join(sorted(before))}\n"

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
+from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 
 DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
-# overrides that say where a job stands, and whom it trusts, not what it is
-BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
 RETRIES = 1
 
 
@@ -86,21 +84,9 @@ def check_same_job(folder: Path, record: dict, overrides: Sequence[str]) -> None
     Raises:
         ConfigError: naming what differs.
     """
-    before, now = set(settings(record.get("overrides") or ())), set(settings(overrides))
+    before, now = set(job_settings(record.get("overrides") or ())), set(job_settings(overrides))
     if before != now:
         raise ConfigError(
             f"{folder} holds another job, with {' '.join(sorted(before - now)) or 'fewer overrides'} instead of "
             f"{' '.join(sorted(now - before)) or 'none'}: give the sweep a folder of its own (hydra.sweep.dir=...)"
         )
-
-
-def settings(overrides: Sequence[str]) -> list[str]:
-    """A job's overrides without those that only say where it stands in a sweep."""
-    return [word for word in overrides if not word.lstrip("+").startswith(BOOKKEEPING)]
-
-
-def to_override(value: Any) -> str:
-    """A value as it is written in an override: ``null``, ``true``, ``0.5``."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.base import BaseSweeper
-from neuro_lightning.sweeps.jobs import settings
 from neuro_lightning.sweeps.population import Population, Values, has_settled, nearest
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ class PopulationSweeper(BaseSweeper):
         """
         import optuna
 
-        from neuro_lightning.sweeps.search.storage import quiet
+        from neuro_lightning.artifacts.studies import quiet_optuna
 
         if not isinstance(self.n_trials, int) or self.n_trials < 2:
             raise ConfigError(f"hydra.sweeper.n_trials={self.n_trials}: a population has 2 members or more")
         self.settings.check(self.space.searched)
-        with quiet():
+        with quiet_optuna():
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
             drawn = [study.ask(self.space.searched).params for _ in range(self.n_trials)]
         rounded = [{key: nearest(value, self.space.searched[key]) for key, value in v.items()} for v in drawn]
@@ -149,7 +149,7 @@ class PopulationSweeper(BaseSweeper):
 
     def _identity(self) -> dict[str, Any]:
         rules = {**asdict(self.settings), "n_trials": self.n_trials, "seed": self.seed}
-        return {"fixed": settings(self.space.fixed), "space": self.space.written, "rules": str(rules)}
+        return {"fixed": job_settings(self.space.fixed), "space": self.space.written, "rules": str(rules)}
 
     # ---- generations
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import check_keys, must_be_typed
 from neuro_lightning.settings.quoting import quoted, unquoted
-from neuro_lightning.sweeps.results.collect import Job
 from neuro_lightning.sweeps.results.summary import objective_name, summarize
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
 
     Args:
         folder: the sweep's folder.
-        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
+        jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`.
 
     Returns:
         ``best.yaml``; of a sweep over datasets, whose scores do not compare, ``best_<dataset>.yaml`` for each; nothing

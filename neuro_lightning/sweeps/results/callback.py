@@ -39,7 +39,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the launcher announce each job by what is swept, not by all that was typed."""
         if not self.verbose:
-            from neuro_lightning.sweeps.results.collect import as_typed
+            from neuro_lightning.artifacts.sweep_jobs import as_typed
 
             same = {as_typed(word) for word in config.hydra.overrides.task}
             self._shorten = partial(_shorten, same=same)
@@ -108,13 +108,12 @@ def _in_sweep(config: DictConfig) -> bool:
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
     """What a launcher says of a job: what its sweep varies, in numbers of four digits; False leaves it out."""
-    from neuro_lightning.sweeps.jobs import settings
-    from neuro_lightning.sweeps.results.collect import as_typed
+    from neuro_lightning.artifacts.sweep_jobs import as_typed, job_settings
     from neuro_lightning.sweeps.results.summary import short
 
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
-        kept = [word.partition("=") for word in settings(words.split(" ")) if as_typed(word) not in same]
+        kept = [word.partition("=") for word in job_settings(words.split(" ")) if as_typed(word) not in same]
         shown = " ".join(f"{key}{equals}{short(value)}" for key, equals, value in kept)
         record.msg, record.args = f"{number} : {shown or words}", ()
     return not record.getMessage().startswith("Launching 1 jobs")  # a search launches them one by one

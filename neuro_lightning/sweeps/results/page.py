@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.sweep_jobs import FAILED, Job
 from neuro_lightning.report.table import number
-from neuro_lightning.sweeps.results.collect import FAILED, Job
+from neuro_lightning.settings.quoting import to_override
 from neuro_lightning.sweeps.results.summary import (
     SOURCES,
     counts,
@@ -18,12 +19,12 @@ from neuro_lightning.sweeps.results.summary import (
     setting_keys,
     short,
     sources,
-    word,
 )
 
 PAGE_FILE = "sweep.md"
 STOPPED = ("pruned", "paused", "interrupted")
 BETTER = {"max": "higher is better", "min": "lower is better"}
+TITLES = {"sweep.png": "Parallel coordinates of the settings", "sweep_history.png": "Scores by the number of settings"}
 BAR = 20  # characters of the longest bar
 
 
@@ -34,17 +35,17 @@ def page(
     *,
     importance: Any = None,
     best: Sequence[Path] = (),
-    picture: str | None = None,
+    pictures: Sequence[Path] = (),
 ) -> str:
     """The page as Markdown.
 
     Args:
         folder: the sweep's folder; links are relative to it.
-        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
+        jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`.
         summary: from :func:`~neuro_lightning.sweeps.results.summary.summarize`.
         importance: of its keys, an :class:`~neuro_lightning.sweeps.results.importance.Importance`, at the sweep's end.
         best: the experiment configs that were written of it.
-        picture: the file of the parallel coordinates.
+        pictures: files of the parallel coordinates and of the history.
     """
     settings = setting_keys(jobs)
     parts = [*_head(jobs, settings, Path(folder), best), *_settings(Path(folder), jobs, summary)]
@@ -57,8 +58,8 @@ def page(
     parts += _jobs("Stopped before their end", sorted(stopped, key=_rank), keys, stops)
     errors = {"attempts": lambda job: str(job["attempts"]), "error": lambda job: job["error"] or job["status"]}
     parts += _jobs("Failed", failed, keys, errors)
-    if picture is not None:
-        parts += ["## Every setting at a glance", f"![Parallel coordinates of the settings]({picture})"]
+    if pictures:
+        parts += ["## Pictures", *(f"![{TITLES[picture.name]}]({picture.name})" for picture in pictures)]
     parts += importance_lines(importance)
     return "\n\n".join(parts) + "\n"
 
@@ -88,7 +89,7 @@ def _head(jobs: list[Job], settings: list[str], folder: Path, best: Sequence[Pat
     ]
     shared = {key: value for key, value in jobs[0]["overrides"].items() if key not in settings}
     shared = {key: value for key, value in shared.items() if all(key in job["overrides"] for job in jobs)}
-    words = [f"{key}={word(value)}" for key, value in shared.items() if key != "seed" or len(jobs) == 1]
+    words = [f"{key}={to_override(value)}" for key, value in shared.items() if key != "seed" or len(jobs) == 1]
     if words:
         lines.append(f"Every job: `{' '.join(words)}`")
     best = [shlex.quote(os.path.relpath(path)) for path in best]
@@ -181,7 +182,7 @@ def clock(seconds: float | None) -> str:
 
 
 def _text(value: Any) -> str:
-    return short(word(value))
+    return short(to_override(value))
 
 
 def _link(folder: Path, checkpoint: str | None) -> str:

@@ -1,19 +1,18 @@
 """A sweep's jobs as settings, each over its seeds.
 
-Seeds are a distribution. Beside mean and standard error stand its 10th, 50th and 90th percentile, of the monitored
-metric at the *end* of training (the last validation) and at its *peak* (the best validation on the way), as the
-msc-neuro thesis reports them: between the two lies what is lost by overfitting. They are percentiles of the values as
-they are, linearly interpolated (numpy's default); where less is better, the 10th is the good end. The mean is that of
-the saved checkpoints.
+Beside the mean and standard error over seeds stand their 10th, 50th and 90th percentile, of the monitored metric at the
+*end* of training (the last validation) and at its *peak* (the best validation on the way), as the msc-neuro thesis
+reports them: between the two lies what is lost by overfitting. Percentiles are of the values as they are, linearly
+interpolated; where less is better, the 10th is the good end. The mean is that of the saved checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, varied
+from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied
+from neuro_lightning.settings.quoting import to_override
 
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
 PERCENTS = (10, 50, 90)
@@ -23,10 +22,10 @@ SOURCES = {True: "simulated", False: "recorded"}
 def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
     """One row for each setting, over its seeds: the best settings of each dataset first.
 
-    Settings are the overrides that differ between jobs, but for the seed.
+    Settings are the overrides that differ between jobs, without the seed.
 
     Args:
-        jobs: from :func:`~neuro_lightning.sweeps.results.collect.collect`.
+        jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`.
 
     Returns:
         For each setting ``setting`` (the overrides), ``jobs``, ``n`` (finished with a finite objective), ``failed``
@@ -37,8 +36,26 @@ def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
     keys = setting_keys(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(tuple(word(job["overrides"].get(key, "")) for key in keys), []).append(job)
-    rows = [_summary(dict(zip(keys, setting, strict=True)), members) for setting, members in groups.items()]
+        groups.setdefault(tuple(to_override(job["overrides"].get(key, "")) for key in keys), []).append(job)
+    numbers = statistics(list(groups.values()))
+    rows = []
+    for (setting, members), row in zip(groups.items(), numbers, strict=True):
+        finished = [job for job in members if is_scored(job)]
+        mode = next((job["mode"] for job in members if job["objective"] is not None), "max")
+        best = (max if mode == "max" else min)(finished, key=lambda job: job["objective"], default={})
+        rows.append({
+            "setting": dict(zip(keys, setting, strict=True)),
+            "jobs": [job["job"] for job in members],
+            "data": next((job["data"] for job in members if job["data"]), ""),
+            "simulated": next((job["simulated"] for job in members if job["simulated"] is not None), None),
+            "mode": mode,
+            "n": len(finished),
+            "failed": sum(job["status"] in FAILED for job in members),
+            "best": best.get("objective"),
+            "checkpoint": best.get("checkpoint"),
+            "job": best.get("job", ""),
+            **row,
+        })  # fmt: skip
     datasets = list(dict.fromkeys(row["data"] for row in rows if row["data"]))
 
     def place(row: dict[str, Any]) -> tuple[int, float]:
@@ -49,39 +66,38 @@ def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
     return sorted(rows, key=place)
 
 
+def statistics(groups: list[list[Job]]) -> list[dict[str, Any]]:
+    """Mean, standard error and percentiles of the jobs of each group; None for what is unknown."""
+    import pandas as pd
+
+    group = [i for i, members in enumerate(groups) for _ in members]
+    jobs = [job for members in groups for job in members]
+    metrics = pd.DataFrame([job["metrics"] for job in jobs], dtype=float).groupby(group).mean()
+    columns = ["objective", *MOMENTS, "seconds"]
+    values = [[job[key] if is_scored(job) else None for key in columns] for job in jobs]
+    done = pd.DataFrame(values, columns=columns, dtype=float).groupby(group)
+    found = pd.DataFrame({"mean": done["objective"].mean(), "sem": done["objective"].sem()})
+    for moment in MOMENTS:
+        for percent in PERCENTS:
+            found[f"p{percent}_{moment}"] = done[moment].quantile(percent / 100)
+    found["seconds"] = done["seconds"].mean()
+    known = found.astype(object).where(found.notna(), None).to_dict("records")
+    means = metrics.astype(object).where(metrics.notna(), None).to_dict("index")
+    own = [{name for job in members for name in job["metrics"]} for members in groups]
+    return [
+        {**row, "metrics": {name: value for name, value in means.get(i, {}).items() if name in own[i]}}
+        for i, row in enumerate(known)
+    ]
+
+
+def is_scored(job: Job) -> bool:
+    """Whether a job has finished with a score."""
+    return job["status"] == "finished" and job["objective"] is not None
+
+
 def setting_keys(jobs: list[Job]) -> list[str]:
     """The overrides that make a setting: they differ between jobs, and are not the seed."""
     return [key for key in varied(jobs) if key not in REPEATS]
-
-
-def _summary(setting: dict[str, str], members: list[Job]) -> dict[str, Any]:
-    finished = [job for job in members if job["status"] == "finished" and job["objective"] is not None]
-    values = [job["objective"] for job in finished]
-    mode = next((job["mode"] for job in members if job["objective"] is not None), "max")
-    names = list(dict.fromkeys(name for job in members for name in job["metrics"]))
-    better = max if mode == "max" else min
-    best = better(finished, key=lambda job: job["objective"], default=None)
-    return {
-        "setting": setting,
-        "jobs": [job["job"] for job in members],
-        "data": next((job["data"] for job in members if job["data"]), ""),
-        "simulated": next((job["simulated"] for job in members if job["simulated"] is not None), None),
-        "mode": mode,
-        "n": len(values),
-        "failed": sum(job["status"] in FAILED for job in members),
-        "mean": mean(values),
-        "sem": sem(values),
-        "best": best["objective"] if best else None,
-        "checkpoint": best["checkpoint"] if best else None,
-        "job": best["job"] if best else "",
-        **{
-            f"p{percent}_{moment}": percentile([job[moment] for job in finished if job[moment] is not None], percent)
-            for moment in MOMENTS
-            for percent in PERCENTS
-        },
-        "seconds": mean(job["seconds"] for job in finished),
-        "metrics": {name: mean(job["metrics"].get(name) for job in members) for name in names},
-    }
 
 
 def sources(jobs: list[Job]) -> list[str]:
@@ -102,39 +118,9 @@ def counts(jobs: list[Job]) -> str:
     return ", ".join([f"{kinds.count('finished')} of {len(jobs)} jobs finished", *others])
 
 
-def word(value: Any) -> str:
-    """A value as it is typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
 def short(text: str) -> str:
     """A value for a table: of a number four digits, which are more than a search can tell apart."""
     try:
         return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
     except ValueError:
         return text
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the known values; None without any."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-def sem(values: list[float]) -> float | None:
-    """The standard error of the mean, from the sample's standard deviation; None below two values."""
-    if len(values) < 2:
-        return None
-    center = mean(values)
-    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1) / len(values))
-
-
-def percentile(values: list[float], percent: float) -> float | None:
-    """The value below which so many percent lie, linearly interpolated as in numpy; None without any."""
-    if not values:
-        return None
-    ranked, place = sorted(values), percent / 100 * (len(values) - 1)
-    low = int(place)
-    return ranked[low] + (place - low) * (ranked[min(low + 1, len(values) - 1)] - ranked[low])

@@ -8,8 +8,6 @@ a picture of all settings and the best one as an experiment config.
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,17 +16,16 @@ from typing import Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.locks import locked
+from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect, varied
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
 from neuro_lightning.report.table import number, print_table, relative
-from neuro_lightning.sweeps.results.collect import FAILED, MOMENTS, Job, collect, varied
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
 
 __all__ = ["collect", "finish", "print_summary", "summarize", "summary_rows", "varied", "write_table"]
 
 TABLE_FILE = "sweep.csv"
-PICTURE_FILE = "sweep.png"
 LOCK_FILE = ".sweep.lock"
 PATIENCE = 10.0  # seconds for which a process waits for another one that writes the table
 MAX_ROWS = 10
@@ -80,18 +77,18 @@ def finish(folder: str | Path) -> list[Path]:
     """
     from neuro_lightning.sweeps.results.best import write_best
     from neuro_lightning.sweeps.results.importance import importance
-    from neuro_lightning.sweeps.results.picture import draw
+    from neuro_lightning.sweeps.results.picture import PICTURE_FILE, draw
 
     folder = Path(folder)
     if not (jobs := collect(folder)):
         return []
-    mattered, picture = None, None
+    mattered, pictures = None, []
     if len({job["data"] for job in jobs if job["data"]}) == 1:  # scores on two datasets do not compare
         mattered = _if_possible("the importance of keys", importance, jobs)
-        picture = _if_possible(PICTURE_FILE, draw, jobs, folder / PICTURE_FILE, mattered)
+        pictures = _if_possible(PICTURE_FILE, draw, jobs, folder, mattered) or []
     best = _if_possible("best.yaml", write_best, folder, jobs) or []
-    write_table(folder, importance=mattered, best=best, picture=picture.name if picture else None)
-    return [folder / TABLE_FILE, folder / PAGE_FILE, *best, *([picture] if picture else [])]
+    write_table(folder, importance=mattered, best=best, pictures=pictures)
+    return [folder / TABLE_FILE, folder / PAGE_FILE, *best, *pictures]
 
 
 def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -104,22 +101,20 @@ def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _csv(jobs: list[Job], summary: list[dict[str, Any]]) -> str:
+    import pandas as pd
+
     setting = {job: row for row in summary for job in row["jobs"]}
     over_seeds = ["n", "mean", "sem", "best", *(f"p{percent}_{moment}" for moment in MOMENTS for percent in PERCENTS)]
     rows = []
     for job in jobs:
-        row = {"job": job["job"], "status": job["status"], "attempts": job["attempts"], **job["overrides"]}
-        row["simulated"] = job["simulated"]
-        row |= {key: job[key] for key in ("objective", *MOMENTS, "epochs", "seconds")}
-        row |= {f"seeds_{key}": setting[job["job"]][key] for key in over_seeds}
-        rows.append(row | job["metrics"] | {"checkpoint": job["checkpoint"], "error": job["error"]})
-    last = ("checkpoint", "error")
+        row = {key: job[key] for key in ("job", "status", "attempts")} | job["overrides"]
+        row |= {key: job[key] for key in ("simulated", "objective", *MOMENTS, "epochs", "seconds")}
+        row |= {f"seeds_{key}": setting[job["job"]][key] for key in over_seeds} | job["metrics"]
+        rows.append(row | {"checkpoint": job["checkpoint"], "error": job["error"]})
+    last = ["checkpoint", "error"]
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in last]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, *last], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    frame = pd.DataFrame(rows, columns=[*columns, *last], dtype=object)  # whole numbers stay whole beside gaps
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 # ---- what is printed
@@ -157,7 +152,7 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     best = [path for path in files if path.suffix == ".yaml"]
     for path in best:
         print(f"best        python train.py experiment={shlex.quote(relative(path))}")
-    for name, file in (("picture", PICTURE_FILE), ("page", PAGE_FILE), ("table", TABLE_FILE)):
+    for name, file in (("picture", "sweep.png"), ("page", PAGE_FILE), ("table", TABLE_FILE)):
         if folder / file in files or (not files and file == TABLE_FILE):
             print(f"{name:<11} {relative(folder / file)}")
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.jobs import to_override
+from neuro_lightning.settings.quoting import to_override
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

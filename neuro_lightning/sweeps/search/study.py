@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from neuro_lightning.artifacts.studies import first_line, open_storage, quiet_optuna, shown
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.sweeps.search.storage import first_line, open_storage, quiet, shown
 
 OF = "neuro_lightning"  # the study's attribute that says what it is of
 ONE_SEQUENCE = ("GridSampler", "QMCSampler")  # whose seed says an order that is common to all trials
@@ -60,11 +61,11 @@ class SeededSampler(BaseSampler):
 
 def open_study(
     storage: str, name: str, *, mode: str, sampler: BaseSampler, pruner: Any, of: Mapping[str, Any]
-) -> Study:
-    """The study of this name, made when it is not there.
+) -> tuple[Study, BaseStorage]:
+    """The study of this name, made when it is not there, and the storage in which it lies.
 
     Args:
-        storage: see :func:`~neuro_lightning.sweeps.search.storage.open_storage`.
+        storage: see :func:`~neuro_lightning.artifacts.studies.open_storage`.
         name: several searches may live in one storage under different names.
         mode: ``max`` or ``min``.
         sampler: what chooses trials.
@@ -77,7 +78,7 @@ def open_study(
     opened = open_storage(storage)
     direction = {"max": "maximize", "min": "minimize"}[mode]
     try:
-        with quiet():
+        with quiet_optuna():
             study = optuna.create_study(
                 storage=opened, study_name=name, direction=direction, sampler=sampler,
                 pruner=pruner or optuna.pruners.NopPruner(), load_if_exists=True,
@@ -89,14 +90,14 @@ def open_study(
         ) from None
     if before is None and not trials:
         study.set_user_attr(OF, dict(of))
-        return study
+        return study, opened
     if differences := list(_differences(before or {}, of)):
         raise ConfigError(
             f"hydra.sweeper.storage={shown(storage)} holds another study named {name}:\n  "
             + "\n  ".join(differences)
             + "\n  give this search a name (hydra.sweeper.study_name=...) or a folder of its own"
         )
-    return study
+    return study, opened
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -85,11 +85,11 @@ class Search(BaseSweeper):
             space = read_space(self.params, arguments)
             check_jobs(self.loader, self.config, space.examples())
             extend = self._extension(space)
-            study = self._open(space)
+            study, storage = self._open(space)
             write_command(self.config, self.folder)
             owner = Owner(self.folder)
             try:
-                self._run(study, space, owner, extend)
+                self._run(study, storage, space, owner, extend)
             finally:
                 owner.close()
         self._write_best(study)
@@ -132,13 +132,13 @@ class Search(BaseSweeper):
         """What makes the sampler from a seed."""
         from hydra.errors import HydraException
 
+        from neuro_lightning.artifacts.studies import quiet_optuna
         from neuro_lightning.settings.config import instantiate
-        from neuro_lightning.sweeps.search.storage import quiet
 
         settings = OmegaConf.to_container(self.sampler, resolve=True)
 
         def build(seed: int) -> BaseSampler:
-            with quiet():
+            with quiet_optuna():
                 made = instantiate(OmegaConf.create({**settings, "seed": seed}))
                 return made(space.grid()) if self._by_grid() else made
 
@@ -152,10 +152,10 @@ class Search(BaseSweeper):
         return str(self.sampler.get("_target_")).endswith(".GridSampler")
 
     def _pruner(self) -> Any:
+        from neuro_lightning.artifacts.studies import quiet_optuna
         from neuro_lightning.settings.config import instantiate
-        from neuro_lightning.sweeps.search.storage import quiet
 
-        with quiet():
+        with quiet_optuna():
             return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
 
     def _identity(self, space: Space) -> dict[str, str]:
@@ -171,14 +171,14 @@ class Search(BaseSweeper):
             parts["hydra.sweeper.seeds"] = str(self.seeds)
         return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
 
-    def _run(self, study: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
+    def _run(self, study: Any, storage: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
         from neuro_lightning.sweeps.search.trials import Trials
 
         private = self.folder.resolve() in Path(self.storage).resolve().parents
         n_trials = self.n_trials
         if self._by_grid():
             n_trials = min(n_trials, math.prod(map(len, space.grid().values())))
-        trials = Trials(study, space.searched, n_trials, owner, private=private, extend=extend)
+        trials = Trials(study, storage, space.searched, n_trials, owner, private=private, extend=extend)
         while batch := trials.next(self.n_jobs):
             self._launch(trials, batch, space)
 

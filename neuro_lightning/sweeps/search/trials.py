@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from neuro_lightning.artifacts.studies import quiet_optuna, running_trial
 from neuro_lightning.sweeps.search.owner import Owner
-from neuro_lightning.sweeps.search.storage import quiet
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all else has failed
 RETRY_OF = "retry_of"
@@ -24,6 +25,7 @@ class Trials:
 
     Args:
         study: shared with other processes, maybe.
+        storage: in which it lies.
         searched: each key's distribution.
         n_trials: of the study, whoever runs them; those tried again count once.
         owner: this process.
@@ -34,6 +36,7 @@ class Trials:
     def __init__(
         self,
         study: Study,
+        storage: BaseStorage,
         searched: Mapping[str, BaseDistribution],
         n_trials: int,
         owner: Owner,
@@ -41,13 +44,13 @@ class Trials:
         private: bool = True,
         extend: Callable[[Trial], None] | None = None,
     ) -> None:
-        self.study, self.searched, self.n_trials = study, searched, n_trials
+        self.study, self.storage, self.searched, self.n_trials = study, storage, searched, n_trials
         self.owner, self.private, self.extend = owner, private, extend
         self._failed = [trial.number for trial in self._all() if self._may_retry(trial)]
 
     def next(self, most: int) -> list[Trial]:
         """At most so many trials to run now; none when there is nothing left to do."""
-        with self.owner.alone(), quiet():
+        with self.owner.alone(), quiet_optuna():
             found = self._abandoned()[:most]
             while len(found) < most and self._failed:
                 found += self._again(self._failed.pop(0))
@@ -79,7 +82,7 @@ class Trials:
         trial.set_user_attr("status", status)
         if record.get("error"):
             trial.set_user_attr("error", str(record["error"]).strip().splitlines()[0])
-        with quiet():
+        with quiet_optuna():
             values = {"values": value} if state is TrialState.COMPLETE else {}
             self.study.tell(trial, state=state, skip_if_finished=True, **values)
         return str(status)
@@ -94,7 +97,8 @@ class Trials:
     def _abandoned(self) -> list[Trial]:
         """Trials whose process is gone."""
         running = [trial for trial in self._all() if trial.state is TrialState.RUNNING]
-        return [Trial(self.study, trial._trial_id) for trial in running if self._is_left(trial.user_attrs.get("owner"))]
+        left = [trial.number for trial in running if self._is_left(trial.user_attrs.get("owner"))]
+        return [running_trial(self.study, self.storage, number) for number in left]
 
     def _is_left(self, owner: str | None) -> bool:
         if owner is None:  # it died between its birth and this note, for nobody else is in here now
@@ -119,13 +123,22 @@ class Trials:
             )
         )  # fmt: skip
         [added] = [trial for trial in self._all() if trial.user_attrs.get(RETRY_OF) == number]
-        return [Trial(self.study, added._trial_id)]
+        return [running_trial(self.study, self.storage, added.number)]
 
     def _fill(self, trial: Trial) -> None:
         for key, distribution in self.searched.items():
-            trial._suggest(key, distribution)
+            suggest(trial, key, distribution)
         if self.extend is not None:
             self.extend(trial)
+
+
+def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
+    """Let a trial choose a key's value, unless it has one already."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(key, distribution.choices)
+        return
+    function = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+    function(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def folder_number(trial: Trial) -> int:

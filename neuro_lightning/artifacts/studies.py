@@ -1,4 +1,4 @@
-"""Where a search keeps its study: a file by default, or any of Optuna's storages by URL."""
+"""The study of a search on disk: a file by default, or any of Optuna's storages by URL."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from neuro_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import Trial
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -27,7 +29,7 @@ def open_storage(where: str) -> BaseStorage:
     Raises:
         ConfigError: it cannot be reached, or is none.
     """
-    with quiet():
+    with quiet_optuna():
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
@@ -39,7 +41,7 @@ def open_storage(where: str) -> BaseStorage:
                 return optuna.storages.get_storage(where)
             path = Path(where).resolve()  # the lock beside it is a link, which knows no other folder
             path.parent.mkdir(parents=True, exist_ok=True)
-            mend(path)
+            remove_torn_line(path)
             return JournalStorage(JournalFileBackend(str(path)))
         except ImportError as error:
             missing = error.name or getattr(error.__cause__, "name", None) or first_line(error)
@@ -50,23 +52,37 @@ def open_storage(where: str) -> BaseStorage:
             raise ConfigError(f"hydra.sweeper.storage={shown(where)} cannot be opened: {first_line(error)}") from None
 
 
-def mend(path: Path) -> None:
-    """Cut off the last line of a journal if a process was killed while it wrote it: the next would be glued to it."""
+def running_trial(study: Study, storage: BaseStorage, number: int) -> Trial:
+    """A trial that another process, or an earlier one, asked of the study.
+
+    Args:
+        study: the study.
+        storage: in which it lies.
+        number: the trial's.
+    """
+    from optuna.trial import Trial
+
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def remove_torn_line(path: Path) -> None:
+    """Remove the last line of a journal if a process was killed while writing it: the next one would be added to it."""
     from optuna.storages.journal import JournalFileSymlinkLock
 
-    if not path.is_file() or _ends_well(path):
+    if not path.is_file() or _ends_with_newline(path):
         return
     lock = JournalFileSymlinkLock(str(path))
     lock.acquire()
     try:
-        if not _ends_well(path):
+        if not _ends_with_newline(path):
             with open(path, "rb+") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
     finally:
         lock.release()
 
 
-def _ends_well(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True
@@ -86,7 +102,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Without Optuna's remarks on what is new in it, and its log of every trial, which is ours to show."""
     import optuna
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from neuro_lightning.artifacts.records import FILE_NAME, flat_overrides, read_record
 from neuro_lightning.errors import DataError
-from neuro_lightning.sweeps.jobs import settings
 
 MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
 TRAINING = ("running", "interrupted")  # jobs whose record does not tell yet how they do; their metrics.csv does
 FAILED = ("failed", "diverged")
+# overrides that say where a job stands in its sweep, and whom it trusts, not what it is
+BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
 Job = dict[str, Any]
 
 _known: dict[Path, tuple[tuple[int, int], Job]] = {}  # jobs that are over, by the time and size of their run.json
@@ -48,6 +49,11 @@ def collect(folder: str | Path) -> list[Job]:
     return [job for job in jobs if job is not None]
 
 
+def job_settings(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides without those that only say where it stands in a sweep."""
+    return [word for word in overrides if not word.lstrip("+").startswith(BOOKKEEPING)]
+
+
 def varied(jobs: list[Job]) -> list[str]:
     """The overrides that differ between jobs, in the order in which they were typed."""
     keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
@@ -69,7 +75,7 @@ def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         typed = []
     same = {as_typed(str(word)) for word in typed}
-    return flat_overrides([word for word in settings(overrides) if as_typed(word) not in same])
+    return flat_overrides([word for word in job_settings(overrides) if as_typed(word) not in same])
 
 
 def as_typed(word: str) -> str:
@@ -117,7 +123,7 @@ def _read(folder: Path, record: dict[str, Any]) -> Job:
         "status": status,
         "attempts": record.get("attempts") or 1,
         "error": error.strip().splitlines()[0] if error and error.strip() else None,
-        "overrides": flat_overrides(settings(_typed(folder) if words is None else words)),
+        "overrides": flat_overrides(job_settings(_typed(folder) if words is None else words)),
         "objective": objective.get("value"),
         **moments,
         "objective_name": name,
