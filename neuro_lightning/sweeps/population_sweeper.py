@@ -98,6 +98,7 @@ class PopulationSweeper(BaseSweeper):
         with refusals():
             self.folder = self.folder.resolve()
             self.space = read_space(self.params, arguments)
+            self.space.check_seed()
             first = State(self._first_values(), [None] * self.n_trials)
             milestones = self._check([self.space.overrides(values) for values in first.values])
             path = self.folder / STATE_FILE

@@ -32,6 +32,18 @@ class Space:
         """A trial's overrides."""
         return [*self.fixed, *(f"{key}={to_override(value)}" for key, value in values.items())]
 
+    def check_seed(self) -> None:
+        """Refuse a search over seeds.
+
+        Raises:
+            ConfigError: saying what to give.
+        """
+        if "seed" in self.searched:
+            raise ConfigError(
+                f"seed={self.written['seed']}: a search chooses settings, and a seed is none; with "
+                "hydra.sweeper.seeds=3 each trial's score is the mean over three seeds"
+            )
+
     def examples(self) -> list[list[str]]:
         """Overrides of a few example trials in which every choice of every key occurs."""
         from optuna.distributions import CategoricalDistribution
@@ -88,11 +100,6 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
         written={key: override.input_line.split("=", 1)[1] for key, override in searched.items()},
         fixed=[override.input_line for override in overrides if not override.is_sweep_override()],
     )
-    if "seed" in space.searched:
-        raise ConfigError(
-            f"seed={space.written['seed']}: a search chooses settings, and a seed is none; with "
-            "hydra.sweeper.seeds=3 each trial's score is the mean over three seeds"
-        )
     if not space.searched:
         raise ConfigError(
             "there is nothing to search: choose a space (sweep=ndt_bayes), or give some keys one, as in "

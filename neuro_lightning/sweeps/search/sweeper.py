@@ -83,6 +83,7 @@ class Search(BaseSweeper):
         with refusals():
             self._check()
             space = read_space(self.params, arguments)
+            space.check_seed()
             check_jobs(self.loader, self.config, space.examples())
             extend = self._extension(space)
             study, storage = self._open(space)
