@@ -14,7 +14,7 @@ import pytest
 
 from neuro_lightning.data import cache as cache_module
 from neuro_lightning.data.cache import cache_key, cached, load_recording
-from neuro_lightning.data.recording import TRIAL_ARRAYS, Recording, Trials
+from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
 
@@ -54,7 +54,7 @@ def make_recording(seed=0):
 def assert_same(a, b):
     assert list(a.splits) == list(b.splits)
     for split in a.splits:
-        for name in TRIAL_ARRAYS:
+        for name in (field.name for field in fields(Trials)):
             left, right = getattr(a.splits[split], name), getattr(b.splits[split], name)
             assert (left is None) == (right is None), (split, name)
             if left is not None:
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_opened_costs_a_warning(tmp_path, source, monkeyp
         raise OSError(error, os.strerror(error), str(tmp_path / "cache"))
 
     monkeypatch.setattr(cache_module, "load_recording", refused)
-    monkeypatch.setattr(cache_module.tempfile, "mkstemp", refused)
+    monkeypatch.setattr(cache_module, "atomic_path", refused)
     with caplog.at_level(logging.WARNING):
         assert cached(tmp_path / "cache", {}, [source], Builder()).name == "toy"
     assert [str(tmp_path / "cache") in record.message for record in caplog.records] == [True, True]
@@ -251,7 +251,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, source, monkeypatch):
 def test_what_a_killed_process_left_is_cleared_away_a_day_later(tmp_path, source):
     folder = tmp_path / "cache"
     folder.mkdir()
-    old, new = folder / "recording-a-1.tmp", folder / "recording-a-2.tmp"
+    old, new = folder / ".recording-a.1.part.npz", folder / ".recording-a.2.part.npz"
     old.write_bytes(b"half")
     new.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * cache_module.STALE,) * 2)

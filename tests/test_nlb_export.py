@@ -207,7 +207,7 @@ def test_bin_width_must_divide_the_windows(twin, bin_ms):
 def test_unknown_names(twin):
     with pytest.raises(ConfigError, match=r"no dataset 'mc_maize'.*mc_maze"):
         load_nlb("mc_maize", twin("mc_rtt")[0])
-    with pytest.raises(ConfigError, match="phase='train' is unknown"):
+    with pytest.raises(ConfigError, match=r"data\.phase must be one of val, test, not 'train'"):
         load_nlb("mc_rtt", twin("mc_rtt")[0], phase="train")
 
 

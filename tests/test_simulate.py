@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
+from neuro_lightning.data.formats.nwb import is_simulated
 from neuro_lightning.data.nlb.params import NLB_DATASETS, get_params
 from neuro_lightning.data.nlb.reader import load_nlb
-from neuro_lightning.data.nlb.twin import is_simulated, write_twin
+from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.synthetic.simulate import Sizes, simulate_chaotic_rnn, simulate_lorenz
 from neuro_lightning.errors import ConfigError, DataError
 

@@ -178,7 +178,7 @@ def test_what_is_refused(tmp_path, changes, message):
     [
         ({"remove_components": 6}, "data.remove_components must be a whole number from 0 to 5"),
         ({"remove_components": -1}, "data.remove_components"),
-        ({"neurons": 0}, "data.neurons must be a whole number above 0"),
+        ({"neurons": 0}, "data.neurons must be a whole number from 1 on, or null for all neurons, not 0"),
         ({"val_fraction": 1.0}, "data.val_fraction must be above 0 and below 1"),
         ({"val_fraction": 0.99}, "leaves nothing to train on"),
         ({"val_fraction": "a"}, "data.val_fraction must be above 0 and below 1, not 'a'"),

@@ -25,7 +25,7 @@ from neuro_lightning.data.stringer.planes import (
     windows,
 )
 from neuro_lightning.data.stringer.reader import Preparation, denormalise, load_spontaneous, prepare
-from neuro_lightning.data.stringer.twin import NEURONS, simulate, write_mat_twin, write_twin
+from neuro_lightning.data.stringer.twin import NEURONS, simulate, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import random_half, svca
 
@@ -42,6 +42,24 @@ def twin(tmp_path_factory):
 @pytest.fixture
 def file(twin):
     return read_spontaneous(twin[0])
+
+
+def write_mat_twin(path, **sizes):
+    """The simulated recording in the layout of the original files: Fsp, med, stat and the struct beh."""
+    twin = simulate(**sizes)
+    beh = {
+        "face": {"motionSVD": twin.face, "motionMask": twin.mask, "avgframe": twin.mask[..., 0]},
+        "whisker": {"motionSVD": twin.face[:, :10]},
+        "eye": {"motionSVD": twin.face[:, :10]},
+        "pupil": {"area": twin.pupil_area, "com": twin.pupil_com},
+        "runSpeed": twin.run,
+    }
+    stat = np.zeros((len(twin.plane), 1), [("npix", object), ("iplane", object), ("redcell", object)])
+    for row, plane in zip(stat, twin.plane, strict=True):
+        row[0] = (100.0, float(plane + 1), 0.0)
+    content = {"Fsp": twin.sresp, "med": twin.xyz.T, "stat": stat, "beh": beh}
+    savemat(path, content)
+    return path
 
 
 def content(path) -> dict[str, np.ndarray]:
@@ -317,7 +335,7 @@ def test_one_plane_and_blocks(file):
     [
         ({"planes": 3}, "data.planes=3: the recording has 3; use all, or a number from 0 to 2"),
         ({"planes": "first"}, "data.planes='first'"),
-        ({"normalisation": "minmax"}, "data.normalisation='minmax' is unknown; choose layer_pop_mean"),
+        ({"normalisation": "minmax"}, "data.normalisation must be one of layer_pop_mean, zscore, "),
         ({"downsample": 0}, "data.downsample must be a whole number from 1 on, not 0"),
         ({"downsample": None}, "data.downsample must be"),
         ({"window": 2.5}, "data.window must be a whole number"),
@@ -389,9 +407,9 @@ def test_planted_dimension_is_recovered():
     ratio = svca(activity, random_half(400)).ratio
     assert ratio[:6].min() > 0.8 and ratio[6:].abs().max() < 0.25
     # activity is about its expectation, and the latent variables explain that
-    assert np.corrcoef(twin.sresp.mean(1), twin.truth.rates.mean(1))[0, 1] > 0.99
-    rates = twin.truth.rates - twin.truth.rates.mean(1, keepdims=True)
-    left = rates - rates @ twin.truth.latents @ np.linalg.pinv(twin.truth.latents)
+    assert np.corrcoef(twin.sresp.mean(1), twin.rates.mean(1))[0, 1] > 0.99
+    rates = twin.rates - twin.rates.mean(1, keepdims=True)
+    left = rates - rates @ twin.latents @ np.linalg.pinv(twin.latents)
     assert (left**2).sum() < 0.05 * (rates**2).sum()
 
 

@@ -290,7 +290,7 @@ def test_winners_split(challenge):
     for part in (val, train[:131], train[131:]):
         assert np.all(np.diff([order.index(row) for row in part]) > 0)
     assert order.index(train[0]) > order.index(val[-1])
-    other, _ = split_images(challenge.responses, folds=None, seed=112233)
+    other, _ = split_images(challenge.responses, folds=None, split_seed=112233)
     assert set(other) != set(train)
 
 
@@ -312,7 +312,7 @@ def test_folds_validate_each_image_once_and_share_the_missing_responses(challeng
         assert sorted([*train, *val]) == list(range(551))
         assert abs(len(val) - 551 / folds) < 1 and abs(complete[val].sum() - 151 / folds) <= 1
     again = split_images(challenge.responses, folds=folds, fold=0)[1]
-    other = split_images(challenge.responses, folds=folds, fold=0, seed=1)[1]
+    other = split_images(challenge.responses, folds=folds, fold=0, split_seed=1)[1]
     assert np.array_equal(again, parts[0][1]) and set(again) != set(other)
 
 
@@ -359,15 +359,15 @@ def test_an_image_that_is_there_twice_stays_on_one_side(root, tmp_path, folds):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"folds": 1}, "data.folds=1 must be a whole number from 2 to 551"),
-        ({"folds": 552}, "data.folds=552"),
-        ({"folds": 5, "fold": 5}, "data.fold=5 must be a whole number from 0 to 4"),
-        ({"folds": 5, "fold": -1}, "data.fold=-1"),
-        ({"folds": None, "eval_size": 152}, "data.eval_size=152 .* to 151 .*shown to all"),
-        ({"folds": None, "eval_size": 0}, "data.eval_size=0"),
-        ({"folds": 5, "min_responses": 19}, "data.min_responses=19"),
-        ({"folds": 5, "seed": -1}, "data.split_seed=-1"),
-        ({"folds": 2.5}, "data.folds=2.5"),
+        ({"folds": 1}, "data.folds must be a whole number from 2 to 551, not 1"),
+        ({"folds": 552}, "data.folds .* not 552"),
+        ({"folds": 5, "fold": 5}, "data.fold must be a whole number from 0 to 4, not 5"),
+        ({"folds": 5, "fold": -1}, "data.fold .* not -1"),
+        ({"folds": None, "eval_size": 152}, "data.eval_size .* to 151 .*shown to all.*not 152"),
+        ({"folds": None, "eval_size": 0}, "data.eval_size .* not 0"),
+        ({"folds": 5, "min_responses": 19}, "data.min_responses .* not 19"),
+        ({"folds": 5, "split_seed": -1}, "data.split_seed .* not -1"),
+        ({"folds": 2.5}, "data.folds .* not 2.5"),
     ],
 )
 def test_impossible_splits(challenge, options, says):

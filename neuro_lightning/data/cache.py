@@ -8,22 +8,21 @@ file or option is another recording. The folder may be deleted at any time.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import os
-import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.images import IMAGE_ARRAYS, ImageTrials
-from neuro_lightning.data.recording import TRIAL_ARRAYS, Recording, Trials
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.checks.bounds import read_member
+from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -95,22 +94,17 @@ def save_recording(path: Path, recording: Recording, extra: dict[str, Any]) -> N
     Raises:
         OSError: there is no space or no permission. Nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob("recording-*.tmp"):
+    for stale in path.parent.glob(".recording-*.part.npz"):
         if time.time() - stale.stat().st_mtime > STALE:
             stale.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("header.json", _to_json({**extra, **_header(recording)}))
-            for member, array in _arrays(recording):
-                with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
-        os.chmod(name, 0o644)  # mkstemp's 0600 would keep colleagues from a shared cache
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    arrays = recording.arrays()
+    values = {f.name: getattr(recording, f.name) for f in fields(recording) if f.name not in ("splits", *arrays)}
+    header = {**extra, "arrays": list(arrays), "splits": list(recording.splits), "values": values}
+    with atomic_path(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("header.json", _to_json(header))
+        for member, array in arrays.items():
+            with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
@@ -126,18 +120,18 @@ def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(archive.read("header.json"))
-            arrays = {name: _read_array(archive, name) for name in header["arrays"]}
+            arrays = {name: read_member(archive, f"{name}.npy") for name in header["arrays"]}
     except OSError:
         raise
     except Exception as error:  # a flipped bit may hit any field of the zip's own structure
         raise ValueError(f"damaged: {error or type(error).__name__}") from error
-    of_images = header["values"].get("kind") == "images"
-    container, names = (ImageTrials, IMAGE_ARRAYS) if of_images else (Trials, TRIAL_ARRAYS)
-    splits = {
-        split: container(**{name: arrays.get(f"splits/{split}/{name}") for name in names}) for split in header["splits"]
-    }
-    single = {name: arrays[name] for name in arrays if "/" not in name}
-    return Recording(splits=splits, **single, **header["values"]), header
+    kind = ImageTrials if header["values"].get("kind") == "images" else Trials
+    splits: dict[str, dict[str, np.ndarray]] = {split: {} for split in header["splits"]}
+    for name in [name for name in arrays if "/" in name]:
+        _, split, field = name.split("/")
+        splits[split][field] = arrays.pop(name)
+    parts = {split: kind(**values) for split, values in splits.items()}
+    return Recording(splits=parts, **arrays, **header["values"]), header
 
 
 def _load_or_none(path: Path, key: str) -> Recording | None:
@@ -149,28 +143,6 @@ def _load_or_none(path: Path, key: str) -> Recording | None:
         log.warning(f"the cached data {path} cannot be used ({error}): they are prepared anew")
         return None
     return recording if header.get("key") == key else None
-
-
-def _header(recording: Recording) -> dict[str, Any]:
-    names = [name for name, _ in _arrays(recording)]
-    values = {f.name: getattr(recording, f.name) for f in fields(recording) if f.name not in ("splits", *names)}
-    return {"arrays": names, "splits": list(recording.splits), "values": values}
-
-
-def _arrays(recording: Recording) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of a recording with its name in the archive."""
-    for field in fields(recording):
-        if isinstance(value := getattr(recording, field.name), np.ndarray):
-            yield field.name, value
-    for split, trials in recording.splits.items():
-        for name in IMAGE_ARRAYS if recording.kind == "images" else TRIAL_ARRAYS:
-            if (value := getattr(trials, name)) is not None:
-                yield f"splits/{split}/{name}", np.asarray(value)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    # the whole member first: only at its end does zipfile compare the CRC
-    return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
 
 
 def _identity(source: Path) -> dict[str, Any]:

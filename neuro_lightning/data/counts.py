@@ -1,4 +1,4 @@
-"""Spike counts that a file holds as arrays: which neurons and trials are used, and the cut into a model's parts."""
+"""Spike counts that a file holds as arrays: which neurons and trials are used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_line, one_of_each
-from neuro_lightning.data.recording import Trials, compact
+from neuro_lightning.data.recording import Trials
 from neuro_lightning.data.splitting import LEAST
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.errors import DataError
 
 MOST = 1000
 """More spikes than a channel can have in a bin, whatever its width."""
@@ -48,24 +48,3 @@ def without_shared_trials(
         f"({whole} are the same in every bin)"
     )
     return train.take(np.flatnonzero(shared == 0)), {"overlap": {"dropped": dropped}}, [warning]
-
-
-def observed_bins(n_total: int, n_forward: int) -> int:
-    """The bins T that a model sees of trials with ``n_total`` bins, the last ``n_forward`` of which are predicted."""
-    if not 0 <= n_forward < n_total:
-        raise ConfigError(f"data.n_forward must be at least 0 and below the trials' {n_total} bins, not {n_forward}")
-    return n_total - n_forward
-
-
-def cut_trials(counts: np.ndarray, n_bins: int, n_in: int) -> Trials:
-    """Cut (B, L, N) counts into observed and forward, held-in and held-out."""
-    counts = compact(counts)
-    forward = counts[:, n_bins:] if counts.shape[1] > n_bins else None
-    has_out = n_in < counts.shape[2]
-    return Trials(
-        heldin=counts[:, :n_bins, :n_in],
-        heldout=counts[:, :n_bins, n_in:] if has_out else None,
-        heldin_forward=None if forward is None else forward[:, :, :n_in],
-        heldout_forward=forward[:, :, n_in:] if has_out and forward is not None else None,
-        row=np.arange(len(counts)),
-    )

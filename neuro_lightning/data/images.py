@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import full_mask
-
-IMAGE_ARRAYS = ("images", "responses", "repeats", "rates", "angle", "row")
+from neuro_lightning.data.split_arrays import SplitArrays
 
 
 @dataclass
-class ImageTrials:
+class ImageTrials(SplitArrays):
     """The images of one split. The first axis of every array is the image.
 
     Attributes:
@@ -34,14 +33,6 @@ class ImageTrials:
     angle: np.ndarray | None = None
     row: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, index: np.ndarray) -> ImageTrials:
-        """The images at ``index`` (integers or a boolean mask), in that order."""
-        values = {name: getattr(self, name) for name in IMAGE_ARRAYS}
-        return ImageTrials(**{name: None if v is None else v[index] for name, v in values.items()})
-
 
 class ImageDataset(Dataset):
     """Serves whole batches: ``dataset[[3, 1, 2]]`` is a :class:`neuro_lightning.contracts.Batch` of three images.
@@ -56,11 +47,7 @@ class ImageDataset(Dataset):
         mask = ~responses.isnan()
         self.mask = None if mask.all() else mask
         self.responses = responses.nan_to_num()  # a masked zero is harmless where a masked NaN is a trap
-        self.extras: dict[str, Tensor] = {
-            name: _float32(values)
-            for name in ("repeats", "rates", "angle")
-            if (values := getattr(trials, name)) is not None
-        }
+        self.extras = {k: _float32(v) for k, v in trials.arrays().items() if k in ("repeats", "rates", "angle")}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,6 +66,3 @@ class ImageDataset(Dataset):
 
 def _float32(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
-
-
-assert tuple(f.name for f in fields(ImageTrials)) == IMAGE_ARRAYS

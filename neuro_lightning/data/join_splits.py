@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,7 +32,9 @@ def check_union(recording: Recording) -> None:
                 f"take data.window={total} or fewer, or leave out the refit"
             )
         return
-    for field, one, other in _shared(train, val):
+    others = val.arrays()
+    for field, one in _without_repeats(train).arrays().items():
+        other = others.get(field, one)
         if one.shape[1:] != other.shape[1:]:
             raise DataError(
                 f"refit=true: {name} has {field} of shape {one.shape[1:]} in a training trial and {other.shape[1:]} "
@@ -57,9 +59,8 @@ def union(recording: Recording, stride: int | None = None) -> Recording:
     train, val = recording.splits["train"], recording.splits["val"]
     if recording.kind == "traces":
         val = cut(val, train.heldin.shape[1], stride)
-    joint = type(train)(**{name: np.concatenate([one, other]) for name, one, other in _shared(train, val)})
     others = {name: trials for name, trials in recording.splits.items() if name not in ("train", "val")}
-    return replace(recording, splits={"train": joint, **others})
+    return replace(recording, splits={"train": _without_repeats(train).joined(val), **others})
 
 
 def cut(trials: Trials, n_bins: int, stride: int | None = None) -> Trials:
@@ -76,15 +77,12 @@ def cut(trials: Trials, n_bins: int, stride: int | None = None) -> Trials:
     def windows(name: str, values: np.ndarray) -> np.ndarray:
         return np.concatenate([values[:, start : start + n_bins] if name in IN_TIME else values for start in starts])
 
-    values = {field.name: getattr(trials, field.name) for field in fields(trials)}
-    return Trials(**{name: None if value is None else windows(name, value) for name, value in values.items()})
+    return Trials(**{name: windows(name, values) for name, values in trials.arrays().items()})
 
 
-def _shared(train: Split, val: Split) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """The arrays that both have; not the single responses to repeated images, whose mean is what trains."""
-    names = [field.name for field in fields(train) if field.name != "repeats"]
-    pairs = [(name, getattr(train, name), getattr(val, name)) for name in names]
-    return [(name, one, other) for name, one, other in pairs if one is not None and other is not None]
+def _without_repeats(trials: Split) -> Split:
+    """Without the single responses to repeated images: their mean is what trains."""
+    return replace(trials, repeats=None) if isinstance(trials, ImageTrials) else trials
 
 
 def _stimuli(trials: Split) -> np.ndarray:

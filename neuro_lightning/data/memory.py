@@ -11,10 +11,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from neuro_lightning.data.recording import Recording
 
@@ -49,15 +46,15 @@ def recall(key: str) -> Recording | None:
         del _recordings[key]
         return None
     _recordings.move_to_end(key)
-    return _copied(recording)
+    return copy.deepcopy(recording)  # keeps the memory order of arrays, on which sums depend
 
 
 def keep(key: str, recording: Recording) -> None:
     """Keep a copy of a recording, unless it is too large."""
     if _size(recording) > MOST_BYTES:
         return
-    kept = _copied(recording)
-    for array in _arrays(kept):
+    kept = copy.deepcopy(recording)
+    for array in kept.arrays().values():
         array.flags.writeable = False
     _recordings[key] = kept, _files(source["path"] for source in recording.sources if "path" in source)
     while sum(_size(other) for other, _ in _recordings.values()) > MOST_BYTES:
@@ -82,30 +79,8 @@ def forget() -> None:
     _scores.clear()
 
 
-def _copied(value: Any) -> Any:
-    """The value with arrays of its own."""
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K")  # sums depend on how an array lies
-    if is_dataclass(value):
-        return replace(value, **{f.name: _copied(getattr(value, f.name)) for f in fields(value)})
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return copy.deepcopy(value)
-
-
-def _arrays(value: Any) -> Iterator[np.ndarray]:
-    if isinstance(value, np.ndarray):
-        yield value
-    elif is_dataclass(value):
-        for f in fields(value):
-            yield from _arrays(getattr(value, f.name))
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _arrays(item)
-
-
 def _size(recording: Recording) -> int:
-    return sum(array.nbytes for array in _arrays(recording))
+    return sum(array.nbytes for array in recording.arrays().values())
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,6 +268,25 @@ class _Groups(Dataset):
 
     def __getitem__(self, groups: list[list[int]]) -> list[Batch]:
         return [self.dataset[index] for index in groups]
+
+
+class TwinDataModule(PopulationDataModule):
+    """A dataset of files for which a simulated twin can stand in; goes before the other base class.
+
+    Args:
+        root: the folder of data.
+        simulate: use a simulated twin, written below ``root`` in the layout of the real files.
+        simulate_seed: of the twin.
+        loader: see :class:`PopulationDataModule`.
+    """
+
+    def __init__(self, *, root: str, simulate: bool = False, simulate_seed: int = 0, **loader: Any) -> None:
+        super().__init__(**loader)
+        self.root, self.simulate, self.simulate_seed = Path(root).expanduser(), simulate, simulate_seed
+
+    def twin_folder(self, name: str) -> Path:
+        """Where the twin of a dataset goes."""
+        return self.root / "simulated" / name / f"seed_{self.simulate_seed}"
 
 
 class ImageDataModule(PopulationDataModule):

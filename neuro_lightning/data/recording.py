@@ -8,24 +8,11 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.images import ImageTrials
-
-TRIAL_ARRAYS = (
-    "heldin",
-    "heldout",
-    "heldin_forward",
-    "heldout_forward",
-    "behavior",
-    "decode_mask",
-    "scored",
-    "condition",
-    "jitter",
-    "rates",
-    "row",
-)
+from neuro_lightning.data.split_arrays import SplitArrays
 
 
 @dataclass
-class Trials:
+class Trials(SplitArrays):
     """The trials of one split. The first axis of every array is the trial, in the order of the trial table.
 
     Attributes:
@@ -54,13 +41,25 @@ class Trials:
     rates: np.ndarray | None = None
     row: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.heldin)
+    @classmethod
+    def from_counts(cls, counts: np.ndarray, n_bins: int, n_in: int, **others: np.ndarray | None) -> Trials:
+        """Trials of (B, L, N) counts: the first ``n_bins`` are observed, the first ``n_in`` neurons are held in.
 
-    def take(self, index: np.ndarray) -> Trials:
-        """The trials at ``index`` (integers or a boolean mask), in that order."""
-        values = {name: getattr(self, name) for name in TRIAL_ARRAYS}
-        return Trials(**{name: None if v is None else v[index] for name, v in values.items()})
+        Args:
+            counts: spike counts.
+            n_bins: observed bins T; what follows are forward bins.
+            n_in: held-in neurons; the others are held out.
+            others: the other arrays, by name.
+        """
+        seen, ahead = counts[:, :n_bins], counts[:, n_bins:] if n_bins < counts.shape[1] else None
+        has_out = n_in < counts.shape[2]
+        return cls(
+            heldin=seen[:, :, :n_in],
+            heldout=seen[:, :, n_in:] if has_out else None,
+            heldin_forward=None if ahead is None else ahead[:, :, :n_in],
+            heldout_forward=ahead[:, :, n_in:] if has_out and ahead is not None else None,
+            **others,
+        )
 
 
 @dataclass
@@ -92,6 +91,13 @@ class Recording:
     sources: list[dict[str, Any]] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, those of the splits as ``splits/train/heldin``."""
+        found = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)}
+        for split, part in self.splits.items():
+            found |= {f"splits/{split}/{name}": values for name, values in part.arrays().items()}
+        return found
+
 
 def compact(counts: np.ndarray) -> np.ndarray:
     """Spike counts as uint8 where every value is a whole number from 0 to 255, else as float32."""
@@ -100,6 +106,3 @@ def compact(counts: np.ndarray) -> np.ndarray:
     if counts.size and (np.isnan(counts).any() or counts.min() < 0 or counts.max() > 255 or (counts % 1).any()):
         return counts.astype(np.float32)
     return counts.astype(np.uint8)
-
-
-assert tuple(f.name for f in fields(Trials)) == TRIAL_ARRAYS

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.data.checks.options import check_share, check_whole
 from neuro_lightning.data.checks.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
@@ -136,8 +137,7 @@ def hold_out(marked: np.ndarray, active: np.ndarray, fraction: float, seed: int,
         DataError: there are too few units.
     """
     n_units = len(marked)
-    if not 0 <= fraction < 1:
-        raise DataError(f"data.heldout_fraction={fraction}: give a number from 0 (none is held out) to below 1")
+    check_share("heldout_fraction", fraction, zero=True)
     if marked.any():
         if marked.all():
             raise DataError(f"{path}: all {n_units} units are marked as held out, so no model input is left")
@@ -173,9 +173,8 @@ def limit_training(recording: Recording, n_trials: int | None, seed: int) -> Rec
     """
     if n_trials is None or "train" not in recording.splits:
         return recording
-    for key, value, least in (("train_trials", n_trials, 1), ("train_trials_seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"data.{key}={value}: give a whole number from {least} on")
+    check_whole("train_trials", n_trials, 1)
+    check_whole("train_trials_seed", seed)
     if recording.kind == "traces":
         raise ConfigError(
             f"data.train_trials={n_trials}: {recording.name} has no trials, its training part is one sequence; shorten "

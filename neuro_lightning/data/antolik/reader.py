@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.antolik.files import GREY, SIDE, Region, Shown, load_region, region_folder
+from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
+from neuro_lightning.data.checks.overlap import same_content
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
@@ -136,14 +138,13 @@ def carve(images: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     Raises:
         DataError: there are too few images for both sides.
     """
-    number: dict[bytes, int] = {}
-    group = np.array([number.setdefault(key, len(number)) for key in _keys(images)])
-    n_val = max(1, round(fraction * len(number)))
-    if n_val >= len(number):
+    distinct, group = np.unique(same_content(_grey_levels(images)), return_inverse=True)
+    n_val = max(1, round(fraction * len(distinct)))
+    if n_val >= len(distinct):
         raise DataError(
-            f"{len(number)} training images are too few to train and to validate with data.val_fraction={fraction}"
+            f"{len(distinct)} training images are too few to train and to validate with data.val_fraction={fraction}"
         )
-    chosen = np.random.default_rng(seed).permutation(len(number))[:n_val]
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[:n_val]
     return np.isin(group, chosen)
 
 
@@ -209,9 +210,14 @@ def _planted(regions: dict[int, Region]) -> dict[str, Any]:
     return {"dog": np.concatenate([truth["dog"] for truth in truths]).tolist()} if truths else {}
 
 
+def _grey_levels(images: np.ndarray) -> np.ndarray:
+    """Grey levels 0 to 255, by which images are compared."""
+    return np.round(images / GREY).astype(np.uint8)
+
+
 def _keys(images: np.ndarray) -> list[bytes]:
-    """What identical images have in common: their grey levels."""
-    return [image.tobytes() for image in np.round(images / GREY).astype(np.uint8)]
+    """What identical images have in common."""
+    return [image.tobytes() for image in _grey_levels(images)]
 
 
 def _numbered(keys: list[bytes]) -> list[tuple[bytes, int]]:
@@ -241,15 +247,9 @@ def check_options(
     known = all(isinstance(k, int) and not isinstance(k, bool) and k in (1, 2, 3) for k in regions)
     if not regions or not known or len(set(regions)) < len(regions):
         raise ConfigError(f"data.region must be 1, 2 or 3, or a list of different ones like [1,2], not {regions}")
-    for key, value, choices in (
-        ("input_scale", input_scale, INPUT_SCALES),
-        ("response_scale", response_scale, RESPONSE_SCALES),
-        ("protocol", protocol, PROTOCOLS),
-    ):
-        if value not in choices:
-            raise ConfigError(f"data.{key} must be one of {', '.join(choices)}, not {value!r}")
-    if isinstance(val_fraction, bool) or not isinstance(val_fraction, int | float) or not 0 < val_fraction < 1:
-        raise ConfigError(f"data.val_fraction must be above 0 and below 1, not {val_fraction!r}")
-    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
-        raise ConfigError(f"data.split_seed must be a whole number from 0 on, not {split_seed!r}")
+    check_choice("input_scale", input_scale, INPUT_SCALES)
+    check_choice("response_scale", response_scale, RESPONSE_SCALES)
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_share("val_fraction", val_fraction)
+    check_whole("split_seed", split_seed)
     return regions

@@ -10,18 +10,15 @@ files each folder holds ``truth.npz``: what was planted, and the exact means of 
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from neuro_lightning.data.antolik.files import GREY, SIDE, TRUTH
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.data.twin_files import is_written, write_twin_files
+from neuro_lightning.errors import ConfigError
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -83,11 +80,12 @@ def write_twin(
             "twin": VERSION, "region": region, "seed": seed, "train_images": train_images, "neurons": neurons,
             "dogs": dogs, "noise": float(noise),
         }  # fmt: skip
-        note = json.dumps(recipe, sort_keys=True)
-        place = folder / f"region{region}"
-        if _note(place / TRUTH) != note:
-            files, truth = simulate_region(recipe)
-            _write(place, files, {**truth, "recipe": np.array(note)})
+        truth = folder / f"region{region}" / TRUTH
+        if not is_written(recipe, truth):
+            arrays, planted = simulate_region(recipe)
+            files = {truth.with_name(f"{name}.npy"): partial(np.save, arr=values) for name, values in arrays.items()}
+            readme = {folder / "README": lambda part: part.write_text(README)}
+            write_twin_files(recipe, truth, planted, readme | files)
     return folder
 
 
@@ -211,38 +209,3 @@ def _gain(drive: np.ndarray, noise: float, target: np.ndarray) -> np.ndarray:
 
 def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float) -> np.ndarray:
     return np.maximum(0, drive + noise * np.sqrt(drive) * rng.normal(size=drive.shape))
-
-
-def _note(path: Path) -> str | None:
-    """What a twin notes down about how it was made; None for any other file."""
-    with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as file:
-        return str(file["recipe"])
-    return None
-
-
-def _write(folder: Path, files: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
-    """The truth goes last and is taken away first: a folder that has it is whole."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / TRUTH).unlink(missing_ok=True)
-        (folder.parent / "README").write_text(README)
-        for name, values in files.items():
-            _replace(folder / f"{name}.npy", values)
-        _replace(folder / TRUTH, truth)
-    except OSError as error:
-        raise DataError(f"the simulated twin {folder} cannot be written: {error}; set data.root elsewhere") from error
-
-
-def _replace(path: Path, content: np.ndarray | dict[str, np.ndarray]) -> None:
-    """Write beside the place, then move there: nobody ever sees half of a file."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        with temporary.open("wb") as file:
-            if isinstance(content, dict):
-                np.savez(file, **content)
-            else:
-                np.lib.format.write_array(file, np.ascontiguousarray(content, "<f8"), version=(1, 0))
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -10,11 +10,12 @@ import numpy as np
 
 from neuro_lightning.data.arrays.files import Arrays, check_splits_column, conditions, read_arrays, whole_number
 from neuro_lightning.data.checks.bounds import LARGEST, check_array
+from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
 from neuro_lightning.data.checks.overlap import Spans, keep_together, same_content, shared_counts
 from neuro_lightning.data.checks.plausible import not_counts
-from neuro_lightning.data.counts import MOST, cut_trials, observed_bins, without_duplicates, without_shared_trials
+from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
 from neuro_lightning.data.images import ImageTrials
-from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.splitting import SPLITS, TrialSplit, hold_out, split_trials
 from neuro_lightning.data.stringer.files import SpontaneousFile
 from neuro_lightning.data.stringer.reader import Preparation, prepare
@@ -30,7 +31,7 @@ KEYS = {"spikes": SPIKES, "traces": TRACES, "images": IMAGES}
 INPUT_SCALES = ("zscore", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpikeOptions:
     """How spike counts are split and scored.
 
@@ -55,11 +56,10 @@ class SpikeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ConfigError(f"data.split={self.split}: choose one of {', '.join(SPLITS)}")
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(f"data.val_fraction={self.val_fraction}: give a share between 0 and 1")
-        _check_bin_ms(self.bin_ms)
+        check_choice("split", self.split, SPLITS)
+        check_share("val_fraction", self.val_fraction)
+        if self.bin_ms is not None:
+            check_whole("bin_ms", self.bin_ms, 1)
 
 
 # ---- spikes
@@ -85,7 +85,8 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
     check_spikes(arrays, f"{path}: ")
     counts = arrays["counts"].astype(np.uint8) if arrays["counts"].dtype.kind == "b" else arrays["counts"]
     n_trials, n_total, n_neurons = counts.shape
-    bin_ms, n_bins = _bin_ms(path, arrays, options.bin_ms), observed_bins(n_total, options.n_forward)
+    bin_ms, n_bins = _bin_ms(path, arrays, options.bin_ms), n_total - options.n_forward
+    check_whole("n_forward", options.n_forward, 0, n_total - 1)
     marked = _marks(arrays, n_neurons)
     drawn = _split(path, arrays, n_trials, n_total * bin_ms, options)
     train = counts[drawn.parts["train"]]
@@ -93,7 +94,8 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
     active = train[:, :, keep].sum(axis=(0, 1), dtype=np.float64) >= options.min_spikes
     heldout = hold_out(marked[keep], active, options.heldout_fraction, options.seed, path)
     order = keep[np.argsort(heldout, kind="stable")]
-    trials = cut_trials(counts[:, :, order], n_bins, int((~heldout).sum()))
+    n_in, row = int((~heldout).sum()), np.arange(n_trials)
+    trials = Trials.from_counts(compact(counts[:, :, order]), n_bins, n_in, row=row)
     info: dict[str, Any] = {"seed": options.seed, "overlap": drawn.overlap}
     info |= {"columns": order.tolist(), "n_columns": n_neurons}
     if "behavior" in arrays:
@@ -250,7 +252,7 @@ def check_traces(arrays: Arrays, where: str = "") -> None:
 # ---- images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """How images and responses are split and scaled.
 
@@ -267,8 +269,7 @@ class ImageOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.input_scale not in INPUT_SCALES:
-            raise ConfigError(f"data.input_scale={self.input_scale}: choose one of {', '.join(INPUT_SCALES)}")
+        check_choice("input_scale", self.input_scale, INPUT_SCALES)
 
 
 def load_images(path: str | Path, options: ImageOptions) -> Recording:
@@ -394,11 +395,6 @@ def _bin_ms(path: Path, arrays: Arrays, asked: int | None) -> int:
     if asked is not None and said is not None and asked != said:
         raise ConfigError(f"data.bin_ms={asked}: {path} says that its bins are {said} ms wide; leave it out")
     return said if asked is None else asked
-
-
-def _check_bin_ms(bin_ms: int | None) -> None:
-    if bin_ms is not None and (isinstance(bin_ms, bool) or not isinstance(bin_ms, int) or bin_ms < 1):
-        raise ConfigError(f"data.bin_ms={bin_ms!r}: give whole milliseconds, at least 1")
 
 
 def _with_channels(behavior: np.ndarray, without: int = 2) -> np.ndarray:

@@ -190,6 +190,18 @@ def _simulated(nwb: Any) -> bool:
     return any("simulated" in str(text).lower() for text in (nwb.session_description, nwb.keywords))
 
 
+def is_simulated(path: Path) -> bool:
+    """Whether an NWB file's description or keywords say that it is simulated."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            texts = [file[name][()] for name in ("session_description", "general/keywords") if name in file]
+    except OSError:
+        return False
+    return any("simulated" in str(text).lower() for text in texts)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The open file; whatever goes wrong while it is read becomes one DataError."""

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, read_h5, reading
-from neuro_lightning.data.checks.overlap import shared_counts
+from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.checks.overlap import same_content, shared_counts
 from neuro_lightning.data.checks.plausible import not_counts
-from neuro_lightning.data.counts import MOST, cut_trials, observed_bins, without_duplicates, without_shared_trials
-from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
+from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ def load_lfads_h5(
         ConfigError: ``bin_ms``, ``heldout_fraction`` or ``n_forward`` cannot be.
     """
     path = Path(path).expanduser()
-    if not isinstance(bin_ms, int) or bin_ms < 1:
-        raise ConfigError(f"data.bin_ms must be a whole number of ms above 0, not {bin_ms!r}")
+    check_whole("bin_ms", bin_ms, 1)
     arrays = _read(path)
     style = next((s for s, keys in STYLES.items() if set(keys) <= set(arrays)), None)
     if style is None:
@@ -100,7 +100,8 @@ def load_lfads_h5(
         raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
     n_neurons, n_total = counts["train"].shape[2], counts["train"].shape[1]
     if n_bins == n_total:
-        n_bins = observed_bins(n_total, n_forward)
+        check_whole("n_forward", n_forward, 0, n_total - 1)
+        n_bins = n_total - n_forward
     heldout = np.arange(n_neurons) >= n_in
     keep, warnings = without_duplicates(path, counts["train"], heldout, drop_duplicates)
     if n_in == n_neurons:
@@ -111,7 +112,8 @@ def load_lfads_h5(
     condition, psth = _conditions(rates) if rates else (None, None)
     splits = {}
     for split, values in counts.items():
-        splits[split] = cut_trials(values[:, :, order], n_bins, int((~heldout[keep]).sum()))
+        row = np.arange(len(values))
+        splits[split] = Trials.from_counts(compact(values[:, :, order]), n_bins, int((~heldout[keep]).sum()), row=row)
         for name, pair in extras.items():
             setattr(splits[split], name, pair.get(split, getattr(splits[split], name)))
         if rates:
@@ -267,10 +269,7 @@ def _conditions(rates: Arrays) -> tuple[Arrays | None, np.ndarray | None]:
         ``(condition, psth)``: (B,) of each split and (C, L, N).
     """
     both = np.concatenate([rates["train"], rates["val"]])
-    keys = [trial.tobytes() for trial in both]
-    number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-    condition = np.array([number[key] for key in keys])
-    first = [keys.index(key) for key in number]
+    first, condition = np.unique(same_content(both), return_inverse=True)
     if len(first) == len(both):
         return None, None
     n_train = len(rates["train"])

@@ -6,47 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.data.cache import cached
-from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.module import TwinDataModule
 from neuro_lightning.data.nlb.download import nlb_files
 from neuro_lightning.data.nlb.reader import load_nlb
 from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.recording import Recording
 
 
-class NLB(PopulationDataModule):
+class NLB(TwinDataModule):
     """A dataset of the Neural Latents Benchmark.
 
     Args:
         dataset: ``mc_maze``, ``mc_maze_large``, ``mc_maze_medium``, ``mc_maze_small``, ``mc_rtt``, ``area2_bump`` or
             ``dmfc_rsg``.
-        root: where the files lie or are downloaded to.
         cache_dir: prepared tensors.
         bin_ms: bin width, 5 or 20 ms.
         phase: ``val`` trains on the benchmark's training trials and predicts its validation trials; ``test``
             predicts its test trials, still choosing the checkpoint on the validation trials.
-        simulate: use a simulated twin, written below ``root`` in the layout of the real files.
-        simulate_seed: of the twin.
         download: fetch missing files with dandi.
-        loader: see :class:`PopulationDataModule`.
+        loader: see :class:`TwinDataModule`; the files lie below ``root`` or are downloaded there.
     """
 
     def __init__(
         self,
         dataset: str,
         *,
-        root: str,
         cache_dir: str,
         bin_ms: int = 5,
         phase: str = "val",
-        simulate: bool = False,
-        simulate_seed: int = 0,
         download: bool = True,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.dataset_name, self.root, self.cache_dir = dataset, Path(root), Path(cache_dir)
+        self.dataset_name, self.cache_dir = dataset, Path(cache_dir)
         self.bin_ms, self.phase, self.download = bin_ms, phase, download
-        self.simulate, self.simulate_seed = simulate, simulate_seed
 
     def files(self) -> tuple[Path, Path]:
         """The train and the test file: found, downloaded or simulated. Phase ``val`` does without the test file."""

@@ -14,11 +14,13 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.locks import locked
+from neuro_lightning.data.formats.nwb import is_simulated
+from neuro_lightning.data.identity import checksum
 from neuro_lightning.data.nlb.params import Asset, NLBParams, find_files, get_params
 from neuro_lightning.errors import DataError
 
@@ -63,9 +65,7 @@ def check_asset(path: Path, asset: Asset) -> None:
         DataError: size or SHA-256 differ.
     """
     size = path.stat().st_size
-    if size == asset.size and _checksum(path) == asset.sha256:
-        return
-    if _is_simulated(path):
+    if (size == asset.size and _checksum(path) == asset.sha256) or is_simulated(path):
         return
     what = f"{size:,} bytes instead of {asset.size:,}" if size != asset.size else "another SHA-256 than published"
     raise DataError(f"{path} is not the published file: it has {what}. Remove it, and the next run fetches it again")
@@ -76,33 +76,14 @@ def _checksum(path: Path) -> str:
     stat = path.stat()
     identity = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     sidecar = path.with_name(f".{path.name}.sha256.json")
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(sidecar.read_text())
         if {name: known[name] for name in identity} == identity:
             return known["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    temporary = sidecar.with_name(f"{sidecar.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps({**identity, "sha256": digest}))
-        os.replace(temporary, sidecar)
-    except OSError:  # a folder that may only be read: hash again next time
-        temporary.unlink(missing_ok=True)
+    digest = checksum(path)
+    with suppress(OSError), atomic_path(sidecar) as part:  # a folder that may only be read: hash again next time
+        part.write_text(json.dumps({**identity, "sha256": digest}))
     return digest
-
-
-def _is_simulated(path: Path) -> bool:
-    """Whether an NWB file's description or keywords say that it is simulated."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            texts = [file[name][()] for name in ("session_description", "general/keywords") if name in file]
-    except OSError:
-        return False
-    return any("simulated" in str(text).lower() for text in texts)
 
 
 def _locate(params: NLBParams, root: Path) -> tuple[Path, Path]:
@@ -181,10 +162,11 @@ def _download(stream: Callable[[int], Iterator[bytes]], path: Path, asset: Asset
         if done > asset.size:
             file.truncate(done := 0)
         log.info(f"downloading {asset.name} ({asset.size / 1e6:,.0f} MB) to {path.parent}")
-        for tenth, chunk in _tenths(stream(done) if done < asset.size else (), done, asset.size):
+        for chunk in stream(done) if done < asset.size else ():
             file.write(chunk)
-            if tenth:
-                log.info(f"{asset.name}: {tenth * 10} %")
+            tenths, done = done * 10 // asset.size, done + len(chunk)
+            if done * 10 // asset.size > tenths:
+                log.info(f"{asset.name}: {done * 10 // asset.size * 10} %")
         file.flush()
         if file.tell() < asset.size:
             raise OSError(f"the connection ended after {file.tell():,} of {asset.size:,} bytes")
@@ -197,14 +179,6 @@ def _download(stream: Callable[[int], Iterator[bytes]], path: Path, asset: Asset
                 f"{asset.sha256[:12]}...), so it was removed; run it again, and if it stays so, tell DANDI"
             )
         os.replace(part, path)
-
-
-def _tenths(chunks: Iterator[bytes], done: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Each chunk, with the number of tenths that are there where it completes one, else 0."""
-    for chunk in chunks:
-        before, done = done, done + len(chunk)
-        tenth = done * 10 // size
-        yield tenth if tenth > before * 10 // size else 0, chunk
 
 
 def _make_room(folder: Path, assets: Sequence[Asset]) -> None:
@@ -231,7 +205,7 @@ def _make_room(folder: Path, assets: Sequence[Asset]) -> None:
 @contextmanager
 def _quiet_dandi() -> Iterator[None]:
     """Dandi logs whole tracebacks; ours is one message."""
-    logger: Any = logging.getLogger("dandi")
+    logger = logging.getLogger("dandi")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.checks.bounds import reason
 from neuro_lightning.errors import DataError
 
 
@@ -27,18 +27,13 @@ def write_h5(path: str | Path, tensors: dict[str, Any]) -> Path:
     import h5py
 
     path = Path(path).expanduser()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
+        with atomic_path(path) as part, h5py.File(part, "w") as file:
             _write_group(file, tensors)
-        os.replace(partial, path)
     except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} cannot be written ({reason}): check the folder and the space left on it") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        raise DataError(
+            f"{path} cannot be written ({reason(error)}): check the folder and the space left on it"
+        ) from error
     return path
 
 

@@ -99,7 +99,7 @@ def condition_psths(
     members = [csr_array((c, (condition, np.arange(len(used))))) for c in cells]  # condition x trial
     total = np.zeros((n_conditions, width + int(shifts.max()), len(samples)))
     count = np.zeros(total.shape[:2])
-    smooth = _Smoother(observed, first, n_bins, start, width, sd_ms, bin_ms)
+    smooth = _Smoother(observed, start, width, sd_ms, bin_ms)
     for unit, spikes in enumerate(samples):
         trials = smooth(spikes)
         for shift, member in zip(shifts, members, strict=True):
@@ -123,40 +123,37 @@ def _pad(mean: np.ndarray, condition: np.ndarray, n_bins: np.ndarray, width: int
 
 
 class _Smoother:
-    """Smoothed and binned spikes of one unit after the other, (B, width) each."""
+    """Smoothed and binned spikes of one unit after the other, (B, width) each; smoothing does not cross a gap."""
 
-    def __init__(self, observed, first, n_bins, start, width, sd_ms, bin_ms):
-        self.operator, self.lead, tail = smoothing_operator(sd_ms, width, bin_ms)
-        self.start, self.width, self.sd_ms, self.bin_ms = start * bin_ms, width, sd_ms, bin_ms
+    def __init__(self, observed: np.ndarray, start: np.ndarray, width: int, sd_ms: int, bin_ms: int) -> None:
+        self.shape, self.settings = (len(start), width), (sd_ms, width, bin_ms)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], observed.view(np.int8), [0]])))
-        self.segments = edges.reshape(-1, 2)
-        inside = np.maximum(np.searchsorted(self.segments[:, 0], first * bin_ms, side="right") - 1, 0)
-        low, high = self.segments[inside].T if len(self.segments) else (self.start, self.start)
-        begin, end = first * bin_ms, (first + n_bins) * bin_ms
-        self.whole = (low <= begin) & (end <= high)
-        self.low = np.where(self.whole, np.maximum(low, self.start - self.lead), self.start)
-        stop = np.minimum(high, self.start + width * bin_ms + tail)
-        self.high = np.where(self.whole, stop, self.start)
+        low, high = edges.reshape(-1, 2).T
+        # the parts of each window that were observed without a gap, nearly always one
+        begin, length = start * bin_ms, width * bin_ms
+        first, last = np.searchsorted(high, begin, side="right"), np.searchsorted(low, begin + length)
+        n_parts = np.maximum(last - first, 0)
+        self.trial = np.repeat(np.arange(len(start)), n_parts)
+        stretch = np.arange(len(self.trial)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts) + first[self.trial]
+        self.begin, self.low, self.high = begin[self.trial], low[stretch], high[stretch]
+        inside = np.clip(np.stack([self.low - self.begin, self.high - self.begin], axis=1), 0, length)
+        self.kinds, self.kind = np.unique(inside, axis=0, return_inverse=True)
 
     def __call__(self, spikes: np.ndarray) -> np.ndarray:
         from scipy.sparse import csr_array
 
-        trial, sample = spikes_in_windows(spikes, self.low, self.high)
-        place = sample - self.start[trial] + self.lead
-        shape = len(self.start), len(self.operator)
-        smooth = csr_array((np.ones(len(trial)), (trial, place)), shape=shape) @ self.operator
-        for t in np.flatnonzero(~self.whole):
-            smooth[t] = self._across_gaps(spikes, self.start[t])
-        return smooth
-
-    def _across_gaps(self, spikes: np.ndarray, start: int) -> np.ndarray:
-        """One trial whose window holds unobserved samples: each observed stretch is smoothed by itself."""
-        smooth = np.zeros(self.width)
-        for low, high in self.segments - start:
-            if low < self.width * self.bin_ms and high > 0:
-                operator, lead, _ = smoothing_operator(self.sd_ms, self.width, self.bin_ms, (low, high))
-                place = spikes[(spikes >= low + start) & (spikes < high + start)] - start + lead
-                smooth += operator[place[(place >= 0) & (place < len(operator))]].sum(axis=0)
+        smooth = np.zeros(self.shape)
+        for kind, inside in enumerate(self.kinds):
+            operator, lead, _ = smoothing_operator(*self.settings, tuple(inside))
+            parts = np.flatnonzero(self.kind.reshape(-1) == kind)
+            begin = self.begin[parts]
+            end = begin + len(operator) - lead  # the window and the samples after it
+            part, sample = spikes_in_windows(
+                spikes, np.maximum(self.low[parts], begin - lead), np.minimum(self.high[parts], end)
+            )
+            shape = len(parts), len(operator)
+            counts = csr_array((np.ones(len(part)), (part, sample - begin[part] + lead)), shape=shape)
+            np.add.at(smooth, self.trial[parts], counts @ operator)
         return smooth
 
 

@@ -12,16 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.binning import (
-    count_spikes,
-    cut,
-    first_bins,
-    observed_bins,
-    observed_samples,
-    on_samples,
-    resample,
-    spike_samples,
-)
+from neuro_lightning.data import binning
+from neuro_lightning.data.checks.options import check_choice
 from neuro_lightning.data.checks.overlap import Spans, overlaps
 from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
 from neuro_lightning.data.formats.nwb_tables import marks
@@ -154,8 +146,7 @@ def load_test_trials(dataset: str, test_path: str | Path, *, bin_ms: int = 5) ->
 
 
 def _check_request(params: NLBParams, phase: str, bin_ms: int, test_path: str | Path | None) -> None:
-    if phase not in PHASES:
-        raise ConfigError(f"data.phase={phase!r} is unknown: choose val or test")
+    check_choice("phase", phase, PHASES)
     if bin_ms != int(bin_ms) or bin_ms < 1 or params.window_ms % bin_ms or FORWARD_MS % bin_ms:
         raise ConfigError(
             f"data.bin_ms={bin_ms} does not divide {params.name}'s windows of {params.window_ms} and {FORWARD_MS} ms: "
@@ -190,9 +181,11 @@ def _prepare(nwb: NWBRecording, params: NLBParams, bin_ms: int, columns: tuple[s
     parts = []
     for units in (heldin, heldout):
         first = nwb.obs_intervals[units[0]] if len(units) else np.zeros((0, 2))
-        observed = observed_samples(first, n_samples)
+        observed = binning.observed_samples(first, n_samples)
         units = units[np.argsort(nwb.unit_ids[units], kind="stable")]
-        parts.append((nwb.unit_ids[units], observed, spike_samples([nwb.spike_times[u] for u in units], observed)))
+        parts.append(
+            (nwb.unit_ids[units], observed, binning.spike_samples([nwb.spike_times[u] for u in units], observed))
+        )
     return _Session(nwb, params, bin_ms, *zip(*parts, strict=True))
 
 
@@ -207,7 +200,7 @@ def _windows(session: _Session, splits: tuple[str, ...], seed: int) -> _Windows:
         align = np.where(np.isnan(nwb.column(params.scored_from)[row]), np.nan, align)
     usable = np.isfinite(align) & np.isfinite(jitter)
     row, jitter = row[usable], jitter[usable].astype(np.int64)
-    return _Windows(row, jitter, first_bins(align[usable], params.window[0], bin_ms) + jitter)
+    return _Windows(row, jitter, binning.first_bins(align[usable], params.window[0], bin_ms) + jitter)
 
 
 def draw_jitter(tp: np.ndarray, window_ms: int, bin_ms: int, seed: int) -> np.ndarray:
@@ -247,7 +240,7 @@ def _overlap(session: _Session, windows: _Windows) -> dict[str, Any]:
 def _counts(session: _Session, group: int, windows: _Windows, first: np.ndarray, length_ms: int) -> np.ndarray:
     """Spike counts of held-in (0) or held-out (1) units in windows that must all be observed."""
     n_bins = length_ms // session.bin_ms
-    observed = observed_bins(session.observed[group], first, n_bins, session.bin_ms).all(axis=1)
+    observed = binning.observed_bins(session.observed[group], first, n_bins, session.bin_ms).all(axis=1)
     if not observed.all():
         bad = int(np.flatnonzero(~observed)[0])
         start = first[bad] * session.bin_ms / 1000
@@ -257,7 +250,7 @@ def _counts(session: _Session, group: int, windows: _Windows, first: np.ndarray,
             f"observed recording, which ends at {session.nwb.end_time:.3f} s; {int((~observed).sum())} of "
             f"{len(observed)} windows are outside. The file is damaged or not of {session.params.name}"
         )
-    return count_spikes(session.samples[group], first, n_bins, session.bin_ms)
+    return binning.count_spikes(session.samples[group], first, n_bins, session.bin_ms)
 
 
 def _supplied_trials(session: _Session, windows: _Windows) -> tuple[Trials, np.ndarray | None]:
@@ -298,10 +291,10 @@ def _velocity(session: _Session, windows: _Windows) -> np.ndarray:
     """(B, T, K) the behavior series, ``lag`` ms after the spikes; channels in the order of their names."""
     params, bin_ms = session.params, session.bin_ms
     series = session.nwb.read_series(params.behavior)
-    binned = resample(on_samples(series, len(session.observed[0])), bin_ms)
+    binned = binning.resample(binning.on_samples(series, len(session.observed[0])), bin_ms)
     align = session.nwb.column(params.align)[windows.row]
-    first = first_bins(align, params.window[0] + params.lag, bin_ms)
-    return cut(binned[:, np.argsort(series.columns, kind="stable")], first, params.window_ms // bin_ms)
+    first = binning.first_bins(align, params.window[0] + params.lag, bin_ms)
+    return binning.cut(binned[:, np.argsort(series.columns, kind="stable")], first, params.window_ms // bin_ms)
 
 
 def _interval(session: _Session, windows: _Windows) -> np.ndarray:
@@ -325,8 +318,8 @@ def _scored_windows(session: _Session, windows: _Windows) -> TrialWindows:
     align = session.nwb.column(params.align)[windows.row]
     if params.scored_from is None:
         return TrialWindows(align, windows.first, np.full(len(align), params.window_ms // bin_ms))
-    first = first_bins(session.nwb.column(params.scored_from)[windows.row], 0, bin_ms)
-    return TrialWindows(align, first, first_bins(align, 0, bin_ms) - first, from_end=True)
+    first = binning.first_bins(session.nwb.column(params.scored_from)[windows.row], 0, bin_ms)
+    return TrialWindows(align, first, binning.first_bins(align, 0, bin_ms) - first, from_end=True)
 
 
 def _scored_bins(session: _Session, windows: _Windows, scored: TrialWindows) -> np.ndarray:

@@ -6,7 +6,6 @@ against. Both are views of the recording that our data modules serve, so the two
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +26,7 @@ def supplied_trials(recording: Recording, phase: str = "val") -> tuple[Trials, T
     if phase == "val":
         return splits["train"], splits["val"]
     order = np.argsort(np.concatenate([splits["train"].row, splits["val"].row]), kind="stable")
-    return _concatenate(splits["train"], splits["val"]).take(order), splits["test"]
-
-
-def _concatenate(first: Trials, second: Trials) -> Trials:
-    pairs = {f.name: (getattr(first, f.name), getattr(second, f.name)) for f in fields(Trials)}
-    return Trials(**{name: None if a is None else np.concatenate([a, b]) for name, (a, b) in pairs.items()})
+    return splits["train"].joined(splits["val"]).take(order), splits["test"]
 
 
 def input_tensors(recording: Recording, phase: str = "val") -> dict[str, np.ndarray]:

@@ -8,8 +8,6 @@ are Poisson, driven by low-dimensional dynamics that follow the simulated behavi
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,10 +21,8 @@ from neuro_lightning.data.nlb.tasks.population import TICKS_PER_MS, Population
 from neuro_lightning.data.nlb.tasks.reaching import bumps, maze, random_targets
 from neuro_lightning.data.nlb.tasks.timing import ready_set_go
 from neuro_lightning.data.nlb.twin_file import Units, write_nwb
-from neuro_lightning.errors import ConfigError, DataError
-
-MARK = "Simulated twin of"
-"""How a twin's session description begins."""
+from neuro_lightning.data.twin_files import write_file
+from neuro_lightning.errors import ConfigError
 
 VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -45,7 +41,6 @@ def write_twin(
     n_units: tuple[int, int] | None = None,
     mean_rate_hz: float = 10.0,
     trial_ms: float | None = None,
-    all_series: bool = False,
 ) -> tuple[Path, Path]:
     """Write a simulated train and test file, or find the very ones that an earlier call has written.
 
@@ -59,7 +54,6 @@ def write_twin(
         mean_rate_hz: mean firing rate.
         trial_ms: mean length of a maze trial, about 2,070 ms by default: the published session of 2,295 trials takes
             3,000 ms each.
-        all_series: also write area2_bump's muscles, 78 channels of behavior that nothing decodes.
 
     Returns:
         The train and the test file's path.
@@ -75,7 +69,7 @@ def write_twin(
     _check_sizes(dataset, n_trials, n_test_trials, n_in, n_out, mean_rate_hz)
     recipe = {
         "twin": VERSION, "dataset": dataset, "seed": seed, "n_trials": n_trials, "n_test_trials": n_test_trials,
-        "n_units": [n_in, n_out], "mean_rate_hz": mean_rate_hz, "trial_ms": trial_ms, "all_series": all_series,
+        "n_units": [n_in, n_out], "mean_rate_hz": mean_rate_hz, "trial_ms": trial_ms,
     }  # fmt: skip
     note = json.dumps(recipe, sort_keys=True)
     base = Path(folder).expanduser() / params.dandiset
@@ -86,24 +80,19 @@ def write_twin(
     train, test, ids, heldout, population = _simulate(params, recipe)
     spikes = population.spike_ticks(_generator(recipe, 3), train.blocks)
     units = Units(ids, heldout, _seconds(spikes), _observed_intervals(train))
-    _write(train_path, params, units, train, note)
-    units, table = _test_units(params, ids, heldout, test, population, _generator(recipe, 4))
-    _write(test_path, params, units, Session(table, []), note)
+    test_units, table = _test_units(params, ids, heldout, test, population, _generator(recipe, 4))
+    about = f"Simulated twin of {params.name}: no animal was recorded."
+    for path, *content in ((train_path, units, train), (test_path, test_units, Session(table, []))):
+        write_file(path, lambda part, content=content: write_nwb(part, params, *content, about, note))
     return train_path, test_path
 
 
-def is_simulated(path: str | Path) -> bool:
-    """Whether an NWB file is one of these twins; False for whatever else, also for what cannot be read."""
-    return _note(Path(path)) is not None
-
-
 def _note(path: Path) -> str | None:
-    """What a twin notes down about how it was made; None for any other file."""
+    """How a twin was made, in its own words; None where there is no such file or it cannot be read."""
     import h5py
 
     with suppress(OSError, KeyError), h5py.File(path, "r") as file:
-        if file["session_description"][()].decode().startswith(MARK):
-            return file["general/notes"][()].decode()
+        return file["general/notes"][()].decode()
     return None
 
 
@@ -148,7 +137,7 @@ def _task(params: NLBParams, recipe: dict) -> Callable[[np.random.Generator, int
         return partial(ready_set_go, n_conditions=40 if n_trials >= 200 else 16)
     if params.name == "area2_bump":
         n_conditions = 16 if n_trials >= 64 else 4
-        return partial(bumps, n_conditions=n_conditions, lag_ms=params.lag, all_series=recipe["all_series"])
+        return partial(bumps, n_conditions=n_conditions, lag_ms=params.lag)
     n_conditions = 3 * int(np.clip(n_trials // 15, 1, 36))
     return partial(maze, n_conditions=n_conditions, lag_ms=params.lag, trial_ms=recipe["trial_ms"])
 
@@ -205,17 +194,3 @@ def _test_units(
     table["split"] = np.full(len(align), "test", object)
     units = Units(ids[~heldout], np.zeros((~heldout).sum(), bool), _seconds(spikes), np.stack([start, stop], axis=1))
     return units, table
-
-
-def _write(path: Path, params: NLBParams, units: Units, session: Session, note: str) -> None:
-    """Write a file beside its place, then move it there: nobody ever sees half of it."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial.nwb")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_nwb(temporary, params, units, session, f"{MARK} {params.name}: no animal was recorded.", note)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"the simulated twin {path} cannot be written: {error}; set data.root elsewhere") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

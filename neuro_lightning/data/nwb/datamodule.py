@@ -11,63 +11,25 @@ from neuro_lightning.data.cache import cached
 from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
+from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.seen_trials import adopted
 
 
+@takes_options_of(load_nwb_trials, without=("name",))
 class NWB(PopulationDataModule):
     """Any NWB file with units and trials.
 
     Args:
         path: the file.
         cache_dir: prepared tensors.
-        options: how it is cut and split, see :func:`neuro_lightning.data.nwb.reader.load_nwb_trials`.
-        batch_size: see :class:`PopulationDataModule`.
-        eval_batch_size: likewise.
-        shuffle_seed: likewise.
+        loader: see :class:`PopulationDataModule`; and how the file is cut and split, see
+            :func:`neuro_lightning.data.nwb.reader.load_nwb_trials`.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        cache_dir: str,
-        trials: str = "trials",
-        align: str = "start_time",
-        window_ms: list[int] | None = None,
-        bin_ms: int = 5,
-        forward_ms: int = 0,
-        behavior: str | None = None,
-        lag_ms: int = 0,
-        conditions: list[str] | tuple[str, ...] = (),
-        units: list[int] | None = None,
-        drop_duplicates: bool = False,
-        min_spikes: int = 1,
-        heldout_fraction: float = 0.25,
-        val_fraction: float = 0.25,
-        split: str = "auto",
-        seed: int = 0,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, path: str, *, cache_dir: str, **loader: Any) -> None:
         super().__init__(**loader)
         self.path, self.cache_dir = Path(path), Path(cache_dir)
-        self.options = {
-            "trials": trials,
-            "align": align,
-            "window_ms": window_ms,
-            "bin_ms": bin_ms,
-            "forward_ms": forward_ms,
-            "behavior": behavior,
-            "lag_ms": lag_ms,
-            "conditions": list(conditions),
-            "units": units,
-            "drop_duplicates": drop_duplicates,
-            "min_spikes": min_spikes,
-            "heldout_fraction": heldout_fraction,
-            "val_fraction": val_fraction,
-            "split": split,
-            "seed": seed,
-        }
         self._trained: dict[str, Any] | None = None
 
     def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:

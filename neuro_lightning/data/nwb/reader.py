@@ -7,7 +7,6 @@ first bin that does not begin before it. What was drawn at random is noted in th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
 from neuro_lightning.data.checks.plausible import duplicate_units, duplicates_line, one_of_each
 from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
 from neuro_lightning.data.formats.nwb_tables import CONTINUOUS
+from neuro_lightning.data.identity import with_checksums
 from neuro_lightning.data.nwb.windows import Cut, Windows, choose_window, cut_windows, window_spans
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
@@ -94,7 +95,7 @@ def load_nwb_trials(
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)
     values = _condition_values(nwb, windows, cut)
-    served = _trials(nwb, windows, cut, np.flatnonzero(~heldout), np.flatnonzero(heldout), values)
+    served = _trials(nwb, windows, cut, np.argsort(heldout, kind="stable"), int((~heldout).sum()), values)
     ids = nwb.unit_ids[chosen]
     info = {
         "cut": asdict(cut),
@@ -143,7 +144,7 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
     cut = _without_missing(cut, nwb)
     windows = cut_windows(nwb, np.array([position[unit] for unit in (*info["heldin_units"], *hidden)]), cut)
     n_in = len(info["heldin_units"])
-    trials = _trials(nwb, windows, cut, np.arange(n_in), n_in + np.arange(len(hidden)), info["condition_values"])
+    trials = _trials(nwb, windows, cut, np.arange(n_in + len(hidden)), n_in, info["condition_values"])
     ids = np.array([*info["heldin_units"], *info["heldout_units"]], np.int64)
     of_file = {"times": [windows.row.tolist(), windows.time.tolist()], "session": nwb.session, "warnings": nwb.warnings}
     noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped}
@@ -151,16 +152,12 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
 
 
 def _check_options(split: str, bin_ms: int, forward_ms: int, heldout_fraction: float, val_fraction: float) -> None:
-    if split not in SPLITS:
-        raise ConfigError(f"data.split={split}: choose one of {', '.join(SPLITS)}")
-    if bin_ms < 1 or bin_ms != int(bin_ms):
-        raise ConfigError(f"data.bin_ms={bin_ms}: give whole milliseconds, at least 1")
+    check_choice("split", split, SPLITS)
+    check_whole("bin_ms", bin_ms, 1)
     if forward_ms < 0 or forward_ms % bin_ms:
         raise ConfigError(f"data.forward_ms={forward_ms}: give a multiple of data.bin_ms={bin_ms}, or 0")
-    if not 0 <= heldout_fraction < 1:
-        raise ConfigError(f"data.heldout_fraction={heldout_fraction}: give a share from 0 to less than 1")
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"data.val_fraction={val_fraction}: give a share between 0 and 1")
+    check_share("heldout_fraction", heldout_fraction, zero=True)
+    check_share("val_fraction", val_fraction)
 
 
 def _unique_ids(nwb: NWBRecording) -> None:
@@ -218,30 +215,20 @@ def _without_missing(cut: Cut, nwb: NWBRecording) -> Cut:
 
 
 def _trials(
-    nwb: NWBRecording, windows: Windows, cut: Cut, heldin: np.ndarray, heldout: np.ndarray, values: list[list[Any]]
+    nwb: NWBRecording, windows: Windows, cut: Cut, units: np.ndarray, n_in: int, values: list[list[Any]]
 ) -> Trials:
-    """All trials, held-in and held-out units apart."""
-    seen, ahead = windows.counts[:, : cut.n_bins], windows.counts[:, cut.n_bins :]
+    """All trials of some of the windows' units, the first ``n_in`` of them held in."""
     condition = None
     if cut.conditions:
         number = {tuple(value): k for k, value in enumerate(values)}
         condition = np.array([number.get(key, -1) for key in _condition_keys(nwb, windows, cut)], np.int64)
-    return Trials(
-        heldin=seen[:, :, heldin],
-        heldout=seen[:, :, heldout] if len(heldout) else None,
-        heldin_forward=ahead[:, :, heldin] if cut.n_forward else None,
-        heldout_forward=ahead[:, :, heldout] if cut.n_forward and len(heldout) else None,
-        behavior=windows.behavior,
-        condition=condition,
-        row=windows.row,
-    )
+    counts = windows.counts[:, :, units]
+    return Trials.from_counts(counts, cut.n_bins, n_in, behavior=windows.behavior, condition=condition, row=windows.row)
 
 
 def _recording(
     name: str, nwb: NWBRecording, cut: Cut, splits: dict[str, Trials], unit_ids: np.ndarray, info: dict[str, Any]
 ) -> Recording:
-    with nwb.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Recording(
         name=name,
         bin_ms=cut.bin_ms,
@@ -249,7 +236,7 @@ def _recording(
         unit_ids=unit_ids,
         behavior_kind="velocity" if cut.behavior else "none",
         simulated=nwb.simulated,
-        sources=[{"path": str(nwb.path), "size": nwb.path.stat().st_size, "sha256": digest}],
+        sources=with_checksums([{"path": nwb.path}]),
         info=info,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from neuro_lightning.data.cache import cached
 from neuro_lightning.data.formats.safe_pickle import load_dict
-from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.module import TwinDataModule
+from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.stringer.files import find_file
 from neuro_lightning.data.stringer.reader import Preparation, load_spontaneous
@@ -26,65 +28,29 @@ VERSION = 1
 """Of the preparation: raised whenever it gives other content than before, so that older caches are left aside."""
 
 
-class Spontaneous(PopulationDataModule):
+@takes_options_of(Preparation)
+class Spontaneous(TwinDataModule):
     """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
 
-    The options from ``planes`` to ``bin_ms`` are explained at
-    :class:`neuro_lightning.data.stringer.reader.Preparation`.
-
     Args:
-        root: the folder of data.
         cache_dir: prepared tensors.
         path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``; None for
             ``root/stringer/stringer_spontaneous.npy``.
         sha256: what the file must be; None for anything.
-        simulate: use a simulated twin, written below ``root`` in the layout of the real file.
-        simulate_seed: of the twin.
-        loader: see :class:`PopulationDataModule`.
+        loader: see :class:`PopulationDataModule`; and how the file is prepared, see
+            :class:`neuro_lightning.data.stringer.reader.Preparation`.
     """
 
     def __init__(
         self,
         *,
-        root: str,
         cache_dir: str,
         path: str | None = None,
         sha256: str | None = None,
-        simulate: bool = False,
-        simulate_seed: int = 0,
-        planes: str | int = "all",
-        blocks: int | None = None,
-        neurons_per_plane: int | None = None,
-        neuron_seed: int = 0,
-        normalisation: str = "layer_pop_mean",
-        downsample: int = 2,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        window: int | None = None,
-        stride: int | None = None,
-        heldout_fraction: float = 0.0,
-        behavior_components: int = 16,
-        bin_ms: int | None = None,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.root, self.cache_dir, self.path, self.sha256 = Path(root), Path(cache_dir), path, sha256
-        self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.options = Preparation(
-            planes=planes,
-            blocks=blocks,
-            neurons_per_plane=neurons_per_plane,
-            neuron_seed=neuron_seed,
-            normalisation=normalisation,
-            downsample=downsample,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            window=window,
-            stride=stride,
-            heldout_fraction=heldout_fraction,
-            behavior_components=behavior_components,
-            bin_ms=bin_ms,
-        )
+        self.cache_dir, self.path, self.sha256 = Path(cache_dir), path, sha256
         self._shared: dict[str, float] = {}
 
     @property
@@ -94,12 +60,9 @@ class Spontaneous(PopulationDataModule):
 
     def load(self) -> Recording:
         """The prepared planes, from the cache if they are there."""
-        from dataclasses import asdict
-
         truth = None
         if self.simulate:
-            folder = self.root / "simulated" / "stringer_spontaneous" / f"seed_{self.simulate_seed}"
-            path, truth = write_twin(folder, seed=self.simulate_seed)
+            path, truth = write_twin(self.twin_folder("stringer_spontaneous"), seed=self.simulate_seed)
         else:
             path = find_file(self.path, self.root)
 

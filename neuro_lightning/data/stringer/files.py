@@ -6,7 +6,6 @@ the original recordings (mouse MP019, 2016-04-05), three frames to a bin.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,25 +95,6 @@ def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontane
     activity = arrays["sresp"]
     behavior = {name: arrays[key] for name, key in BEHAVIOR.items() if key in arrays}
     return SpontaneousFile(path, activity, arrays["xyz"], behavior, bin_ms or default)
-
-
-def checksum(path: Path, expected: str | None = None) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        path: the file.
-        expected: what it must be; None for anything.
-
-    Raises:
-        DataError: it is another.
-    """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected is not None and found != str(expected).lower():
-        raise DataError(
-            f"{path} has the SHA-256 {found}, but data.sha256 says {expected}: fetch the file again, or correct the key"
-        )
-    return found
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:

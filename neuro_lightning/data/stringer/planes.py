@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuro_lightning.data.checks.options import check_choice, check_share
 from neuro_lightning.errors import ConfigError, DataError
 
 MAX_PLANES = 64
@@ -119,9 +120,8 @@ def split_bins(n_bins: int, val_fraction: float, test_fraction: float) -> dict[s
     Raises:
         ConfigError: a part would have fewer than two bins.
     """
-    for name, share in {"val": val_fraction, "test": test_fraction}.items():
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            raise ConfigError(f"data.{name}_fraction={share!r} must be a share of the recording, from 0 to below 1")
+    check_share("val_fraction", val_fraction, zero=True)
+    check_share("test_fraction", test_fraction, zero=True)
     # 0.7 * 10 is 7.000000000000001 or 6.999999999999999: shares that mean whole bins shall give them
     first = math.floor(n_bins * (1 - val_fraction - test_fraction) + 1e-6)
     second = math.floor(n_bins * (1 - test_fraction) + 1e-6)
@@ -195,6 +195,7 @@ def fit_scaling(activity: np.ndarray, kind: str, *, n_in: int, n_train: int) -> 
     Raises:
         ConfigError: the kind is unknown.
     """
+    check_choice("normalisation", kind, NORMALISATIONS)
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
     train = activity[:, :n_train]
     match kind:
@@ -205,9 +206,7 @@ def fit_scaling(activity: np.ndarray, kind: str, *, n_in: int, n_train: int) -> 
             return Scaling(mean, _or_one(train.std(1, keepdims=True, dtype=np.float64)))
         case "divide_by_mean":
             return Scaling(zero, _or_one(train.mean(1, keepdims=True, dtype=np.float64)))
-        case "none":
-            return Scaling(zero, one)
-    raise ConfigError(f"data.normalisation={kind!r} is unknown; choose {', '.join(NORMALISATIONS)}")
+    return Scaling(zero, one)
 
 
 def _bands(position: np.ndarray, n: int) -> np.ndarray:

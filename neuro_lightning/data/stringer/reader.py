@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from neuro_lightning.data.checks.bounds import check_array
+from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.identity import checksum
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.data.stringer.files import SpontaneousFile, checksum, read_spontaneous
+from neuro_lightning.data.stringer.files import SpontaneousFile, read_spontaneous
 from neuro_lightning.data.stringer.planes import (
     Scaling,
     block_labels,
@@ -29,7 +31,7 @@ BY_MEAN = ("layer_pop_mean", "divide_by_mean")
 """The normalisations that mean nothing where activity may be negative."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How a recording of spontaneous activity is prepared.
 
@@ -39,7 +41,7 @@ class Preparation:
         neurons_per_plane: None for as many as the least populated plane has.
         neuron_seed: of the drawn neurons, and of the held-out ones among them.
         normalisation: ``layer_pop_mean``, ``zscore``, ``divide_by_mean`` or ``none``; see
-            :func:`neuro_lightning.data.stringer.planes.fit_scaling`.
+            :func:`neuro_lightning.data.stringer.fit_scaling`.
         downsample: bins of the file to one.
         val_fraction: share of the bins that validate.
         test_fraction: share of the bins, the last ones, that test; 0 for no test part.
@@ -69,11 +71,8 @@ class Preparation:
         whole = {"downsample": 1, "behavior_components": 0, "neuron_seed": 0}
         optional = {"blocks": 1, "neurons_per_plane": 2, "window": 2, "stride": 1, "bin_ms": 1}
         for name, least in {**whole, **optional}.items():
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"data.{name} must be a whole number from {least} on, not {value!r}")
+            if name in whole or getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
 
 
 def load_spontaneous(
@@ -97,7 +96,11 @@ def load_spontaneous(
         DataError: see :func:`neuro_lightning.data.stringer.files.read_spontaneous`.
         ConfigError: an option does not fit the data.
     """
-    found = checksum(path, sha256)
+    found = checksum(path)
+    if sha256 is not None and found != str(sha256).lower():
+        raise DataError(
+            f"{path} has the SHA-256 {found}, but data.sha256 says {sha256}: fetch the file again, or correct the key"
+        )
     file = read_spontaneous(path, bin_ms=options.bin_ms)
     if truth is not None and truth.shape != file.activity.shape:
         raise DataError(f"{path}: the truth beside it is {truth.shape}, not {file.activity.shape}: delete its folder")

@@ -6,18 +6,15 @@ own. So the number of dimensions that the population shares is known, as is ever
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuro_lightning.data.stringer.files import NAME
-from neuro_lightning.errors import DataError
+from neuro_lightning.data.twin_files import is_written, write_twin_files
 
 VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -29,19 +26,6 @@ PLANE_STEP_UM = 35.0
 FIELD_UM = (4.0, 1012.0)
 FACE_COMPONENTS = 1000
 FACE_PIXELS = (24, 32)  # 240 x 320 in the real file
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a twin was made from.
-
-    Attributes:
-        rates: (N, T) float32, expected activity.
-        latents: (T, D) float32, smooth and standardised.
-    """
-
-    rates: np.ndarray
-    latents: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,8 @@ class Twin:
         pupil_com: (T, 2).
         face: (T, 1000) components of the face's motion energy, of falling variance.
         mask: (Y, X, 1000) the components' pictures.
-        truth: what is behind it.
+        rates: (N, T) float32, expected activity.
+        latents: (T, D) float32, smooth and standardised.
     """
 
     sresp: np.ndarray
@@ -68,7 +53,8 @@ class Twin:
     pupil_com: np.ndarray
     face: np.ndarray
     mask: np.ndarray
-    truth: Truth
+    rates: np.ndarray
+    latents: np.ndarray
 
 
 def simulate(
@@ -112,7 +98,8 @@ def simulate(
         xyz=xyz[:, order],
         plane=plane[order],
         **behavior,
-        truth=Truth((expected * size)[order].astype(np.float32), latents.astype(np.float32)),
+        rates=(expected * size)[order].astype(np.float32),
+        latents=latents.astype(np.float32),
     )
 
 
@@ -144,8 +131,8 @@ def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path
         DataError: the folder cannot be written.
     """
     path, truth = Path(folder).expanduser() / NAME, Path(folder).expanduser() / "truth.npz"
-    mark = repr((VERSION, seed, sorted(sizes.items())))
-    if path.is_file() and _mark(truth) == mark:
+    recipe = {"twin": VERSION, "seed": seed, **sizes}
+    if is_written(recipe, truth, path):
         return path, truth
     twin = simulate(seed=seed, **sizes)
     content = {
@@ -158,38 +145,9 @@ def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path
         "pupilCOM": twin.pupil_com,
         "xyz": twin.xyz,
     }
-    _write(path, lambda file: np.save(file, content, allow_pickle=True))
-    # the truth comes last: with its mark in place, the pair is whole
-    arrays = {"rates": twin.truth.rates, "latents": twin.truth.latents, "mark": np.array(mark)}
-    _write(truth, lambda file: np.savez(file, **arrays))
+    planted = {"rates": twin.rates, "latents": twin.latents}
+    write_twin_files(recipe, truth, planted, {path: partial(np.save, arr=content, allow_pickle=True)})
     return path, truth
-
-
-def write_mat_twin(path: str | Path, *, seed: int = 0, **sizes: Any) -> Path:
-    """Write the same recording in the layout of the original files: ``Fsp``, ``med``, ``stat`` and the struct ``beh``.
-
-    Args:
-        path: the file, such as ``spont_M0_2016-01-01.mat``.
-        seed: of the simulation.
-        sizes: see :func:`simulate`.
-    """
-    from scipy.io import savemat
-
-    twin = simulate(seed=seed, **sizes)
-    beh = {
-        "face": {"motionSVD": twin.face, "motionMask": twin.mask, "avgframe": twin.mask[..., 0]},
-        "whisker": {"motionSVD": twin.face[:, :10]},
-        "eye": {"motionSVD": twin.face[:, :10]},
-        "pupil": {"area": twin.pupil_area, "com": twin.pupil_com},
-        "runSpeed": twin.run,
-    }
-    stat = np.zeros((len(twin.plane), 1), [("npix", object), ("iplane", object), ("redcell", object)])
-    for row, plane in zip(stat, twin.plane, strict=True):
-        row[0] = (100.0, float(plane + 1), 0.0)
-    content = {"Fsp": twin.sresp, "med": twin.xyz.T, "stat": stat, "beh": beh}
-    path = Path(path).expanduser()
-    _write(path, lambda file: savemat(file, content))
-    return path
 
 
 def _behavior(rng: np.random.Generator, latents: np.ndarray) -> dict[str, np.ndarray]:
@@ -227,27 +185,3 @@ def _stat(twin: Twin) -> np.ndarray:
             "lam": np.full(9, 1 / 9, np.float32),
         }
     return stat
-
-
-def _mark(truth: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, EOFError), np.load(truth, allow_pickle=False) as file:
-        return str(file["mark"])
-    return None
-
-
-def _write(path: Path, save: Callable[[Any], None]) -> None:
-    """A file that is there whole or not at all, also when several processes write it at once."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            save(file)
-        os.replace(part, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(
-            f"the simulated twin {path} cannot be written ({reason}): set data.root=DIR with space"
-        ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from neuro_lightning.data.cache import cached
-from neuro_lightning.data.module import ImageDataModule
+from neuro_lightning.data.module import ImageDataModule, TwinDataModule
+from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.stringer_stimuli.natimg import load_natimg
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
@@ -27,70 +27,31 @@ FIGSHARE = "https://doi.org/10.25378/janelia.6845348"
 IMAGES = "images_natimg2800_all.mat"
 
 
-class Orientations(ImageDataModule):
+@takes_options_of(load_orientations, without=("truth",))
+class Orientations(TwinDataModule, ImageDataModule):
     """Responses of mouse V1 to static gratings, as images of them: Stringer et al. 2021.
 
     Args:
-        root: the files lie in ``<root>/stringer_orientations/``, ``<root>/stringer/`` or ``<root>`` itself.
         cache_dir: prepared tensors.
         file: Neuromatch's ``stringer_orientations.npy``, or a session's ``gratings_*.npy``; a path is taken as it is.
-        neurons: how many to draw, at most; None takes all.
-        remove_components: spontaneous principal components taken out of the responses.
-        standardize: z-score by the training trials.
-        val_fraction: share of the trials that do not test to validate with.
-        seed: draws the validation trials and the neurons.
-        size: ``[H, W]`` of the images in pixels.
-        degrees_per_pixel: of the visual field.
-        cycles_per_degree: spatial frequency of the gratings.
-        phase: of the gratings in degrees.
-        period: 180 takes gratings as orientations, 360 as directions.
-        simulate: use a simulated twin, written below ``root`` in the layout of the real file.
-        simulate_seed: of the twin.
-        loader: see :class:`ImageDataModule`.
+        loader: see :class:`ImageDataModule`; and how the file is read, see
+            :func:`neuro_lightning.data.stringer_stimuli.orientations.load_orientations`.
     """
 
     def __init__(
         self,
         *,
-        root: str,
         cache_dir: str,
         file: str = "stringer_orientations.npy",
-        neurons: int | None = None,
-        remove_components: int = 0,
-        standardize: bool = True,
-        val_fraction: float = 0.1,
-        seed: int = 0,
-        size: Sequence[int] = (32, 32),
-        degrees_per_pixel: float = 2.0,
-        cycles_per_degree: float = 0.05,
-        phase: float = 0,
-        period: float = 180,
-        simulate: bool = False,
-        simulate_seed: int = 0,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.root, self.cache_dir, self.file = Path(root).expanduser(), Path(cache_dir), file
-        self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.options = {
-            "neurons": neurons,
-            "remove_components": remove_components,
-            "standardize": standardize,
-            "val_fraction": val_fraction,
-            "seed": seed,
-            "size": tuple(size),
-            "degrees_per_pixel": degrees_per_pixel,
-            "cycles_per_degree": cycles_per_degree,
-            "phase": phase,
-            "period": period,
-        }
+        self.cache_dir, self.file = Path(cache_dir), file
 
     def load(self) -> Recording:
         """Images and responses, from the cache if they are there."""
         if self.simulate:
-            path, truth = write_orientations(
-                _twin(self.root, ORIENTATIONS, self.simulate_seed), seed=self.simulate_seed
-            )
+            path, truth = write_orientations(self.twin_folder(ORIENTATIONS), seed=self.simulate_seed)
         else:
             where = f"fetch it from {GRATINGS if 'gratings' in self.file else OSF}"
             path, truth = _find(self.root, ORIENTATIONS, self.file, where), None
@@ -117,59 +78,28 @@ class Orientations(ImageDataModule):
         return {**super().reference_scores(split), "linear decoder": {"angle_deg": error}}
 
 
-class NaturalImages(ImageDataModule):
+@takes_options_of(load_natimg, without=("truth",))
+class NaturalImages(TwinDataModule, ImageDataModule):
     """Responses of mouse V1 to natural images, each shown twice: Stringer et al. 2019.
 
     Args:
-        root: the files lie in ``<root>/stringer_natimg/``, ``<root>/stringer/`` or ``<root>`` itself.
         cache_dir: prepared tensors.
         session: ``<mouse>_<date>`` of the recording, or its file's name or path; None takes the only one there.
         images: the images' file.
-        neurons: how many to draw, at most; None takes all.
-        remove_components: spontaneous principal components taken out of the responses.
-        standardize: z-score by the training images.
-        val_fraction: share of the images to validate with.
-        test_fraction: share of the images to test with.
-        seed: draws the images of each split, and the neurons.
-        crop: ``[top, bottom, left, right]`` in pixels, None for all.
-        downsample: pixels a side that are averaged to one.
-        simulate: use a simulated twin, written below ``root`` in the layout of the real files.
-        simulate_seed: of the twin.
-        loader: see :class:`ImageDataModule`.
+        loader: see :class:`ImageDataModule`; and how the files are read, see
+            :func:`neuro_lightning.data.stringer_stimuli.natimg.load_natimg`.
     """
 
     def __init__(
         self,
         *,
-        root: str,
         cache_dir: str,
         session: str | None = None,
         images: str = IMAGES,
-        neurons: int | None = None,
-        remove_components: int = 32,
-        standardize: bool = True,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        seed: int = 0,
-        crop: Sequence[int] | None = None,
-        downsample: int = 4,
-        simulate: bool = False,
-        simulate_seed: int = 0,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.root, self.cache_dir, self.session, self.images = Path(root).expanduser(), Path(cache_dir), session, images
-        self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.options = {
-            "neurons": neurons,
-            "remove_components": remove_components,
-            "standardize": standardize,
-            "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
-            "seed": seed,
-            "crop": None if crop is None else tuple(crop),
-            "downsample": downsample,
-        }
+        self.cache_dir, self.session, self.images = Path(cache_dir), session, images
 
     def files(self) -> tuple[Path, Path]:
         """The recording and the images.
@@ -193,7 +123,7 @@ class NaturalImages(ImageDataModule):
     def load(self) -> Recording:
         """Images and responses, from the cache if they are there."""
         if self.simulate:
-            *files, truth = write_natimg(_twin(self.root, NATIMG, self.simulate_seed), seed=self.simulate_seed)
+            *files, truth = write_natimg(self.twin_folder(NATIMG), seed=self.simulate_seed)
         else:
             files, truth = list(self.files()), None
         return cached(
@@ -202,10 +132,6 @@ class NaturalImages(ImageDataModule):
             files if truth is None else [*files, truth],
             lambda: load_natimg(*files, **self.options, truth=truth),
         )
-
-
-def _twin(root: Path, name: str, seed: int) -> Path:
-    return root / "simulated" / name / f"seed_{seed}"
 
 
 def _folders(root: Path, name: str) -> list[Path]:

@@ -10,31 +10,30 @@ MouseLand/stringer-pachitariu-et-al-2018b.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 
 from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.checks.overlap import keep_together, same_content
 from neuro_lightning.data.formats.mat import read_mat
-from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
     Ongoing,
-    check_components,
     check_scores,
     choose_neurons,
     draw,
     relative_to_ongoing,
+    spontaneous_activity,
     standardizer,
+    true_rates,
 )
 from neuro_lightning.errors import ConfigError, DataError
-
-log = logging.getLogger(__name__)
 
 NAME = "stringer_natimg"
 
@@ -49,7 +48,7 @@ def load_natimg(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
-    crop: tuple[int, int, int, int] | None = None,
+    crop: Sequence[int] | None = None,
     downsample: int = 4,
     truth: str | Path | None = None,
 ) -> Recording:
@@ -99,7 +98,7 @@ def load_natimg(
     row, repeats = stack_repeats(istim[shown] - 1, single)
     rates = None
     if truth is not None:
-        rates = relative_to_ongoing(_true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
+        rates = relative_to_ongoing(true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
     small = shrink(images[row], crop, downsample)
     index, warnings = _split(small, {"val": val_fraction, "test": test_fraction}, seed, images_path)
     if standardize:
@@ -180,7 +179,7 @@ def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def shrink(images: np.ndarray, crop: tuple[int, int, int, int] | None, factor: int) -> np.ndarray:
+def shrink(images: np.ndarray, crop: Sequence[int] | None, factor: int) -> np.ndarray:
     """Crop images and average squares of pixels.
 
     Args:
@@ -204,8 +203,7 @@ def shrink(images: np.ndarray, crop: tuple[int, int, int, int] | None, factor: i
             f"and 0 <= left < right <= {width}"
         )
     height, width = bottom - top, right - left
-    if isinstance(factor, bool) or not isinstance(factor, int) or not 1 <= factor <= min(height, width):
-        raise ConfigError(f"data.downsample must be a whole number from 1 to {min(height, width)}, not {factor!r}")
+    check_whole("downsample", factor, 1, min(height, width))
     top, left = top + height % factor // 2, left + width % factor // 2
     rows, columns = height // factor, width // factor
     result = np.empty((len(images), rows, columns), np.float32)
@@ -236,13 +234,9 @@ def spontaneous_components(z: np.ndarray, n: int) -> np.ndarray:
 def _ongoing(path: Path, spont: np.ndarray, remove: int) -> tuple[Ongoing, np.ndarray]:
     """Spontaneous activity of all neurons, and the neurons that have any."""
     mean, std = spont.mean(0, dtype=np.float64), spont.std(0, dtype=np.float64)
-    usable = np.flatnonzero(std > 0)
-    if not len(usable):
-        raise DataError(f"{path}: stim.spont does not vary, so that no response can be z-scored")
-    if len(usable) < len(std):
-        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity are left out")
-    std = np.where(std > 0, std + EPSILON, np.inf)  # silent neurons' z is 0
-    check_components(remove, min(len(spont) - 1, len(usable)), f"what stim.spont in {path} allows")
+    mean, std, usable = spontaneous_activity(path, mean, np.where(std > 0, std + EPSILON, 0.0), "stim.spont")
+    most = min(len(spont) - 1, len(usable))
+    check_whole("remove_components", remove, 0, most, f" (what stim.spont in {path} allows)")
     components = np.empty((len(std), 0))
     if remove:
         components = spontaneous_components((spont - mean) / std, remove)
@@ -277,12 +271,3 @@ def _read_images(path: Path) -> np.ndarray:
     images = read_mat(path, ["imgs"])["imgs"]
     check_arrays(path, {"imgs": images}, {"imgs": "HWn"})
     return images.transpose(2, 0, 1)
-
-
-def _true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
-    """(N, n) expected responses to each image, which the twin keeps beside its files."""
-    rates = load_dict(truth, ("rates",))["rates"]
-    check_arrays(truth, {"rates": rates}, {"rates": "NI"})
-    if rates.shape != shape:
-        raise DataError(f"{truth}: rates {rates.shape} do not fit the recording's {shape}; remove the folder")
-    return rates

@@ -8,31 +8,31 @@ Source: Stringer et al. 2021 (Cell 184:2767); https://osf.io/ny4ut (Neuromatch A
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from neuro_lightning.data.checks.bounds import check_arrays
+from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.stringer_stimuli.responses import (
     Ongoing,
-    check_components,
     check_scores,
     choose_neurons,
     draw,
     orthonormal,
     relative_to_ongoing,
+    spontaneous_activity,
     standardizer,
+    true_rates,
 )
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.orientation import render_gratings
-
-log = logging.getLogger(__name__)
 
 NAME = "stringer_orientations"
 REQUIRED = ("sresp", "istim", "mean_spont", "std_spont")
@@ -48,7 +48,7 @@ def load_orientations(
     neurons: int | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
-    size: tuple[int, int] = (32, 32),
+    size: Sequence[int] = (32, 32),
     degrees_per_pixel: float = 2.0,
     cycles_per_degree: float = 0.05,
     phase: float = 0.0,
@@ -90,7 +90,7 @@ def load_orientations(
     with np.errstate(over="ignore"):  # checked below
         responses = relative_to_ongoing(arrays["sresp"], ongoing, chosen)
     check_scores(path, responses)
-    rates = None if truth is None else relative_to_ongoing(_true_rates(truth, arrays["sresp"]), ongoing, chosen)
+    rates = None if truth is None else relative_to_ongoing(true_rates(truth, arrays["sresp"].shape), ongoing, chosen)
     index = split_trials(len(istim), val_fraction, seed)
     if standardize:
         mean, std = standardizer(responses[index["train"]])
@@ -99,7 +99,7 @@ def load_orientations(
         rates = None if rates is None else (rates - mean) / std
     images = render_gratings(
         torch.from_numpy(np.rad2deg(istim)),
-        size,
+        tuple(size),
         degrees_per_pixel=degrees_per_pixel,
         cycles_per_degree=cycles_per_degree,
         phase=phase,
@@ -162,31 +162,18 @@ def _ongoing(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[On
     mean, std = (arrays[key].astype(np.float64) for key in ("mean_spont", "std_spont"))
     if (std < 0).any():
         raise DataError(f"{path}: std_spont holds negative values; fetch the file again")
-    usable = np.flatnonzero(std > 0)
-    if not len(usable):
-        raise DataError(f"{path}: std_spont is 0 for all neurons, so that no response can be z-scored")
-    if len(usable) < len(std):
-        log.warning(f"{path}: {len(std) - len(usable)} neurons with a std_spont of 0 are left out")
-        mean, std = np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf)  # their z is 0
+    mean, std, usable = spontaneous_activity(path, mean, std, "std_spont")
     components = np.empty((len(std), 0))
     if remove:
         if "u_spont" not in arrays:
             raise DataError(f"{path} has no u_spont to take components from: set data.remove_components=0")
-        check_components(remove, arrays["u_spont"].shape[1], f"the columns of u_spont in {path}")
+        columns = arrays["u_spont"].shape[1]
+        check_whole("remove_components", remove, 0, columns, f" (the columns of u_spont in {path})")
         components = orthonormal(arrays["u_spont"][:, :remove])
     return Ongoing(mean, std, components), usable
 
 
-def _true_rates(truth: str | Path, responses: np.ndarray) -> np.ndarray:
-    """(N, T) expected responses, which the twin keeps beside its file."""
-    rates = load_dict(truth, ("rates",))["rates"]
-    check_arrays(truth, {"rates": rates}, {"rates": "NT"})
-    if rates.shape != responses.shape:
-        raise DataError(f"{truth}: rates {rates.shape} do not fit sresp {responses.shape}; remove the folder")
-    return rates
-
-
-def _check_stimulus(size: tuple[int, int], pixel: float, frequency: float, phase: float, period: float) -> None:
+def _check_stimulus(size: Sequence[int], pixel: float, frequency: float, phase: float, period: float) -> None:
     if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
         raise ConfigError(f"data.size must be two whole numbers of pixels, [height, width], not {list(size)}")
     if not pixel > 0 or not frequency > 0:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_array
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.data.checks.bounds import check_array, check_arrays
+from neuro_lightning.data.checks.options import check_share, check_whole
+from neuro_lightning.data.formats.safe_pickle import load_dict
+from neuro_lightning.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
 
 EPSILON = 1e-6
 """Added to standard deviations, as the authors do."""
@@ -26,6 +32,40 @@ class Ongoing:
     mean: np.ndarray
     std: np.ndarray
     components: np.ndarray
+
+
+def spontaneous_activity(
+    path: Path, mean: np.ndarray, std: np.ndarray, what: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and deviation of each neuron's spontaneous activity, such that the z-scores of silent neurons are 0.
+
+    Args:
+        path: the file, for the messages.
+        mean: (N,).
+        std: (N,).
+        what: in the file, for the messages.
+
+    Returns:
+        ``(mean, std, usable)``; the last are the neurons that are not silent.
+
+    Raises:
+        DataError: all neurons are silent.
+    """
+    usable = np.flatnonzero(std > 0)
+    if not len(usable):
+        raise DataError(f"{path}: {what} does not vary in any neuron, so that no response can be z-scored")
+    if len(usable) < len(std):
+        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity are left out")
+    return np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf), usable
+
+
+def true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
+    """Expected responses, neurons x images or trials, which a twin keeps beside its files."""
+    rates = load_dict(truth, ("rates",))["rates"]
+    check_arrays(truth, {"rates": rates}, {"rates": "NT"})
+    if rates.shape != shape:
+        raise DataError(f"{truth}: rates {rates.shape} do not fit the recording's {shape}; remove the folder")
+    return rates
 
 
 def orthonormal(components: np.ndarray) -> np.ndarray:
@@ -103,8 +143,7 @@ def choose_neurons(candidates: np.ndarray, neurons: int | None, seed: int) -> np
     """
     if neurons is None:
         return candidates
-    if isinstance(neurons, bool) or not isinstance(neurons, int) or neurons < 1:
-        raise ConfigError(f"data.neurons must be a whole number above 0, or null for all neurons, not {neurons!r}")
+    check_whole("neurons", neurons, 1, why=", or null for all neurons")
     if neurons >= len(candidates):
         return candidates
     return np.sort(np.random.default_rng([seed, 2]).choice(candidates, neurons, replace=False))
@@ -125,10 +164,8 @@ def draw(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray
         ConfigError: a fraction is not between 0 and 1, or nothing would be left to train on.
     """
     for name, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
-            raise ConfigError(f"data.{name}_fraction must be above 0 and below 1, not {fraction!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"data.seed must be a whole number from 0 on, not {seed!r}")
+        check_share(f"{name}_fraction", fraction)
+    check_whole("seed", seed)
     order, parts, start = np.random.default_rng([seed, 1]).permutation(n), {}, 0
     for name, fraction in fractions.items():
         size = max(1, round(fraction * n))
@@ -138,15 +175,3 @@ def draw(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray
         asked = ", ".join(f"data.{name}_fraction={fraction}" for name, fraction in fractions.items())
         raise ConfigError(f"{asked} of {n} leaves nothing to train on: lower it")
     return {"train": np.sort(order[start:]), **parts}
-
-
-def check_components(remove: int, available: int, what: str) -> None:
-    """Whether so many spontaneous components can be removed.
-
-    Raises:
-        ConfigError: they cannot.
-    """
-    if isinstance(remove, bool) or not isinstance(remove, int) or not 0 <= remove <= available:
-        raise ConfigError(
-            f"data.remove_components must be a whole number from 0 to {available} ({what}), not {remove!r}"
-        )

@@ -7,14 +7,13 @@ expected response to a stimulus is thus its rate exactly. Files lie as the autho
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 
-from neuro_lightning.errors import DataError
+from neuro_lightning.data.twin_files import is_written, write_twin_files
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -43,8 +42,8 @@ def write_orientations(
     """
     folder = Path(folder).expanduser()
     path, truth = folder / "stringer_orientations.npy", folder / TRUTH
-    recipe = f"{VERSION} gratings {seed} {n_neurons} {n_trials}"
-    if _is_there(recipe, path, truth):
+    recipe = {"twin": VERSION, "seed": seed, "n_neurons": n_neurons, "n_trials": n_trials}
+    if is_written(recipe, truth, path):
         return path, truth
     rng = np.random.default_rng([seed, 11])
     base = rng.gamma(2.0, 1.0, n_neurons)
@@ -74,8 +73,8 @@ def write_orientations(
         "run": rng.gamma(0.5, 8.0, n_trials).astype(np.float32),
         "info": f"simulated responses of {n_neurons} neurons to {n_trials} static gratings",
     }
-    _write(path, lambda file: np.save(file, content, allow_pickle=True))
-    _write(truth, lambda file: np.savez(file, rates=rates, preferred=preferred, recipe=recipe))
+    planted = {"rates": rates, "preferred": preferred}
+    write_twin_files(recipe, truth, planted, {path: partial(np.save, arr=content, allow_pickle=True)})
     return path, truth
 
 
@@ -101,13 +100,10 @@ def write_natimg(
         DataError: the folder cannot be written to.
     """
     folder = Path(folder).expanduser()
-    path, images_path, truth = (
-        folder / f"natimg2800_{SESSION}.mat",
-        folder / "images_natimg2800_all.mat",
-        folder / TRUTH,
-    )
-    recipe = f"{VERSION} natimg {seed} {n_neurons} {n_images} {n_repeats}"
-    if _is_there(recipe, path, images_path, truth):
+    names = f"natimg2800_{SESSION}.mat", "images_natimg2800_all.mat", TRUTH
+    path, images_path, truth = (folder / name for name in names)
+    recipe = {"twin": VERSION, "seed": seed, "n_neurons": n_neurons, "n_images": n_images, "n_repeats": n_repeats}
+    if is_written(recipe, truth, path, images_path):
         return path, images_path, truth
     rng = np.random.default_rng([seed, 12])
     images = natural_images(n_images, (68, 270), rng)
@@ -129,9 +125,11 @@ def write_natimg(
     for i, cell in enumerate(cells):
         stat[i, 0] = (0.0, float(cell["npix"]), float(cell["iplane"]))
     content = {"stim": stim, "med": rng.uniform(0, 1000, (n_neurons, 3)), "stat": stat}
-    _write(path, lambda file: scipy.io.savemat(file, content, do_compression=True))
-    _write(images_path, lambda file: scipy.io.savemat(file, {"imgs": images.transpose(1, 2, 0)}))
-    _write(truth, lambda file: np.savez(file, rates=rates, centers=centers, recipe=recipe))
+    files = {
+        path: partial(scipy.io.savemat, mdict=content, do_compression=True),
+        images_path: partial(scipy.io.savemat, mdict={"imgs": images.transpose(1, 2, 0)}),
+    }
+    write_twin_files(recipe, truth, {"rates": rates, "centers": centers}, files)
     return path, images_path, truth
 
 
@@ -179,27 +177,3 @@ def _cells(n: int, rng: np.random.Generator) -> np.ndarray:
     for i, (npix, plane) in enumerate(zip(rng.integers(30, 200, n), rng.integers(1, 11, n), strict=True)):
         cells[i] = {"npix": int(npix), "iplane": int(plane), "med": rng.integers(0, 512, 2), "radius": float(npix**0.5)}
     return cells
-
-
-def _is_there(recipe: str, *paths: Path) -> bool:
-    """Whether an earlier call has written these very files; the last one notes how."""
-    if not all(path.is_file() for path in paths):
-        return False
-    try:
-        with np.load(paths[-1], allow_pickle=False) as truth:
-            return str(truth["recipe"]) == recipe
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _write(path: Path, save: Callable) -> None:
-    """A file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            save(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error.strerror or error}): set paths.data=DIR") from None

@@ -102,12 +102,10 @@ def _recording(
             continue
         condition = rng.permutation(np.resize(np.arange(sizes.n_conditions), n_trials))
         counts = compact(rng.poisson(rates[condition]))
-        forward = counts[:, bins:] if sizes.n_forward else None
-        splits[split] = Trials(
-            heldin=counts[:, :bins, : sizes.n_in],
-            heldout=counts[:, :bins, sizes.n_in :] if sizes.n_out else None,
-            heldin_forward=None if forward is None else forward[:, :, : sizes.n_in],
-            heldout_forward=None if forward is None or not sizes.n_out else forward[:, :, sizes.n_in :],
+        splits[split] = Trials.from_counts(
+            counts,
+            bins,
+            sizes.n_in,
             behavior=behavior[condition],
             condition=condition,
             rates=rates[condition].astype(np.float32),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neuro_lightning.data.checks.overlap import same_content
 from neuro_lightning.data.images import ImageTrials
-from neuro_lightning.data.module import ImageDataModule
+from neuro_lightning.data.module import ImageDataModule, TwinDataModule
+from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
@@ -20,64 +21,40 @@ from neuro_lightning.data.uwndc19.twin import write_uwndc19
 Transform = Callable[[Tensor, Tensor, int], Tensor]
 
 
-class UWNDC19(ImageDataModule):
+@takes_options_of(split_images)
+class UWNDC19(TwinDataModule, ImageDataModule):
     """18 neurons of macaque V4 that were shown 551 natural image patches, and 50 test images without responses.
 
     Responses are square roots of spike counts, NaN where an image was not shown to a neuron. The split ``test`` has
     images only: its predictions are the challenge's submission.
 
     Args:
-        root: the files lie in ``<root>/uwndc19``; a twin in ``<root>/simulated/uwndc19/seed_<k>``.
         image_size: side in pixels of the images' centre that is kept; 80 keeps all, 48 is the winner's.
-        folds: the labelled images validate in so many parts in turn; None for the winner's split.
-        fold: which part validates now, from 0.
-        eval_size: images that validate in the winner's split.
-        split_seed: of either split.
-        min_responses: images with responses of fewer neurons are left out.
-        simulate: use a simulated twin in the layout of the real files.
-        simulate_seed: of the twin.
-        loader: see :class:`neuro_lightning.data.module.PopulationDataModule`.
+        loader: see :class:`neuro_lightning.data.module.ImageDataModule`; and how images are divided, see
+            :func:`neuro_lightning.data.uwndc19.split.split_images`.
     """
 
     def __init__(
         self,
         *,
-        root: str,
         image_size: int = 48,
-        folds: int | None = 5,
-        fold: int = 0,
-        eval_size: int = 20,
-        split_seed: int = 130,
-        min_responses: int = 1,
-        simulate: bool = False,
-        simulate_seed: int = 0,
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
-        self.root, self.image_size = Path(root), image_size
-        self.simulate, self.simulate_seed = simulate, simulate_seed
-        self.split = {
-            "folds": folds,
-            "fold": fold,
-            "eval_size": eval_size,
-            "min_responses": min_responses,
-            "seed": split_seed,
-        }
+        self.image_size = image_size
 
     def folder(self) -> Path:
         """Where the files lie; a twin is written there if need be."""
         if not self.simulate:
             return self.root / "uwndc19"
-        return write_uwndc19(
-            self.root / "simulated" / "uwndc19" / f"seed_{self.simulate_seed}", seed=self.simulate_seed
-        )
+        return write_uwndc19(self.twin_folder("uwndc19"), seed=self.simulate_seed)
 
     def load(self) -> Recording:
         """Read anew each time: it takes a fraction of a second."""
         folder = self.folder()
         challenge = read_challenge(folder, image_size=self.image_size)
         image = same_content(challenge.images[N_TEST:])
-        train, val = split_images(challenge.responses, image, **self.split)
+        train, val = split_images(challenge.responses, image, **self.options)
         warnings, again = [], int((image != np.arange(len(image))).sum())
         if again:
             warnings.append(
@@ -100,7 +77,7 @@ class UWNDC19(ImageDataModule):
             info={
                 "columns": challenge.columns,
                 "warnings": warnings,
-                "split": {**self.split, "train": (train + N_TEST).tolist(), "val": (val + N_TEST).tolist()},
+                "split": {**self.options, "train": (train + N_TEST).tolist(), "val": (val + N_TEST).tolist()},
             },
         )
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_arrays, read_npy, read_npz, reading
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.errors import DataError
 
 ADDRESS = "https://www.kaggle.com/c/uwndc19/data"
 FILES = ("stim.npy", "train.csv", "sub.csv")
@@ -84,8 +85,7 @@ def read_images(path: Path, image_size: int) -> np.ndarray:
         DataError: the file cannot be read, or shape, type or range are not as published.
         ConfigError: ``image_size`` is no whole number from 1 to 80.
     """
-    if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= SIZE:
-        raise ConfigError(f"data.image_size={image_size} must be a whole number from 1 to {SIZE} (pixels)")
+    check_whole("image_size", image_size, 1, SIZE, " (pixels)")
     with reading(path, f"download it again from {ADDRESS}"):
         stim = read_npy(path, mapped=True)
     expected = (N_IMAGES, SIZE, SIZE, 3)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.data.checks.options import check_whole
 
 
 def split_images(
     responses: np.ndarray,
     image: np.ndarray | None = None,
     *,
-    folds: int | None,
+    folds: int | None = 5,
     fold: int = 0,
     eval_size: int = 20,
     min_responses: int = 1,
-    seed: int = 130,
+    split_seed: int = 130,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the labelled images.
 
@@ -27,7 +27,7 @@ def split_images(
         fold: which of them validates now, from 0.
         eval_size: of the winner's split.
         min_responses: images with responses of fewer neurons are left out, 1 to N.
-        seed: of the shuffling.
+        split_seed: of the shuffling.
 
     Returns:
         ``(train, val)``, the rows of ``responses``, without a common one.
@@ -36,19 +36,18 @@ def split_images(
         ConfigError: an argument is impossible.
     """
     observed = np.isfinite(responses)
-    _whole("data.min_responses", min_responses, 1, observed.shape[1])
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"data.split_seed={seed} must be a whole number from 0 to 2^32 - 1")
+    check_whole("min_responses", min_responses, 1, observed.shape[1])
+    check_whole("split_seed", split_seed, 0, 2**32 - 1)
     enough = observed.sum(1) >= min_responses
     image = np.arange(len(responses)) if image is None else image
     if folds is None:
-        train, val = winner_split(observed, eval_size, seed)
+        train, val = winner_split(observed, eval_size, split_seed)
         return train[enough[train] & ~np.isin(image[train], image[val])], val
-    _whole("data.folds", folds, 2, int(enough.sum()))
-    _whole("data.fold", fold, 0, folds - 1)
+    check_whole("folds", folds, 2, int(enough.sum()))
+    check_whole("fold", fold, 0, folds - 1)
     rows = np.flatnonzero(enough)
     _, first, group = np.unique(image[rows], return_index=True, return_inverse=True)
-    number = fold_numbers(observed[rows], folds, seed)[first][group]
+    number = fold_numbers(observed[rows], folds, split_seed)[first][group]
     return rows[number != fold], rows[number == fold]
 
 
@@ -72,7 +71,7 @@ def winner_split(observed: np.ndarray, eval_size: int, seed: int) -> tuple[np.nd
     order = np.random.RandomState(seed).permutation(len(observed))
     complete = observed[order].all(1)
     n_complete = int(complete.sum())
-    _whole("data.eval_size", eval_size, 1, n_complete, f" (so many of the {len(observed)} images were shown to all)")
+    check_whole("eval_size", eval_size, 1, n_complete, f" (so many of the {len(observed)} images were shown to all)")
     chosen, rest = order[complete][:eval_size], order[complete][eval_size:]
     return np.concatenate([rest, order[~complete]]), chosen
 
@@ -97,8 +96,3 @@ def fold_numbers(observed: np.ndarray, folds: int, seed: int) -> np.ndarray:
     numbers = np.empty(len(observed), np.int64)
     numbers[order] = np.arange(len(observed)) % folds  # dealt like cards
     return numbers
-
-
-def _whole(key: str, value: int, low: int, high: int, why: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{key}={value} must be a whole number from {low} to {high}{why}")

@@ -8,20 +8,16 @@ was not shown to which neuron is as published. Beside the three files lies ``tru
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from scipy import fft
 from scipy.special import gammaln
 
+from neuro_lightning.data.twin_files import is_written, write_twin_files
 from neuro_lightning.data.uwndc19.reader import FILES, N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE, TRUTH
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.errors import ConfigError
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -68,21 +64,18 @@ def write_uwndc19(folder: str | Path, *, seed: int = 0) -> Path:
     if seed < 0:
         raise ConfigError(f"data.simulate_seed={seed} must be at least 0")
     folder = Path(folder).expanduser()
-    note = json.dumps({"twin": VERSION, "dataset": "uwndc19", "seed": seed}, sort_keys=True)
-    if _note(folder) == note and all((folder / name).is_file() for name in FILES):
+    recipe = {"twin": VERSION, "dataset": "uwndc19", "seed": seed}
+    files = [folder / name for name in FILES]
+    if is_written(recipe, folder / TRUTH, *files):
         return folder
     images, rates, responses = simulate_challenge(seed)
-    stim = images.transpose(0, 2, 3, 1)
-    mean = np.nanmean(responses, axis=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "stim.npy", lambda file: np.save(file, np.ascontiguousarray(stim), allow_pickle=False))
-        _write(folder / "train.csv", lambda file: file.write(_table(range(N_TEST, N_IMAGES), responses)))
-        _write(folder / "sub.csv", lambda file: file.write(_table(range(N_TEST), np.tile(mean, (N_TEST, 1)))))
-        # last: whoever finds this note finds the rest
-        _write(folder / TRUTH, lambda file: np.savez(file, rates=rates, note=np.array(note)))
-    except OSError as error:
-        raise DataError(f"the simulated twin {folder} cannot be written: {error}; set data.root elsewhere") from error
+    means = np.tile(np.nanmean(responses, axis=0), (N_TEST, 1))
+    save = (
+        partial(np.save, arr=np.ascontiguousarray(images.transpose(0, 2, 3, 1))),
+        partial(_write_table, ids=range(N_TEST, N_IMAGES), values=responses),
+        partial(_write_table, ids=range(N_TEST), values=means),
+    )
+    write_twin_files(recipe, folder / TRUTH, {"rates": rates}, dict(zip(files, save, strict=True)))
     return folder
 
 
@@ -279,28 +272,9 @@ def recorded(rng: np.random.Generator, roots: np.ndarray) -> np.ndarray:
 # ---- files
 
 
-def _table(ids: range, values: np.ndarray) -> bytes:
+def _write_table(path: Path, ids: range, values: np.ndarray) -> None:
     """A CSV as published: LF line ends, floats in full, empty cells for NaN."""
     lines = [",".join(("Id", *COLUMNS))]
     for image, row in zip(ids, values.tolist(), strict=True):
         lines.append(",".join((str(image), *("" if value != value else repr(value) for value in row))))
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside its place, then move it there: nobody ever sees half of it."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _note(folder: Path) -> str | None:
-    """How a twin was made; None where there is none."""
-    with suppress(OSError, ValueError, KeyError), np.load(folder / TRUTH, allow_pickle=False) as file:
-        return str(file["note"])
-    return None
+    path.write_bytes(("\n".join(lines) + "\n").encode())

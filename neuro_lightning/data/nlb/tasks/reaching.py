@@ -251,14 +251,10 @@ BUMP_SERIES = (
     ("force", 6, "N", ("fx", "fy", "fz", "mx", "my", "mz")),
     ("joint_ang", 7, "degrees", None),
     ("joint_vel", 7, "degrees/s", None),
-    ("muscle_len", 39, "m", None),
-    ("muscle_vel", 39, "m/s", None),
 )
 
 
-def bumps(
-    rng: np.random.Generator, n_trials: int, *, n_conditions: int, lag_ms: int, all_series: bool = False
-) -> Session:
+def bumps(rng: np.random.Generator, n_trials: int, *, n_conditions: int, lag_ms: int) -> Session:
     """Center-out reaches (active) and bumps of the resting hand (passive), eight directions each.
 
     Beside the trials of train and val there are half as many of split ``none``: aborted ones, and ones whose
@@ -269,7 +265,6 @@ def bumps(
         n_trials: usable trials B.
         n_conditions: 16, or 4 with two directions only.
         lag_ms: by how much the neurons lead the hand (negative: they follow).
-        all_series: write the muscles' lengths and velocities too, 78 channels that fill most of the real file.
     """
     condition, split = assign_conditions(rng, n_trials, n_conditions)
     usable = rng.permutation(np.repeat([True, False], [n_trials, n_trials // 2]))
@@ -294,7 +289,7 @@ def bumps(
     return Session(
         trials={k: np.array([r[k] for r in rows], object if k in ("split", "result") else None) for k in rows[0]},
         blocks=blocks,
-        series=_bump_behavior(rng, velocity, all_series),
+        series=_bump_behavior(rng, velocity),
         samples_ms=np.arange(clock),
         align_ms=np.array([1000 * r["move_onset_time"] for r in rows]).round(),
     )
@@ -362,8 +357,8 @@ def _bump_latents(
     return np.column_stack([felt, fast, slow, felt - fast, speed, scale * passive, noise])
 
 
-def _bump_behavior(rng: np.random.Generator, velocity: np.ndarray, all_series: bool) -> list[BehaviorSeries]:
-    """Hand, force and joints, all from the hand; positions are pulled back to the center slowly."""
+def _bump_behavior(rng: np.random.Generator, velocity: np.ndarray) -> list[BehaviorSeries]:
+    """Hand, force and joints, but no muscles, all from the hand; positions are pulled back to the center slowly."""
     leak = np.exp(-1 / 2000)
     position = lfilter([1e-3], [1, -leak], velocity, axis=0)
     xy = ("x", "y")
@@ -372,8 +367,6 @@ def _bump_behavior(rng: np.random.Generator, velocity: np.ndarray, all_series: b
         BehaviorSeries("hand_vel", velocity, "cm/s", xy, rate_based=True),
     ]
     for name, n_columns, unit, columns in BUMP_SERIES:
-        if name.startswith("muscle") and not all_series:
-            continue
         source = velocity if name.endswith("vel") or name == "force" else position
         data = source @ rng.standard_normal((2, n_columns))
         names = columns or tuple(f"{name}_{k}" for k in range(n_columns))
