@@ -9,7 +9,7 @@ import torch
 
 from neuro_lightning.data.antolik.datamodule import AntolikV1
 from neuro_lightning.data.antolik.files import load_region, load_repeats, region_folder
-from neuro_lightning.data.antolik.reader import carve, load_antolik, pool
+from neuro_lightning.data.antolik.reader import draw_validation, load_antolik, pool
 from neuro_lightning.data.antolik.twin import SIZES as SIZES_BY_DEFAULT
 from neuro_lightning.data.antolik.twin import dog_filters, natural_images, rectified_mean, twin_folder, write_twin
 from neuro_lightning.data.describe import describe
@@ -222,7 +222,7 @@ def test_validation_is_a_seeded_draw(root):
 
 def test_identical_images_stay_together():
     images = natural_images(np.random.default_rng(0), 12)[[*range(12), *range(12), 3, 3]] * 1e-6
-    validates = carve(images, 0.25, seed=0)
+    validates = draw_validation(images, 0.25, seed=0)
     assert validates[:12].sum() == 3 and (validates[:12] == validates[12:24]).all()
     assert (validates[24:] == validates[3]).all()
 

@@ -71,20 +71,20 @@ def test_resampling_is_scipy_s_and_keeps_the_gaps():
 
 def test_a_series_at_1_khz_keeps_its_samples():
     times = np.array([2, 3, 4, 5, 6, 9, 10]) / 1000
-    grid = binning.on_samples(Series(times, np.arange(7.0)[:, None], ("x",)), 10)
+    grid = binning.series_on_samples(Series(times, np.arange(7.0)[:, None], ("x",)), 10)
     assert np.array_equal(grid[:, 0], [np.nan, np.nan, 0, 1, 2, 3, 4, np.nan, np.nan, 5], equal_nan=True)
 
 
 def test_a_series_at_another_rate_is_interpolated_but_not_across_gaps():
     times = np.concatenate([np.arange(0, 0.2, 0.004), np.arange(0.4, 0.6, 0.004)])
-    grid = binning.on_samples(Series(times, 3.0 * times[:, None], ("x",)), 700)[:, 0]
+    grid = binning.series_on_samples(Series(times, 3.0 * times[:, None], ("x",)), 700)[:, 0]
     known = np.flatnonzero(~np.isnan(grid))
     assert known.tolist() == [*range(197), *range(400, 597)]
     assert np.allclose(grid[known], 3.0 * known / 1000)
 
 
 def test_cut_marks_what_lies_outside():
-    windows = binning.cut(np.arange(4.0)[:, None], np.array([-1, 2]), 3)[:, :, 0]
+    windows = binning.take_windows(np.arange(4.0)[:, None], np.array([-1, 2]), 3)[:, :, 0]
     assert np.array_equal(windows, [[np.nan, 0, 1], [2, 3, np.nan]], equal_nan=True)
 
 

@@ -18,10 +18,10 @@ from tiny import Tiny
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import (
     differences,
+    find_training_trials,
     identify,
     identity_of,
     same_session,
-    trained_among,
     trial_keys,
 )
 from neuro_lightning.data.nlb.twin import write_twin
@@ -106,15 +106,15 @@ def test_trials_that_trained_are_known_again(tmp_path, file):
     first = of_file(tmp_path / "x.nwb") if file else recording()
     other = replace(first, splits={"train": first.splits["train"], "val": first.splits["train"].take(np.arange(2, 5))})
     whole = {name: identify(each, CONFIG) for name, each in (("first", first), ("other", other))}
-    assert trained_among(whole["first"], ["train"], whole["other"], "val").all()
-    assert not trained_among(whole["first"], ["train"], whole["first"], "val").any()
-    assert trained_among(whole["first"], ["train", "val"], whole["first"], "val").all(), "after a refit"
+    assert find_training_trials(whole["first"], ["train"], whole["other"], "val").all()
+    assert not find_training_trials(whole["first"], ["train"], whole["first"], "val").any()
+    assert find_training_trials(whole["first"], ["train", "val"], whole["first"], "val").all(), "after a refit"
 
 
 def test_rows_that_count_anew_in_each_split_say_nothing():
     data = Tiny(n_train=37, n_val=11, poison={})
     identity = identify(data.recording, {})
-    assert not trained_among(identity, ["train"], identity, "val").any()
+    assert not find_training_trials(identity, ["train"], identity, "val").any()
 
 
 def test_silent_trials_are_not_taken_for_the_same():

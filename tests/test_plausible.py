@@ -111,7 +111,7 @@ def test_observed_intervals_in_any_order_and_overlapping(folder):
     with pytest.raises(DataError, match=r"unit 0: 1 of 1 stop before they start"):
         load_nwb_trials(path)
     intervals = np.array([[0, 1], [1, 2], [1.5, 1.7], [3, 4.0]])
-    assert nwb_tables.merged(intervals).tolist() == [[0, 2], [3, 4]]
+    assert nwb_tables.merge_intervals(intervals).tolist() == [[0, 2], [3, 4]]
 
 
 def test_cue_times_within_the_trial_are_refused(folder):
@@ -127,13 +127,13 @@ def test_cue_times_within_the_trial_are_refused(folder):
 )
 def test_marks_however_written(words):
     values = np.array([words[1], words[0], words[1]])
-    assert nwb_tables.marks(values, np.arange(3), "x").tolist() == [False, True, False]
+    assert nwb_tables.read_yes_no(values, np.arange(3), "x").tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("values", [[np.nan, 1.0], ["maybe", "yes"], [2, 0]])
 def test_marks_that_say_nothing_are_refused(values):
     with pytest.raises(DataError, match=r"for unit 7.*write True or False"):
-        nwb_tables.marks(np.array(values), np.array([7, 8]), "x")
+        nwb_tables.read_yes_no(np.array(values), np.array([7, 8]), "x")
 
 
 @pytest.mark.parametrize("words", [("False", "True"), (0, 1), (0.0, 1.0), (False, True)])
@@ -188,7 +188,7 @@ def test_repeated_and_paired_times_keep_their_values():
     times = np.repeat(np.arange(0, 0.4, 0.02), 2)
     for jitter in (0.0, 1e-6):
         paired = times + np.tile([0, jitter], 20)
-        grid = binning.on_samples(Series(paired, paired[:, None], ("x",)), 380)
+        grid = binning.series_on_samples(Series(paired, paired[:, None], ("x",)), 380)
         assert np.isfinite(grid).all()
         np.testing.assert_allclose(grid[:, 0], np.arange(380) / 1000, atol=1e-4)
 
@@ -216,7 +216,7 @@ def test_units_that_burst_together_are_no_duplicates():
 
 
 def test_of_a_chain_of_duplicates_no_pair_stays():
-    keep = plausible.one_of_each([(0, 1, 1.0), (1, 2, 1.0), (2, 3, 1.0)], np.array([5, 9, 9, 4]))
+    keep = plausible.keep_one_of_each_pair([(0, 1, 1.0), (1, 2, 1.0), (2, 3, 1.0)], np.array([5, 9, 9, 4]))
     assert keep.tolist() == [False, True, False, True]
 
 
@@ -225,7 +225,7 @@ def test_of_a_chain_of_duplicates_no_pair_stays():
     [([0, 5, 200], "5"), ([0, 1, 3], None), ([0, 6.6667, 20], "6.6667"), ([0, 0], None), ([0, 2], "2")],
 )
 def test_rates_are_not_counts(values, step):
-    line = plausible.not_counts([np.array(values)])
+    line = plausible.multiples_warning([np.array(values)])
     assert line is None if step is None else f"multiples of {step} " in line
 
 

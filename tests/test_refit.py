@@ -12,7 +12,7 @@ from tiny import Tiny
 from tiny_traces import TinyTraces
 
 from neuro_lightning.data.images import ImageTrials
-from neuro_lightning.data.join_splits import cut, union
+from neuro_lightning.data.join_splits import cut_sequences, join_train_and_val
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, Interrupted
 from neuro_lightning.models.loading import choose_checkpoint, load_checkpoint
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
 # ---- which trials
 
 
-def test_the_union_is_all_trials_of_both_once():
+def test_joined_splits_hold_every_trial_once():
     data = tiny()
     splits, joint = data.recording.splits, joint_data(data)
     both = joint.recording.splits["train"]
@@ -73,18 +73,18 @@ def test_an_epoch_has_its_number_of_steps_and_every_trial_once(n_val, batch):
 def test_longer_sequences_are_cut_into_training_windows():
     data = TinyTraces(n_in=4, n_out=2, n_train=5, n_bins=8, noise=0.1)
     val = data.recording.splits["val"]
-    joint = union(data.recording, stride=3).splits["train"]
+    joint = join_train_and_val(data.recording, stride=3).splits["train"]
     assert joint.heldin.shape == (5 + 4, 8, 4) and joint.heldout.shape == (9, 8, 2)
     for k, start in enumerate((0, 3, 6, 8)):
         np.testing.assert_array_equal(joint.heldin[5 + k], val.heldin[0, start : start + 8])
         np.testing.assert_array_equal(joint.rates[5 + k], val.rates[0, start : start + 8])
         assert joint.condition[5 + k] == val.condition[0]
-    side_by_side = cut(val, 8)
+    side_by_side = cut_sequences(val, 8)
     np.testing.assert_array_equal(side_by_side.heldin.reshape(1, 16, 4), val.heldin)
     with pytest.raises(DataError, match=r"16 bins to validate with and trains on windows of 20: take data\.window=16"):
-        data.recording.splits["train"] = cut(TinyTraces(
+        data.recording.splits["train"] = cut_sequences(TinyTraces(
             n_in=4, n_out=2, n_train=1, n_bins=20, noise=0.1).recording.splits["train"], 20)  # fmt: skip
-        union(data.recording)
+        join_train_and_val(data.recording)
 
 
 def pictures(n, seed, repeats=None):
@@ -97,12 +97,12 @@ def pictures(n, seed, repeats=None):
 def test_images_are_joined_without_their_repeats_but_never_with_test_images():
     splits = {"train": pictures(4, 0, repeats=1), "val": pictures(3, 1, repeats=5), "test": pictures(3, 2)}
     recording = Recording("pictures", 0, splits, np.arange(2), kind="images")
-    joint = union(recording).splits["train"]
+    joint = join_train_and_val(recording).splits["train"]
     np.testing.assert_array_equal(joint.images[4:], splits["val"].images)
     assert joint.repeats is None and len(joint) == 7
     splits["test"] = pictures(3, 1)
     with pytest.raises(DataError, match="pictures validates on its test trials; a refit would train on them"):
-        union(recording)
+        join_train_and_val(recording)
 
 
 def test_trials_of_other_lengths_are_refused():
@@ -110,7 +110,7 @@ def test_trials_of_other_lengths_are_refused():
     val = data.recording.splits["val"]
     val.heldin = val.heldin[:, :-1]
     with pytest.raises(DataError, match=r"heldin of shape \(12, 6\) in a training trial and \(11, 6\)"):
-        union(data.recording)
+        join_train_and_val(data.recording)
 
 
 # ---- which steps
@@ -118,7 +118,7 @@ def test_trials_of_other_lengths_are_refused():
 
 def test_the_same_path_for_as_many_steps(tmp_path, monkeypatch):
     """With the training trials alone, the refit is the checkpoint that was chosen, bit for bit."""
-    monkeypatch.setattr(module, "union", lambda recording, stride: recording)
+    monkeypatch.setattr(module, "join_train_and_val", lambda recording, stride: recording)
     words = ["scheduler@model.scheduler=cosine", "callbacks/average=ema", "callbacks.average.decay=0.6"]
     run = here(tmp_path / "run", *REFIT, *words, "data.steps_at_once=3", "model.masking.rate=0.3")
     best, again = (checkpoint(run.folder, name) for name in ("best.ckpt", "refit.ckpt"))
@@ -127,7 +127,7 @@ def test_the_same_path_for_as_many_steps(tmp_path, monkeypatch):
 
 
 def test_a_schedule_is_shown_what_it_saw(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "union", lambda recording, stride: recording)
+    monkeypatch.setattr(module, "join_train_and_val", lambda recording, stride: recording)
     words = ["scheduler@model.scheduler=plateau", "model.scheduler.patience=0", "model.scheduler.monitor=val/loss",
              "model.scheduler.mode=max", "monitor=val/fp_bps"]  # fmt: skip
     run = here(tmp_path / "run", *REFIT, *words)

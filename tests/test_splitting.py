@@ -16,7 +16,7 @@ from neuro_lightning.data.checks.overlap import (
     Spans,
     count_overlapping,
     draw_blocks,
-    keep_apart,
+    drop_overlapping,
     overlapping_groups,
     overlaps,
 )
@@ -70,7 +70,7 @@ def test_overlaps_and_groups_equal_their_definition(one, other):
 def test_no_sample_of_a_later_part_is_in_an_earlier_one(spans, fraction, seed):
     validates = draw_blocks(spans, max(1, round(fraction * len(spans))), seed)
     parts = {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates), "test": np.array([0])}
-    kept, duplicates, dropped = keep_apart(spans, parts)
+    kept, duplicates, dropped = drop_overlapping(spans, parts)
     assert list(kept) == ["train", "val", "test"] and kept["test"].tolist() == [0]
     assert sum(map(len, kept.values())) + duplicates + dropped == len(spans) + 1
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -93,7 +93,7 @@ def test_pairs_of_overlapping_windows_stay_whole_and_cost_nothing():
     spans = Spans(start, start + 20)
     validates = draw_blocks(spans, 20, 0)
     assert validates.sum() == 20 and (validates[::2] == validates[1::2]).all() and count_overlapping(spans) == 80
-    assert keep_apart(spans, {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)})[2] == 0
+    assert drop_overlapping(spans, {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)})[2] == 0
 
 
 def test_a_long_chain_is_drawn_in_blocks_and_costs_little():
@@ -101,7 +101,8 @@ def test_a_long_chain_is_drawn_in_blocks_and_costs_little():
     spans = Spans(start, start + 600)
     for seed in range(5):
         validates = draw_blocks(spans, 146, seed)
-        parts, _, dropped = keep_apart(spans, {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)})
+        asked = {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)}
+        parts, _, dropped = drop_overlapping(spans, asked)
         assert 120 <= validates.sum() <= 172 and 5 <= dropped <= 40 and len(parts["train"]) > 380
         assert np.flatnonzero(np.diff(validates.astype(int)) == 1).size > 0
 
@@ -249,20 +250,20 @@ def test_training_trials_are_limited_in_nested_draws_and_noted():
 
 
 def test_the_limit_is_of_a_run_and_not_of_what_is_read(monkeypatch):
-    """Jobs of a sweep share what they read; a file that a trained model adopts is served whole."""
-    memory.forget()
+    """Jobs of a sweep share what they read; another file than the model was trained on is served whole."""
+    memory.clear()
     fixed, read = limited(None)[1], []
     monkeypatch.setattr(Fixed, "load", lambda self: read.append(1) or self.fixed)
     for n in (25, 50, None):
         data = Fixed(fixed, train_trials=n)
-        data.share({"name": "a", "train_trials": n, "train_trials_seed": 0})
+        data.share_recording({"name": "a", "train_trials": n, "train_trials_seed": 0})
         assert len(data.recording.splits["train"]) == (n or 60)
         noted = data_record(data.recording)
         assert noted["trials"] == {"train": n or 60, "val": 9} and ("train_trials" in noted["split"]) == (n is not None)
     assert len(read) == 1
-    memory.forget()
+    memory.clear()
     other = Fixed(fixed, train_trials=25)
-    other.adopted = True
+    other.serves_other_file = True
     assert len(other.recording.splits["train"]) == 60
 
 

@@ -7,10 +7,10 @@ import pytest
 import scipy.io
 from runs import here, rows
 
+from neuro_lightning.data.images import mean_over_repeats
 from neuro_lightning.data.stringer_stimuli.datamodule import NaturalImages
 from neuro_lightning.data.stringer_stimuli.natimg import (
     load_natimg,
-    mean_over_repeats,
     shrink,
     spontaneous_components,
     stack_repeats,
@@ -216,7 +216,7 @@ def test_silent_neurons_and_a_draw(tmp_path, caplog):
         ({"istim": np.zeros((43, 1))}, "whole numbers from 1 on"),
         ({"istim": np.ones((43, 1))}, "the grey screen"),
         ({"spont": np.ones((50, 5))}, r"spont has the shape \(50, 5\)"),
-        ({"spont": np.ones((50, 6))}, "stim.spont does not vary"),
+        ({"spont": np.ones((50, 6))}, r"no neuron has spontaneous activity \(stim.spont\)"),
         ({"spont": np.full((50, 6), np.nan)}, "spont holds NaN"),
         ({"resp": np.full((43, 6), np.inf)}, "resp holds infinite"),
     ],

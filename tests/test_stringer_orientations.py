@@ -135,8 +135,8 @@ def test_silent_neurons_are_left_out(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = load_orientations(path, remove_components=2, standardize=False)
     assert found.unit_ids.tolist() == [i for i in range(12) if i not in (2, 5)] and found.info["n_silent"] == 2
-    assert "2 neurons with a std_spont of 0" in caplog.text and np.isfinite(joined(found)).all()
-    with pytest.raises(DataError, match="std_spont is 0 for all neurons"):
+    assert "2 neurons without spontaneous activity (std_spont)" in caplog.text and np.isfinite(joined(found)).all()
+    with pytest.raises(DataError, match=r"no neuron has spontaneous activity \(std_spont\)"):
         load_orientations(write(path, **session(std_spont=np.zeros(12))))
 
 

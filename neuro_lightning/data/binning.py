@@ -151,7 +151,7 @@ def count_spikes(samples: list[np.ndarray], first: np.ndarray, n_bins: int, bin_
     return counts
 
 
-def on_samples(series: Series, n_samples: int, origin: int = 0) -> np.ndarray:
+def series_on_samples(series: Series, n_samples: int, origin: int = 0) -> np.ndarray:
     """A series on the recording's 1 ms samples.
 
     A series with one value a millisecond keeps its values, at the nearest sample; any other is interpolated linearly,
@@ -218,7 +218,7 @@ def resample(values: np.ndarray, bin_ms: int) -> np.ndarray:
     return out
 
 
-def cut(values: np.ndarray, first: np.ndarray, n_bins: int) -> np.ndarray:
+def take_windows(values: np.ndarray, first: np.ndarray, n_bins: int) -> np.ndarray:
     """Cut windows out of binned values.
 
     Args:

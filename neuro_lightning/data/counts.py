@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_line, one_of_each
+from neuro_lightning.data.checks.plausible import duplicate_columns, duplicates_warning, keep_one_of_each_pair
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.data.splitting import LEAST
 from neuro_lightning.errors import DataError
@@ -27,8 +27,10 @@ def without_duplicates(path: Path, counts: np.ndarray, heldout: np.ndarray, drop
     if not pairs:
         return np.arange(n_neurons), []
     sizes = counts.sum(axis=0, dtype=np.float64)
-    kept = one_of_each(pairs, sizes + heldout * (sizes.max() + 1)) if drop else np.ones(n_neurons, bool)
-    return np.flatnonzero(kept), [f"{path}: {duplicates_line(pairs, range(n_neurons), np.flatnonzero(~kept).tolist())}"]
+    kept = keep_one_of_each_pair(pairs, sizes + heldout * (sizes.max() + 1)) if drop else np.ones(n_neurons, bool)
+    return np.flatnonzero(kept), [
+        f"{path}: {duplicates_warning(pairs, range(n_neurons), np.flatnonzero(~kept).tolist())}"
+    ]
 
 
 def without_shared_trials(

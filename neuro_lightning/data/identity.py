@@ -90,7 +90,7 @@ def identity_of(recipe: Mapping[str, Any]) -> Identity:
         CheckpointError: the identity is not what :func:`identify` wrote.
     """
     if "identity" in recipe:
-        if not _is_whole(recipe["identity"]):
+        if not _is_complete(recipe["identity"]):
             raise CheckpointError("a checkpoint's description of its data is damaged: restore it from a copy")
         return {**recipe["identity"], "older": False}
     spec, config, info = recipe["spec"], recipe["data"], recipe.get("info") or {}
@@ -170,7 +170,7 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
         splits: whether to compare the trials of each split that both have; else only what decides which data they are.
     """
     found = [Difference(name, one[name], other[name]) for name in ("name", "simulated") if one[name] != other[name]]
-    found += _other_files(one, other)
+    found += _file_differences(one, other)
     same_files = not found and bool(one["sources"])
     configs = one["config"], other["config"]
     for key in sorted((set(configs[0]) & set(configs[1])) - NOT_COMPARED):
@@ -178,27 +178,29 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
         if configs[0][key] != configs[1][key] and (key not in SPLITTING or not same_files or splits):
             found.append(Difference(f"data.{key}", configs[0][key], configs[1][key]))
     if splits and not found:
-        for split in (split for split in one["trials"] if split in other["trials"] and other_split(one, other, split)):
+        for split in (
+            split for split in one["trials"] if split in other["trials"] and split_differs(one, other, split)
+        ):
             counts = (f"{len(identity['trials'][split]['keys'])} trials" for identity in (one, other))
             found.append(Difference(f"the {split} split", *counts))
     return found
 
 
-def other_split(one: Identity, other: Identity, split: str) -> bool:
+def split_differs(one: Identity, other: Identity, split: str) -> bool:
     """Whether a split that both have holds other trials, or the same in another order."""
     mine, theirs = (identity["trials"].get(split) for identity in (one, other))
-    same_files = bool(one["sources"]) and not list(_other_files(one, other))
+    same_files = bool(one["sources"]) and not list(_file_differences(one, other))
     return mine is not None and theirs is not None and not _same_trials(mine, theirs, by_rows=same_files)
 
 
-def other_rates(one: Sequence[float], other: Sequence[float]) -> list[Difference]:
+def rate_differences(one: Sequence[float], other: Sequence[float]) -> list[Difference]:
     """The neurons' mean rates in the training trials, where they differ: what an older checkpoint knows of its data."""
     if len(one) == len(other) and np.allclose(one, other, rtol=1e-5):
         return []
     return [Difference("the training trials' mean rate", *(f"{np.mean(rates):.6g}" for rates in (one, other)))]
 
 
-def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
+def find_training_trials(trained: Identity, fitted_on: Sequence[str], others: Identity, split: str) -> np.ndarray:
     """Which trials of a split a model was trained on: by what they hold, and of one session by their rows and times.
 
     Args:
@@ -211,7 +213,7 @@ def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity,
         (B,) bool.
     """
     part = others["trials"][split]
-    same_files = not list(_other_files(trained, others))
+    same_files = not list(_file_differences(trained, others))
     by_rows = same_files and _rows_are_unique(trained) and _rows_are_unique(others)
     by_times = same_files or same_session(trained["session"], others["session"])
     found = np.zeros(len(part["keys"]), bool)
@@ -220,7 +222,7 @@ def trained_among(trained: Identity, fitted_on: Sequence[str], others: Identity,
         if by_rows:
             found |= np.isin(part["rows"], mine["rows"])
         if by_times and part["times"] is not None and mine["times"] is not None:
-            found |= _close(part["times"].numpy(), np.sort(mine["times"].numpy()), trained["length_s"])
+            found |= _overlap_in_time(part["times"].numpy(), np.sort(mine["times"].numpy()), trained["length_s"])
     return found
 
 
@@ -238,7 +240,7 @@ def same_session(one: Mapping[str, str | None] | None, other: Mapping[str, str |
     return {"session_start_time", "session_id", "subject_id"} <= equal
 
 
-def _other_files(one: Identity, other: Identity) -> Iterator[Difference]:
+def _file_differences(one: Identity, other: Identity) -> Iterator[Difference]:
     """Files of the one, by their name, that have another content in the other; none where the trials are the same."""
     mine, theirs = ({_name(source): source for source in identity["sources"]} for identity in (one, other))
     shared = mine.keys() & theirs.keys()
@@ -295,14 +297,14 @@ def _times(recording: Recording, split: str) -> torch.Tensor | None:
     return torch.tensor([of_row[row] for row in recording.splits[split].row.tolist()], dtype=torch.float64)
 
 
-def _close(times: np.ndarray, others: np.ndarray, length_s: float) -> np.ndarray:
+def _overlap_in_time(times: np.ndarray, others: np.ndarray, length_s: float) -> np.ndarray:
     """Which windows overlap with one of the others, whose times are sorted."""
     padded = np.concatenate([[-np.inf], others, [np.inf]])
     after = np.searchsorted(others, times)
     return np.minimum(padded[after + 1] - times, times - padded[after]) < length_s - 1e-6
 
 
-def _is_whole(identity: Any) -> bool:
+def _is_complete(identity: Any) -> bool:
     kinds = {"name": str, "kind": str, "simulated": bool, "sources": list, "places": dict, "config": dict,
              "trials": dict, "length_s": float, "session": dict | None}  # fmt: skip
     return (

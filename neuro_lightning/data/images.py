@@ -34,6 +34,14 @@ class ImageTrials(SplitArrays):
     row: np.ndarray | None = None
 
 
+def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:
+    """(B, N) float64 means over the observed of (B, R, N) repeats, NaN where none was."""
+    seen = np.isfinite(repeats)
+    count = seen.sum(1)
+    total = np.where(seen, repeats, 0).sum(1, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 class ImageDataset(Dataset):
     """Serves whole batches: ``dataset[[3, 1, 2]]`` is a :class:`neuro_lightning.contracts.Batch` of three images.
 

@@ -14,7 +14,7 @@ Split = Trials | ImageTrials
 IN_TIME = ("heldin", "heldout", "behavior", "scored", "rates")  # (B, T, ...) of traces, which have no forward bins
 
 
-def check_union(recording: Recording) -> None:
+def check_joinable(recording: Recording) -> None:
     """Whether training and validation trials can be one split.
 
     Raises:
@@ -42,7 +42,7 @@ def check_union(recording: Recording) -> None:
             )
 
 
-def union(recording: Recording, stride: int | None = None) -> Recording:
+def join_train_and_val(recording: Recording, stride: int | None = None) -> Recording:
     """The recording with its validation trials among the training trials, after them, and without a split ``val``.
 
     Validation sequences that are longer than the training windows (traces) are cut into such windows. What only one of
@@ -53,17 +53,17 @@ def union(recording: Recording, stride: int | None = None) -> Recording:
         stride: bins between the starts of training windows; None for windows side by side.
 
     Raises:
-        DataError: as :func:`check_union`.
+        DataError: as :func:`check_joinable`.
     """
-    check_union(recording)
+    check_joinable(recording)
     train, val = recording.splits["train"], recording.splits["val"]
     if recording.kind == "traces":
-        val = cut(val, train.heldin.shape[1], stride)
+        val = cut_sequences(val, train.heldin.shape[1], stride)
     others = {name: trials for name, trials in recording.splits.items() if name not in ("train", "val")}
     return replace(recording, splits={"train": _without_repeats(train).joined(val), **others})
 
 
-def cut(trials: Trials, n_bins: int, stride: int | None = None) -> Trials:
+def cut_sequences(trials: Trials, n_bins: int, stride: int | None = None) -> Trials:
     """Windows of ``n_bins`` of longer sequences, as many as fit at this stride, and a last one that ends with them.
 
     Args:

@@ -26,7 +26,7 @@ _recordings: OrderedDict[str, tuple[Recording, Files]] = OrderedDict()
 _scores: OrderedDict[str, Scores] = OrderedDict()
 
 
-def identity(config: Any, *, without: frozenset[str] | set[str] = frozenset()) -> str:
+def config_key(config: Any, *, without: frozenset[str] | set[str] = frozenset()) -> str:
     """A config as one line, with the files that it names.
 
     Args:
@@ -37,7 +37,7 @@ def identity(config: Any, *, without: frozenset[str] | set[str] = frozenset()) -
     return json.dumps([counts, _files(_texts(counts))], sort_keys=True, default=str)
 
 
-def recall(key: str) -> Recording | None:
+def find_recording(key: str) -> Recording | None:
     """A copy of the recording that was kept under a key; None if there is none, or its files have changed."""
     if key not in _recordings:
         return None
@@ -49,7 +49,7 @@ def recall(key: str) -> Recording | None:
     return copy.deepcopy(recording)  # keeps the memory order of arrays, on which sums depend
 
 
-def keep(key: str, recording: Recording) -> None:
+def store_recording(key: str, recording: Recording) -> None:
     """Keep a copy of a recording, unless it is too large."""
     if _size(recording) > MOST_BYTES:
         return
@@ -61,19 +61,19 @@ def keep(key: str, recording: Recording) -> None:
         _recordings.popitem(last=False)
 
 
-def recall_scores(key: str) -> Scores | None:
+def find_scores(key: str) -> Scores | None:
     """Scores that were kept under a key."""
     return copy.deepcopy(_scores.get(key))
 
 
-def keep_scores(key: str, scores: Scores) -> None:
+def store_scores(key: str, scores: Scores) -> None:
     """Keep scores."""
     _scores[key] = copy.deepcopy(scores)
     while len(_scores) > MOST_SCORES:
         _scores.popitem(last=False)
 
 
-def forget() -> None:
+def clear() -> None:
     """Let go of everything."""
     _recordings.clear()
     _scores.clear()

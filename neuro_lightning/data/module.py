@@ -81,7 +81,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self.steps_per_epoch: int | None = None  # where the trainer does not see every step
         self.n_batches: int | None = None  # in an epoch; None: as batch_size makes them
         self.needed = ("train", "val")
-        self.adopted = False  # serves another file than the model was trained on
+        self.serves_other_file = False  # serves another file than the model was trained on
 
     def load(self) -> Recording:
         """Read, download or simulate the recording; what it costs is cached on disk by the subclass.
@@ -97,31 +97,33 @@ class PopulationDataModule(pl.LightningDataModule):
     def recording(self) -> Recording:
         """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
-            recording = self._recalled() if self._identity else self.load()
-            self._recording = recording if self.adopted else limit_training(recording, *self._limit)
+            recording = self._shared_recording() if self._identity else self.load()
+            self._recording = recording if self.serves_other_file else limit_training(recording, *self._limit)
             for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
                 main_process_only(log.warning)(warning)
         return self._recording
 
-    def share(self, config: Mapping[str, Any]) -> None:
+    def share_recording(self, config: Mapping[str, Any]) -> None:
         """Take the recording over from an earlier job of this process with the same data, and leave it to later ones.
 
         Args:
             config: the config that this was built from, as plain values.
         """
-        self._identity = memory.identity(config, without={*SERVING, *LIMIT, "eval_batch_size"})
-        self.identity = memory.identity(config, without=SERVING)
+        self._identity = memory.config_key(config, without={*SERVING, *LIMIT, "eval_batch_size"})
+        self.identity = memory.config_key(config, without=SERVING)
 
-    def _recalled(self) -> Recording:
-        recording = memory.recall(self._identity)
+    def _shared_recording(self) -> Recording:
+        recording = memory.find_recording(self._identity)
         if recording is None:
             before = random_state()
             recording = self.load()
             if random_state() == before:  # else a job that did not load it would draw other weights
-                memory.keep(self._identity, recording)
+                memory.store_recording(self._identity, recording)
         return recording
 
-    def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:
+    def serve_other_file(
+        self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False
+    ) -> None:
         """Serve another file's trials as a trained model expects them; for families that can.
 
         Args:

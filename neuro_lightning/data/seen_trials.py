@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuro_lightning.data.identity import Identity, identify, same_session, trained_among
+from neuro_lightning.data.identity import Identity, find_training_trials, identify, same_session
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
 
-def adopted(recording: Recording, trained: Identity, *, same_units: bool) -> Recording:
+def split_seen_trials(recording: Recording, trained: Identity, *, same_units: bool) -> Recording:
     """A file's trials, those that trained or validated the model apart from those that test it.
 
     Args:
@@ -39,7 +39,7 @@ def adopted(recording: Recording, trained: Identity, *, same_units: bool) -> Rec
             )
         log.warning(f"{found}: its units are taken for the same by their numbers alone (data.same_units=true)")
     everyone = identify(recording, {})
-    seen = {split: trained_among(trained, [split], everyone, "test") for split in ("train", "val")}
+    seen = {split: find_training_trials(trained, [split], everyone, "test") for split in ("train", "val")}
     seen["val"] &= ~seen["train"]
     seen["test"] = ~(seen["train"] | seen["val"])
     if seen["train"].all():

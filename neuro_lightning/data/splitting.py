@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.options import check_share, check_whole
-from neuro_lightning.data.checks.overlap import Spans, count_overlapping, draw_blocks, first_of_each, keep_apart
+from neuro_lightning.data.checks.overlap import (
+    Spans,
+    count_overlapping,
+    distinct_windows,
+    draw_blocks,
+    drop_overlapping,
+)
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
@@ -57,13 +63,13 @@ def split_trials(
         raise DataError(f"{path} does not say which trials train and validate; set data.split=random")
     if column is not None and split in ("column", "auto"):
         asked = _by_column(path, column)
-        parts, duplicates, dropped = keep_apart(spans, asked)
+        parts, duplicates, dropped = drop_overlapping(spans, asked)
     else:
-        distinct = first_of_each(spans)
+        distinct = distinct_windows(spans)
         duplicates = len(spans) - len(distinct)
         asked = _drawn(path, spans.take(distinct), duplicates, split, val_fraction, seed)
         asked = {part: distinct[index] for part, index in asked.items()}
-        parts, _, dropped = keep_apart(spans, asked)
+        parts, _, dropped = drop_overlapping(spans, asked)
     for part in ("train", "val"):
         if len(parts[part]) < LEAST * len(asked[part]):
             raise DataError(
@@ -152,6 +158,34 @@ def hold_out(marked: np.ndarray, active: np.ndarray, fraction: float, seed: int,
             )
         heldout[np.random.default_rng([seed, 0]).choice(candidates, n_out, replace=False)] = True
     return heldout
+
+
+def draw_splits(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Disjoint seeded draws from ``range(n)``: a share for each name, at least one, and the rest as ``train``.
+
+    Args:
+        n: how many there are.
+        fractions: share of each named part.
+        seed: of the draw.
+
+    Returns:
+        Ascending indices by name.
+
+    Raises:
+        ConfigError: a fraction is not between 0 and 1, or nothing would be left to train on.
+    """
+    for name, fraction in fractions.items():
+        check_share(f"{name}_fraction", fraction)
+    check_whole("seed", seed)
+    order, parts, start = np.random.default_rng([seed, 1]).permutation(n), {}, 0
+    for name, fraction in fractions.items():
+        size = max(1, round(fraction * n))
+        parts[name] = np.sort(order[start : start + size])
+        start += size
+    if start >= n:
+        asked = ", ".join(f"data.{name}_fraction={fraction}" for name, fraction in fractions.items())
+        raise ConfigError(f"{asked} of {n} leaves nothing to train on: lower it")
+    return {"train": np.sort(order[start:]), **parts}
 
 
 def limit_training(recording: Recording, n_trials: int | None, seed: int) -> Recording:

@@ -12,11 +12,11 @@ from neuro_lightning.data.identity import (
     SPLITTING,
     Difference,
     differences,
+    find_training_trials,
     identify,
     identity_of,
-    other_rates,
-    other_split,
-    trained_among,
+    rate_differences,
+    split_differs,
 )
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
@@ -66,9 +66,9 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
 def _differences(recipe: dict[str, Any], wanted: dict[str, Any]) -> list[Difference]:
     one, other = identity_of(recipe), identity_of(wanted)
     found = differences(one, other, splits=False)
-    same_trials = recipe.get("fitted_on") == wanted.get("fitted_on") and not other_split(one, other, "train")
+    same_trials = recipe.get("fitted_on") == wanted.get("fitted_on") and not split_differs(one, other, "train")
     if (one["older"] or other["older"]) and same_trials and not _split_keys(recipe, wanted):
-        found += other_rates(recipe["spec"]["mean_rates"], wanted["spec"]["mean_rates"])
+        found += rate_differences(recipe["spec"]["mean_rates"], wanted["spec"]["mean_rates"])
     return found
 
 
@@ -85,9 +85,9 @@ def _seen(recipes: dict[Path, dict[str, Any]], data: PopulationDataModule, split
         if split in fitted_on:
             return f"{path} was trained on the {split} trials, which judge it: give checkpoint=best"
         identity = identity_of(recipe)
-        if trained := trained_among(identity, fitted_on, now, split).sum():
+        if trained := find_training_trials(identity, fitted_on, now, split).sum():
             what = f"was trained on {trained} of the {len(data.recording.splits[split])} {split} trials of {first}"
-        elif other_split(identity, identity_of(wanted), split):
+        elif split_differs(identity, identity_of(wanted), split):
             what = f"has other {split} trials than {first}"
         else:
             continue

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.identity import data_record
-from neuro_lightning.data.memory import Scores, identity, keep_scores, recall_scores
+from neuro_lightning.data.memory import Scores, config_key, find_scores, store_scores
 from neuro_lightning.data.module import PopulationDataModule, random_state
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
@@ -79,15 +79,15 @@ def of_the_data(data: PopulationDataModule, what: Any, make: Callable[[], Any], 
     """
     if data.identity is None:
         return score(make())
-    key = identity([data.identity, what, [source.get("path") for source in data.recording.sources]])
-    if (known := recall_scores(key)) is not None:
+    key = config_key([data.identity, what, [source.get("path") for source in data.recording.sources]])
+    if (known := find_scores(key)) is not None:
         return known
     before = random_state()
     made = make()
     drew = random_state() != before
     scores = score(made)
     if not drew:
-        keep_scores(key, scores)
+        store_scores(key, scores)
     return scores
 
 

@@ -12,7 +12,14 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
-from neuro_lightning.data.identity import checksum, differences, identify, other_rates, other_split, trained_among
+from neuro_lightning.data.identity import (
+    checksum,
+    differences,
+    find_training_trials,
+    identify,
+    rate_differences,
+    split_differs,
+)
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
@@ -53,7 +60,7 @@ def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> Po
     check_saved(saved.path, "data", config, trusted)
     data = instantiate(OmegaConf.create({**config, **given}), trusted=trusted)
     if "path" in given and _another_file(saved, given["path"]):
-        data.adopt(saved.spec, saved.info, saved.identity, same_units=same_units)
+        data.serve_other_file(saved.spec, saved.info, saved.identity, same_units=same_units)
     elif same_units:
         raise ConfigError("data.same_units=true is about another file's units; give it with data.path")
     else:
@@ -79,20 +86,20 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
     different = differences(saved.identity, found, splits=False)
     if saved.identity["older"]:
         print(f"{relative(saved.path)} is of an older version: the content of the file that trained it is not known")
-        if "val" not in saved.fitted_on and not other_split(saved.identity, found, "train"):
-            different += other_rates(saved.spec.mean_rates, data.spec.mean_rates)
+        if "val" not in saved.fitted_on and not split_differs(saved.identity, found, "train"):
+            different += rate_differences(saved.spec.mean_rates, data.spec.mean_rates)
     for key, one, other in different:
-        adopts = type(data).adopt is not PopulationDataModule.adopt
+        adopts = type(data).serve_other_file is not PopulationDataModule.serve_other_file
         raise CheckpointError(
             f"{saved.path} was trained on other data: {key} was {one!s:.200} and is {other!s:.200}; put back the data "
             "that trained it" + (", or name another file to predict as data.path=FILE" if adopts else "")
         )
-    if trained := trained_among(saved.identity, ["train"], found, target).sum():
+    if trained := find_training_trials(saved.identity, ["train"], found, target).sum():
         raise CheckpointError(
             f"{saved.path} was trained on {trained} of the {len(data.recording.splits[target])} {target} trials that "
             "it is to predict: the split is another one than it was; train anew"
         )
-    if other_split(saved.identity, found, target):
+    if split_differs(saved.identity, found, target):
         print(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
 
 
@@ -176,7 +183,7 @@ def check_choice(recipe: Recipe, members: Sequence[Path], data: PopulationDataMo
     Raises:
         ConfigError: another file is predicted.
     """
-    if recipe.method != "mean" and len(members) > 1 and data.adopted:
+    if recipe.method != "mean" and len(members) > 1 and data.serves_other_file:
         raise ConfigError(
             f"ensemble={recipe.method}: the validation trials of the file that trained the members choose, and "
             f"data.path={data.recording.sources[0]['path']} is another one; give ensemble=mean"

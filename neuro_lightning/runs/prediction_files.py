@@ -114,7 +114,7 @@ def _name(config: Mapping[str, Any], kind: str, data: PopulationDataModule, memb
         parts.append(f"{recording.bin_ms}ms")
         if evaluation_split(recording) == "val":
             parts.append("val")
-    if data.adopted:
+    if data.serves_other_file:
         parts.append(Path(recording.sources[0]["path"]).stem)
     if len(members) > 1:
         parts.append(f"{config['ensemble']}_of_{len(members)}")

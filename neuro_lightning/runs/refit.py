@@ -16,7 +16,7 @@ from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.data.identity import identify
-from neuro_lightning.data.join_splits import check_union, union
+from neuro_lightning.data.join_splits import check_joinable, join_train_and_val
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -127,14 +127,14 @@ def check_refit(cfg: DictConfig, model: PopulationModule, data: PopulationDataMo
             f"refit=true: {type(model).__name__} is stopped and chosen by its validation loss while it is fitted, and "
             "a refit has none; leave it out"
         )
-    check_union(data.recording)
+    check_joinable(data.recording)
 
 
 def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     """The same data with the validation trials among the training trials, in epochs of as many steps."""
     batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
     joint = copy.copy(data)
-    joint._recording = union(data.recording, data.stride)
+    joint._recording = join_train_and_val(data.recording, data.stride)
     joint._spec, joint._resume_at, joint.steps_per_epoch = None, (-1, 0), None
     joint.n_batches, joint.needed = batches.n_batches, ("train",)
     data._datasets.clear()  # made anew where they are asked for

@@ -96,7 +96,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         data = instantiate(cfg.data, trusted=cfg.trusted)
         if group is not None:  # jobs of a sweep share what they read
-            data.share(config["data"])
+            data.share_recording(config["data"])
         data.prepare_data()
         if choose_monitor(cfg, data.spec):
             config.update(to_plain(cfg))

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array
-from neuro_lightning.data.formats.subprocess_check import problem_apart
+from neuro_lightning.data.formats.subprocess_check import find_reading_problem
 from neuro_lightning.errors import SubmissionError
 
 TRIALS, BINS, NEURONS = AXES = ("trials", "bins", "neurons")
@@ -129,7 +129,7 @@ def _array(target: Mapping[str, Any], name: str, where: str) -> np.ndarray:
         path = Path(values.file.filename)
         stat = path.stat()
         version = (stat.st_size, stat.st_mtime_ns)
-        if problem := problem_apart(TRIAL, str(path.resolve()), (values.name,), *version, seconds=20):
+        if problem := find_reading_problem(TRIAL, str(path.resolve()), (values.name,), *version, seconds=20):
             raise SubmissionError(f"{where}: {name} cannot be read, the file is damaged ({problem}); {EXPORT}")
     return np.asarray(values[()])
 

@@ -26,7 +26,7 @@ TRUTH = "truth.npz"
 
 
 @dataclass
-class Shown:
+class ShownImages:
     """Images and the responses to them, as the files have them.
 
     Attributes:
@@ -44,10 +44,10 @@ class Shown:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: np.ndarray) -> Shown:
+    def take(self, index: np.ndarray) -> ShownImages:
         """The images at ``index`` (integers or a boolean mask), in that order."""
         rates = None if self.rates is None else self.rates[index]
-        return Shown(self.images[index], self.repeats[index], self.row[index], rates)
+        return ShownImages(self.images[index], self.repeats[index], self.row[index], rates)
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Region:
         truth: a twin's planted parameters by name; None for a recording.
     """
 
-    train: Shown
-    test: Shown
+    train: ShownImages
+    test: ShownImages
     sources: list[dict[str, Any]] = field(default_factory=list)
     truth: dict[str, np.ndarray] | None = None
 
@@ -77,7 +77,7 @@ def region_folder(root: str | Path, region: int) -> Path:
     for folder in (root / "antolik2016", root / "antolik2016" / "Data", root / "Data"):
         if (folder / f"region{region}").is_dir():
             return folder / f"region{region}"
-    raise DataError(f"{root / 'antolik2016'} has no folder region{region}: {_how_to_get(root / 'antolik2016')}")
+    raise DataError(f"{root / 'antolik2016'} has no folder region{region}: {_download_hint(root / 'antolik2016')}")
 
 
 def load_region(folder: str | Path) -> Region:
@@ -106,8 +106,8 @@ def load_region(folder: str | Path) -> Region:
                 f"{folder}: {part}_inputs.npy has {len(images[part])} images, but there are responses to "
                 f"{len(responses)} in {'training_set' if part == 'training' else 'raw_validation_set'}.npy"
             )
-    train = Shown(images["training"], training[:, None], np.arange(len(training)))
-    test = Shown(images["validation"], repeats, np.arange(len(repeats)))
+    train = ShownImages(images["training"], training[:, None], np.arange(len(training)))
+    test = ShownImages(images["validation"], repeats, np.arange(len(repeats)))
     truth = _load_truth(folder, train, test)
     sources = [{"path": str(file), "size": file.stat().st_size} for file in sorted(folder.glob("*.np[yz]"))]
     return Region(train, test, sources, truth)
@@ -146,7 +146,7 @@ def load_repeats(folder: str | Path) -> np.ndarray:
 def _load(path: Path, axes: tuple[str, ...]) -> np.ndarray:
     """A float64 array of finite numbers with the given axes; never unpickles."""
     if not path.is_file():
-        raise DataError(f"{path.name} is missing in {path.parent}: {_how_to_get(path.parent.parent)}")
+        raise DataError(f"{path.name} is missing in {path.parent}: {_download_hint(path.parent.parent)}")
     with reading(path, "unpack it again"):
         values = read_npy(path)
     check_array(values, str(path), kinds="fiu", axes=axes)
@@ -171,7 +171,7 @@ def _load_images(path: Path) -> np.ndarray:
     return values
 
 
-def _load_truth(folder: Path, train: Shown, test: Shown) -> dict[str, np.ndarray] | None:
+def _load_truth(folder: Path, train: ShownImages, test: ShownImages) -> dict[str, np.ndarray] | None:
     """A twin's truth, with the true means put into ``train`` and ``test``; None for a recording."""
     path = folder / TRUTH
     if not path.is_file():
@@ -185,5 +185,5 @@ def _load_truth(folder: Path, train: Shown, test: Shown) -> dict[str, np.ndarray
     return truth
 
 
-def _how_to_get(folder: Path) -> str:
+def _download_hint(folder: Path) -> str:
     return f"download the zip {DOI} and unpack it in {folder}, or set data.simulate=true"

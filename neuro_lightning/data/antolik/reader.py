@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.antolik.files import GREY, SIDE, Region, Shown, load_region, region_folder
+from neuro_lightning.data.antolik.files import GREY, SIDE, Region, ShownImages, load_region, region_folder
 from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
-from neuro_lightning.data.checks.overlap import same_content
-from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.checks.overlap import first_identical
+from neuro_lightning.data.images import ImageTrials, mean_over_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
@@ -75,7 +75,7 @@ def load_antolik(
     else:
         info["dropped_images"] = shared
         train = train.take(np.flatnonzero(unseen))
-        validates = carve(train.images, val_fraction, split_seed)
+        validates = draw_validation(train.images, val_fraction, split_seed)
         parts = {"train": train.take(~validates), "val": train.take(validates), "test": test}
         info |= {"val_rows": parts["val"].row.tolist(), "val_fraction": val_fraction, "split_seed": split_seed}
     images, info["input_scale"] = scale_images({name: part.images for name, part in parts.items()}, input_scale)
@@ -93,7 +93,7 @@ def load_antolik(
     )
 
 
-def pool(parts: Sequence[Shown]) -> Shown:
+def pool(parts: Sequence[ShownImages]) -> ShownImages:
     """Several regions' images and responses in one table, with identical images merged.
 
     An image that a region was shown more than once in different rows keeps that many rows.
@@ -121,10 +121,10 @@ def pool(parts: Sequence[Shown]) -> Shown:
         repeats[rows, : part.repeats.shape[1], end - n : end] = part.repeats
         if part.rates is not None:
             rates[rows, end - n : end] = part.rates
-    return Shown(images, repeats, row, None if parts[0].rates is None else rates)
+    return ShownImages(images, repeats, row, None if parts[0].rates is None else rates)
 
 
-def carve(images: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def draw_validation(images: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Which images validate: a seeded draw of distinct images, so that none is on both sides.
 
     Args:
@@ -138,7 +138,7 @@ def carve(images: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     Raises:
         DataError: there are too few images for both sides.
     """
-    distinct, group = np.unique(same_content(_grey_levels(images)), return_inverse=True)
+    distinct, group = np.unique(first_identical(_grey_levels(images)), return_inverse=True)
     n_val = max(1, round(fraction * len(distinct)))
     if n_val >= len(distinct):
         raise DataError(
@@ -171,7 +171,7 @@ def scale_images(images: dict[str, np.ndarray], scale: str) -> tuple[dict[str, n
     return scaled, {"method": scale, "shift": shift, "unit": unit}
 
 
-def response_factor(train: Shown, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
+def response_factor(train: ShownImages, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
     """What each neuron's responses are divided by.
 
     A standard deviation below a hundredth of the mean one is replaced by that, as in neuralpredictors: an almost silent
@@ -192,13 +192,11 @@ def response_factor(train: Shown, scale: str) -> tuple[np.ndarray, dict[str, Any
     return factor, {"method": scale, "unit": factor.tolist()}
 
 
-def _trials(part: Shown, images: np.ndarray, factor: np.ndarray) -> ImageTrials:
+def _trials(part: ShownImages, images: np.ndarray, factor: np.ndarray) -> ImageTrials:
     repeats = part.repeats / factor
-    count = (~np.isnan(repeats)).sum(1)
-    mean = np.where(count > 0, np.nansum(repeats, axis=1) / np.maximum(count, 1), np.nan)
     return ImageTrials(
         images=images,
-        responses=mean,
+        responses=mean_over_repeats(repeats),
         repeats=repeats if repeats.shape[1] > 1 else None,
         rates=None if part.rates is None else (part.rates / factor).astype(np.float32),
         row=part.row.astype(np.int64),

@@ -11,16 +11,14 @@ import numpy as np
 from neuro_lightning.data.arrays.files import Arrays, check_splits_column, conditions, read_arrays, whole_number
 from neuro_lightning.data.checks.bounds import LARGEST, check_array
 from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
-from neuro_lightning.data.checks.overlap import Spans, keep_together, same_content, shared_counts
-from neuro_lightning.data.checks.plausible import not_counts
+from neuro_lightning.data.checks.overlap import Spans, first_identical, move_copies_together, shared_counts
+from neuro_lightning.data.checks.plausible import multiples_warning
 from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
-from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.images import ImageTrials, mean_over_repeats
 from neuro_lightning.data.recording import Recording, Trials, compact
-from neuro_lightning.data.splitting import SPLITS, TrialSplit, hold_out, split_trials
+from neuro_lightning.data.splitting import SPLITS, TrialSplit, draw_splits, hold_out, split_trials
 from neuro_lightning.data.stringer.files import SpontaneousFile
 from neuro_lightning.data.stringer.reader import Preparation, prepare
-from neuro_lightning.data.stringer_stimuli.natimg import mean_over_repeats
-from neuro_lightning.data.stringer_stimuli.responses import draw
 from neuro_lightning.errors import ConfigError, DataError
 
 SPIKES = ("counts", "behavior", "condition", "split", "times", "heldout", "unit_ids", "bin_ms", "rates")
@@ -112,7 +110,7 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
     else:
         parts, told = _without_shared(path, parts, drawn.parts, counts)
         warnings += told
-    if line := not_counts([counts]):
+    if line := multiples_warning([counts]):
         warnings.append(f"{path}: {line}")
     ids = arrays.get("unit_ids", np.arange(n_neurons)).reshape(-1).astype(np.int64)
     return Recording(
@@ -296,7 +294,7 @@ def load_images(path: str | Path, options: ImageOptions) -> Recording:
             raise DataError(f"{path}: the training images have one grey level only; set data.input_scale=none")
     trials = ImageTrials(
         images=scale_images(images, level, contrast),
-        responses=mean_over_repeats(responses) if responses.ndim == 3 else responses,
+        responses=mean_over_repeats(responses).astype(np.float32) if responses.ndim == 3 else responses,
         repeats=responses if responses.ndim == 3 and responses.shape[1] > 1 else None,
         rates=arrays["rates"].astype(np.float32) if "rates" in arrays else None,
         row=np.arange(len(images)),
@@ -364,7 +362,7 @@ def _split_images(
     path: Path, arrays: Arrays, images: np.ndarray, options: ImageOptions
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Which images train, validate and test, and what is to be said of it."""
-    first = same_content(images)
+    first = first_identical(images)
     again = int((first != np.arange(len(first))).sum())
     if "split" in arrays:
         column = check_splits_column(arrays["split"], len(images), f"{path}: split")
@@ -377,7 +375,9 @@ def _split_images(
         index = {name: rows for name, rows in index.items() if len(rows)}
     else:
         fractions = {"val": options.val_fraction, "test": options.test_fraction}
-        index = keep_together(draw(len(images), {k: v for k, v in fractions.items() if v}, options.seed), first)
+        index = move_copies_together(
+            draw_splits(len(images), {k: v for k, v in fractions.items() if v}, options.seed), first
+        )
     if missing := [name for name in ("train", "val") if not len(index.get(name, ()))]:
         raise DataError(f"{path}: no image is left for {missing[0]}; check its split and data.val_fraction")
     said = f"{path}: {again} images are the same as an earlier one, and stay on its side of the split"

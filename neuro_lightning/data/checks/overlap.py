@@ -31,7 +31,7 @@ class Spans:
         return Spans(self.start[index], self.stop[index])
 
 
-def first_of_each(spans: Spans) -> np.ndarray:
+def distinct_windows(spans: Spans) -> np.ndarray:
     """Ascending indices of the windows without those that are the same as an earlier one."""
     _, first = np.unique(np.stack([spans.start, spans.stop], axis=1), axis=0, return_index=True)
     return np.sort(first)
@@ -60,12 +60,12 @@ def overlapping_groups(spans: Spans) -> np.ndarray:
 
 def count_overlapping(spans: Spans) -> int:
     """How many windows share time with another one; windows that are the same count once."""
-    groups = overlapping_groups(spans.take(first_of_each(spans)))
+    groups = overlapping_groups(spans.take(distinct_windows(spans)))
     sizes = np.bincount(groups)
     return int(sizes[sizes > 1].sum())
 
 
-def keep_apart(spans: Spans, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int, int]:
+def drop_overlapping(spans: Spans, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int, int]:
     """Leave out what is there twice, and what shares time with a later part.
 
     Args:
@@ -80,7 +80,7 @@ def keep_apart(spans: Spans, parts: dict[str, np.ndarray]) -> tuple[dict[str, np
     kept: dict[str, np.ndarray] = {}
     duplicates = dropped = 0
     for name, index in reversed(parts.items()):
-        once = np.sort(index)[first_of_each(spans.take(np.sort(index)))]
+        once = np.sort(index)[distinct_windows(spans.take(np.sort(index)))]
         later = np.concatenate([*kept.values(), np.empty(0, np.int64)]).astype(np.int64)
         kept[name] = once[~overlaps(spans.take(once), spans.take(later))]
         duplicates += len(index) - len(once)
@@ -92,8 +92,8 @@ def draw_blocks(spans: Spans, n_val: int, seed: int) -> np.ndarray:
     """A random choice of windows to validate with: whole groups of overlapping windows.
 
     A group that is long (windows cut at a stride) is divided into blocks of successive windows first; training windows
-    that share time with a validation block must then be left out (:func:`keep_apart`). Windows that do not overlap are
-    drawn one by one.
+    that share time with a validation block must then be left out (:func:`drop_overlapping`). Windows that do not
+    overlap are drawn one by one.
 
     Args:
         spans: the windows.
@@ -103,7 +103,7 @@ def draw_blocks(spans: Spans, n_val: int, seed: int) -> np.ndarray:
     Returns:
         (B,) bool.
     """
-    pieces = _pieces(spans, n_val)
+    pieces = _drawable_blocks(spans, n_val)
     validates = np.zeros(len(spans), bool)
     drawn = 0
     for k in np.random.default_rng([seed, 1]).permutation(len(pieces))[::-1]:
@@ -113,7 +113,7 @@ def draw_blocks(spans: Spans, n_val: int, seed: int) -> np.ndarray:
     return validates
 
 
-def _pieces(spans: Spans, n_val: int) -> list[np.ndarray]:
+def _drawable_blocks(spans: Spans, n_val: int) -> list[np.ndarray]:
     """Windows that are drawn together, in the order of their first window in the table."""
     order = np.argsort(spans.start, kind="stable")
     groups = overlapping_groups(spans)
@@ -126,7 +126,7 @@ def _pieces(spans: Spans, n_val: int) -> list[np.ndarray]:
     return sorted(pieces, key=lambda piece: piece.min())
 
 
-def same_content(images: np.ndarray) -> np.ndarray:
+def first_identical(images: np.ndarray) -> np.ndarray:
     """(B,) for each image the first one that is the same in every byte.
 
     Args:
@@ -136,12 +136,12 @@ def same_content(images: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(image.tobytes(), k) for k, image in enumerate(images)], np.int64)
 
 
-def keep_together(parts: dict[str, np.ndarray], first: np.ndarray) -> dict[str, np.ndarray]:
+def move_copies_together(parts: dict[str, np.ndarray], first: np.ndarray) -> dict[str, np.ndarray]:
     """Each image in the part of the first one that is the same.
 
     Args:
         parts: indices by name, every index in one of them.
-        first: (B,) see :func:`same_content`.
+        first: (B,) see :func:`first_identical`.
 
     Returns:
         Ascending indices by name.
@@ -168,7 +168,7 @@ def shared_counts(train: np.ndarray, val: np.ndarray) -> np.ndarray:
     n_bins = train.shape[1]
     both = np.concatenate([train, val])
     limit = -math.log(1000.0 * len(train) * len(val) * 2 * n_bins)
-    heads, tails = _stretches(_bin_keys(both))
+    heads, tails = _prefix_and_suffix_hashes(_hash_bins(both))
     surprise = _log_chance(both, both.mean(axis=(0, 1), dtype=np.float64))
     head_chance = np.cumsum(surprise, axis=1)
     tail_chance = np.cumsum(surprise[:, ::-1], axis=1)
@@ -181,7 +181,7 @@ def shared_counts(train: np.ndarray, val: np.ndarray) -> np.ndarray:
     return shared
 
 
-def _bin_keys(counts: np.ndarray) -> np.ndarray:
+def _hash_bins(counts: np.ndarray) -> np.ndarray:
     """(B, L) uint64, the same number for bins with the same counts."""
     weights = np.random.default_rng(0).integers(2**63, size=counts.shape[2], dtype=np.uint64) * np.uint64(2)
     keys = np.zeros(counts.shape[:2], np.uint64)
@@ -190,7 +190,7 @@ def _bin_keys(counts: np.ndarray) -> np.ndarray:
     return keys
 
 
-def _stretches(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _prefix_and_suffix_hashes(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(B, L) uint64 each: a number of the first k + 1 bins, and of the last k + 1, equal where the bins are."""
     base = np.uint64(6364136223846793005)
     powers = np.full(keys.shape[1], base, np.uint64)

@@ -37,7 +37,7 @@ CROWD = 64
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """Put a file's name before what is refused."""
     try:
         yield
@@ -45,7 +45,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
 
 
-def in_order(times: np.ndarray, what: str) -> tuple[np.ndarray, str | None]:
+def sort_spike_times(times: np.ndarray, what: str) -> tuple[np.ndarray, str | None]:
     """Spike times of one unit in ascending order.
 
     Args:
@@ -263,7 +263,7 @@ def duplicate_columns(counts: np.ndarray) -> list[tuple[int, int, float]]:
     return sorted(((i, j, float(share[i, j])) for i, j in np.argwhere(same).tolist()), key=lambda pair: -pair[2])
 
 
-def one_of_each(pairs: list[tuple[int, int, float]], sizes: np.ndarray) -> np.ndarray:
+def keep_one_of_each_pair(pairs: list[tuple[int, int, float]], sizes: np.ndarray) -> np.ndarray:
     """(U,) bool, the units to keep so that no pair is left; of a pair the one with more spikes stays."""
     partners: dict[int, set[int]] = {}
     for one, other, _ in pairs:
@@ -275,7 +275,7 @@ def one_of_each(pairs: list[tuple[int, int, float]], sizes: np.ndarray) -> np.nd
     return keep
 
 
-def duplicates_line(pairs: list[tuple[int, int, float]], ids: Sequence[int], dropped: Sequence[int]) -> str:
+def duplicates_warning(pairs: list[tuple[int, int, float]], ids: Sequence[int], dropped: Sequence[int]) -> str:
     """What is said of duplicate units."""
     some = ", ".join(f"{ids[i]} and {ids[j]}: {share:.0%}" for i, j, share in pairs[:5])
     more = f", and {len(pairs) - 5} more" if len(pairs) > 5 else ""
@@ -285,7 +285,7 @@ def duplicates_line(pairs: list[tuple[int, int, float]], ids: Sequence[int], dro
     return f"{said}: a held-out neuron may be in the input; data.drop_duplicates=true keeps one of each pair"
 
 
-def not_counts(counts: Sequence[np.ndarray]) -> str | None:
+def multiples_warning(counts: Sequence[np.ndarray]) -> str | None:
     """A line where values are all multiples of one number, as rates in Hz or doubled spikes are.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import reading
-from neuro_lightning.data.formats.subprocess_check import problem_apart
+from neuro_lightning.data.formats.subprocess_check import find_reading_problem
 from neuro_lightning.errors import DataError
 
 TRIAL = """
@@ -47,7 +47,7 @@ def read_mat(path: str | Path, wanted: Sequence[str], mend: str = "fetch it agai
             if b"MATLAB 7.3" in file.read(128):
                 raise DataError(f"{path} is a MATLAB 7.3 file; save it in MATLAB with: save(file, '-v7')")
         stat = path.stat()
-        if problem := problem_apart(TRIAL, str(path), tuple(wanted), stat.st_size, stat.st_mtime_ns):
+        if problem := find_reading_problem(TRIAL, str(path), tuple(wanted), stat.st_size, stat.st_mtime_ns):
             raise ValueError(problem)
         content = scipy.io.loadmat(path, variable_names=list(wanted))
         found = {name: _dense(content[name]) for name in wanted if name in content}

@@ -15,8 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.checks.plausible import LONGEST_S, check_units_of_time, in_order, naming
-from neuro_lightning.data.formats.nwb_tables import CONTINUOUS, array, find_table, marks, ordered, read_columns
+from neuro_lightning.data.checks.plausible import LONGEST_S, check_units_of_time, name_file_in_errors, sort_spike_times
+from neuro_lightning.data.formats.nwb_tables import (
+    CONTINUOUS,
+    find_table,
+    read_columns,
+    read_dataset,
+    read_yes_no,
+    sort_intervals,
+)
 from neuro_lightning.data.formats.unreadable import why_unreadable
 from neuro_lightning.errors import DataError
 
@@ -123,7 +130,7 @@ class NWBRecording:
             names = ", ".join(self.series_names) or "none"
             raise DataError(f"{self.path} {trouble} {name!r}; its series are: {names}")
         with _opened(self.path) as nwb:
-            series = _read_series(dict(_walk_series(nwb))[matches[0]], self.path, matches[0])
+            series = _read_series(dict(_find_series(nwb))[matches[0]], self.path, matches[0])
         for line in series.warnings:
             self.warn(line)
         return series
@@ -150,15 +157,15 @@ def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
         table, lines = {name: np.zeros(0) for name in ("id", "start_time", "stop_time")}, []
         if trials != CONTINUOUS:
             table, lines = read_columns(find_table(nwb, trials, path), path)
-        ids = np.asarray(array(nwb.units.id, path, "the units' id"), np.int64)
+        ids = np.asarray(read_dataset(nwb.units.id, path, "the units' id"), np.int64)
         spikes, sorted_lines = _read_spikes(nwb.units, ids, path)
         heldout = np.zeros(len(ids), bool)
         if "heldout" in nwb.units.colnames:
-            values = np.asarray(array(nwb.units["heldout"].data, path, "the units' heldout"))
-            heldout = marks(values, ids, f"{path}: the units' column 'heldout'")
+            values = np.asarray(read_dataset(nwb.units["heldout"].data, path, "the units' heldout"))
+            heldout = read_yes_no(values, ids, f"{path}: the units' column 'heldout'")
         resolution = getattr(nwb.units, "resolution", None)
         start, stop = (table[c].astype(np.float64) for c in ("start_time", "stop_time"))
-        with naming(path):
+        with name_file_in_errors(path):
             odd = check_units_of_time(spikes, start, stop, resolution)
         recording = NWBRecording(
             path=path,
@@ -167,7 +174,7 @@ def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
             spike_times=spikes,
             obs_intervals=_read_intervals(nwb.units, ids, spikes, table, path),
             trials=table,
-            series_names=tuple(name for name, _ in _walk_series(nwb)),
+            series_names=tuple(name for name, _ in _find_series(nwb)),
             simulated=_simulated(nwb),
             identifier=str(nwb.identifier),
             session=_session(nwb),
@@ -219,8 +226,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def _read_ragged(units: Any, name: str, path: Path) -> list[np.ndarray]:
     """One array a unit, cut out of a ragged column."""
     index = units[name]
-    ends = np.asarray(array(index.data, path, f"the index of {name}"), np.int64)
-    values = np.asarray(array(index.target.data, path, name), np.float64)
+    ends = np.asarray(read_dataset(index.data, path, f"the index of {name}"), np.int64)
+    values = np.asarray(read_dataset(index.target.data, path, name), np.float64)
     if len(ends) != len(units) or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(values):
         raise DataError(f"{path}: the units' {name} do not fit their index; the file is damaged, fetch it again")
     return np.split(values, ends[:-1])
@@ -232,7 +239,7 @@ def _read_spikes(units: Any, ids: np.ndarray, path: Path) -> tuple[list[np.ndarr
     for unit, times in zip(ids, _read_ragged(units, "spike_times", path), strict=True):
         if times.ndim != 1:
             raise DataError(f"{path}: the units' spike_times are not one time a spike; the file is damaged")
-        times, line = in_order(times, f"{path}: unit {unit}")
+        times, line = sort_spike_times(times, f"{path}: unit {unit}")
         spikes.append(times)
         unsorted += [f"unit {unit}: {line}"] if line else []
     lines = [f"spike times were sorted for {len(unsorted)} units ({unsorted[0]})"] if unsorted else []
@@ -247,7 +254,9 @@ def _read_intervals(units: Any, ids: np.ndarray, spikes: list, trials: dict, pat
     first, last = times.min(initial=np.inf), times.max(initial=-np.inf)
     if "obs_intervals" in units.colnames:
         intervals = _read_ragged(units, "obs_intervals", path)
-        intervals = [ordered(k, f"{path}: the obs_intervals of unit {u}") for u, k in zip(ids, intervals, strict=True)]
+        intervals = [
+            sort_intervals(k, f"{path}: the obs_intervals of unit {u}") for u, k in zip(ids, intervals, strict=True)
+        ]
         hull = [(k[0, 0], k[:, 1].max()) for k in intervals if len(k)]
         if hull and max(b for _, b in hull) - min(a for a, _ in hull) > LONGEST_S and len(times):
             # such as 0 to 1e9 for "all of it": beyond spikes and trials there is nothing to cut
@@ -264,11 +273,13 @@ def _read_invalid(nwb: Any, path: Path) -> np.ndarray:
     table = nwb.invalid_times
     if table is None or not len(table):
         return np.zeros((0, 2))
-    pairs = [np.asarray(array(table[c].data, path, f"invalid_times {c}"), float) for c in ("start_time", "stop_time")]
-    return ordered(np.stack(pairs, axis=1), f"{path}: the table invalid_times")
+    pairs = [
+        np.asarray(read_dataset(table[c].data, path, f"invalid_times {c}"), float) for c in ("start_time", "stop_time")
+    ]
+    return sort_intervals(np.stack(pairs, axis=1), f"{path}: the table invalid_times")
 
 
-def _walk_series(nwb: Any) -> Iterator[tuple[str, Any]]:
+def _find_series(nwb: Any) -> Iterator[tuple[str, Any]]:
     """Every continuous series with its name, those of processing before those of acquisition."""
     from pynwb import TimeSeries
 
@@ -285,12 +296,12 @@ def _walk_series(nwb: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _read_series(series: Any, path: Path, name: str) -> Series:
-    data = array(series.data, path, f"series {name!r}")
+    data = read_dataset(series.data, path, f"series {name!r}")
     if data.dtype.kind not in "fiub" or data.ndim not in (1, 2):
         raise DataError(f"{path}: series {name!r} is not samples x channels of numbers, but {data.shape}")
     data = data.reshape(len(data), -1)
     if series.timestamps is not None:
-        times, rate = np.asarray(array(series.timestamps, path, f"the times of {name!r}"), np.float64), None
+        times, rate = np.asarray(read_dataset(series.timestamps, path, f"the times of {name!r}"), np.float64), None
     else:
         rate = float(series.rate)
         if not (np.isfinite(rate) and rate > 0):
@@ -304,7 +315,7 @@ def _read_series(series: Any, path: Path, name: str) -> Series:
         times, data = times[known], data[known]
     if (backward := np.flatnonzero(np.diff(times) < 0)).size:
         lines.append(f"the times of series {name!r} run backwards at {backward.size} of {len(times)} samples; sorted")
-        order = _order_of(times, path, name)
+        order = _sorting_order(times, path, name)
         times, data = times[order], data[order]
     columns = _column_names(series.comments or "", data.shape[1])
     scale, shift = float(series.conversion), float(series.offset)
@@ -313,7 +324,7 @@ def _read_series(series: Any, path: Path, name: str) -> Series:
     return Series(times, data, columns, rate, scale, shift, tuple(lines))
 
 
-def _order_of(times: np.ndarray, path: Path, name: str) -> np.ndarray:
+def _sorting_order(times: np.ndarray, path: Path, name: str) -> np.ndarray:
     """The order of a list of events; a signal sampled at regular times whose clock begins anew is refused."""
     steps = np.diff(times)
     forward = steps[steps > 0]

@@ -21,7 +21,7 @@ LARGEST = 1 << 30
 PACKED = 1000
 
 
-def array(data: Any, path: Path, what: str) -> np.ndarray:
+def read_dataset(data: Any, path: Path, what: str) -> np.ndarray:
     """A dataset as an array; none is made larger than what the file can hold.
 
     Args:
@@ -40,7 +40,7 @@ def array(data: Any, path: Path, what: str) -> np.ndarray:
     return np.asarray(data[:])
 
 
-def text(values: np.ndarray) -> np.ndarray:
+def decode_text(values: np.ndarray) -> np.ndarray:
     """Text as str; bytes are UTF-8, and what is not shows as a question mark."""
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8", "replace")
@@ -48,7 +48,7 @@ def text(values: np.ndarray) -> np.ndarray:
     return np.array(decoded, dtype=str)
 
 
-def marks(values: np.ndarray, ids: np.ndarray, what: str, row: str = "unit") -> np.ndarray:
+def read_yes_no(values: np.ndarray, ids: np.ndarray, what: str, row: str = "unit") -> np.ndarray:
     """Yes or no for each row of a table, however it was written.
 
     Args:
@@ -68,7 +68,7 @@ def marks(values: np.ndarray, ids: np.ndarray, what: str, row: str = "unit") -> 
         raise DataError(f"{what} is not one value for each of {len(ids)} {row}s but {values.shape}")
     if values.dtype.kind == "b":
         return values
-    words = np.char.lower(np.char.strip(text(values.astype(object) if values.dtype.kind in "fiu" else values)))
+    words = np.char.lower(np.char.strip(decode_text(values.astype(object) if values.dtype.kind in "fiu" else values)))
     yes, no = np.isin(words, list(TRUE)), np.isin(words, list(FALSE))
     if not (yes | no).all():
         k = int(np.flatnonzero(~(yes | no))[0])
@@ -112,16 +112,16 @@ def read_columns(table: Any, path: Path) -> tuple[dict[str, np.ndarray], list[st
     Raises:
         DataError: a column is not as long as the others, or the times cannot be read.
     """
-    columns, lines = {"id": np.asarray(array(table.id, path, "the trials' id"), np.int64)}, []
+    columns, lines = {"id": np.asarray(read_dataset(table.id, path, "the trials' id"), np.int64)}, []
     for name in table.colnames:
         try:
             column = table[name]
             if type(column).__name__ != "VectorData" or column.data is None or len(np.shape(column.data)) != 1:
                 continue
-            values = array(column.data, path, f"trial column {name!r}")
+            values = read_dataset(column.data, path, f"trial column {name!r}")
             if values.dtype.kind not in "OSUbiuf":
                 continue
-            values = text(values) if values.dtype.kind in "OSU" else values
+            values = decode_text(values) if values.dtype.kind in "OSU" else values
         except Exception as error:  # h5py's, numpy's and hdmf's own kinds
             if name in ("start_time", "stop_time"):
                 raise
@@ -137,7 +137,7 @@ def read_columns(table: Any, path: Path) -> tuple[dict[str, np.ndarray], list[st
     return columns, lines
 
 
-def ordered(intervals: np.ndarray, what: str) -> np.ndarray:
+def sort_intervals(intervals: np.ndarray, what: str) -> np.ndarray:
     """Intervals by their start.
 
     Args:
@@ -158,7 +158,7 @@ def ordered(intervals: np.ndarray, what: str) -> np.ndarray:
     return intervals[np.argsort(intervals[:, 0], kind="stable")]
 
 
-def merged(intervals: np.ndarray) -> np.ndarray:
+def merge_intervals(intervals: np.ndarray) -> np.ndarray:
     """(m, 2) what intervals (k, 2) by their start cover together: those that overlap or touch are one."""
     if len(intervals) < 2:
         return intervals
@@ -167,7 +167,7 @@ def merged(intervals: np.ndarray) -> np.ndarray:
     return np.stack([intervals[begins, 0], latest[np.r_[begins[1:] - 1, len(intervals) - 1]]], axis=1)
 
 
-def consecutive(observed: np.ndarray, origin: int, length: int, bin_ms: int) -> np.ndarray:
+def consecutive_windows(observed: np.ndarray, origin: int, length: int, bin_ms: int) -> np.ndarray:
     """Starts in s of windows that follow each other through the observed time, from each stretch's first whole bin.
 
     Args:

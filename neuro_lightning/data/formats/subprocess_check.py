@@ -29,7 +29,9 @@ except BaseException as error:
 
 
 @functools.lru_cache(maxsize=64)
-def problem_apart(code: str, path: str, names: tuple[str, ...], size: int, changed: int, seconds: float = 60) -> str:
+def find_reading_problem(
+    code: str, path: str, names: tuple[str, ...], size: int, changed: int, seconds: float = 60
+) -> str:
     """What becomes of a process that reads a file: empty if nothing happens to it.
 
     Args:

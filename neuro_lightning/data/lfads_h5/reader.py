@@ -21,8 +21,8 @@ import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, read_h5, reading
 from neuro_lightning.data.checks.options import check_whole
-from neuro_lightning.data.checks.overlap import same_content, shared_counts
-from neuro_lightning.data.checks.plausible import not_counts
+from neuro_lightning.data.checks.overlap import first_identical, shared_counts
+from neuro_lightning.data.checks.plausible import multiples_warning
 from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.errors import ConfigError, DataError
@@ -123,7 +123,7 @@ def load_lfads_h5(
     shared = shared_counts(*(v[:, :n_bins] if style == "nlb" else v for v in (counts["train"], counts["val"])))
     length = n_bins if style == "nlb" else n_total
     splits["train"], overlap, told = without_shared_trials(path, splits["train"], shared, length)
-    if line := not_counts(list(counts.values())):
+    if line := multiples_warning(list(counts.values())):
         told = [*told, f"{path}: {line}"]
     return Recording(
         name="lfads_h5",
@@ -269,7 +269,7 @@ def _conditions(rates: Arrays) -> tuple[Arrays | None, np.ndarray | None]:
         ``(condition, psth)``: (B,) of each split and (C, L, N).
     """
     both = np.concatenate([rates["train"], rates["val"]])
-    first, condition = np.unique(same_content(both), return_inverse=True)
+    first, condition = np.unique(first_identical(both), return_inverse=True)
     if len(first) == len(both):
         return None, None
     n_train = len(rates["train"])

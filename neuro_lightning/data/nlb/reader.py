@@ -16,7 +16,7 @@ from neuro_lightning.data import binning
 from neuro_lightning.data.checks.options import check_choice
 from neuro_lightning.data.checks.overlap import Spans, overlaps
 from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
-from neuro_lightning.data.formats.nwb_tables import marks
+from neuro_lightning.data.formats.nwb_tables import read_yes_no
 from neuro_lightning.data.nlb.params import FORWARD_MS, MAX_JITTER_MS, NLBParams, get_params
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions
 from neuro_lightning.data.recording import Recording, Trials
@@ -291,10 +291,10 @@ def _velocity(session: _Session, windows: _Windows) -> np.ndarray:
     """(B, T, K) the behavior series, ``lag`` ms after the spikes; channels in the order of their names."""
     params, bin_ms = session.params, session.bin_ms
     series = session.nwb.read_series(params.behavior)
-    binned = binning.resample(binning.on_samples(series, len(session.observed[0])), bin_ms)
+    binned = binning.resample(binning.series_on_samples(series, len(session.observed[0])), bin_ms)
     align = session.nwb.column(params.align)[windows.row]
     first = binning.first_bins(align, params.window[0] + params.lag, bin_ms)
-    return binning.cut(binned[:, np.argsort(series.columns, kind="stable")], first, params.window_ms // bin_ms)
+    return binning.take_windows(binned[:, np.argsort(series.columns, kind="stable")], first, params.window_ms // bin_ms)
 
 
 def _interval(session: _Session, windows: _Windows) -> np.ndarray:
@@ -309,7 +309,7 @@ def _interval(session: _Session, windows: _Windows) -> np.ndarray:
 def _flag(nwb: NWBRecording, windows: _Windows, name: str) -> np.ndarray:
     """(B,) bool, a trial column of yes and no."""
     where = f"{nwb.path}: the trials' column {name!r}"
-    return marks(nwb.column(name)[windows.row], nwb.trials["id"][windows.row], where, "trial")
+    return read_yes_no(nwb.column(name)[windows.row], nwb.trials["id"][windows.row], where, "trial")
 
 
 def _scored_windows(session: _Session, windows: _Windows) -> TrialWindows:

@@ -115,19 +115,15 @@ def _add_electrodes(nwb: Any, dataset: str) -> Any:
 
 def _units_table(units: Units, electrodes: Any | None) -> Any:
     """``units``: heldout, spike_times, obs_intervals and electrodes, ragged ones with an index."""
-    from hdmf.common import DynamicTableRegion, VectorData, VectorIndex
+    from hdmf.common import DynamicTableRegion, VectorIndex
     from pynwb.misc import Units as UnitsTable
 
-    def ragged(name: str, about: str, values: np.ndarray, sizes: list[int]) -> list[Any]:
-        data = VectorData(name=name, description=about, data=values)
-        return [data, VectorIndex(name=f"{name}_index", data=_smallest_unsigned(np.cumsum(sizes)), target=data)]
-
-    n, k = len(units.ids), len(units.intervals)
-    columns = [VectorData(name="heldout", description="Whether the unit is held out (True) or not", data=units.heldout)]
-    spikes = np.concatenate(units.spike_times)
-    columns += ragged("spike_times", "the spike times for each unit", spikes, [len(t) for t in units.spike_times])
-    intervals = np.tile(units.intervals, (n, 1))
-    columns += ragged("obs_intervals", "the observation intervals for each unit", intervals, [k] * n)
+    n = len(units.ids)
+    columns = [
+        *_columns("heldout", "Whether the unit is held out (True) or not", units.heldout),
+        *_columns("spike_times", "the spike times for each unit", units.spike_times),
+        *_columns("obs_intervals", "the observation intervals for each unit", [units.intervals] * n),
+    ]
     names = ["heldout", "spike_times", "obs_intervals"]
     if electrodes is not None:
         # as in the published files, an M1 unit of the maze points at its electrode's row within its own array
@@ -154,27 +150,27 @@ def _smallest_unsigned(values: np.ndarray) -> np.ndarray:
 
 def _trial_table(trials: dict[str, np.ndarray | list[np.ndarray]]) -> Any:
     """``intervals/trials``, its columns in the order given; lists of arrays become ragged columns."""
-    from hdmf.common import VectorData, VectorIndex
     from pynwb.epoch import TimeIntervals
 
-    columns = []
-    for name, values in trials.items():
-        about = DESCRIPTIONS.get(name, name.replace("_", " "))
-        if isinstance(values, list):
-            data = VectorData(name=name, description=about, data=np.concatenate(values))
-            ends = _smallest_unsigned(np.cumsum([len(v) for v in values]))
-            columns += [data, VectorIndex(name=f"{name}_index", data=ends, target=data)]
-        else:
-            columns.append(VectorData(name=name, description=about, data=_plain(values)))
+    pairs = [_columns(name, DESCRIPTIONS.get(name, name.replace("_", " ")), v) for name, v in trials.items()]
+    columns = [column for pair in pairs for column in pair]
     ids = np.arange(len(trials["start_time"]))
     return TimeIntervals(
         name="trials", description="experimental trials", id=ids, columns=columns, colnames=list(trials)
     )
 
 
-def _plain(values: np.ndarray) -> np.ndarray | list[str]:
-    """Text as a list of str, which is what the NWB writer takes."""
-    return [str(v) for v in values] if values.dtype.kind in "OU" else values
+def _columns(name: str, about: str, values: np.ndarray | list[np.ndarray]) -> list[Any]:
+    """A column with a value a row; or of a list of arrays a ragged column and its index."""
+    from hdmf.common import VectorData, VectorIndex
+
+    if isinstance(values, list):
+        data = VectorData(name=name, description=about, data=np.concatenate(values))
+        ends = _smallest_unsigned(np.cumsum([len(v) for v in values]))
+        return [data, VectorIndex(name=f"{name}_index", data=ends, target=data)]
+    # the NWB writer takes text as a list of str
+    values = [str(v) for v in values] if values.dtype.kind in "OU" else values
+    return [VectorData(name=name, description=about, data=values)]
 
 
 def _time_series(series: BehaviorSeries, samples_ms: np.ndarray) -> Any:

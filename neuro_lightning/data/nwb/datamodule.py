@@ -13,7 +13,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.seen_trials import adopted
+from neuro_lightning.data.seen_trials import split_seen_trials
 
 
 @takes_options_of(load_nwb_trials, without=("name",))
@@ -32,16 +32,20 @@ class NWB(PopulationDataModule):
         self.path, self.cache_dir = Path(path), Path(cache_dir)
         self._trained: dict[str, Any] | None = None
 
-    def adopt(self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False) -> None:
+    def serve_other_file(
+        self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False
+    ) -> None:
         """Serve all trials of another file of the same neurons, as the model that ``info`` is of expects them."""
         # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
         self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0)
         self._trained, self._trained_on, self._same_units = info, identity, same_units
-        self.adopted = True
+        self.serves_other_file = True
 
     def load(self) -> Recording:
         """The file's trials, from the cache if they are there."""
         if self._trained is not None:
-            return adopted(apply_split(self.path, self._trained), self._trained_on, same_units=self._same_units)
+            return split_seen_trials(
+                apply_split(self.path, self._trained), self._trained_on, same_units=self._same_units
+            )
         params = {"reader": "nwb", **self.options}
         return cached(self.cache_dir, params, [self.path], lambda: load_nwb_trials(self.path, **self.options))

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
-from neuro_lightning.data.checks.plausible import duplicate_units, duplicates_line, one_of_each
+from neuro_lightning.data.checks.plausible import duplicate_units, duplicates_warning, keep_one_of_each_pair
 from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
 from neuro_lightning.data.formats.nwb_tables import CONTINUOUS
 from neuro_lightning.data.identity import with_checksums
-from neuro_lightning.data.nwb.windows import Cut, Windows, choose_window, cut_windows, window_spans
+from neuro_lightning.data.nwb.windows import Windows, WindowSettings, choose_window, cut_windows, window_spans
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
 from neuro_lightning.errors import ConfigError, DataError
@@ -86,19 +86,19 @@ def load_nwb_trials(
     nwb = open_nwb(path, trials)
     chosen = _without_duplicates(nwb, _choose_units(nwb, units), drop_duplicates)
     window = choose_window(nwb, trials, align, window_ms, bin_ms, forward_ms)
-    cut = Cut(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials)
-    windows = cut_windows(nwb, chosen, cut)
+    settings = WindowSettings(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials)
+    windows = cut_windows(nwb, chosen, settings)
     marked = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
     column = nwb.column("split")[windows.row] if split == "column" or marked else None
-    drawn = split_trials(nwb.path, column, window_spans(windows.time, cut), split, val_fraction, seed)
+    drawn = split_trials(nwb.path, column, window_spans(windows.time, settings), split, val_fraction, seed)
     splits = drawn.parts
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)
-    values = _condition_values(nwb, windows, cut)
-    served = _trials(nwb, windows, cut, np.argsort(heldout, kind="stable"), int((~heldout).sum()), values)
+    values = _condition_values(nwb, windows, settings)
+    served = _trials(nwb, windows, settings, np.argsort(heldout, kind="stable"), int((~heldout).sum()), values)
     ids = nwb.unit_ids[chosen]
     info = {
-        "cut": asdict(cut),
+        "cut": asdict(settings),
         "window": {} if trials == CONTINUOUS else {"start_ms": window[0], "align": align},
         "heldin_units": ids[~heldout].tolist(),
         "heldout_units": ids[heldout].tolist(),
@@ -112,7 +112,7 @@ def load_nwb_trials(
         "seed": seed,
     }
     parts = {part: served.take(index) for part, index in splits.items()}
-    return _recording(name, nwb, cut, parts, np.concatenate([ids[~heldout], ids[heldout]]), info)
+    return _recording(name, nwb, settings, parts, np.concatenate([ids[~heldout], ids[heldout]]), info)
 
 
 def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") -> Recording:
@@ -131,8 +131,10 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
         DataError: a held-in unit or a column is missing, or no trial can be cut.
     """
     saved = info["cut"]
-    cut = Cut(**{**saved, "window_ms": tuple(saved["window_ms"]), "conditions": tuple(saved["conditions"])})
-    nwb = open_nwb(path, cut.trials)
+    settings = WindowSettings(
+        **{**saved, "window_ms": tuple(saved["window_ms"]), "conditions": tuple(saved["conditions"])}
+    )
+    nwb = open_nwb(path, settings.trials)
     position = {int(unit): k for k, unit in enumerate(nwb.unit_ids)}
     if missing := [unit for unit in info["heldin_units"] if unit not in position]:
         raise DataError(
@@ -141,14 +143,14 @@ def apply_split(path: str | Path, info: dict[str, Any], *, name: str = "nwb") ->
         )
     _unique_ids(nwb)
     hidden = info["heldout_units"] if all(unit in position for unit in info["heldout_units"]) else []
-    cut = _without_missing(cut, nwb)
-    windows = cut_windows(nwb, np.array([position[unit] for unit in (*info["heldin_units"], *hidden)]), cut)
+    settings = _without_missing(settings, nwb)
+    windows = cut_windows(nwb, np.array([position[unit] for unit in (*info["heldin_units"], *hidden)]), settings)
     n_in = len(info["heldin_units"])
-    trials = _trials(nwb, windows, cut, np.arange(n_in + len(hidden)), n_in, info["condition_values"])
+    trials = _trials(nwb, windows, settings, np.arange(n_in + len(hidden)), n_in, info["condition_values"])
     ids = np.array([*info["heldin_units"], *info["heldout_units"]], np.int64)
     of_file = {"times": [windows.row.tolist(), windows.time.tolist()], "session": nwb.session, "warnings": nwb.warnings}
     noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped}
-    return _recording(name, nwb, cut, {"test": trials}, ids, noted)
+    return _recording(name, nwb, settings, {"test": trials}, ids, noted)
 
 
 def _check_options(split: str, bin_ms: int, forward_ms: int, heldout_fraction: float, val_fraction: float) -> None:
@@ -188,53 +190,60 @@ def _without_duplicates(nwb: NWBRecording, units: np.ndarray, drop: bool) -> np.
     pairs = duplicate_units(spikes)
     if not pairs:
         return units
-    keep = one_of_each(pairs, np.array([len(t) for t in spikes])) if drop else np.ones(len(units), bool)
+    keep = keep_one_of_each_pair(pairs, np.array([len(t) for t in spikes])) if drop else np.ones(len(units), bool)
     ids = nwb.unit_ids[units]
-    nwb.warn(duplicates_line(pairs, ids.tolist(), ids[~keep].tolist()))
+    nwb.warn(duplicates_warning(pairs, ids.tolist(), ids[~keep].tolist()))
     return units[keep]
 
 
-def _condition_values(nwb: NWBRecording, windows: Windows, cut: Cut) -> list[list[Any]]:
+def _condition_values(nwb: NWBRecording, windows: Windows, settings: WindowSettings) -> list[list[Any]]:
     """The distinct combinations of the condition columns, sorted; a combination's place is its number."""
-    keys = {tuple(key) for key in _condition_keys(nwb, windows, cut) if key is not None}
+    keys = {tuple(key) for key in _condition_keys(nwb, windows, settings) if key is not None}
     return [list(key) for key in sorted(keys)]
 
 
-def _condition_keys(nwb: NWBRecording, windows: Windows, cut: Cut) -> list[tuple | None]:
+def _condition_keys(nwb: NWBRecording, windows: Windows, settings: WindowSettings) -> list[tuple | None]:
     """Each trial's combination, None where a value is unknown."""
-    columns = [nwb.column(name)[windows.row].tolist() for name in cut.conditions]
+    columns = [nwb.column(name)[windows.row].tolist() for name in settings.conditions]
     return [None if any(v != v for v in key) else key for key in zip(*columns, strict=True)]
 
 
-def _without_missing(cut: Cut, nwb: NWBRecording) -> Cut:
+def _without_missing(settings: WindowSettings, nwb: NWBRecording) -> WindowSettings:
     """Behavior and conditions are no input: a file to predict may lack them."""
     ends = {name for full in nwb.series_names for name in (full, full.rsplit("/", 1)[-1])}
-    behavior = cut.behavior if cut.behavior in ends else None
-    conditions = cut.conditions if set(cut.conditions) <= set(nwb.trials) else ()
-    return replace(cut, behavior=behavior, conditions=conditions)
+    behavior = settings.behavior if settings.behavior in ends else None
+    conditions = settings.conditions if set(settings.conditions) <= set(nwb.trials) else ()
+    return replace(settings, behavior=behavior, conditions=conditions)
 
 
 def _trials(
-    nwb: NWBRecording, windows: Windows, cut: Cut, units: np.ndarray, n_in: int, values: list[list[Any]]
+    nwb: NWBRecording, windows: Windows, settings: WindowSettings, units: np.ndarray, n_in: int, values: list[list[Any]]
 ) -> Trials:
     """All trials of some of the windows' units, the first ``n_in`` of them held in."""
     condition = None
-    if cut.conditions:
+    if settings.conditions:
         number = {tuple(value): k for k, value in enumerate(values)}
-        condition = np.array([number.get(key, -1) for key in _condition_keys(nwb, windows, cut)], np.int64)
+        condition = np.array([number.get(key, -1) for key in _condition_keys(nwb, windows, settings)], np.int64)
     counts = windows.counts[:, :, units]
-    return Trials.from_counts(counts, cut.n_bins, n_in, behavior=windows.behavior, condition=condition, row=windows.row)
+    return Trials.from_counts(
+        counts, settings.n_bins, n_in, behavior=windows.behavior, condition=condition, row=windows.row
+    )
 
 
 def _recording(
-    name: str, nwb: NWBRecording, cut: Cut, splits: dict[str, Trials], unit_ids: np.ndarray, info: dict[str, Any]
+    name: str,
+    nwb: NWBRecording,
+    settings: WindowSettings,
+    splits: dict[str, Trials],
+    unit_ids: np.ndarray,
+    info: dict[str, Any],
 ) -> Recording:
     return Recording(
         name=name,
-        bin_ms=cut.bin_ms,
+        bin_ms=settings.bin_ms,
         splits=splits,
         unit_ids=unit_ids,
-        behavior_kind="velocity" if cut.behavior else "none",
+        behavior_kind="velocity" if settings.behavior else "none",
         simulated=nwb.simulated,
         sources=with_checksums([{"path": nwb.path}]),
         info=info,

@@ -9,9 +9,15 @@ import numpy as np
 
 from neuro_lightning.data import binning
 from neuro_lightning.data.checks.overlap import Spans
-from neuro_lightning.data.checks.plausible import LONGEST_S, check_event, check_trials, naming, not_counts
+from neuro_lightning.data.checks.plausible import (
+    LONGEST_S,
+    check_event,
+    check_trials,
+    multiples_warning,
+    name_file_in_errors,
+)
 from neuro_lightning.data.formats.nwb import NWBRecording
-from neuro_lightning.data.formats.nwb_tables import CONTINUOUS, consecutive, merged
+from neuro_lightning.data.formats.nwb_tables import CONTINUOUS, consecutive_windows, merge_intervals
 from neuro_lightning.errors import ConfigError, DataError
 
 MARGIN_MS = 2000
@@ -28,7 +34,7 @@ LARGEST_GIB = 16.0
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowSettings:
     """How trials are cut out of a recording.
 
     Attributes:
@@ -81,33 +87,33 @@ class Windows:
     dropped: int
 
 
-def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
+def cut_windows(nwb: NWBRecording, units: np.ndarray, settings: WindowSettings) -> Windows:
     """Count spikes in every trial's window. Trials that leave the observed time are dropped, and one line says so.
 
     Args:
         nwb: the file; without trials (``continuous``), its trial table is filled with consecutive windows.
         units: indices of the units to count.
-        cut: where to cut.
+        settings: where to cut.
 
     Raises:
         DataError: a column or series is missing, no trial is left, or times contradict each other.
     """
-    observed, origin = observed_time(nwb, units, cut.bin_ms)
-    length = cut.n_bins + cut.n_forward
-    if cut.trials == CONTINUOUS:
-        start = consecutive(observed, origin, length * cut.bin_ms, cut.bin_ms)
-        stop = start + length * cut.bin_ms / 1000
+    observed, origin = observed_time(nwb, units, settings.bin_ms)
+    length = settings.n_bins + settings.n_forward
+    if settings.trials == CONTINUOUS:
+        start = consecutive_windows(observed, origin, length * settings.bin_ms, settings.bin_ms)
+        stop = start + length * settings.bin_ms / 1000
         nwb.trials = {"id": np.arange(len(start)), "start_time": start, "stop_time": stop}
         usable, n_reversed = np.arange(len(start)), 0
     else:
-        usable, n_reversed = usable_trials(nwb, cut.align)
-    align = _times(nwb, cut.align)
-    first = binning.first_bins(align[usable], cut.window_ms[0], cut.bin_ms) - origin // cut.bin_ms
+        usable, n_reversed = usable_trials(nwb, settings.align)
+    align = _times(nwb, settings.align)
+    first = binning.first_bins(align[usable], settings.window_ms[0], settings.bin_ms) - origin // settings.bin_ms
     # every millisecond of the window must be observed, not only each bin's first one
-    inside = binning.observed_bins(observed, first * cut.bin_ms, length * cut.bin_ms, 1).all(axis=1)
+    inside = binning.observed_bins(observed, first * settings.bin_ms, length * settings.bin_ms, 1).all(axis=1)
     row, first = usable[inside], first[inside]
     dropped = nwb.n_trials - len(row)
-    extent = f"{cut.window_ms[0]} to {cut.window_ms[0] + length * cut.bin_ms} ms around {cut.align}"
+    extent = f"{settings.window_ms[0]} to {settings.window_ms[0] + length * settings.bin_ms} ms around {settings.align}"
     if not len(row):
         empty = [str(nwb.unit_ids[u]) for u in units if not len(nwb.obs_intervals[u])]
         which = f" (units {', '.join(empty[:10])} have no observed times at all)" if empty else ""
@@ -118,12 +124,12 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, cut: Cut) -> Windows:
     if dropped > n_reversed:
         nwb.warn(
             f"{dropped - n_reversed} of {nwb.n_trials} trials are left out, since their window ({extent}) is not "
-            f"inside the recorded times or their {cut.align} is not known"
+            f"inside the recorded times or their {settings.align} is not known"
         )
     samples = binning.spike_samples([nwb.spike_times[unit] for unit in units], observed, origin)
-    counts = binning.count_spikes(samples, first, length, cut.bin_ms)
-    _check_counts(nwb, units, counts, samples, int(observed.sum()), cut.bin_ms)
-    behavior = _behavior(nwb, cut, align[row], len(observed), origin)
+    counts = binning.count_spikes(samples, first, length, settings.bin_ms)
+    _check_counts(nwb, units, counts, samples, int(observed.sum()), settings.bin_ms)
+    behavior = _behavior(nwb, settings, align[row], len(observed), origin)
     return Windows(row, align[row], counts, behavior, dropped)
 
 
@@ -142,7 +148,7 @@ def observed_time(nwb: NWBRecording, units: np.ndarray, bin_ms: int) -> tuple[np
     observed = np.ones(n_samples, bool)
     distinct = {nwb.obs_intervals[unit].tobytes(): nwb.obs_intervals[unit] for unit in units}
     for intervals in distinct.values():
-        observed &= binning.observed_samples(merged(intervals), n_samples, origin)
+        observed &= binning.observed_samples(merge_intervals(intervals), n_samples, origin)
     for start, stop in np.clip(nwb.invalid_times * 1000 - origin, 0, n_samples):
         observed[int(np.floor(start)) : int(np.ceil(stop))] = False
     return observed, origin
@@ -155,7 +161,7 @@ def usable_trials(nwb: NWBRecording, align: str) -> tuple[np.ndarray, int]:
         DataError: the trials' times contradict each other.
     """
     event, start, stop = (_times(nwb, name) for name in (align, "start_time", "stop_time"))
-    with naming(nwb.path):
+    with name_file_in_errors(nwb.path):
         good, lines = check_trials(start, stop, nwb.trials["id"])
         for line in lines:
             nwb.warn(line)
@@ -184,16 +190,16 @@ def _check_counts(
             f"the windows hold {inside} spikes, {inside / expected:.0%} of what as much other time holds: are trials "
             "and spikes on one clock?"
         )
-    nwb.warn(not_counts([counts]))
+    nwb.warn(multiples_warning([counts]))
 
 
-def window_spans(time: np.ndarray, cut: Cut) -> Spans:
+def window_spans(time: np.ndarray, settings: WindowSettings) -> Spans:
     """The samples that windows aligned to ``time`` (B,) in s are counted in, observed and forward bins.
 
     Behavior is cut the same way, later by one lag for all: where these windows do not overlap, it does not either.
     """
-    start = binning.first_bins(time, cut.window_ms[0], cut.bin_ms) * cut.bin_ms
-    return Spans(start, start + (cut.n_bins + cut.n_forward) * cut.bin_ms)
+    start = binning.first_bins(time, settings.window_ms[0], settings.bin_ms) * settings.bin_ms
+    return Spans(start, start + (settings.n_bins + settings.n_forward) * settings.bin_ms)
 
 
 def choose_window(
@@ -237,34 +243,40 @@ def _times(nwb: NWBRecording, name: str) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _behavior(nwb: NWBRecording, cut: Cut, align: np.ndarray, n_samples: int, origin: int) -> np.ndarray | None:
+def _behavior(
+    nwb: NWBRecording, settings: WindowSettings, align: np.ndarray, n_samples: int, origin: int
+) -> np.ndarray | None:
     """(B, T, K) the series in the windows, ``lag_ms`` later, in its physical unit; NaN where it has no values."""
-    if cut.behavior is None:
+    if settings.behavior is None:
         return None
-    series = nwb.read_series(cut.behavior)
+    series = nwb.read_series(settings.behavior)
     if (need := n_samples * series.data.shape[1] * 8 / 2**30) > LARGEST_GIB:
         raise DataError(
-            f"{nwb.path}: series {cut.behavior!r} would take {need:.0f} GiB ({series.data.shape[1]} channels over "
+            f"{nwb.path}: series {settings.behavior!r} would take {need:.0f} GiB ({series.data.shape[1]} channels over "
             f"{n_samples / 1000:.0f} s): is it behavior?"
         )
-    on_grid = binning.on_samples(series, n_samples, origin)
+    on_grid = binning.series_on_samples(series, n_samples, origin)
     on_grid[~np.isfinite(on_grid)] = np.nan
-    binned = binning.resample(on_grid, cut.bin_ms)
-    first = binning.first_bins(align, cut.window_ms[0] + cut.lag_ms, cut.bin_ms) - origin // cut.bin_ms
-    windows = binning.cut(binned, first, cut.n_bins)
+    binned = binning.resample(on_grid, settings.bin_ms)
+    first = (
+        binning.first_bins(align, settings.window_ms[0] + settings.lag_ms, settings.bin_ms) - origin // settings.bin_ms
+    )
+    windows = binning.take_windows(binned, first, settings.n_bins)
     known = ~np.isnan(windows)
     alive = known.any(axis=(0, 1))
     if not alive.any():
         raise DataError(
-            f"{nwb.path}: series {cut.behavior!r} has no values in the trials' windows; "
+            f"{nwb.path}: series {settings.behavior!r} has no values in the trials' windows; "
             f"{_extent(series.times)}, trials from {align.min():.6g} to {align.max():.6g} s; see data.lag_ms"
         )
     if not alive.all():
         silent = ", ".join(np.array(series.columns)[~alive])
-        nwb.warn(f"the channels {silent} of {cut.behavior!r} have no values in the trials' windows and are left out")
+        nwb.warn(
+            f"the channels {silent} of {settings.behavior!r} have no values in the trials' windows and are left out"
+        )
         windows, known = windows[:, :, alive], known[:, :, alive]
     if (covered := known.all(axis=2).mean()) < COVERED:
-        nwb.warn(f"{cut.behavior!r} is known in {covered:.0%} of the windows' bins; {_extent(series.times)}")
+        nwb.warn(f"{settings.behavior!r} is known in {covered:.0%} of the windows' bins; {_extent(series.times)}")
     if series.conversion != 1 or series.offset != 0:
         windows = windows * series.conversion + series.offset
     return windows

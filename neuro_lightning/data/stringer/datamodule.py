@@ -17,7 +17,7 @@ from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.stringer.files import find_file
 from neuro_lightning.data.stringer.reader import Preparation, load_spontaneous
-from neuro_lightning.data.stringer.suite2p import beside
+from neuro_lightning.data.stringer.suite2p import companion_files
 from neuro_lightning.data.stringer.twin import write_twin
 from neuro_lightning.functional.svca import interleaved, pooled_share, shared_variance
 
@@ -71,7 +71,7 @@ class Spontaneous(TwinDataModule):
             return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
 
         params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
-        return cached(self.cache_dir, params, [path, *beside(path)] if truth is None else [path, truth], build)
+        return cached(self.cache_dir, params, [path, *companion_files(path)] if truth is None else [path, truth], build)
 
     def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
         """Share of the split's variance that neurons have in common, by shared variance components: ``svca``.

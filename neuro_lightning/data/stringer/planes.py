@@ -200,12 +200,12 @@ def fit_scaling(activity: np.ndarray, kind: str, *, n_in: int, n_train: int) -> 
     train = activity[:, :n_train]
     match kind:
         case "layer_pop_mean":
-            return Scaling(zero, _or_one(activity[:n_in].mean(0, keepdims=True, dtype=np.float64)))
+            return Scaling(zero, _replace_zeros(activity[:n_in].mean(0, keepdims=True, dtype=np.float64)))
         case "zscore":
             mean = train.mean(1, keepdims=True, dtype=np.float64)
-            return Scaling(mean, _or_one(train.std(1, keepdims=True, dtype=np.float64)))
+            return Scaling(mean, _replace_zeros(train.std(1, keepdims=True, dtype=np.float64)))
         case "divide_by_mean":
-            return Scaling(zero, _or_one(train.mean(1, keepdims=True, dtype=np.float64)))
+            return Scaling(zero, _replace_zeros(train.mean(1, keepdims=True, dtype=np.float64)))
     return Scaling(zero, one)
 
 
@@ -214,6 +214,6 @@ def _bands(position: np.ndarray, n: int) -> np.ndarray:
     return np.searchsorted(edges, position, side="right").astype(np.int64)
 
 
-def _or_one(scale: np.ndarray) -> np.ndarray:
+def _replace_zeros(scale: np.ndarray) -> np.ndarray:
     """What cannot be divided by (a silent neuron, a bin without activity) is left as it is."""
     return np.where(scale > 0, scale, 1.0)

@@ -128,7 +128,7 @@ def prepare(
     neurons, n_in = draw_neurons(
         labels, n=options.neurons_per_plane, heldout_fraction=options.heldout_fraction, seed=options.neuron_seed
     )
-    chosen = _chosen(options.planes, len(neurons))
+    chosen = _chosen_planes(options.planes, len(neurons))
     neurons = {label: neurons[label] for label in chosen}
     parts = split_bins(file.activity.shape[1] // options.downsample, options.val_fraction, options.test_fraction)
 
@@ -165,7 +165,9 @@ def prepare(
         info={
             "planes": chosen,
             "neurons": {str(label): [int(i) for i in index] for label, index in neurons.items()},
-            "half": {str(label): _half(file.xyz[:2, index], options.neuron_seed) for label, index in neurons.items()},
+            "half": {
+                str(label): _svca_half(file.xyz[:2, index], options.neuron_seed) for label, index in neurons.items()
+            },
             "neurons_in_file": np.bincount(labels).tolist(),
             "n_in": n_in,
             "normalisation": options.normalisation,
@@ -195,7 +197,7 @@ def denormalise(values: np.ndarray, info: dict[str, Any], plane: int, first_bin:
     return scaling.inverse(values.T).T
 
 
-def _chosen(planes: str | int, n: int) -> list[int]:
+def _chosen_planes(planes: str | int, n: int) -> list[int]:
     if planes == "all":
         return list(range(n))
     if not isinstance(planes, int) or isinstance(planes, bool) or not 0 <= planes < n:
@@ -264,7 +266,7 @@ def _trials(
     )
 
 
-def _half(xy: np.ndarray, seed: int) -> list[int]:
+def _svca_half(xy: np.ndarray, seed: int) -> list[int]:
     """1 for the neurons (2, n) of one half: squares of the field, as published, or drawn where few lie on them."""
     half = checkerboard(torch.from_numpy(np.ascontiguousarray(xy.T, np.float64)))
     if not 0.25 <= float(half.double().mean()) <= 0.75:

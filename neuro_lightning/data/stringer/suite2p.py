@@ -13,7 +13,7 @@ from neuro_lightning.data.checks.bounds import check_array, check_arrays, npy_he
 from neuro_lightning.data.formats.safe_pickle import load_dict, load_list
 from neuro_lightning.errors import DataError
 
-BESIDE = ("iscell.npy", "stat.npy", "ops.npy")
+COMPANIONS = ("iscell.npy", "stat.npy", "ops.npy")
 
 
 def is_traces(path: Path) -> bool:
@@ -25,9 +25,9 @@ def is_traces(path: Path) -> bool:
     return dtype.kind in "fiu" and len(shape) == 2
 
 
-def beside(path: Path) -> list[Path]:
+def companion_files(path: Path) -> list[Path]:
     """The files that belong to a file of traces."""
-    return [file for name in BESIDE if (file := path.with_name(name)).is_file()] if is_traces(path) else []
+    return [file for name in COMPANIONS if (file := path.with_name(name)).is_file()] if is_traces(path) else []
 
 
 def read_suite2p(path: Path, bin_ms: int | None) -> tuple[dict[str, np.ndarray], int]:
@@ -54,7 +54,7 @@ def read_suite2p(path: Path, bin_ms: int | None) -> tuple[dict[str, np.ndarray],
         )
     xyz, keep = np.zeros((3, n)), np.ones(n, bool)
     if (stat := path.with_name("stat.npy")).is_file():
-        xyz = _places(stat, n)
+        xyz = _positions(stat, n)
     if (cells := path.with_name("iscell.npy")).is_file():
         with reading(cells):
             found = read_npy(cells)
@@ -67,7 +67,7 @@ def read_suite2p(path: Path, bin_ms: int | None) -> tuple[dict[str, np.ndarray],
     return {"sresp": traces[keep], "xyz": xyz[:, keep]}, frame_ms
 
 
-def _places(path: Path, n: int) -> np.ndarray:
+def _positions(path: Path, n: int) -> np.ndarray:
     """(3, n) x, y and plane of each region."""
     regions = load_list(path)
     if len(regions) != n:

@@ -18,19 +18,19 @@ import scipy.linalg
 
 from neuro_lightning.data.checks.bounds import check_arrays
 from neuro_lightning.data.checks.options import check_whole
-from neuro_lightning.data.checks.overlap import keep_together, same_content
+from neuro_lightning.data.checks.overlap import first_identical, move_copies_together
 from neuro_lightning.data.formats.mat import read_mat
-from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.images import ImageTrials, mean_over_repeats
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
-    Ongoing,
+    SpontaneousActivity,
     check_scores,
+    check_spontaneous,
     choose_neurons,
-    draw,
-    relative_to_ongoing,
-    spontaneous_activity,
     standardizer,
+    subtract_spontaneous,
     true_rates,
 )
 from neuro_lightning.errors import ConfigError, DataError
@@ -89,16 +89,16 @@ def load_natimg(
             f"{images_path} has {images.shape[0]} images, but {path.name} numbers {n_images} and the grey screen "
             f"({n_images + 1}): it is of other stimuli"
         )
-    ongoing, usable = _ongoing(path, spont, remove_components)
+    ongoing, usable = _read_spontaneous(path, spont, remove_components)
     chosen = choose_neurons(usable, neurons, seed)
     shown = istim <= n_images
     with np.errstate(over="ignore"):  # checked below
-        single = relative_to_ongoing(resp.T[:, shown], ongoing, chosen)
+        single = subtract_spontaneous(resp.T[:, shown], ongoing, chosen)
     check_scores(path, single)
     row, repeats = stack_repeats(istim[shown] - 1, single)
     rates = None
     if truth is not None:
-        rates = relative_to_ongoing(true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
+        rates = subtract_spontaneous(true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
     small = shrink(images[row], crop, downsample)
     index, warnings = _split(small, {"val": val_fraction, "test": test_fraction}, seed, images_path)
     if standardize:
@@ -111,7 +111,7 @@ def load_natimg(
         raise DataError(f"{images_path}: the training images have one grey level only; check data.crop")
     trials = ImageTrials(
         images=((small - level) / contrast).astype(np.float32)[:, None],
-        responses=mean_over_repeats(repeats),
+        responses=mean_over_repeats(repeats).astype(np.float32),
         repeats=repeats,
         rates=rates,
         row=row,
@@ -140,8 +140,8 @@ def _split(
     images: np.ndarray, fractions: dict[str, float], seed: int, path: Path
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """A seeded draw of images, the same ones on one side, and what is to be said of them."""
-    first = same_content(images)
-    index = keep_together(draw(len(images), fractions, seed), first)
+    first = first_identical(images)
+    index = move_copies_together(draw_splits(len(images), fractions, seed), first)
     again = int((first != np.arange(len(first))).sum())
     if empty := [name for name, rows in index.items() if not len(rows)]:
         raise DataError(
@@ -169,14 +169,6 @@ def stack_repeats(image: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray,
     place = np.arange(len(image)) - np.repeat(first, count)
     repeats[np.repeat(np.arange(len(row)), count), place] = responses[order]
     return row.astype(np.int64), repeats
-
-
-def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:
-    """(B, N) float32 means over the observed of (B, R, N) repeats, NaN where none was."""
-    seen = np.isfinite(repeats)
-    count = seen.sum(1)
-    total = np.where(seen, repeats, 0).sum(1, dtype=np.float64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def shrink(images: np.ndarray, crop: Sequence[int] | None, factor: int) -> np.ndarray:
@@ -231,16 +223,16 @@ def spontaneous_components(z: np.ndarray, n: int) -> np.ndarray:
     return np.linalg.qr(z.T @ vectors)[0] if wide else vectors
 
 
-def _ongoing(path: Path, spont: np.ndarray, remove: int) -> tuple[Ongoing, np.ndarray]:
+def _read_spontaneous(path: Path, spont: np.ndarray, remove: int) -> tuple[SpontaneousActivity, np.ndarray]:
     """Spontaneous activity of all neurons, and the neurons that have any."""
     mean, std = spont.mean(0, dtype=np.float64), spont.std(0, dtype=np.float64)
-    mean, std, usable = spontaneous_activity(path, mean, np.where(std > 0, std + EPSILON, 0.0), "stim.spont")
+    mean, std, usable = check_spontaneous(path, mean, np.where(std > 0, std + EPSILON, 0.0), "stim.spont")
     most = min(len(spont) - 1, len(usable))
     check_whole("remove_components", remove, 0, most, f" (what stim.spont in {path} allows)")
     components = np.empty((len(std), 0))
     if remove:
         components = spontaneous_components((spont - mean) / std, remove)
-    return Ongoing(mean, std, components), usable
+    return SpontaneousActivity(mean, std, components), usable
 
 
 def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,15 +20,15 @@ from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.data.stringer_stimuli.responses import (
-    Ongoing,
+    SpontaneousActivity,
     check_scores,
+    check_spontaneous,
     choose_neurons,
-    draw,
     orthonormal,
-    relative_to_ongoing,
-    spontaneous_activity,
     standardizer,
+    subtract_spontaneous,
     true_rates,
 )
 from neuro_lightning.errors import ConfigError, DataError
@@ -85,12 +85,12 @@ def load_orientations(
     path = Path(path).expanduser()
     arrays = _read(path, remove_components)
     istim = arrays["istim"]
-    ongoing, usable = _ongoing(path, arrays, remove_components)
+    ongoing, usable = _read_spontaneous(path, arrays, remove_components)
     chosen = choose_neurons(usable, neurons, seed)
     with np.errstate(over="ignore"):  # checked below
-        responses = relative_to_ongoing(arrays["sresp"], ongoing, chosen)
+        responses = subtract_spontaneous(arrays["sresp"], ongoing, chosen)
     check_scores(path, responses)
-    rates = None if truth is None else relative_to_ongoing(true_rates(truth, arrays["sresp"].shape), ongoing, chosen)
+    rates = None if truth is None else subtract_spontaneous(true_rates(truth, arrays["sresp"].shape), ongoing, chosen)
     index = split_trials(len(istim), val_fraction, seed)
     if standardize:
         mean, std = standardizer(responses[index["train"]])
@@ -132,7 +132,7 @@ def split_trials(n_trials: int, val_fraction: float, seed: int) -> dict[str, np.
     """
     test = np.arange(n_trials) % TEST_EVERY == 0
     others = np.flatnonzero(~test)
-    parts = draw(len(others), {"val": val_fraction}, seed)
+    parts = draw_splits(len(others), {"val": val_fraction}, seed)
     return {split: others[rows] for split, rows in parts.items()} | {"test": np.flatnonzero(test)}
 
 
@@ -157,12 +157,12 @@ def _read(path: Path, remove_components: int) -> dict[str, np.ndarray]:
     return arrays | {"istim": istim}
 
 
-def _ongoing(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[Ongoing, np.ndarray]:
+def _read_spontaneous(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[SpontaneousActivity, np.ndarray]:
     """Spontaneous activity of all neurons, and the neurons that have any."""
     mean, std = (arrays[key].astype(np.float64) for key in ("mean_spont", "std_spont"))
     if (std < 0).any():
         raise DataError(f"{path}: std_spont holds negative values; fetch the file again")
-    mean, std, usable = spontaneous_activity(path, mean, std, "std_spont")
+    mean, std, usable = check_spontaneous(path, mean, std, "std_spont")
     components = np.empty((len(std), 0))
     if remove:
         if "u_spont" not in arrays:
@@ -170,7 +170,7 @@ def _ongoing(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[On
         columns = arrays["u_spont"].shape[1]
         check_whole("remove_components", remove, 0, columns, f" (the columns of u_spont in {path})")
         components = orthonormal(arrays["u_spont"][:, :remove])
-    return Ongoing(mean, std, components), usable
+    return SpontaneousActivity(mean, std, components), usable
 
 
 def _check_stimulus(size: Sequence[int], pixel: float, frequency: float, phase: float, period: float) -> None:

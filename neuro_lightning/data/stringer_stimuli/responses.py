@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, check_arrays
-from neuro_lightning.data.checks.options import check_share, check_whole
+from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.formats.safe_pickle import load_dict
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
-class Ongoing:
+class SpontaneousActivity:
     """Spontaneous activity: what responses are measured against.
 
     Attributes:
@@ -34,7 +34,7 @@ class Ongoing:
     components: np.ndarray
 
 
-def spontaneous_activity(
+def check_spontaneous(
     path: Path, mean: np.ndarray, std: np.ndarray, what: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and deviation of each neuron's spontaneous activity, such that the z-scores of silent neurons are 0.
@@ -53,9 +53,9 @@ def spontaneous_activity(
     """
     usable = np.flatnonzero(std > 0)
     if not len(usable):
-        raise DataError(f"{path}: {what} does not vary in any neuron, so that no response can be z-scored")
+        raise DataError(f"{path}: no neuron has spontaneous activity ({what}), so that no response can be z-scored")
     if len(usable) < len(std):
-        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity are left out")
+        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity ({what}) are left out")
     return np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf), usable
 
 
@@ -74,8 +74,8 @@ def orthonormal(components: np.ndarray) -> np.ndarray:
     return basis
 
 
-def relative_to_ongoing(
-    responses: np.ndarray, ongoing: Ongoing, chosen: np.ndarray, *, block: int = 1024
+def subtract_spontaneous(
+    responses: np.ndarray, ongoing: SpontaneousActivity, chosen: np.ndarray, *, block: int = 1024
 ) -> np.ndarray:
     """``z - U U'z`` of the chosen neurons, z the responses z-scored by spontaneous activity.
 
@@ -147,31 +147,3 @@ def choose_neurons(candidates: np.ndarray, neurons: int | None, seed: int) -> np
     if neurons >= len(candidates):
         return candidates
     return np.sort(np.random.default_rng([seed, 2]).choice(candidates, neurons, replace=False))
-
-
-def draw(n: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Disjoint seeded draws from ``range(n)``: a share for each name, at least one, and the rest as ``train``.
-
-    Args:
-        n: how many there are.
-        fractions: share of each named part.
-        seed: of the draw.
-
-    Returns:
-        Ascending indices by name.
-
-    Raises:
-        ConfigError: a fraction is not between 0 and 1, or nothing would be left to train on.
-    """
-    for name, fraction in fractions.items():
-        check_share(f"{name}_fraction", fraction)
-    check_whole("seed", seed)
-    order, parts, start = np.random.default_rng([seed, 1]).permutation(n), {}, 0
-    for name, fraction in fractions.items():
-        size = max(1, round(fraction * n))
-        parts[name] = np.sort(order[start : start + size])
-        start += size
-    if start >= n:
-        asked = ", ".join(f"data.{name}_fraction={fraction}" for name, fraction in fractions.items())
-        raise ConfigError(f"{asked} of {n} leaves nothing to train on: lower it")
-    return {"train": np.sort(order[start:]), **parts}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from neuro_lightning.data.checks.overlap import same_content
+from neuro_lightning.data.checks.overlap import first_identical
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule, TwinDataModule
 from neuro_lightning.data.options import takes_options_of
@@ -53,7 +53,7 @@ class UWNDC19(TwinDataModule, ImageDataModule):
         """Read anew each time: it takes a fraction of a second."""
         folder = self.folder()
         challenge = read_challenge(folder, image_size=self.image_size)
-        image = same_content(challenge.images[N_TEST:])
+        image = first_identical(challenge.images[N_TEST:])
         train, val = split_images(challenge.responses, image, **self.options)
         warnings, again = [], int((image != np.arange(len(image))).sum())
         if again:
