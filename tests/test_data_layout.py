@@ -13,8 +13,8 @@ from neuro_lightning.data.options import takes_options_of
 ROOT = Path(__file__).resolve().parents[1] / "neuro_lightning" / "data"
 SHARED = {"checks", "formats"}
 DATASETS = {path.parent.name for path in ROOT.glob("*/datamodule.py")}
-# arrays of one's own go the same ways as recordings: traces as spontaneous activity, and twins from the simulator
-ALLOWED = {"arrays": {"stringer", "synthetic"}}
+# arrays of one's own are cut and prepared as the files of these are, and their twins come from the simulator
+ALLOWED = {"arrays": {"nwb", "stringer", "synthetic"}}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neuro_lightning.api.results import Run
-from neuro_lightning.data.identity import other_split
+from neuro_lightning.data.identity import split_differs
 from neuro_lightning.errors import ConfigError
 
 
@@ -86,5 +86,5 @@ def _check_same_trials(runs: Sequence[Run]) -> None:
                 f"{run.folder} is of {other['name']}, {first.folder} of {one['name']}: nothing to compare"
             )
         for split in ("val", "test"):
-            if other_split(one, other, split):
+            if split_differs(one, other, split):
                 raise ConfigError(f"the {split} trials of {run.folder} are others than those of {first.folder}")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data import binning
-from neuro_lightning.data.checks.plausible import check_units_of_time, in_order
+from neuro_lightning.data.checks.plausible import check_units_of_time, sort_spike_times
 from neuro_lightning.data.formats.nwb import NWBRecording, Series
-from neuro_lightning.data.nwb.windows import Cut, choose_window, cut_windows
+from neuro_lightning.data.nwb.windows import WindowSettings, choose_window, cut_windows
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def bin_spike_times(
     starts, stops = trial_times(trials)
     lines = []
     for k, (unit, values) in enumerate(zip(ids, times, strict=True)):
-        times[k], line = in_order(values, f"unit {unit}")
+        times[k], line = sort_spike_times(values, f"unit {unit}")
         lines += [f"unit {unit}: {line}"] if line else []
     lines += check_units_of_time(times, starts, stops)
     known = np.concatenate([starts[np.isfinite(starts)], stops[np.isfinite(stops)], *times])
@@ -80,8 +80,10 @@ def bin_spike_times(
     for line in lines:
         session.warn(line)
     window = choose_window(session, "trials", "start_time", window_ms, bin_ms, 0)
-    cut = Cut("start_time", window, bin_ms, behavior=None if behavior is None else "behavior", lag_ms=lag_ms)
-    found = cut_windows(session, np.arange(len(ids)), cut)
+    settings = WindowSettings(
+        "start_time", window, bin_ms, behavior=None if behavior is None else "behavior", lag_ms=lag_ms
+    )
+    found = cut_windows(session, np.arange(len(ids)), settings)
     for line in session.warnings:
         log.warning(line)
     first = binning.first_bins(found.time, window[0], bin_ms)
