@@ -15,9 +15,6 @@ OWN = "neuro_lightning"
 PUBLIC = {"_asdict", "_fields", "_replace", "_target_", "_exit"}  # of named tuples, of configs, and os._exit
 # what is still to be moved or to go: (file, name)
 LEFT = {
-    ("callbacks/averaging.py", "_foreach_lerp_"),
-    ("models/base.py", "_batches_that_stepped"), ("models/base.py", "_on_after_step"),
-    ("models/base.py", "_on_before_step"), ("building.py", "_iteration_based_training"),
     ("runs/factory.py", "_iteration_based_training"),
     ("refit.py", "_datasets"), ("refit.py", "_recording"), ("refit.py", "_resume_at"), ("refit.py", "_spec"),
     ("runs/refit.py", "_datasets"), ("runs/refit.py", "_recording"), ("runs/refit.py", "_resume_at"),
@@ -63,3 +60,37 @@ def test_hydras_launchers_log_under_the_name_of_their_module(name):
         f"{name} has no logger `log` of its name any more: sweeps cannot shorten what the launcher says"
     )
     assert callable(module.launch if name.endswith("_core") else module.BasicLauncher.launch)
+
+
+def test_lightning_counts_batches_where_steps_are_added():
+    from pytorch_lightning import Trainer
+
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    assert isinstance(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None), int), (
+        "Lightning's epoch loop has no _batches_that_stepped any more: see by what number validations are logged now, "
+        "and mend private_names.count_steps_in_batch"
+    )
+
+
+CHECKPOINT_METHODS = (
+    "_monitor_candidates", "_save_last_checkpoint", "_should_remove_checkpoint", "_should_save_on_train_epoch_end",
+    "_should_skip_saving_checkpoint",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKPOINT_METHODS)
+def test_lightnings_checkpoint_has_the_methods_that_ours_calls_or_replaces(name):
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    assert callable(getattr(ModelCheckpoint, name, None)), (
+        f"ModelCheckpoint.{name} is gone or renamed: see when it saves now, and mend callbacks/checkpoint.py"
+    )
+    assert {"_last_global_step_saved", "_save_on_train_epoch_end"} <= set(vars(ModelCheckpoint())), (
+        "ModelCheckpoint keeps its last saved step elsewhere: mend callbacks/checkpoint.py"
+    )
+
+
+def test_torchmetrics_moves_states_where_ours_keeps_their_precision():
+    from torchmetrics import Metric
+
+    assert callable(getattr(Metric, "_apply", None)), "Metric._apply is gone: mend metrics.base.SumMetric"

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from neuro_lightning.callbacks.progress import total_steps
 from neuro_lightning.errors import ConfigError
@@ -43,7 +44,7 @@ class WeightAverage(pl.Callback):
         self._raw: dict[str, Tensor] | None = None  # while the network holds the average
         self._hooks: list[Any] = []
 
-    def share(self, count: int) -> float:
+    def newest_weight(self, count: int) -> float:
         """The weight of the newest member in the average of ``count``."""
         raise NotImplementedError
 
@@ -55,9 +56,9 @@ class WeightAverage(pl.Callback):
         if not self.average:  # masks hold infinities, of which there is no average
             self.average = {name: value.clone() for name, value in values.items() if value.isfinite().all()}
         members = [values[name] for name in self.average]
-        torch._foreach_lerp_(list(self.average.values()), members, self.share(self.count))
+        get_ema_multi_avg_fn(1 - self.newest_weight(self.count))(list(self.average.values()), members, self.count)
 
-    def begun(self, trainer: pl.Trainer, step: int) -> bool:
+    def has_started(self, trainer: pl.Trainer, step: int) -> bool:
         """Whether the weights after ``step`` steps are to be averaged."""
         return self.start == 0 or step > self.start * total_steps(trainer)
 
@@ -76,7 +77,7 @@ class WeightAverage(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""
-        self._show(trainer, pl_module.net)
+        self._swap_in_average(trainer, pl_module.net)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Train on with the raw weights."""
@@ -89,9 +90,9 @@ class WeightAverage(pl.Callback):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._show(trainer, pl_module.net)
+        self._swap_in_average(trainer, pl_module.net)
 
-    def _show(self, trainer: pl.Trainer, net: nn.Module) -> None:
+    def _swap_in_average(self, trainer: pl.Trainer, net: nn.Module) -> None:
         if not self.average or self._raw is not None or trainer.state.fn != "fit":
             return
         if trainer.world_size > 1:  # weights agree, running statistics are each process's own
@@ -149,7 +150,7 @@ class EMA(WeightAverage):
         super().__init__(start)
         self.decay = decay
 
-    def share(self, count: int) -> float:
+    def newest_weight(self, count: int) -> float:
         """The weight of the newest member: one over the sum of the members' weights."""
         return (1 - self.decay) / (1 - self.decay**count)
 
@@ -158,7 +159,7 @@ class EMA(WeightAverage):
         super().on_train_start(trainer, pl_module)
 
         def after_step(*_: Any) -> None:
-            if self.begun(trainer, trainer.global_step + 1):  # the trainer counts the step when it is over
+            if self.has_started(trainer, trainer.global_step + 1):  # the trainer counts the step when it is over
                 self.update(pl_module.net)
 
         self._hooks = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
@@ -178,7 +179,7 @@ class SWA(WeightAverage):
     def __init__(self, start: float = 0.75) -> None:
         super().__init__(start)
 
-    def share(self, count: int) -> float:
+    def newest_weight(self, count: int) -> float:
         """All members count the same."""
         return 1 / count
 
@@ -187,7 +188,7 @@ class SWA(WeightAverage):
     ) -> None:
         """An epoch's last step: its validation, which comes before the epoch's end, sees the new average."""
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if last and trainer.optimizers and self.begun(trainer, trainer.global_step):
+        if last and trainer.optimizers and self.has_started(trainer, trainer.global_step):
             self.update(pl_module.net)
 
 

@@ -18,6 +18,9 @@ class SumMetric(Metric):
 
     full_state_update = False
 
+    def __init__(self) -> None:
+        super().__init__(compute_with_cache=False)  # a cached value would not know of updates by other methods
+
     def add_sum(self, name: str, *shape: int) -> None:
         """Declares a state of zeros that is summed over processes."""
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")

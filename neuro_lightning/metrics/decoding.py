@@ -55,7 +55,6 @@ class VelocityR2(SumMetric):
     @torch.no_grad()
     def update_train(self, rates: Tensor, behavior: Tensor, decode_fold: Tensor) -> None:
         """Adds training trials of the decoder; arguments as in :meth:`update`, with the fold of each bin."""
-        self._computed = None  # torchmetrics caches the value and knows only of update()
         x, y, fold = self._rows(rates, behavior, decode_fold)
         self.train_grams = self.train_grams + torch.stack([fold_grams(x, y, group) for group in fold.unbind(1)])
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
@@ -21,6 +20,7 @@ from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
+from neuro_lightning.private_names import count_steps_in_batch
 
 CHECKPOINT_KEY = "neuro_lightning"
 
@@ -81,30 +81,24 @@ class PopulationModule(pl.LightningModule):
         return self._take_steps(batch, batch_idx) if isinstance(batch, list) else self._training_loss(batch, batch_idx)
 
     def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
-        """What the trainer does in a step, for each of several batches: the same, bit for bit, at less cost."""
+        """A step of the optimizer for each of several batches, bit for bit as the trainer would take it."""
         optimizer, data = self.optimizers(), self.trainer.datamodule
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
-        clip, precision = self.trainer.gradient_clip_val, self.trainer.precision_plugin
-        algorithm = GradClipAlgorithmType(self.trainer.gradient_clip_algorithm or "norm")
         for i, batch in enumerate(batches, start=batch_idx * data.steps_at_once):
             if self.before_step is not None:
                 self.before_step(self.current_epoch * data.steps_per_epoch + i)
 
             def closure(batch: Batch = batch, i: int = i) -> Tensor:
                 loss = self._training_loss(batch, i)
-                optimizer.optimizer.zero_grad()
-                loss.backward()  # one process and no scaled gradients: nothing is left for Lightning to do
-                if clip:
-                    precision.clip_gradients(optimizer.optimizer, clip, algorithm)
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                self.clip_gradients(optimizer.optimizer)
                 return loss
 
-            optimizer._on_before_step()  # Lightning counts the step
-            optimizer.optimizer.step(closure)
-            optimizer._on_after_step()
+            optimizer.step(closure)
             for schedule in schedules:
                 schedule.step()
-        # the number under which Lightning logs a validation; it adds one for the batch
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(batches) - 1
+        count_steps_in_batch(self.trainer, len(batches))
 
     def _training_loss(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]

@@ -40,6 +40,7 @@ class RegressedLatentsNet(nn.Module):
         ahead = n_neurons if n_forward else 0
         self.register_buffer("forward_weight", torch.zeros(n_latents, ahead, dtype=double))
         self.register_buffer("forward_bias", torch.zeros(ahead, dtype=double))
+        self.register_load_state_dict_pre_hook(take_saved_shapes)
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts of held-in neurons in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
@@ -48,13 +49,6 @@ class RegressedLatentsNet(nn.Module):
     def learn(self, counts: Tensor) -> None:
         """Fit the latents to counts of held-in neurons in steps, (B, S, N_in)."""
         raise NotImplementedError
-
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        """The number of latents may have been chosen by the fit: buffers take the checkpoint's shapes."""
-        for name, value in self._buffers.items():
-            if (saved := state.get(prefix + name)) is not None and saved.shape != value.shape:
-                self._buffers[name] = value.new_empty(saved.shape)
-        super()._load_from_state_dict(state, prefix, *rest)
 
     def in_steps(self, inputs: Tensor) -> Tensor:
         """(B, T, N_in) counts -> (B, S, N_in) in the whole steps that end with the last bin, float64."""
@@ -118,6 +112,13 @@ class RegressedLatentsNet(nn.Module):
         counts, exposure = counts[cut:, :, scored], exposure[cut:, :, scored]
         log_counts = latents[cut:] @ weight + bias + exposure.clamp_min(1e-9).log()
         return -float(log_rate_nll(log_counts, counts)[exposure > 0].sum())
+
+
+def take_saved_shapes(net: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Give buffers the shapes that they have in a checkpoint: the fit may have chosen the number of latents."""
+    for name, value in list(net.named_buffers(recurse=False)):
+        if (saved := state.get(prefix + name)) is not None and saved.shape != value.shape:
+            setattr(net, name, value.new_empty(saved.shape))
 
 
 def _regress(latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
