@@ -26,7 +26,8 @@ unit of the targets); Hz appears only in names that end in ``_hz``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -122,10 +123,10 @@ def is_full(mask: Tensor) -> bool:
 
 
 def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
-    """What a network says of a batch.
+    """The output of a network for a batch, by its inputs alone or by its inputs and each trial's condition.
 
-    A network sees the inputs alone, unless it says of itself ``by_condition = True``: then it is told each trial's
-    condition too. That is for traces, whose condition is the imaging plane: planes have neurons of their own.
+    A network with the attribute ``by_condition = True`` is given the condition. That is for traces, whose condition is
+    the imaging plane: planes have neurons of their own.
 
     Args:
         net: inputs, or inputs and condition (B,) -> output.
@@ -138,9 +139,21 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
     return net(inputs)
 
 
+@contextmanager
+def evaluation_mode(net: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every part of the network is in the mode that it was in."""
+    modes = {part: part.training for part in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 @torch.no_grad()
 def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """What a trained network says of a batch, in whatever precision its weights are; back on the CPU.
+    """The output of a trained network for a batch, computed in the precision of its weights, on the CPU.
 
     Half precisions become single precision, which arrays and metrics know; extra loss terms are left out.
 

@@ -75,6 +75,9 @@ class Data(pl.LightningDataModule):
     def val_dataloader(self):
         return [self.loader()]
 
+    def eval_dataloader(self, split):
+        return self.loader()
+
 
 def run(folder, spec, data, *, latents=True, epochs=2, figures=None, **settings):
     pl.seed_everything(0)

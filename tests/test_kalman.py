@@ -1,24 +1,47 @@
 """Chains of latents against the joint Gaussian, and Laplace's approximation against a generic optimizer."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from neuro_lightning.functional.kalman import (
     Dynamics,
     Posterior,
     fit_dynamics,
-    gaussian_smoother,
     laplace_smoother,
     log_prior,
     poisson_log_joint,
     predict_ahead,
+    prior_precision,
+    solve_tridiagonal,
 )
 
 DIM, NEURONS = 2, 5
+
+
+def gaussian_smoother(y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics) -> Posterior:
+    """The exact posterior given ``y_t = loadings x_t + mean + noise``.
+
+    Args:
+        y: (B, T, N) activity.
+        loadings: (N, D).
+        mean: (N,).
+        private: (N,) variances of the noise.
+        dynamics: of the latents.
+    """
+    weighted = loadings / private[:, None]
+    diagonal, below, potential = prior_precision(dynamics, y.shape[1])
+    x, cov, cross, logdet = solve_tridiagonal(
+        (diagonal + loadings.T @ weighted)[None], below, potential + (y - mean) @ weighted
+    )
+    misfit = ((y - mean - x @ loadings.T).square() / private + (2 * math.pi * private).log()).sum((1, 2))
+    evidence = log_prior(x, dynamics) - 0.5 * misfit - 0.5 * logdet + 0.5 * x[0].numel() * math.log(2 * math.pi)
+    return Posterior(x, cov, cross, evidence)
 
 
 def dynamics(seed=0, dim=DIM) -> Dynamics:

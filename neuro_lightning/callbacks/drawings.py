@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.contracts import evaluation_mode
 from neuro_lightning.functional.explainable import average_correlation, explainable
 from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
 from neuro_lightning.functional.psth import condition_sums
@@ -188,12 +189,8 @@ def planted_dogs(info: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
 
 
 def _fields(module: Any, images: Tensor, neurons: list[int]) -> np.ndarray:
-    training = {part: part.training for part in module.net.modules()}
-    module.net.eval()
-    fields = receptive_fields(module.net, images.to(module.device), neurons).cpu().numpy()
-    for part, was in training.items():
-        part.training = was
-    return fields
+    with evaluation_mode(module.net):
+        return receptive_fields(module.net, images.to(module.device), neurons).cpu().numpy()
 
 
 def _targets_or_nan(trials: Mapping[str, Tensor]) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.callbacks.drawings import drawings
-from neuro_lightning.contracts import rates_of, run_network
+from neuro_lightning.contracts import evaluation_mode, rates_of, run_network
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.ranks import main_process_only
@@ -151,13 +151,9 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
         What the batches hold of :data:`KEPT`, ``predicted``, the expected targets, whichever link the network has, and
         ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
     """
-    training = {module: module.training for module in pl_module.net.modules()}
-    pl_module.net.eval()
     parts: list[dict[str, Tensor]] = []
-    with torch.random.fork_rng():  # a loader's iterator draws a seed
-        data = trainer.datamodule
-        loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
-        for batch in loaders[0] if isinstance(loaders, list | tuple) else loaders:
+    with torch.random.fork_rng(), evaluation_mode(pl_module.net):  # a loader's iterator draws a seed
+        for batch in trainer.datamodule.eval_dataloader(split):
             output = run_network(pl_module.net, batch, pl_module.device)
             part = {name: batch[name] for name in KEPT if name in batch}
             part["predicted"] = rates_of(output).float()
@@ -166,6 +162,4 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
             parts.append({name: value.cpu() for name, value in part.items()})
             if sum(len(part["targets"]) for part in parts) >= n:
                 break
-    for module, was in training.items():
-        module.training = was
     return {name: torch.cat([part[name] for part in parts])[:n] for name in parts[0]} if parts else {}

@@ -324,24 +324,6 @@ def oracle_fraction(correlations: Tensor, oracle: Tensor) -> Tensor:
     return (x @ y) / (x @ x)
 
 
-def snr(repeats: Tensor) -> Tensor:
-    """Signal to noise ratio of counts: variance (ddof 0) of the images' averages over the noise variance.
-
-    Counts are made about equally noisy by Anscombe's transform, 2 sqrt(y + 3/8), first.
-
-    Args:
-        repeats: (B, R, N) counts, NaN where there was none.
-
-    Returns:
-        (N,), NaN without repeats, for a neuron without noise, and for one with responses below -3/8.
-    """
-    impossible = (repeats < -0.375).any(0).any(0)
-    stable = centred(2 * (repeats.double() + 0.375).clamp_min(0).sqrt())[0]
-    sums = repeat_sums(stable)
-    noise = explainable_from_sums(sums).noise_variance
-    return torch.where(impossible, torch.nan, _ratio(variance(sums.averages, ddof=0), noise))
-
-
 # ---- ceilings
 
 

@@ -2,8 +2,8 @@
 
 The latents' joint precision is block-tridiagonal. One elimination forward and one substitution back give means,
 covariances and the determinant: Kalman's filter and the Rauch-Tung-Striebel smoother in information form, batched over
-trials. With Gaussian noise the precision is the same in all trials; with Poisson counts each step of Newton's method
-to the posterior's mode is such a smoother (Laplace's approximation).
+trials. With Poisson counts each step of Newton's method to the posterior's mode is such a smoother (Laplace's
+approximation).
 
 Source: Paninski et al. 2010, "A new look at state-space models for neural data", J Comput Neurosci 29:107-126.
 """
@@ -112,26 +112,6 @@ def _log_normal(residuals: Tensor, cov: Tensor) -> Tensor:
     squares = white.square().sum(0).view(residuals.shape[:2]).sum(1)
     constant = 2 * chol.diagonal().log().sum() + len(cov) * math.log(2 * math.pi)
     return -0.5 * (squares + residuals.shape[1] * constant)
-
-
-def gaussian_smoother(y: Tensor, loadings: Tensor, mean: Tensor, private: Tensor, dynamics: Dynamics) -> Posterior:
-    """The exact posterior given ``y_t = loadings x_t + mean + noise``.
-
-    Args:
-        y: (B, T, N) activity.
-        loadings: (N, D).
-        mean: (N,).
-        private: (N,) variances of the noise.
-        dynamics: of the latents.
-    """
-    weighted = loadings / private[:, None]
-    diagonal, below, potential = prior_precision(dynamics, y.shape[1])
-    x, cov, cross, logdet = solve_tridiagonal(
-        (diagonal + loadings.T @ weighted)[None], below, potential + (y - mean) @ weighted
-    )
-    misfit = ((y - mean - x @ loadings.T).square() / private + (2 * math.pi * private).log()).sum((1, 2))
-    evidence = log_prior(x, dynamics) - 0.5 * misfit - 0.5 * logdet + 0.5 * x[0].numel() * math.log(2 * math.pi)
-    return Posterior(x, cov, cross, evidence)
 
 
 def poisson_log_joint(x: Tensor, counts: Tensor, loadings: Tensor, bias: Tensor, dynamics: Dynamics) -> Tensor:

@@ -22,8 +22,7 @@ BUMP_WIDTH = 0.1
 """Width of a bump whose period is a full turn: exp((cos(x) - 1) / width)."""
 
 BUMP_PENALTY = 1.0
-PLANE_PENALTY = 5.0
-"""Ridge penalties of the two published decoders, a training trial."""
+"""Ridge penalty of the published decoder, a training trial."""
 
 UPSAMPLE = 100
 """Points between two bumps among which the peak is looked for."""
@@ -119,16 +118,10 @@ def fit_ridge(x: Tensor, y: Tensor, penalty: float) -> Ridge:
     Returns:
         weight (N, K) and bias (K,), float64.
     """
-    x, y = x.double(), y.double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    n_trials, n_neurons = x.shape
-    wide = n_neurons > n_trials
-    gram = x @ x.T if wide else x.T @ x
-    gram.diagonal().add_(penalty * n_trials)
-    factor = torch.linalg.cholesky(gram)
-    weight = x.T @ torch.cholesky_solve(y, factor) if wide else torch.cholesky_solve(x.T @ y, factor)
-    return Ridge(weight, y_mean - x_mean @ weight)
+    from sklearn import linear_model
+
+    fit = linear_model.Ridge(penalty * len(x), solver="cholesky").fit(x.double().numpy(), y.double().numpy())
+    return Ridge(torch.from_numpy(fit.coef_.T), torch.from_numpy(fit.intercept_))
 
 
 def bumps(angle: Tensor, period: float, n_bumps: int = N_BUMPS) -> Tensor:
@@ -185,28 +178,6 @@ def decode_bumps(fit: Ridge, responses: Tensor, period: float) -> Tensor:
     fine = torch.fft.irfft(spectrum, n_bumps * UPSAMPLE)
     peak = fine.argmax(1).double() * (period / fine.shape[1])
     return torch.where(values.isfinite().all(1), peak, torch.nan)
-
-
-def fit_plane(responses: Tensor, angle: Tensor, period: float, penalty: float = PLANE_PENALTY) -> Ridge:
-    """The two-dimensional linear decoder: ridge regression from responses to (cos, sin) of the angle.
-
-    Args:
-        responses: (B, N).
-        angle: (B,) degrees.
-        period: of the circle in degrees.
-        penalty: a trial.
-
-    Returns:
-        weight (N, 2) and bias (2,).
-    """
-    turn = angle.double() * (2 * math.pi / period)
-    return fit_ridge(responses, torch.stack([turn.cos(), turn.sin()], dim=1), penalty)
-
-
-def decode_plane(fit: Ridge, responses: Tensor, period: float) -> Tensor:
-    """The angle of the predicted point in the plane, (B,) degrees from 0 to ``period``; see :func:`fit_plane`."""
-    x, y = (responses.double() @ fit.weight + fit.bias).unbind(1)
-    return torch.remainder(torch.atan2(y, x) * (period / (2 * math.pi)), period)
 
 
 # ---- decoding with a model of the responses

@@ -29,6 +29,8 @@ def reduce(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     Returns:
         (n, D) and (m, D).
     """
+    from sklearn.decomposition import PCA
+
     mean, spread = train.mean(0), train.std(0)
     spread = np.where(
         spread > 1e-12 * np.abs(train).max(initial=1e-300), spread, np.inf
@@ -36,13 +38,8 @@ def reduce(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     train, test = (train - mean) / spread, (test - mean) / spread
     if train.shape[1] <= MAX_DIMENSIONS:
         return train, test
-    if len(train) < train.shape[1]:
-        values, vectors = np.linalg.eigh(train @ train.T)
-        kept = min(MAX_DIMENSIONS, int((values > 1e-10 * values[-1]).sum()))
-        axes = train.T @ (vectors[:, -kept:] / np.sqrt(values[-kept:]))
-    else:
-        axes = np.linalg.eigh(train.T @ train)[1][:, -MAX_DIMENSIONS:]
-    return train @ axes[:, ::-1], test @ axes[:, ::-1]
+    components = PCA(min(MAX_DIMENSIONS, len(train) - 1), svd_solver="full").fit(train)
+    return components.transform(train), components.transform(test)
 
 
 def decode_labels(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import Batch
 from neuro_lightning.models.base import PopulationModule
+
+
+def as_list(values: Any) -> list:
+    """Values to choose from as a list; a single one is the only choice."""
+    return list(values) if isinstance(values, Sequence) else [values]
 
 
 class FittedModule(PopulationModule):

@@ -14,7 +14,7 @@ from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.laplacian_regression import LINKS, SmoothFit, laplacian_poisson, laplacian_regression
 from neuro_lightning.losses import poisson
-from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.models.fitted import FittedModule, as_list
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class LNP(FittedModule):
 
 
 def _checked(strengths: float | Sequence[float]) -> list[float]:
-    values = [float(s) for s in (strengths if isinstance(strengths, Sequence) else [strengths])]
+    values = [float(strength) for strength in as_list(strengths)]
     if not values or not all(value > 0 for value in values):
         raise ConfigError(f"model.strengths={list(values)} must be positive numbers, one at least")
     return values

@@ -13,7 +13,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import log_rate_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.models.fitted import FittedModule, as_list
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -145,11 +145,11 @@ class RegressedLatents(FittedModule):
     def __init__(
         self, spec: DataSpec, *, n_latents: int | Sequence[int], step_ms: int | None, alpha: float | Sequence[float]
     ) -> None:
-        stride, numbers = whole_steps(spec, step_ms), sorted({min(n, spec.n_in) for n in _listed(n_latents)})
+        stride, numbers = whole_steps(spec, step_ms), sorted({min(n, spec.n_in) for n in as_list(n_latents)})
         if not numbers or numbers[0] < 1:
             raise ConfigError(f"model.n_latents={n_latents}: there must be at least one")
         super().__init__(self.build(spec, numbers[-1], stride), spec)
-        self.n_latents, self.stride, self.alpha = numbers, stride, _listed(alpha)
+        self.n_latents, self.stride, self.alpha = numbers, stride, as_list(alpha)
 
     def build(self, spec: DataSpec, n_latents: int, stride: int) -> RegressedLatentsNet:
         """The network with so many latents."""
@@ -190,7 +190,3 @@ def whole_steps(spec: DataSpec, step_ms: int | None) -> int:
     if spec.n_bins < stride:
         raise ConfigError(f"model.step_ms={step_ms}: a trial has {spec.n_bins} bins of {spec.bin_ms} ms only")
     return stride
-
-
-def _listed(values: Any) -> list:
-    return list(values) if isinstance(values, Sequence) else [values]

@@ -12,7 +12,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.functional.likelihood import poisson_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
 from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights
-from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.models.fitted import FittedModule, as_list
 
 FLOOR = 1e-4  # spikes per bin added before the logarithm, as in the benchmark's baseline
 
@@ -149,12 +149,8 @@ class Smoothing(FittedModule):
         self, spec: DataSpec, *, kernel_sd_ms: Sequence[float], alpha: Sequence[float], causal: bool = False
     ) -> None:
         super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal), spec)
-        self.kernel_sd_ms, self.alpha = _listed(kernel_sd_ms), _listed(alpha)
+        self.kernel_sd_ms, self.alpha = as_list(kernel_sd_ms), as_list(alpha)
 
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:
         """Fit the network on the training trials alone."""
         self.net.fit(train, sd_bins=[sd / self.spec.bin_ms for sd in self.kernel_sd_ms], alpha=self.alpha)
-
-
-def _listed(values: float | Sequence[float]) -> list[float]:
-    return list(values) if isinstance(values, Sequence) else [values]
