@@ -16,9 +16,6 @@ PUBLIC = {"_asdict", "_fields", "_replace", "_target_", "_exit"}  # of named tup
 # what is still to be moved or to go: (file, name)
 LEFT = {
     ("runs/factory.py", "_iteration_based_training"),
-    ("refit.py", "_datasets"), ("refit.py", "_recording"), ("refit.py", "_resume_at"), ("refit.py", "_spec"),
-    ("runs/refit.py", "_datasets"), ("runs/refit.py", "_recording"), ("runs/refit.py", "_resume_at"),
-    ("runs/refit.py", "_spec"),
     *((f"{room}distributed.py", name) for room in ("", "runs/") for name in (
         "_set_num_threads_if_needed", "_SubprocessScriptLauncher",
     )),

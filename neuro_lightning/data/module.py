@@ -181,6 +181,21 @@ class PopulationDataModule(pl.LightningDataModule):
             self._datasets[split, evaluate] = dataset
         return self._datasets[split, evaluate]
 
+    def release_tensors(self) -> None:
+        """Free the memory of all splits' tensors; they are made again where they are asked for."""
+        self._datasets.clear()
+
+    def serve_training_only(self, recording: Recording, *, n_batches: int) -> None:
+        """Serve another recording, of which only the training split is needed, from its first epoch on.
+
+        Args:
+            recording: what to serve.
+            n_batches: batches in an epoch, whatever their size.
+        """
+        self._recording, self._spec, self._datasets = recording, None, {}
+        self._resume_at, self.steps_per_epoch = (-1, 0), None
+        self.n_batches, self.needed = n_batches, ("train",)
+
     # ---- Lightning
 
     @property

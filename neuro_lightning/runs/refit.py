@@ -133,12 +133,9 @@ def check_refit(cfg: DictConfig, model: PopulationModule, data: PopulationDataMo
 def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     """The same data with the validation trials among the training trials, in epochs of as many steps."""
     batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
+    data.release_tensors()
     joint = copy.copy(data)
-    joint._recording = join_train_and_val(data.recording, data.stride)
-    joint._spec, joint._resume_at, joint.steps_per_epoch = None, (-1, 0), None
-    joint.n_batches, joint.needed = batches.n_batches, ("train",)
-    data._datasets.clear()  # made anew where they are asked for
-    joint._datasets = {}
+    joint.serve_training_only(join_train_and_val(data.recording, data.stride), n_batches=batches.n_batches)
     return joint
 
 
