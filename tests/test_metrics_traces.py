@@ -94,13 +94,13 @@ def test_processes_add_up():
     for metric, rows in zip(metrics, (range(7), range(7, 12), range(12)), strict=True):
         batch = {k: v[list(rows)] for k, v in data.items()}
         metric.update({"rates": batch["prediction"]}, batch)
-    for name, whole in metrics[2].errors.items():
+    for name, whole in metrics[2].metrics.items():
         for state in ("count", "total", "squares", "residual"):
             assert whole._reductions[state] is torch.sum or whole._reductions[state].__name__ == "dim_zero_sum"
-            total = sum(getattr(metric.errors[name], state) for metric in metrics[:2])
+            total = sum(getattr(metric.metrics[name], state) for metric in metrics[:2])
             torch.testing.assert_close(total, getattr(whole, state), rtol=1e-12, atol=1e-9)
     metrics[2].reset()
-    assert float(metrics[2].errors["all"].count.sum()) == 0
+    assert float(metrics[2].metrics["all"].count.sum()) == 0
 
 
 def test_unobserved_and_constant_neurons():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Sequence, ValuesView
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from neuro_lightning.contracts import Batch, Output
+
+Sums = TypeVar("Sums", bound=tuple)
 
 
 class SumMetric(Metric):
@@ -24,6 +28,15 @@ class SumMetric(Metric):
     def add_sum(self, name: str, *shape: int) -> None:
         """Declares a state of zeros that is summed over processes."""
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def accumulate(self, sums: NamedTuple) -> None:
+        """Adds sums to the states of their names."""
+        for name, value in sums._asdict().items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def collect(self, kind: type[Sums]) -> Sums:
+        """The states by the names of a named tuple, in one."""
+        return kind(**{name: getattr(self, name) for name in kind._fields})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
         """Moves the sums to another device but never to another precision (``module.to(torch.bfloat16)``)."""
@@ -49,6 +62,22 @@ class MetricDict(nn.ModuleDict):
     def values(self) -> ValuesView[Any]:
         """The metrics."""
         return super().values()
+
+
+class MetricGroup(nn.Module):
+    """Metrics by name that are updated from batches, as :attr:`metrics`."""
+
+    metrics: MetricDict
+
+    needs_train = False  # whether update_train must see the training trials before compute
+
+    def update_train(self, output: Output, batch: Batch) -> None:
+        """Training trials; most metrics learn nothing from them."""
+
+    def reset(self) -> None:
+        """Forgets all trials."""
+        for metric in self.metrics.values():
+            metric.reset()
 
 
 def finite_or_nan(value: Tensor) -> Tensor:

@@ -42,17 +42,13 @@ class BitsPerSpike(SumMetric):
             counts: (B, T, N) spike counts.
             mask: (B, T, N) bool, True where a count counts.
         """
-        for name, value in spike_sums(rates, counts, mask)._asdict().items():
-            setattr(self, name, getattr(self, name) + value)
+        self.accumulate(spike_sums(rates, counts, mask))
 
     def compute(self) -> Tensor:
         """The score, a scalar; NaN without spikes or for rates that are not finite."""
-        return finite_or_nan(bits_per_spike_from_sums(self._sums()))
+        return finite_or_nan(bits_per_spike_from_sums(self.collect(SpikeSums)))
 
     def per_neuron(self) -> Tensor:
         """(N,) the score of each neuron by its own spikes, NaN for a silent one; call it on all processes."""
         with self.sync_context():
-            return finite_or_nan(bits_per_spike_from_sums(self._sums(), per_neuron=True))
-
-    def _sums(self) -> SpikeSums:
-        return SpikeSums(self.nll, self.spikes, self.bins)
+            return finite_or_nan(bits_per_spike_from_sums(self.collect(SpikeSums), per_neuron=True))

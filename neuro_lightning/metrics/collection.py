@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.errors import DataError
-from neuro_lightning.metrics.base import MetricDict
+from neuro_lightning.metrics.base import MetricDict, MetricGroup
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
@@ -74,7 +74,7 @@ def bits_of(spec: DataSpec) -> list[str]:
     return ["co_bps" if spec.n_out else "bps", *(["fp_bps"] if spec.n_forward else [])]
 
 
-class MetricSet(nn.Module):
+class MetricSet(MetricGroup):
     """Metrics by name, updated from batches.
 
     Rates that are not finite make NaN scores. Values are exact however trials are cut into batches and shared among
@@ -142,11 +142,6 @@ class MetricSet(nn.Module):
             oracle = scores[f"oracle_{bits}"]
             scores["oracle_share"] = scores[bits] / oracle if oracle else math.nan
         return scores
-
-    def reset(self) -> None:
-        """Forgets all trials."""
-        for metric in self.metrics.values():
-            metric.reset()
 
     def per_neuron_bits(self) -> Tensor:
         """(N_out,) ``co_bps`` of each held-out neuron by its own spikes, NaN for a silent one.

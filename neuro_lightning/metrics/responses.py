@@ -21,7 +21,7 @@ from neuro_lightning.functional.explainable import (
     repeat_sums,
     trial_moments,
 )
-from neuro_lightning.metrics.base import MetricDict, SumMetric, register_constant
+from neuro_lightning.metrics.base import MetricDict, MetricGroup, SumMetric, register_constant
 
 
 class Agreement(SumMetric):
@@ -91,22 +91,20 @@ class RepeatedResponses(SumMetric):
         repeats = repeats.double() - self.mean
         repeats = nn.functional.pad(repeats, (0, 0, 0, missing), value=math.nan)
         self.predicted = self.predicted + trial_moments(repeats, predictions.double() - self.mean)
-        for name, value in repeat_sums(repeats)._asdict().items():
-            setattr(self, name, getattr(self, name) + value)
+        self.accumulate(repeat_sums(repeats))
 
     def compute(self) -> Tensor:
         """Mean FEVE over reliable neurons, a scalar."""
-        found = explainable_from_sums(RepeatSums(**{name: getattr(self, name) for name in RepeatSums._fields}))
+        found = explainable_from_sums(self.collect(RepeatSums))
         return mean_feve(feve_from_sums(self.predicted, found), found.fev)[0]
 
     def totals(self) -> tuple[Tensor, RepeatSums]:
         """The sums over all processes, of the predictions (7, N) and of the repeats; call it on all of them."""
         with self.sync_context():
-            sums = {name: getattr(self, name).clone() for name in RepeatSums._fields}
-            return self.predicted.clone(), RepeatSums(**sums)
+            return self.predicted.clone(), RepeatSums(*(values.clone() for values in self.collect(RepeatSums)))
 
 
-class ResponseMetrics(nn.Module):
+class ResponseMetrics(MetricGroup):
     """Metrics of image data by name, updated from batches.
 
     ====================  ==========================================================================================
@@ -133,8 +131,6 @@ class ResponseMetrics(nn.Module):
         n_eval: images in all, over which ``batch["index"]`` runs; the decoded direction needs it.
         n_repeats: the split's largest number of repeats; by default that of any split. 0 leaves their metrics out.
     """
-
-    needs_train = False
 
     def __init__(self, spec: DataSpec, n_eval: int | None = None, *, n_repeats: int | None = None) -> None:
         super().__init__()
@@ -173,9 +169,6 @@ class ResponseMetrics(nn.Module):
                 case "angle":
                     metric.update(predictions, targets, batch["index"], batch["angle"], batch["mask"])
 
-    def update_train(self, output: Output, batch: Batch) -> None:
-        """Training images teach these metrics nothing."""
-
     def compute(self) -> dict[str, float]:
         """All scores by name, NaN where one is undefined."""
         each, moments = self._each(), self.metrics["responses"].totals()
@@ -204,11 +197,6 @@ class ResponseMetrics(nn.Module):
         if "rates" in self.metrics:
             values["rates_corr"] = correlation(self.metrics["rates"].totals())
         return values
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        for metric in self.metrics.values():
-            metric.reset()
 
     def _each(self) -> dict[str, Tensor]:
         """Scores of each neuron, without those that need the true rates."""

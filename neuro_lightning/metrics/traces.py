@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
 from neuro_lightning.functional.reconstruction import (
@@ -15,7 +15,7 @@ from neuro_lightning.functional.reconstruction import (
     mean_squared_error,
     variance_explained,
 )
-from neuro_lightning.metrics.base import MetricDict, SumMetric, finite_or_nan, register_constant
+from neuro_lightning.metrics.base import MetricDict, MetricGroup, SumMetric, finite_or_nan, register_constant
 
 SCORES = (mean_squared_error, mean_r2, variance_explained)
 
@@ -51,20 +51,15 @@ class TraceErrors(SumMetric):
             mask: (B, T, N) bool, True where an entry counts; None means everywhere.
             group: (B,) int64 the trials' groups; None for the only one.
         """
-        sums = error_sums(prediction, target, mask, group, n_groups=len(self.count), shift=self.mean_rates)
-        for name, value in sums._asdict().items():
-            setattr(self, name, getattr(self, name) + value)
+        groups = {"n_groups": len(self.count), "shift": self.mean_rates}
+        self.accumulate(error_sums(prediction, target, mask, group, **groups))
 
     def compute(self) -> Tensor:
         """(3,) ``mse``, ``r2`` and ``variance``; NaN where one is undefined or a prediction is not finite."""
-        return torch.stack([finite_or_nan(score(self.sums())) for score in SCORES])
-
-    def sums(self) -> ErrorSums:
-        """The sums so far, of this process."""
-        return ErrorSums(self.count, self.total, self.squares, self.residual)
+        return torch.stack([finite_or_nan(score(self.collect(ErrorSums))) for score in SCORES])
 
 
-class TraceMetrics(nn.Module):
+class TraceMetrics(MetricGroup):
     """Every metric that traces allow.
 
     ==============  ==================================================================================================
@@ -83,8 +78,6 @@ class TraceMetrics(nn.Module):
         spec: the data's description.
     """
 
-    needs_train = False
-
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         self.n_in, self.n_out, self.n_groups = spec.n_in, spec.n_out, spec.decode_groups
@@ -94,10 +87,10 @@ class TraceMetrics(nn.Module):
         if not spec.true_rates:
             parts.pop("true")
         self.parts = parts
-        self.errors = MetricDict()
+        self.metrics = MetricDict()
         for name, neurons in parts.items():
             mean = tuple(spec.mean_rates)[neurons]
-            self.errors[name] = TraceErrors(self.n_groups, self.n_out if name == "heldout" else spec.n_neurons, mean)
+            self.metrics[name] = TraceErrors(self.n_groups, self.n_out if name == "heldout" else spec.n_neurons, mean)
 
     @property
     def names(self) -> list[str]:
@@ -112,24 +105,16 @@ class TraceMetrics(nn.Module):
         group = batch["condition"] if self.n_groups > 1 else None
         for name, neurons in self.parts.items():
             if name == "true":
-                self.errors[name].update(prediction, batch["rates"], None, group)
+                self.metrics[name].update(prediction, batch["rates"], None, group)
             else:
                 target, mask = batch["targets"][..., neurons], batch["mask"][..., neurons]
-                self.errors[name].update(prediction[..., neurons], target, mask, group)
-
-    def update_train(self, output: Output, batch: Batch) -> None:
-        """Nothing is learnt from training trials."""
+                self.metrics[name].update(prediction[..., neurons], target, mask, group)
 
     def compute(self) -> dict[str, float]:
         """All scores by name, NaN where one is undefined."""
-        mse, r2, variance = self.errors["all"].compute().tolist()
+        mse, r2, variance = self.metrics["all"].compute().tolist()
         scores = {"mse": mse, "r2": r2, "variance": variance}
         for part, name in (("heldout", "co_r2"), ("true", "rates_r2")):
-            if part in self.errors:
-                scores[name] = float(self.errors[part].compute()[1])
+            if part in self.metrics:
+                scores[name] = float(self.metrics[part].compute()[1])
         return scores
-
-    def reset(self) -> None:
-        """Forgets all trials."""
-        for metric in self.errors.values():
-            metric.reset()

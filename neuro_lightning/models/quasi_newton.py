@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +53,16 @@ class _FlatParameters:
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
 
     def read(self) -> np.ndarray:
-        return torch.cat([parameter.detach().flatten() for parameter in self.parameters]).numpy()
+        return parameters_to_vector(self.parameters).detach().numpy()
 
-    @torch.no_grad()
     def write(self, vector: np.ndarray) -> None:
-        values = torch.from_numpy(np.array(vector)).split([parameter.numel() for parameter in self.parameters])
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value.view_as(parameter))
+        vector_to_parameters(torch.from_numpy(np.array(vector)), self.parameters)
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         self.write(vector)
         loss = self.objective(self.net)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        flat = [
-            (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(self.parameters, gradients, strict=True)
-        ]
-        return float(loss.detach()), torch.cat(flat).numpy()
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return float(loss.detach()), parameters_to_vector(gradients).numpy()
 
     def limits(self) -> list[tuple[float, float]] | None:
         """The network's ``bounds()`` for each entry of the vector; None without any."""
