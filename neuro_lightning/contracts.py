@@ -1,4 +1,4 @@
-"""The few agreements between data, models and metrics.
+"""The types that data, models and metrics exchange.
 
 Axes, the same letters everywhere:
 
@@ -74,8 +74,8 @@ class Output(TypedDict):
     Attributes:
         log_rates: natural log of the expected value of the targets, from networks with a log link.
         rates: the expected value itself, from all others.
-        latents: (B, L, D) the network's own description of the population's state.
-        inferred_inputs: (B, L, U) what drives the network's dynamics from outside, as it believes.
+        latents: (B, L, D) the network's low-dimensional state.
+        inferred_inputs: (B, L, U) the external inputs to the network's dynamics, as it infers them.
         initial_condition: (B, D) what the network's dynamics begin with.
         log_shape: like the targets, log of a Gamma distribution's shape, for losses that need it.
         gate_logit: like the targets, log-odds that a value is not zero, likewise.
@@ -105,7 +105,7 @@ def rates_of(output: Output) -> Tensor:
 
 
 def full_mask(shape: Sequence[int]) -> Tensor:
-    """A mask where everything was observed, which :func:`is_full` knows without looking: one True for all entries.
+    """A mask where everything was observed, a single expanded True, which :func:`is_full` recognises by its strides.
 
     Example:
         >>> is_full(full_mask((2, 3))), is_full(torch.ones(2, 3, dtype=torch.bool))
@@ -115,7 +115,7 @@ def full_mask(shape: Sequence[int]) -> Tensor:
 
 
 def is_full(mask: Tensor) -> bool:
-    """Whether a mask is one of :func:`full_mask`; others may be full all the same, but that would take a look at each.
+    """Whether a mask was made by :func:`full_mask`; the entries of others are not looked at.
 
     Small networks train a tenth faster where nothing has to be masked.
     """
@@ -183,7 +183,7 @@ def split_readout(values: Tensor, names: Sequence[str]) -> Output:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of its data: plain values, saved in the checkpoint.
+    """The description of the data that a model is built for: plain values, saved in the checkpoint.
 
     Attributes:
         dataset: the dataset's name, as in ``data=...``.

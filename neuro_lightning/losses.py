@@ -28,7 +28,7 @@ def poisson(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tu
         output: of the network; with ``rates`` they must not be negative.
         targets: counts or non-negative responses of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``, True where a value was observed and counts.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask in nats, and the number of entries in it.
@@ -63,7 +63,7 @@ def mse(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[
         output: of the network.
         targets: of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask, and the number of entries in it.
@@ -81,7 +81,7 @@ def gaussian(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> t
         output: of the network.
         targets: of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask, and the number of samples (trials or images) with anything observed.
@@ -107,7 +107,7 @@ def gamma(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tupl
         output: with ``log_rates``, the log of the expected value, and ``log_shape``.
         targets: not negative, of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask in nats, and the number of entries in it.
@@ -127,7 +127,7 @@ def zero_inflated_gamma(output: Output, targets: Tensor, mask: Tensor, spec: Dat
         output: with ``log_rates``, the log of the expected value of all targets, ``log_shape`` and ``gate_logit``.
         targets: not negative, of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask in nats, and the number of entries in it.
@@ -146,7 +146,7 @@ def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataS
         output: with ``rates`` or ``log_rates`` of the expected value, and ``log_variance``.
         targets: of any dtype, anything where ``mask`` is False.
         mask: bool like ``targets``.
-        spec: what to know of the data; not used.
+        spec: the description of the data; not used.
 
     Returns:
         The sum over the mask in nats, and the number of entries in it.

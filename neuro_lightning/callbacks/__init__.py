@@ -1,1 +1,1 @@
-"""What happens around a training: checkpoints, seeds, step times, progress, figures."""
+"""Lightning callbacks: checkpoints, seeds, step times, progress, figures."""

@@ -21,7 +21,7 @@ RAW = "trained_weights"  # in a checkpoint, beside the average in its ``state_di
 
 
 class WeightAverage(pl.Callback):
-    """What :class:`EMA` and :class:`SWA` share: training goes on with the raw weights, all else sees their average.
+    """Base class of :class:`EMA` and :class:`SWA`: the raw weights are trained, their average is validated and saved.
 
     Validation, the monitored score, ``best.ckpt`` and the final scores are those of the average; a checkpoint also
     holds the raw weights, from which a resumed run goes on. Floating-point buffers (running means and variances of
@@ -155,7 +155,7 @@ class EMA(WeightAverage):
         return (1 - self.decay) / (1 - self.decay**count)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Be called after every step of the optimizer, whoever takes it, and however many in one batch."""
+        """Register a hook after every step of the optimizer, however many there are in one batch."""
         super().on_train_start(trainer, pl_module)
 
         def after_step(*_: Any) -> None:

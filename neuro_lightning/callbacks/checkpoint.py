@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on exactly as if it had not stopped, wherever its folder lies by then."""
+"""Checkpoints from which a run is resumed exactly, also after its folder was moved."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def keep_previous(last: Path) -> None:
-    """Let the file of this moment have the previous one's name as well, unless a part of it is missing."""
+    """Keep the present last checkpoint under the previous one's name, unless it is incomplete."""
     if not zipfile.is_zipfile(last):
         return
     previous = last.with_name(PREVIOUS)
@@ -67,34 +67,34 @@ class Checkpoint(ModelCheckpoint):
     metric has improved, so that a run would fall back to its best epoch when it is resumed.
 
     None is saved between a step and its validation. With ``every_n_train_steps`` Lightning may save there, and a run
-    that is resumed from such a checkpoint goes on behind the validation: it, and what it would have chosen, is lost.
-    Here this save waits for the validation's end, or the epoch's.
+    that is resumed from such a checkpoint skips the validation. Here the save is deferred to the end of the validation
+    or of the epoch.
 
     None is saved once more at the end of training, when an epoch too many has been counted.
 
-    Paths are relative to the checkpoints' folder: a run that was moved or copied knows its own files. What they are
-    worth is asked of the files themselves, so that a better one is never overwritten by a worse.
+    Paths are relative to the checkpoints' folder: a run that was moved or copied knows its own files. Scores
+    are read from the files themselves, so that a better one is never overwritten by a worse.
 
     A training that was stopped early stays stopped when it is resumed.
     """
 
-    _waiting: tuple[Any, ...] | None = None
+    _deferred: tuple[Any, ...] | None = None
     _resumed_step: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """A model that is fitted in closed form takes no steps, and is saved all the same."""
+        """Save models that are fitted in closed form too, which take no steps."""
         super().setup(trainer, pl_module, stage)
         if self._last_global_step_saved == 0:
             self._last_global_step_saved = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Early stopping forgets that it has stopped the training that is resumed; ``min_epochs`` lets it go on."""
+        """Stop a resumed training again that early stopping had stopped, unless ``min_epochs`` lets it continue."""
         for callback in trainer.callbacks:
             if isinstance(callback, EarlyStopping) and callback.stopping_reason.value:
                 trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A training that begins anew never goes on from an earlier one's last checkpoint."""
+        """Delete the last checkpoint of an earlier training in this folder, so that it is never resumed by mistake."""
         super().on_train_start(trainer, pl_module)
         if self._resumed_step is None and is_main_process() and self.save_last and "://" not in str(self.dirpath):
             for name in (LAST, PREVIOUS):
@@ -103,9 +103,9 @@ class Checkpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save at the steps asked for, but not before a validation that is due."""
+        """Save at the configured steps, but not before a validation that is due."""
         if validation_is_due(trainer):
-            self._waiting = (outputs, batch, batch_idx)
+            self._deferred = (outputs, batch, batch_idx)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -113,39 +113,39 @@ class Checkpoint(ModelCheckpoint):
         """Save what is best, and the last in any case."""
         super().on_validation_end(trainer, pl_module)
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save_waiting(trainer, pl_module)
+            self._save_deferred(trainer, pl_module)
         if not self._should_save_on_train_epoch_end(trainer):
-            self._keep_last(trainer)
+            self._save_last_now(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the epochs asked for, and what waited."""
+        """Save at the configured epochs, and what was deferred."""
         super().on_train_epoch_end(trainer, pl_module)
-        self._save_waiting(trainer, pl_module)
+        self._save_deferred(trainer, pl_module)
         if self._should_save_on_train_epoch_end(trainer):
-            self._keep_last(trainer)
+            self._save_last_now(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last of a training that had no validation to save it at."""
         if trainer.global_step != self._resumed_step and not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
-    def _save_waiting(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
+    def _save_deferred(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._deferred is not None:
+            waiting, self._deferred = self._deferred, None
             super().on_train_batch_end(trainer, pl_module, *waiting)
 
     def _should_save_on_train_epoch_end(self, trainer: pl.Trainer) -> bool:
-        """A training that ends within an epoch is saved at its validation: with more steps it could go on there."""
+        """Save a training that ends within an epoch at its validation: with more steps it is resumed from there."""
         whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         return super()._should_save_on_train_epoch_end(trainer) and (whole or self._save_on_train_epoch_end is True)
 
-    def _keep_last(self, trainer: pl.Trainer) -> None:
+    def _save_last_now(self, trainer: pl.Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):  # also where this step is saved already
             self.current_score = self._monitor_candidates(trainer).get(self.monitor)  # Lightning: of the last best
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
-        """Nothing is deleted but a checkpoint in the run's own folder: a resumed file says what the one before was.
+        """Delete checkpoints in the run's own folder only: the path of the previous one comes from a resumed file.
 
         Lightning compares the paths as they are written (``checkpoints/../../other``), deletes whole folders, and on
         other file systems whatever it is told.
@@ -165,47 +165,47 @@ class Checkpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         """What is best, with paths from the checkpoints' folder."""
         state = super().state_dict()
-        state |= {key: self._inside(state[key]) for key in PATHS}
-        scores = {self._inside(path): score for path, score in state["best_k_models"].items()}
+        state |= {key: self._relative_path(state[key]) for key in PATHS}
+        scores = {self._relative_path(path): score for path, score in state["best_k_models"].items()}
         return {**state, "best_k_models": scores, "dirpath": "."}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """With the last score, which a run that is resumed at its very end does not compute again."""
+        """Restore paths, scores and the last score, which a run resumed at its very end does not compute again."""
         before = str(state_dict.get("dirpath") or ".")  # a run of an earlier version noted where it lay
-        state = {**state_dict, **{key: self._here(state_dict.get(key) or "", before) for key in PATHS}}
-        scores = {self._here(path, before): score for path, score in state_dict["best_k_models"].items()}
-        state["best_k_models"] = self._as_they_lie(scores)
+        state = {**state_dict, **{key: self._path_here(state_dict.get(key) or "", before) for key in PATHS}}
+        scores = {self._path_here(path, before): score for path, score in state_dict["best_k_models"].items()}
+        state["best_k_models"] = self._scores_in_files(scores)
         super().load_state_dict({**state, "dirpath": self.dirpath})
         self.current_score = state_dict.get("current_score")
         if self.monitor is not None:
-            self._rank()
+            self._find_best_and_worst()
         elif not os.path.isfile(self.best_model_path):
             self.best_model_path = ""
 
-    def _inside(self, path: str) -> str:
+    def _relative_path(self, path: str) -> str:
         return str(path).removeprefix(str(self.dirpath)).lstrip("/\\")
 
-    def _here(self, path: str, before: str) -> str:
+    def _path_here(self, path: str, before: str) -> str:
         """A checkpoint's path in this run's folder, and in no other."""
         inside = os.path.relpath(path, before) if os.path.isabs(path) and os.path.isabs(before) else path
         name = os.path.basename(path) if os.path.isabs(inside) or ".." in Path(inside).parts else inside
         return os.path.join(self.dirpath, name) if name else ""
 
-    def _as_they_lie(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The scores that the files themselves hold; what is gone or unreadable is not among them."""
+    def _scores_in_files(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores that the files themselves hold, without files that are gone or unreadable."""
         found = {}
         for path, score in scores.items():
             try:
                 own = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][self.state_key]
             except Exception as error:
                 reason = "is gone" if not os.path.isfile(path) else f"cannot be read ({type(error).__name__})"
-                rank_zero_warn(f"{path} {reason}: the best checkpoint is chosen anew from here on")
+                rank_zero_warn(f"{path} {reason}: the best checkpoint is chosen among later ones")
                 continue
             by_name = {os.path.basename(name): value for name, value in own["best_k_models"].items()}
             found[path] = by_name.get(os.path.basename(path), score)
         return found
 
-    def _rank(self) -> None:
+    def _find_best_and_worst(self) -> None:
         """Find the best and the worst of the kept checkpoints."""
         scores = self.best_k_models
         best, worst = (max, min) if self.mode == "max" else (min, max)

@@ -1,4 +1,4 @@
-"""Which figures a run's data and network allow, and what goes into each."""
+"""The figures that a run's data and network allow, and their contents."""
 
 from __future__ import annotations
 

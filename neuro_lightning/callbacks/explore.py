@@ -1,4 +1,4 @@
-"""Hyperparameters of the optimizer as the config has them, not as a checkpoint remembers them."""
+"""Set the optimizer's hyperparameters to those of the config after a checkpoint was restored."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def shown_split(data: Any) -> str:
 
 @torch.no_grad()
 def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, split: str = "val") -> dict[str, Tensor]:
-    """The first trials of a split with what the network says of them, on the CPU.
+    """The first trials of a split with the network's output for them, on the CPU.
 
     Returns:
         What the batches hold of :data:`KEPT`, ``predicted``, the expected targets, whichever link the network has, and

@@ -1,4 +1,4 @@
-"""How far a training is: one bar for the whole of it in a terminal, a few lines elsewhere."""
+"""Progress of a training: one bar for all epochs in a terminal, a few lines elsewhere."""
 
 from __future__ import annotations
 

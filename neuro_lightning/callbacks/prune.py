@@ -1,4 +1,4 @@
-"""A search's trial shows its validation curve to the study, and ends early when it is not worth going on with."""
+"""Report a trial's validation scores to its study, and stop the run when the pruner says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomness that does not depend on what came before."""
+"""Seed every training step by its number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepSeed(pl.Callback):
         self.seed = seed
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Be called before every step of those that the model takes in one batch of the trainer's."""
+        """Let the model call this before each of several steps that it takes in one batch of the trainer's."""
         pl_module.before_step = lambda step: self.seed_step(step, trainer.global_rank)
 
     def on_train_batch_start(

@@ -16,7 +16,7 @@ from neuro_lightning.ranks import is_main_process
 
 
 class StopOnSignal(pl.Callback):
-    """Takes note of SIGTERM, and of SLURM's SIGUSR1, and ends the training after the step, in all processes alike.
+    """On SIGTERM or SLURM's SIGUSR1, ends the training after the current step, in all processes at the same step.
 
     Lightning's own handlers let the processes exchange data while they are in the middle of another exchange, and wait
     for each other for ever. Here the handler sets a mark, and after every step the processes tell each other of it.

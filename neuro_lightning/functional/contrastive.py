@@ -1,4 +1,4 @@
-"""Contrastive learning: two views of a trial should look more alike than views of different trials."""
+"""Contrastive loss: two views of a trial should be more similar than views of different trials."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor:
-    """How well each view tells its twin from all other views of the batch, in nats.
+    """The InfoNCE loss of two views of each trial, in nats.
 
     Each of the 2 B views is a classification with 2 B - 1 classes, the other views; the logits are cosine similarities
     over the temperature, the right class is the view of the same trial (Chen et al. 2020, "SimCLR"). A batch of one
-    trial has nothing to tell apart: 0.
+    trial has the loss 0.
 
     Args:
         first: (B, ...) features of one view of each trial; all axes after the first are one vector.

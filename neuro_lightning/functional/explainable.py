@@ -101,7 +101,7 @@ def _spread(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
 
 
 class RepeatSums(NamedTuple):
-    """What :func:`explainable_from_sums` needs to know of repeated responses; each adds up over batches.
+    """The sums over images that :func:`explainable_from_sums` needs; each adds up over batches.
 
     Attributes:
         averages: (7, N) moments of the averages over repeats (with themselves), images as samples.

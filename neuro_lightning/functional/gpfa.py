@@ -39,7 +39,7 @@ class GPFA(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """What activity says of the latents.
+    """The posterior of the latents given the activity.
 
     Attributes:
         mean: (B, T, D).
@@ -97,7 +97,7 @@ def posterior(y: Tensor, model: GPFA) -> Posterior:
 
 
 def _condition(y: Tensor, model: GPFA) -> tuple[Tensor, Tensor, Tensor]:
-    """What each step says of the latents (B, T, D), a root B of its precision, and a Cholesky factor of I + B'KB."""
+    """Evidence for the latents (B, T, D), a root B of its precision in a step, and a Cholesky factor of I + B'KB."""
     weighted = model.loadings / model.private[:, None]
     values, vectors = torch.linalg.eigh(weighted.T @ model.loadings)
     half = vectors * values.clamp_min(0).sqrt()
@@ -150,7 +150,7 @@ def fit(
 
 
 def maximize(y: Tensor, now: Posterior, timescales: Tensor, floor: Tensor) -> GPFA:
-    """The parameters that fit best to the posterior of the latents; timescales are bettered, not exhausted.
+    """The parameters that fit best to the posterior of the latents; timescales are improved by one step of a search.
 
     Args:
         y: (B, T, N) activity.

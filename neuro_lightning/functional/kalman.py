@@ -132,7 +132,7 @@ def laplace_smoother(
 ) -> Posterior:
     """The posterior's mode and its curvature, given ``counts_t ~ Poisson(exp(loadings x_t + bias))``.
 
-    Newton's method; a trial whose step does not better it takes half of it, and a trial that has arrived rests: no
+    Newton's method; a step that lowers a trial's density is halved, and a converged trial is left as it is: no
     trial depends on the others of its batch.
 
     Args:
@@ -142,7 +142,7 @@ def laplace_smoother(
         dynamics: of the latents.
         start: (B, T, D) where to begin; the prior's zero by default.
         iterations: at most so many steps.
-        tolerance: a trial has arrived when none of its latents moves further.
+        tolerance: a trial has converged when none of its latents moves further.
     """
     steps, dim = counts.shape[1], loadings.shape[1]
     prior, below, potential = prior_precision(dynamics, steps)

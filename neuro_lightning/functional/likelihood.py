@@ -23,7 +23,7 @@ ZERO_RATE = 1e-9
 
 
 class SpikeSums(NamedTuple):
-    """What bits per spike need to know of some trials; add two of them field by field.
+    """The sums over trials from which bits per spike are computed; sums of two sets of trials add up field by field.
 
     Attributes:
         nll: (N,) sum of ``rate - count * ln(rate)``: the NLL without ``ln(count!)``, which cancels in bits per spike.

@@ -1,4 +1,4 @@
-"""What a network's neurons look at: the gradient of each prediction with respect to the image."""
+"""Receptive fields of a network: the gradient of each prediction with respect to the image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def receptive_fields(net: Callable[[Tensor], Output], images: Tensor, neurons: S
     """Gradients of predictions with respect to the image, at the mean of the given images.
 
     For a linear neuron this is its filter; for others the filter that is best near the mean image. The network must
-    be in evaluation mode, where what it says of one image does not depend on the others of a batch.
+    be in evaluation mode, where its output for one image does not depend on the others of a batch.
 
     Args:
         net: (B, C, H, W) images -> :class:`neuro_lightning.contracts.Output` of (B, N).

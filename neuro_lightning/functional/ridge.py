@@ -1,6 +1,6 @@
 """Ridge regression and its cross-validated search over penalties, from sums.
 
-All that least squares needs to know of its data is one matrix: the Gram matrix of the rows ``[1, x, y]``. Gram matrices
+Least squares needs one matrix of its data: the Gram matrix of the rows ``[1, x, y]``. Gram matrices
 of disjoint rows add up, so they can be accumulated over batches and processes, and the training rows of a
 cross-validation fold are ``total - fold``. One eigendecomposition of the centered ``x`` block then gives the weights
 for every penalty at once. The result is the one of scikit-learn's ``GridSearchCV(Ridge())``, about two orders of

@@ -1,4 +1,4 @@
-"""Do points carry their labels, and a behavior? Each answer beside chance and beside the same with shuffled labels.
+"""How well labels and behavior can be decoded from points, with chance level and shuffled controls.
 
 Points are (n, F) arrays, labels (n,) integers, groups (n,) integers: points of one group (a stretch of time, a trial)
 are never on both sides of a cross-validation, because neighbours in time resemble each other whatever their labels.
@@ -34,7 +34,7 @@ def reduce(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     mean, spread = train.mean(0), train.std(0)
     spread = np.where(
         spread > 1e-12 * np.abs(train).max(initial=1e-300), spread, np.inf
-    )  # what is constant says nothing
+    )  # constant columns are dropped
     train, test = (train - mean) / spread, (test - mean) / spread
     if train.shape[1] <= MAX_DIMENSIONS:
         return train, test

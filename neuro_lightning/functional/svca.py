@@ -1,4 +1,4 @@
-"""Shared variance component analysis: how much of a population's activity other neurons can tell, without a model.
+"""Shared variance component analysis: how much of a population's activity is predictable from other neurons.
 
 Two halves of the neurons see the same state of the brain with noise of their own. Directions along which they covary
 in some bins are tested in others: what both halves still agree on there is reliable, the rest is private to a half.

@@ -1,4 +1,4 @@
-"""How well a model of the responses tells a stimulus's angle."""
+"""Error of the stimulus angle that is decoded with a model of the responses."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def build_metrics(
     ==================  ==============================================================================
 
     Args:
-        spec: the data's description.
+        spec: the description of the data.
         n_eval: evaluation trials in all, over which ``batch["index"]`` runs.
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
         n_repeats: the largest number of repeats of an image in the split; None for that of any split.
@@ -81,7 +81,7 @@ class MetricSet(MetricGroup):
     processes, as long as no trial is seen twice; under DDP call :meth:`compute` on every process.
 
     Args:
-        spec: the data's description.
+        spec: the description of the data.
         metrics: the metrics by name, see :func:`build_metrics`.
     """
 

@@ -127,7 +127,7 @@ class ResponseMetrics(MetricGroup):
     seen twice; under DDP call :meth:`compute` and :meth:`per_neuron` on every process.
 
     Args:
-        spec: the data's description.
+        spec: the description of the data.
         n_eval: images in all, over which ``batch["index"]`` runs; the decoded direction needs it.
         n_repeats: the split's largest number of repeats; by default that of any split. 0 leaves their metrics out.
     """

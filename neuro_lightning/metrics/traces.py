@@ -75,7 +75,7 @@ class TraceMetrics(MetricGroup):
     trials are cut into batches and shared among processes; under DDP call :meth:`compute` on every process.
 
     Args:
-        spec: the data's description.
+        spec: the description of the data.
     """
 
     def __init__(self, spec: DataSpec) -> None:

@@ -33,7 +33,7 @@ class PopulationModule(pl.LightningModule):
 
     Args:
         net: (B, T, N_in) or (B, C, H, W) float inputs -> :class:`Output`.
-        spec: what to know of the data.
+        spec: the description of the data.
         loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for other data.
         masking: for sequences, (B, T, N_in) inputs -> (masked inputs, bool mask of the elements to score); None shows
             and scores all.
@@ -67,7 +67,7 @@ class PopulationModule(pl.LightningModule):
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
-        """Why this model cannot run on these data, for reasons finer than their kind; None if it can."""
+        """The reason why this model cannot run on these data although it takes their kind; None if it can."""
         return None
 
     def forward(self, inputs: Tensor) -> Output:
@@ -211,7 +211,7 @@ class PopulationModule(pl.LightningModule):
                 self.plateau_scores.append((self.global_step, scores[config.monitor]))
 
     def _check_shape(self, output: Output, batch: Batch) -> None:
-        """A network of one's own is told what is missing.
+        """Check what the network returns, as for a network of the user's own.
 
         Raises:
             ConfigError: the rates are not shaped like the targets.
@@ -272,7 +272,7 @@ class PopulationModule(pl.LightningModule):
         checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the sums of an epoch that was interrupted.
+        """Check the checkpoint against data and model, and restore the sums of an interrupted epoch.
 
         Raises:
             CheckpointError: the checkpoint is of other data or of another model.
@@ -299,7 +299,7 @@ class PopulationModule(pl.LightningModule):
         self.plateau_scores = plateau_scores(checkpoint)
 
     def _check_identity(self, saved: Identity | None) -> None:
-        """A run goes on with the very data that it began with.
+        """Refuse to resume with other data than the run was started with.
 
         Raises:
             CheckpointError: naming what differs.

@@ -20,7 +20,7 @@ class CNN(WarmStartModule):
     instead of zero, where the winner's network starts about half of them below zero.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         conv: convolutional layers, see :class:`neuro_lightning.nn.conv.ConvLayer`.
         dense: dense layers, see :class:`neuro_lightning.nn.conv.DenseLayer`.
         logits: ``dropout`` and ``l2`` of the output layer.
@@ -75,7 +75,7 @@ class CNN(WarmStartModule):
 
 
 def rectifier(output: str, spec: DataSpec) -> str:
-    """Which function the output goes through.
+    """The name of the function that is applied to the output.
 
     Raises:
         ConfigError: there is none of this name, or its values cannot be those of the data.

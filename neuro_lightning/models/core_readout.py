@@ -67,7 +67,7 @@ class CoreReadout(PopulationModule):
     """Any core x any readout (Lurz et al. 2021, Sensorium 2022, V1T): convolutions or attention, and how it is read.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         core: called with the image's shape (C, H, W); has ``out_shape``, ``penalties()`` and ``filters()``.
         readout: called with the core's ``out_shape`` and the number of neurons; has ``bias`` and ``penalties()``.
         output: ``elu`` or ``softplus`` for responses that are never negative, ``identity`` for z-scored ones; ``auto``

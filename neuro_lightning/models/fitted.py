@@ -1,4 +1,4 @@
-"""Models that are fitted at once, in closed form or by an optimizer of their own, not in steps of the trainer's."""
+"""Models that are fitted before the first validation, in closed form or by their own optimizer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FittedModule(PopulationModule):
         return super().size or sum(value.numel() for value in self.net.buffers() if value.is_floating_point())
 
     def on_fit_start(self) -> None:
-        """Everything there is to learn is learnt here; one epoch, whatever the trainer says."""
+        """Fit the network; the training then has a single epoch, in which it is validated."""
         self.trainer.check_val_every_n_epoch = 1
         self.automatic_optimization = False
         data = self.trainer.datamodule
@@ -49,12 +49,12 @@ class FittedModule(PopulationModule):
         self.to(self.trainer.strategy.root_device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing is left to learn."""
+        """Do nothing: the network is fitted already."""
 
     def on_train_epoch_end(self) -> None:
-        """The run ends after one epoch and its validation."""
+        """Stop after the first epoch and its validation."""
         self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Callable[..., Any] | None:
-        """No gradient, no optimizer."""
+        """No optimizer: nothing is trained by gradients."""
         return None

@@ -1,4 +1,4 @@
-"""Gaussian-process factor analysis: smooth latents of single trials, and what they say of all neurons."""
+"""Gaussian-process factor analysis: smooth latents of single trials, and a regression from them to all neurons."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class GPFANet(RegressedLatentsNet):
 
     @staticmethod
     def activity(counts: Tensor) -> Tensor:
-        """What has Gaussian noise of one variance at all rates."""
+        """Square roots of the counts, whose noise has about the same variance at all rates."""
         return counts.sqrt()
 
 
 class TracesGPFANet(GPFANet):
-    """The same of calcium traces: Gaussian as they are, bin by bin, and read out linearly.
+    """The same for calcium traces, which are modelled as Gaussian bin by bin and read out linearly.
 
     Args:
         n_in: held-in neurons.
@@ -124,7 +124,7 @@ class GPFA(RegressedLatents):
     Yu, Cunningham et al. 2009; the readout of Pei, Ye et al. 2021 (arXiv:2109.04463).
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
             predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.

@@ -40,7 +40,7 @@ class GRUNet(nn.Module):
         projection: units to which the input is reduced linearly before the first layer; None leaves it as it is.
         dropout: on the input, between layers, and before the readout.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class GRU(PopulationModule):
     coordinated dropout; winner of mc_rtt and area2_bump in the benchmark's second phase.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         hidden: GRU units per layer and direction.
         layers: stacked GRU layers.
         bidirectional: False for a causal model.

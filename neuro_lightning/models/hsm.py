@@ -150,7 +150,7 @@ class HSM(PopulationModule):
     """A few layers from images to responses, trained in steps; by default Antolik's hierarchical structural model.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         first: the layer that sees the image; makers of layers are in ``neuro_lightning.nn.hsm_layers``.
         deeper: further layers between the first and the hidden one, by name, in their order.
         hidden: the hidden layer, or None.
@@ -192,7 +192,7 @@ class QuasiNewtonHSM(FittedModule):
     start and choose among them; the original had no such guard.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         first: see :class:`HSM`.
         deeper: likewise.
         hidden: likewise.

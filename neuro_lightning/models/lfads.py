@@ -53,7 +53,7 @@ class Sizes:
 class LFADSNet(nn.Module):
     """Counts -> initial condition and inferred inputs -> generator -> factors -> log-rates of all neurons in all bins.
 
-    The encoders see the observed bins alone; in the forward bins the controller is told nothing new, and runs on with
+    The encoders see the observed bins alone; in the forward bins the controller has no new input, and runs on with
     the generator. In training the latents are one sample of their posteriors; in evaluation the rates are averaged
     over ``posterior_samples`` of them, made of the same draws for every trial and each paired with its opposite.
 
@@ -71,7 +71,7 @@ class LFADSNet(nn.Module):
         posterior_samples: averaged in evaluation; 0 takes the posterior's mean.
         prior_tau: time constant of inferred inputs to begin with, in steps.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class LFADSNet(nn.Module):
         return self._average(inputs)
 
     def _encode(self, inputs: Tensor) -> tuple[int, Tensor, Tensor, Tensor | None]:
-        """Steps in all, mean and deviation of the initial condition, and what the controller is told of each step."""
+        """Number of steps, mean and deviation of the initial condition, and the controller's input at each step."""
         observed, steps = inputs.shape[1], -(-(inputs.shape[1] + self.n_forward) // self.stride)
         seen = to_steps(self.dropout(inputs), observed, self.stride)
         mean, std = self.initial(self.dropout(self.encoder(seen)[1]))
@@ -174,7 +174,7 @@ class LFADSNet(nn.Module):
         }
 
     def _outputs_to_average(self, course: Course) -> Iterator[tuple[str, Tensor]]:
-        """What is averaged over samples, by name: of log-rates it is the rates."""
+        """The outputs that are averaged over samples, by name; log-rates are averaged as rates."""
         for name, values in split_readout(self.readout(course.factors), self.names).items():
             yield name, values.float().exp() if name == "log_rates" else values
         yield "latents", course.factors
@@ -183,7 +183,7 @@ class LFADSNet(nn.Module):
 
 
 def _per_bin_outputs(output: Output) -> Output:
-    """What an output says of bins."""
+    """The outputs that have a value for each bin."""
     return {name: values for name, values in output.items() if name != "initial_condition"}
 
 
@@ -193,7 +193,7 @@ def mean_square(cell: nn.GRUCell) -> Tensor:
 
 
 def standard_draws(samples: int, size: int) -> Tensor:
-    """The same standard normal draws whenever they are asked for; each is followed by its opposite.
+    """The same standard normal draws at each call; each is followed by its negative.
 
     What is linear in the draws cancels in the mean of a pair, so that few samples give what many would.
 
@@ -223,7 +223,7 @@ class LFADS(PopulationModule):
     variance that the initial condition has.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         sizes: of the parts, see :class:`Sizes`.
         step_ms: width of a step of the dynamics, a multiple of the bin width; None for one step a bin, as published.
         dropout: on counts, on the states of encoders and generator, and on the controller's input.

@@ -1,4 +1,4 @@
-"""Principal components and factor analysis: what a linear model makes of as many latents."""
+"""Principal components and factor analysis: linear models with a given number of latents."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LinearLatentsNet(nn.Module):
 
     @torch.no_grad()
     def set_fit(self, group: int, factors: Factors, readout: Tensor, bias: Tensor) -> None:
-        """Take over fitted factors of a group's shown neurons, and the map (D, N_out), (N_out,) to those held out."""
+        """Store the fitted factors of a group's shown neurons, and the map (D, N_out), (N_out,) to those held out."""
         self.mean[group] = factors.mean
         self.encoder[group] = factors.encoder
         self.loadings[group] = torch.cat([factors.loadings, readout], dim=1)
@@ -56,14 +56,14 @@ class LinearLatentsNet(nn.Module):
 
 
 class LinearLatents(FittedModule):
-    """What :class:`PCA` and :class:`FactorAnalysis` share.
+    """Base class of :class:`PCA` and :class:`FactorAnalysis`.
 
     The bins of all training sequences are pooled: imaging planes that share a network share the components too, unless
     each is to have its own. Held-out neurons are predicted from the latents by ridge regression, its penalty chosen by
     cross-validation over stretches of time.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_components: latents; more than there are neurons to show make no difference.
         per_plane: each imaging plane has components of its own.
 
@@ -103,7 +103,7 @@ class PCA(LinearLatents):
     """The best linear description of the activity by a few latents, in squared error on the training data.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_components: latents; more than there are neurons to show make no difference.
         per_plane: each imaging plane has components of its own.
     """
@@ -120,7 +120,7 @@ class FactorAnalysis(LinearLatents):
     posterior means. Spikes are smoothed first, and rates are a Poisson regression on the latents.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_components: latents; more than there are neurons to show make no difference.
         per_plane: each imaging plane has factors of its own.
         max_iterations: of the maximum-likelihood fit.

@@ -44,7 +44,7 @@ class LinearFilters(nn.Module):
 
     @torch.no_grad()
     def set_fit(self, fit: SmoothFit) -> None:
-        """Take the fitted numbers."""
+        """Store the fitted weights, biases and penalties."""
         for name, values in fit._asdict().items():
             getattr(self, name).copy_(values)
 
@@ -57,7 +57,7 @@ class RegularisedLinear(FittedModule):
     """Least squares with smooth filters in closed form: rLN of Antolik et al. (2016).
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         strengths: of the Laplacian penalty, of which leave-one-out over the training images chooses.
         per_neuron: choose for each neuron instead of for all.
     """
@@ -81,7 +81,7 @@ class LNP(FittedModule):
     """A smooth linear filter, a softplus or an exponential, and Poisson noise, for each neuron.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         strengths: of the Laplacian penalty, of which a fifth of the training images chooses.
         link: ``softplus`` or ``exp``.
         iterations: quasi-Newton steps for each strength.

@@ -32,7 +32,7 @@ class LSTMAutoencoderNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FeedbackNet(nn.Module):
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
         mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class LSTMAutoencoder(PopulationModule):
     Where neurons are held out they are predicted too, from those that are shown.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         latent_dim: latents.
         cell: ``lstm``, ``gru`` or ``rnn``.
         layers: stacked recurrent layers.

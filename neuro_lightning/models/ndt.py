@@ -23,7 +23,7 @@ POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
 
 @dataclass(frozen=True)
 class CountInputs(Inputs):
-    """What enters of the counts of a step, and how it is embedded.
+    """Which inputs the network has at a step, and how they are embedded.
 
     Attributes:
         count_width: width of an embedding of each count; 0 takes counts as they are.
@@ -32,7 +32,7 @@ class CountInputs(Inputs):
         positions: ``learned`` or ``sinusoidal``.
 
     Raises:
-        ConfigError: nothing enters, or there are no such positions.
+        ConfigError: there is no input, or there are no such positions.
     """
 
     count_width: int = 0
@@ -79,10 +79,10 @@ class NDTNet(StepTransformer):
         step_ms: width of a step; None is one bin.
         pre_norm: normalise before the blocks, or after.
         scaled_init: let encoder weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
-        inputs: what enters.
+        inputs: the inputs at a step, and their embedding.
         attention: how far it looks.
         dropout: by place.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: the width is too small or not divided by the heads.
@@ -159,13 +159,13 @@ class NDT(PopulationModule):
     (agencyenterprise/neural-data-transformers), whose ensemble won the benchmark's first phase.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         width: channels; None is one for each neuron, as published, rounded up to what the heads divide.
         layers: encoder layers.
         heads: of the attention.
         feedforward: units of the layers' hidden dense layer.
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
-        inputs: what enters of a step's counts, see :class:`CountInputs`.
+        inputs: the inputs at a step, see :class:`CountInputs`.
         attention: how far it looks, see :class:`Attention`.
         dropout: by place, see :class:`Dropouts`.
         pre_norm: normalise before the blocks, or after.
@@ -176,7 +176,7 @@ class NDT(PopulationModule):
         scheduler: called with the optimizer and the number of steps, or None.
 
     Raises:
-        ConfigError: an embedding of traces, of counts that do not enter, or that the masking rescales.
+        ConfigError: an embedding of traces, of counts that are no input, or that the masking rescales.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")

@@ -36,7 +36,7 @@ class NeuralRobertaNet(nn.Module):
         dropout: on the input, between GRU layers, after the GRU, and before the readout.
         encoder_dropout: inside the encoder layers.
         mean_rates: (N,) spikes per bin; the readout starts there.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NeuralRoberta(PopulationModule):
     transformers do.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         hidden: GRU units per layer and direction.
         layers: stacked GRU layers.
         encoder_layers: layers of attention after the GRU.

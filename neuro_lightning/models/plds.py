@@ -68,7 +68,7 @@ class PLDS(RegressedLatents):
     Macke, Buesing et al. 2011; the benchmark's SLDS (Pei, Ye et al. 2021, arXiv:2109.04463) with a single state.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
             predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.

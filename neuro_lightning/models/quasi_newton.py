@@ -19,7 +19,7 @@ Objective = Callable[[nn.Module], Tensor]
 
 @dataclass
 class Fit:
-    """A network after a fit, and how it came about.
+    """A fitted network, with its losses.
 
     Attributes:
         state: the network's state, float64.
@@ -37,7 +37,7 @@ class Fit:
 
 
 class _StopFit(StopIteration):
-    """The validation loss has not fallen for long."""
+    """Raised to end a fit whose validation loss has not fallen for ``patience`` looks."""
 
 
 class _FlatParameters:

@@ -20,8 +20,8 @@ from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 class RegressedLatentsNet(nn.Module):
     """Counts in steps -> latents -> log-rates in steps -> log-rates in bins.
 
-    The steps end with the last observed bin: bins before the first whole step share its rates. A subclass says what
-    the latents are and learns them without labels; the regression knows all neurons.
+    The steps end with the last observed bin: bins before the first whole step share its rates. A subclass
+    defines the latents and fits them to the held-in neurons; the regression is fitted to all neurons.
 
     Args:
         n_in: held-in neurons.
@@ -72,7 +72,7 @@ class RegressedLatentsNet(nn.Module):
 
     @torch.no_grad()
     def choose(self, batch: Batch, alpha: Sequence[float]) -> tuple[float, float]:
-        """How well the last fifth of the trials is predicted by a readout of the others.
+        """Choose the ridge penalty: the last fifth of the trials is predicted by a readout fitted to the others.
 
         Args:
             batch: the training trials.
@@ -127,10 +127,10 @@ def _regress(latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) ->
 
 
 class RegressedLatents(FittedModule):
-    """What GPFA, PLDS and factor analysis of spikes share: latents first, then the readout.
+    """Base class of GPFA, PLDS and factor analysis of spikes: fit the latents first, then the readout.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
             predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.

@@ -1,4 +1,4 @@
-"""Gaussian smoothing and a Poisson regression: the line that every model must beat."""
+"""The smoothing baseline: Gaussian smoothing and a Poisson regression."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Smoothing(FittedModule):
     """The smoothing baseline as a model: fitted in closed form before the first validation.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         kernel_sd_ms: standard deviations of the kernel to choose from, ms.
         alpha: ridge penalties to choose from.
         causal: smooth with past bins only.

@@ -1,4 +1,4 @@
-"""Factor analysis of smoothed spikes: what gaining no knowledge of time beyond a kernel is worth."""
+"""Factor analysis of smoothed spikes."""
 
 from __future__ import annotations
 

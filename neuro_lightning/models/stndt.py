@@ -66,12 +66,12 @@ class STNDTNet(StepTransformer):
         feedforward: units of the layers' hidden dense layers.
         step_ms: width of a step; None is one bin.
         scaled_init: let the temporal blocks' weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
-        inputs: what enters.
+        inputs: the inputs at a step.
         attention: how far the attention over time looks; neurons attend by whole trials.
         dropout: by place.
         views: draws views of a batch in training, (B, T, N_in) -> (view, mask); None leaves the contrastive term out.
         temperature: of that term.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: a causal context, or heads that do not divide the width.
@@ -148,7 +148,7 @@ class STNDTNet(StepTransformer):
         return x * math.sqrt(self.width), self.course_embedder(courses.mT) * math.sqrt(steps.shape[1])
 
     def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
-        """How hard two views of the same trial are to match, by their embedded steps and by their time courses."""
+        """The contrastive losses of two views of each trial: of their embedded steps, and of their time courses."""
         if self.views is None:
             return {}
         first, second = (self._embed(self.views(inputs)[0]) for _ in range(2))
@@ -165,13 +165,13 @@ class STNDT(PopulationModule):
     network is shown, the paper's from the unmasked counts.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         width: channels; None is one for each neuron, as published, rounded up to what the heads divide.
         layers: spatiotemporal layers.
         heads: of both attentions.
         feedforward: units of the layers' hidden dense layers.
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
-        inputs: what enters of a step's counts, see :class:`Inputs`.
+        inputs: the inputs at a step, see :class:`Inputs`.
         attention: how far the attention over time looks, see :class:`Attention`.
         dropout: by place, see :class:`Dropouts`.
         contrast: the contrastive term, see :class:`Contrast`.

@@ -1,4 +1,4 @@
-"""Predictors that do not look at their input: zero, a constant, each neuron's mean. The first lines to beat."""
+"""Predictors that ignore their input: zero, a constant, each neuron's mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrivialNet(nn.Module):
     """The same value for each neuron, whatever the input.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         n_groups: imaging planes, whose neurons are different ones.
     """
 
@@ -40,7 +40,7 @@ class Zero(FittedModule):
     """Zero, everywhere: its squared error is the mean square of the data.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("traces", "images")  # of spikes it would be infinitely wrong
@@ -56,7 +56,7 @@ class Constant(FittedModule):
     """One number for all neurons.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
         value: the number; None takes the mean of all observed training targets.
     """
 
@@ -82,7 +82,7 @@ class Mean(FittedModule):
     Imaging planes have neurons of their own, and each of those a mean.
 
     Args:
-        spec: what to know of the data.
+        spec: the description of the data.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces", "images")

@@ -36,8 +36,8 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"model.init_from={path}: {error}") from None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"model.init_from={path}: {file.name} cannot be read as a checkpoint of a run")
-    if wild := [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]:
-        raise CheckpointError(f"model.init_from={path}: the weights {wild[0]} of {file.name} hold NaN; take another")
+    if not_finite := [name for name, value in weights.items() if value.is_floating_point() and value.isnan().any()]:
+        raise CheckpointError(f"model.init_from={path}: weights {not_finite[0]} of {file.name} hold NaN; take another")
     return {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
 
 
@@ -137,12 +137,12 @@ class WarmStartModule(PopulationModule):
         self.train(self.training)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A training that goes on does not begin again."""
+        """Note that this training is resumed: it does not read ``init_from`` again."""
         super().on_load_checkpoint(checkpoint)
         self._resumed = True
 
     def on_fit_start(self) -> None:
-        """Read the weights to begin with, unless the training goes on from a checkpoint of its own."""
+        """Copy the weights of ``init_from`` into the network, unless the training is resumed."""
         super().on_fit_start()
         if self.init_from is not None and not self._resumed:
             source = f"model.init_from={self.init_from}"

@@ -51,13 +51,13 @@ class Distortion:
             return self.distort(images, draws)
 
     def with_stream(self, seed: int, stream: int) -> Distortion:
-        """The same distortion with draws of its own."""
+        """A copy of the distortion with its own stream of random numbers."""
         other = copy.copy(self)
         other.seed, other.stream = seed, stream
         return other
 
     def distort(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Distort (B, C, H, W) images as (B,) ``draws`` in [0, 1) say."""
+        """Distort (B, C, H, W) images by (B,) ``draws`` in [0, 1)."""
         raise NotImplementedError
 
 
@@ -80,7 +80,7 @@ class Compose:
 
 
 def seed_transforms(transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int) -> list[Transform]:
-    """Transforms in their order, each distortion with draws of its own.
+    """Transforms in their order, each distortion with its own stream of random numbers.
 
     Args:
         transforms: a list, a mapping by name (as ``data.augment`` in a config), or None for none.

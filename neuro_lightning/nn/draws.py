@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for: of a seed, an epoch, an image, and a place in a list.
+"""Random numbers as a function of a seed, an epoch, an image's number and a stream number.
 
 There is no state to save, to share or to advance. A resumed run, a run on several processes and a run on another
 device draw the very same numbers for the same image, whatever else is in its batch.

@@ -66,7 +66,7 @@ class Posterior(nn.Module):
 
 
 class Course(NamedTuple):
-    """What a generator went through; the inputs are None without a controller.
+    """The states of a generator over all steps; the inputs are None without a controller.
 
     Attributes:
         factors: (B, S, D).
@@ -85,7 +85,7 @@ class Generator(nn.Module):
     """A GRU that runs on from its initial state, and a controller that corrects it.
 
     At each step the controller reads its encoder and the factors of the step before, and infers an input for the
-    generator. Without a controller the generator is autonomous: its initial state says all.
+    generator. Without a controller the generator is autonomous: it depends on its initial state alone.
 
     Args:
         hidden: units G of the generator.
@@ -117,7 +117,7 @@ class Generator(nn.Module):
 
         Args:
             state: (B, G) to begin with.
-            encoded: (B, S, encoded) what the controller's encoder says of each step; None without a controller.
+            encoded: (B, S, encoded) the output of the controller's encoder at each step; None without a controller.
             noise: (B, S, U) standard normal draws that make the inputs a sample of their posterior; zeros take its
                 mean. Without a controller only its S matters.
         """
@@ -153,7 +153,7 @@ class Generator(nn.Module):
         return Course(*(torch.stack(values, dim=1) for values in zip(*course, strict=True)))
 
     def _kept(self, values: Tensor, steps: int) -> Tensor:
-        """What dropout multiplies values (B, D) with at each step, drawn at once for all of them."""
+        """Dropout factors of values (B, D) at each step, drawn for all steps at once."""
         return self.drop(values.new_ones(steps, *values.shape)) if self.training else values.new_ones(steps)
 
 

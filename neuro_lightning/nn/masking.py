@@ -14,8 +14,8 @@ MODES = ("timestep", "neuron", "full", "timestep_only")
 class CoordinatedDropout(nn.Module):
     """Zeroes a random share of the input's elements and scores the network on just these.
 
-    An element that is hidden from the input is scored, an element that is shown is not: what the network says of a
-    spike never saw this spike. The share is exact in every batch, as in the Makin lab's network
+    An element that is hidden from the input is scored, an element that is shown is not: the prediction of
+    a spike count never has this count as an input. The share is exact in every batch, as in the Makin lab's network
     (Keshtkaran & Pandarinath, NeurIPS 2019; repository bryanjw01/makin_lab_nlb_2022).
 
     Args:
@@ -82,7 +82,7 @@ def random_subset(like: Tensor, n: int) -> Tensor:
 
     They are those with the smallest of random keys. To find the n-th smallest takes a CPU a tenth of the time that
     sorting all of them does, which would be more than the network itself; a GPU finds it by sorting, as its selection
-    is not deterministic. Keys of 63 bits leave ties to nobody's lifetime.
+    is not deterministic. Keys have 63 bits, so that ties practically never occur.
     """
     if n == 0:
         return torch.zeros_like(like, dtype=torch.bool)
@@ -176,7 +176,7 @@ class RandomMasking(nn.Module):
         return shown, hidden
 
     def _draw(self, inputs: Tensor) -> Tensor:
-        """Which (trial, step, neuron) are masked; an axis of 1 where all of it shares its fate."""
+        """Which (trial, step, neuron) are masked; an axis has length 1 where all its entries are masked alike."""
         trials, bins, neurons = inputs.shape
         steps = -(-bins // self.block)
         if self.mode == "neuron":
@@ -216,7 +216,7 @@ def seed_ratio(ratio: float, width: int) -> float:
 
 
 def configure_masking(masking: nn.Module | None, *, block: int, kind: str) -> None:
-    """Tell a masking of what the network's steps and the data are; one that does not care stays as it is.
+    """Set the step width and the kind of data of a :class:`RandomMasking`; other maskings need neither.
 
     Args:
         masking: of a model, or None.

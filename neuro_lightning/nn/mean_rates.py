@@ -1,4 +1,4 @@
-"""Readouts that begin at the mean rates, which the first steps of a training would otherwise be spent on."""
+"""Initialise readouts at the mean rates, which training would otherwise have to learn first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLOOR = 1e-4  # expected value in a bin of a neuron that was never seen to fire
 
 @torch.no_grad()
 def start_at_mean_rates(readout: nn.Linear, mean_rates: Sequence[float], *, log: bool, shrink: float = 1.0) -> None:
-    """Set a readout's biases to the mean rates.
+    """Set a readout's biases to the mean rates, and shrink its weights.
 
     Args:
         readout: to N neurons first, and to whatever else is said of them.

@@ -1,4 +1,4 @@
-"""What attention knows of distance: a learned preference of each head for how far away it looks."""
+"""A learned bias of attention scores by distance, for each head."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class RelativeBias(nn.Module):
     """Scores that are added to those of the attention, one for each head and distance.
 
-    They begin as ``-|distance| / reach``: a head whose queries and keys say nothing yet is a smoother of exponential
-    flanks, wide by its reach, and the heads together are a bank of smoothers, narrow to wide. Few trials would not
-    teach that to a transformer that begins with seeing everything alike. The start is that of Press et al. 2022
+    They begin as ``-|distance| / reach``: an untrained head, whose queries and keys are uninformative, is a smoother
+    with exponential flanks, wide by its reach, and the heads together are a bank of smoothers, narrow to wide. From few
+    trials a transformer with uniform attention would not learn this. The start is that of Press et al. 2022
     ("Train short, test long: attention with linear biases"), in both directions; that each distance then learns a score
     of its own is as in Raffel et al. 2020 (T5), without buckets.
 

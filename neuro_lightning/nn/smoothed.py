@@ -1,4 +1,4 @@
-"""Smoothed counts beside the counts, so that a network need not learn first that rates change slowly."""
+"""Smoothed counts as further inputs, so that a network need not learn first that rates change slowly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def smoothed_copies(steps: Tensor, observed: int, kernels: Sequence[float], *, c
 
     Args:
         steps: (B, S, N).
-        observed: how many of the steps hold something, the first ones; the copies lean on them alone.
+        observed: how many of the steps hold something, the first ones; the copies use them alone.
         kernels: standard deviations in steps.
         causal: kernels look back only.
 

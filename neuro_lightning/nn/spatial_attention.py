@@ -11,7 +11,7 @@ from neuro_lightning.nn.dropout import Dropout
 class SpatialAttention(nn.Module):
     """How much each channel attends to each other one, the mean over heads.
 
-    It is multi-head attention without values: what is asked for are the weights alone.
+    It is multi-head attention without values: only the weights are computed.
 
     Args:
         n_steps: steps S of a channel's time course.
@@ -32,7 +32,7 @@ class SpatialAttention(nn.Module):
 
 
 class SpatiotemporalLayer(nn.Module):
-    """Attention over time, then a mixing of channels by how alike their time courses are.
+    """Attention over time, then a mixing of channels by the similarity of their time courses.
 
     A pre-norm encoder layer, after it a second one whose attention is that between channels. As published, channels
     attend by what entered the layer, and the mixed ones are those of the sequence itself: there are no value weights.

@@ -1,4 +1,4 @@
-"""What transformers over steps of time share: their settings, how counts enter, and how log-rates are read out."""
+"""Base class and settings of transformers over steps of time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from neuro_lightning.nn.windows import in_windows
 
 @dataclass(frozen=True)
 class Inputs:
-    """What enters of the counts of a step.
+    """Which inputs the network has at a step.
 
     Attributes:
         smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
         raw_counts: False leaves the counts themselves out: what each layer passes on is then smooth from the start.
 
     Raises:
-        ConfigError: nothing enters.
+        ConfigError: there is no input.
     """
 
     smoothed_ms: Sequence[float] = ()
@@ -109,10 +109,10 @@ class StepTransformer(nn.Module, ABC):
         heads: of the attention.
         layers: encoder layers.
         step_ms: width of a step, a multiple of the bin width; None is one bin.
-        inputs: what enters.
+        inputs: the inputs at a step.
         attention: how far the attention looks; 0 ms ahead makes the network causal: bin t depends on bins up to t only.
         dropout: after the embedding, in the layers, before the readout.
-        names: what the readout gives of each entry, see ``neuro_lightning.losses.readout_names``.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: there is no head or no layer, or a step is not a whole number of bins.
@@ -171,7 +171,7 @@ class StepTransformer(nn.Module, ABC):
         return {**output, "losses": losses} if losses else output
 
     def embedded_counts(self, inputs: Tensor, steps: Tensor, counts: Tensor | None = None) -> Tensor:
-        """What enters of each step, embedded, before it is scaled by the root of the width.
+        """The embedded inputs of each step, before it is scaled by the root of the width.
 
         Args:
             inputs: (B, T, N_in) the observed bins.

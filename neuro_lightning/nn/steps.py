@@ -47,14 +47,14 @@ def to_steps(inputs: Tensor, n_total: int, stride: int) -> Tensor:
 
 
 def to_bins(values: Tensor, n_total: int, stride: int, *, causal: bool = False) -> Tensor:
-    """What was computed in steps (B, S, N) as values of bins (B, L, N); see :func:`step_weights`."""
+    """Values of steps (B, S, N) interpolated to bins (B, L, N); see :func:`step_weights`."""
     if stride == 1:
         return values
     return step_weights(n_total, values.shape[1], stride, causal).to(values) @ values
 
 
 def step_weights(n_bins: int, steps: int, stride: int, causal: bool) -> Tensor:
-    """How much each step counts in each bin.
+    """The weight of each step in each bin.
 
     Args:
         n_bins: bins L.

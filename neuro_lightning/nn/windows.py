@@ -1,4 +1,4 @@
-"""Sequences longer than a network was made for, window by window."""
+"""Run a network of fixed length on longer sequences, window by window."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from neuro_lightning.contracts import Output
 
 
 def in_windows(respond: Callable[[Tensor], Output], inputs: Tensor, n_bins: int) -> Output:
-    """What a network of fixed length says of a longer sequence.
+    """The output of a network of fixed length for a longer sequence.
 
-    The sequence is cut into windows of ``n_bins``; the last one reaches back over the one before it, whose bins stand.
+    The sequence is cut into windows of ``n_bins``; the last one overlaps the one before it, which provides
+    the bins they share.
     Traces are trained on windows and judged on whole recordings.
 
     Args:
