@@ -50,7 +50,7 @@ def test_attention_is_a_softmax_over_what_is_seen(heads, window):
 
 
 @pytest.mark.parametrize("window", [(None, None), (1, 2)])
-def test_the_way_with_dropout_is_the_same_attention(window):
+def test_attention_with_dropout_written_out_is_the_same(window):
     q, k, v = torch.randn(3, 2, 4, 7, 5, dtype=torch.float64)
     allowed = context_mask(7, *window)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)

@@ -82,7 +82,7 @@ def test_draws_are_uniform_and_independent():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(-(2**63), 2**63), st.integers(0, 10**6), st.integers(0, 2**62))
-def test_any_seed_epoch_and_image_will_do(seed, epoch, number):
+def test_draws_for_large_and_negative_numbers(seed, epoch, number):
     u = uniform(torch.tensor([number]), seed=seed, epoch=epoch, stream=0)
     assert 0 <= u.item() < 1 and torch.equal(u, uniform(torch.tensor([number]), seed=seed, epoch=epoch, stream=0))
 
@@ -124,7 +124,7 @@ def test_each_place_in_the_list_and_each_seed_has_draws_of_its_own():
 
 
 @pytest.mark.parametrize("transform", ALL, ids=ids)
-def test_images_stay_images(transform):
+def test_distorted_images_stay_in_range(transform):
     x = images(50)
     x[:10], x[10:20] = 0.0, 1.0
     x[20:30] = (x[20:30] > 0.5).float()  # full colours

@@ -133,7 +133,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, moment):
     assert rows(run.folder) == run.rows and score == run.score
 
 
-def test_no_decay_is_no_average(tmp_path):
+def test_a_decay_of_zero_keeps_the_last_weights(tmp_path):
     plain = here(tmp_path / "plain", *FAST)
     none = here(tmp_path / "none", *FAST, "callbacks/average=ema", "callbacks.average.decay=0")
     assert none.score == plain.score and rows(none.folder) == rows(plain.folder)
@@ -157,7 +157,7 @@ def test_several_steps_at_once_and_double_precision(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", list(AVERAGES))
-def test_a_fitted_model_stays_as_it_is(tmp_path, name):
+def test_a_fitted_model_is_not_averaged(tmp_path, name):
     chosen = [word for word in TINY if not word.startswith("model")] + ["model=smoothing"]
     plain = here(tmp_path / "plain", base=chosen)
     with_average = here(tmp_path / "average", *AVERAGES[name], base=chosen)
@@ -166,7 +166,7 @@ def test_a_fitted_model_stays_as_it_is(tmp_path, name):
     assert RAW not in content and same(content["state_dict"], checkpoint(plain.folder, "best.ckpt")["state_dict"])
 
 
-def test_what_is_left_without_checkpoints_is_the_average(tmp_path):
+def test_without_checkpoints_the_final_model_is_the_average(tmp_path):
     kept = here(tmp_path / "kept", *FAST, *AVERAGES["swa"], "trainer.max_epochs=4")
     words = ["callbacks.checkpoint=null", "trainer.max_epochs=4"]
     none = here(tmp_path / "none", *FAST, *AVERAGES["swa"], *words)
@@ -176,7 +176,7 @@ def test_what_is_left_without_checkpoints_is_the_average(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["EMA(decay=1)", "EMA(0.9, start=1)", "SWA(start=-0.1)"])
-def test_impossible_averages_are_refused(words):
+def test_invalid_decay_and_start_are_refused(words):
     with pytest.raises(ConfigError, match=r"callbacks\.average\.(decay|start)="):
         eval(words)
 

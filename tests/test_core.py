@@ -105,7 +105,7 @@ def test_attention_is_softmax_attention():
     torch.testing.assert_close(block._attend(tokens), block.out(torch.cat(heads, 2)))
 
 
-def test_tokens_keep_their_places():
+def test_tokens_stay_at_their_positions():
     core = ViTCore((1, 12, 16), patch=4, stride=4, channels=8, heads=2, blocks=0).eval()
     images = torch.zeros(1, 1, 12, 16)
     images[0, 0, 4:8, 8:12] = torch.randn(4, 4)  # patch (1, 2) of (3, 4)
@@ -116,7 +116,7 @@ def test_tokens_keep_their_places():
     assert (moved > 1e-4).sum() == 1
 
 
-def test_a_transformer_is_what_the_paper_writes():
+def test_a_transformer_is_the_papers_formula():
     """Embedding plus position, then pre-norm residual halves, then a last normalisation; dropout in training only."""
     core = ViTCore((2, 12, 16), patch=4, stride=4, channels=8, heads=2, blocks=2, mlp=5, dropout=0.5).eval()
     images = torch.randn(3, 2, 12, 16)
@@ -166,6 +166,6 @@ def test_vit_parameters():
         (lambda: ViTCore((1, 31, 31), channels=10, heads=4), "core.heads=4"),
     ],
 )
-def test_what_cannot_be_built_says_which_key(build, named):
+def test_errors_of_invalid_cores_name_the_key(build, named):
     with pytest.raises(ValueError, match=named):
         build()

@@ -82,7 +82,7 @@ def test_the_bias_starts_at_the_mean_rates(output):
     torch.testing.assert_close(started, wanted.expand(5, 4), atol=1e-5, rtol=1e-5)
 
 
-def test_training_lowers_the_loss_of_what_a_pixel_says():
+def test_training_lowers_the_loss_of_responses_to_one_pixel():
     """Neuron n's rate follows one pixel: after a few steps the prediction does as well."""
     spec = DataSpec("tiny", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1.0, 1.0))
     given = torch.randn(200, 1, 14, 12, generator=torch.Generator().manual_seed(1))
@@ -104,7 +104,7 @@ def test_filters_are_those_of_the_first_stage():
     assert model("vit").net.filters().shape == (8, 3, 4, 4)
 
 
-def test_what_cannot_be_meant_is_refused():
+def test_invalid_settings_are_refused():
     zscored = DataSpec(
         "gratings", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1e-9, -1e-9), nonnegative=False
     )
@@ -148,7 +148,7 @@ def composed(*overrides: str):
 
 
 @pytest.mark.parametrize("experiment", ["sensorium", "ln", "v1t", "klindt"])
-def test_experiments_are_what_they_say(experiment):
+def test_experiments_have_the_published_settings(experiment):
     cfg = composed(f"experiment=core_readout_{experiment}")
     check_config(cfg, known=set(cfg))
     spec = DataSpec("lurz", kind="images", n_out=10, image_shape=(1, 36, 64), mean_rates=(1.0,) * 10)

@@ -181,7 +181,7 @@ def test_the_number_of_latents_is_chosen_and_saved(tmp_path):
     assert record(run.folder)["metrics"]["test/co_bps"] > 0.02, "the checkpoint was read again, and says something"
 
 
-def test_a_checkpoint_says_how_many_latents_there_are():
+def test_a_checkpoint_restores_the_chosen_number_of_latents():
     small, other = net(), GPFANet(6, 10, 3, 5, 2, timescale=3.0, iterations=5)
     other.load_state_dict(small.state_dict())
     inputs = torch.poisson(torch.ones(4, 12, 6))
@@ -214,7 +214,7 @@ def test_what_was_not_observed_does_not_train():
     assert same(*(dict(n.state_dict()) for n in nets[1:]))
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     options = {"timescale_ms": 100, "iterations": 3, "alpha": 0.1}
     with pytest.raises(ConfigError, match="n_latents=0"):
         models.GPFA(spec(), n_latents=0, step_ms=20, **options)

@@ -68,7 +68,7 @@ def test_coarse_steps_keep_the_shapes():
     assert coarse["log_rates"].shape == (2, 13, 8) and coarse["latents"].shape == (2, 13, 12)
 
 
-def test_before_its_first_step_ends_a_causal_network_says_the_mean_rates():
+def test_a_causal_network_predicts_the_mean_rates_before_its_first_step_ends():
     rates = net(bidirectional=False, stride=4, mean_rates=[0.3] * 8)(torch.ones(1, 10, 5))["log_rates"].exp()
     torch.testing.assert_close(rates[0, :3], torch.full((3, 8), 0.3))
     assert not torch.allclose(rates[0, 3], torch.full((8,), 0.3))

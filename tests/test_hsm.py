@@ -71,7 +71,7 @@ def test_numbers_of_units():
             n_units(wrong, 40)
 
 
-def test_layers_in_a_row_are_what_the_paper_writes():
+def test_layers_in_a_row_are_the_papers_formula():
     torch.manual_seed(0)
     net = HSMNet((1, 12, 12), 6, parts()).eval()
     images = torch.randn(5, 1, 12, 12)
@@ -125,7 +125,7 @@ def test_what_figures_show():
     assert conv.filters().shape == (5, 3, 3, 3) and conv.dog_parameters() == {}
 
 
-def test_what_does_not_fit_is_refused():
+def test_layers_that_do_not_fit_are_refused():
     negative = replace(spec(), nonnegative=False)
     with pytest.raises(ConfigError, match=r"activation=auto loss@model\.loss=auto_normalised"):
         HSM(negative, **parts(), loss=mse)

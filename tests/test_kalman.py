@@ -167,7 +167,7 @@ def test_a_trial_does_not_depend_on_its_batch():
     torch.testing.assert_close(laplace_smoother(counts[order], loadings, bias, model).mean, whole[order])
 
 
-def test_newton_survives_a_wild_start_and_a_silent_trial():
+def test_newton_converges_from_a_far_start_and_for_a_silent_trial():
     counts, loadings, bias, model = poisson(scale=1.5)
     counts[0] = 0
     best = laplace_smoother(counts, loadings, bias, model)

@@ -117,7 +117,7 @@ def test_factors_are_of_unit_length():
     torch.testing.assert_close(generator(state, torch.zeros(2, 3, 12), torch.zeros(2, 3, 2)).factors, before)
 
 
-def test_what_the_controller_is_told_of_a_bin_is_not_the_bin_itself():
+def test_the_controllers_input_at_a_bin_does_not_hold_the_bin_itself():
     torch.manual_seed(0)
     encoder, inputs = Encoder(6, 5), counts()
     told, changed = lag(encoder(inputs)[0]), inputs.clone()
@@ -216,7 +216,7 @@ def test_the_mean_over_samples_does_not_depend_on_the_batch():
         torch.testing.assert_close(permuted[name], values[order])
 
 
-def test_nor_on_how_many_samples_fit_into_memory(monkeypatch):
+def test_the_mean_over_samples_does_not_depend_on_the_chunk_size(monkeypatch):
     model, inputs = wide(posterior_samples=7), counts()
     whole = model(inputs)
     monkeypatch.setattr("neuro_lightning.models.lfads.ELEMENTS", 1)
@@ -224,7 +224,7 @@ def test_nor_on_how_many_samples_fit_into_memory(monkeypatch):
         torch.testing.assert_close(values, whole[name])
 
 
-def test_nor_on_the_generators_state():
+def test_the_mean_over_samples_does_not_depend_on_the_random_state():
     model, inputs = wide(), counts()
     first = model(inputs)
     torch.manual_seed(5)
@@ -291,7 +291,7 @@ def test_weights_rise_as_published():
     assert ramp(0, 0, 0) == 1
 
 
-def test_terms_are_weighed_by_the_epoch():
+def test_terms_are_weighted_by_the_epoch():
     data = tiny({})
     terms = {name: torch.tensor(value) for name, value in zip(WEIGHTS, (1.0, 10.0, 100.0, 1000.0), strict=True)}
     model = module(data.spec)

@@ -41,7 +41,7 @@ def test_principal_components_equal_scikit_learn():
     assert (ours.loadings.gather(1, ours.loadings.abs().argmax(1, keepdim=True)) > 0).all(), "signs are fixed"
 
 
-def test_all_components_give_everything_back():
+def test_all_components_reconstruct_exactly():
     x, _, _ = planted(n_neurons=6)
     torch.testing.assert_close(reconstruction(principal_components(x, 6), x), x)
     assert principal_components(x, 60).loadings.shape == (6, 6)
@@ -115,7 +115,7 @@ def test_held_out_neurons_are_predicted_and_never_seen(model):
     )
 
 
-def test_the_penalty_keeps_a_handful_of_bins_from_being_learnt_by_heart():
+def test_the_penalty_prevents_overfitting_of_a_few_bins():
     x = planted(n=2045, n_latents=1, n_neurons=45)[0].float()
     few, fresh = x[:45], x[None, 45:]
     fitted = PCA(spec(40, 5), n_components=40)
@@ -134,7 +134,7 @@ def test_more_components_than_neurons_make_no_difference():
     torch.testing.assert_close(fitted.net(x)["rates"], x, atol=1e-5, rtol=1e-5)
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     with pytest.raises(ConfigError, match="n_components=0"):
         PCA(spec(6, 0), n_components=0)
     assert "2 forward bins" in FactorAnalysis.refuse(spec(6, 0, n_forward=2))

@@ -183,7 +183,7 @@ def test_exponential_link_gives_log_rates():
     assert set(model.net(images)) == {"log_rates"}
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_settings_are_refused():
     spec = DataSpec("images", kind="images", n_out=1, image_shape=(1, 5, 5), mean_rates=(-1.0,), nonnegative=False)
     assert "take model=rln" in LNP.refuse(spec)
     assert RegularisedLinear.refuse(spec) is None

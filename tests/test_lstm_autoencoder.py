@@ -99,7 +99,7 @@ def test_it_begins_at_the_mean_activity():
         assert LSTMAutoencoder(spec, latent_dim=2, init_bias_mean=False).net.readout.bias.tolist() != expected
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     assert "3 forward bins" in LSTMAutoencoder.refuse(DataSpec("x", n_in=2, n_forward=3))
     assert LSTMAutoencoder.refuse(DataSpec("x", kind="traces", n_in=2)) is None
     with pytest.raises(ValueError, match="cell=elman: there are lstm, rnn, gru"):

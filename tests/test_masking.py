@@ -49,7 +49,7 @@ def test_the_same_steps_in_the_whole_batch():
     ("mode", "axes"), [("timestep", [2]), ("neuron", [1]), ("full", []), ("timestep_only", [0, 2])]
 )
 @pytest.mark.parametrize("max_span", [1, 5])
-def test_what_shares_its_fate(mode, axes, max_span):
+def test_entries_that_are_masked_alike(mode, axes, max_span):
     """Along these axes all is hidden or nothing; along the others not."""
     _, hidden = masked(mode, max_span=max_span)
     for axis in range(3):
@@ -172,7 +172,7 @@ def test_a_step_is_hidden_changed_or_shown_as_a_whole():
     assert (steps == steps[:, :, :1]).all() and set(shown[hidden].tolist()) == {0.0, 9.0}
 
 
-def test_models_tell_a_masking_of_their_steps():
+def test_models_configure_the_masking_with_their_steps():
     masking, other = RandomMasking("timestep"), CoordinatedDropout(0.2)
     for one in (masking, other, None):
         configure_masking(one, block=4, kind="traces")
@@ -189,7 +189,7 @@ def test_models_tell_a_masking_of_their_steps():
         ({"ramp_start": 5, "ramp_end": 4}, "masking.ramp_end=4"),
     ],
 )
-def test_what_cannot_be_masked_is_refused(options, words):
+def test_invalid_maskings_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         RandomMasking(**options)
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_masked_is_refused(options, words):
 @pytest.mark.parametrize(
     "masking", [CoordinatedDropout(0.3), VariableDropout(0.1, 0.8), RandomMasking("full", ratio=0.4)], ids=str
 )
-def test_a_masking_says_its_share(masking):
+def test_the_share_of_each_masking(masking):
     torch.manual_seed(0)
     _, hidden = masking(torch.ones(400, 20, 20))
     assert abs(float(hidden.double().mean()) - masking.share) < 0.03

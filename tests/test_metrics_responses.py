@@ -158,7 +158,7 @@ def test_a_split_without_repeats_has_only_the_plain_scores():
     assert list(score(batch, predictions, n_repeats=0)) == ["corr", "rmse", "rmse_columns", "rates_corr"]
 
 
-def test_fewer_repeats_than_announced_will_do_and_more_will_not():
+def test_fewer_repeats_than_announced_are_accepted_and_more_refused():
     batch, predictions = data()
     wide = score(batch, predictions, n_repeats=R + 3)
     assert wide == pytest.approx(score(batch, predictions), rel=1e-9)

@@ -84,7 +84,7 @@ def test_causal_means_that_the_future_does_not_matter(stride, pre_norm):
     assert not torch.equal(both(inputs)["log_rates"][:, :6], both(changed)["log_rates"][:, :6])
 
 
-def test_before_its_first_step_ends_a_causal_network_says_the_mean_rates():
+def test_a_causal_network_predicts_the_mean_rates_before_its_first_step_ends():
     rates = net(context=(0, None), stride=4, mean_rates=[0.3] * 8)(counts())["log_rates"].exp()
     torch.testing.assert_close(rates[:, :3], torch.full((3, 3, 8), 0.3))
     assert not torch.allclose(rates[0, 3], torch.full((8,), 0.3))
@@ -138,7 +138,7 @@ def test_longer_sequences_are_read_in_windows():
         ({"positions": "none"}, "model.inputs.positions=none: there are learned, sinusoidal"),
     ],
 )
-def test_what_cannot_be_built_is_refused(options, words):
+def test_invalid_networks_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         net(**options)
 
@@ -266,6 +266,6 @@ def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
         (["model.layers=0"], r"model.layers=0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words, message):
+def test_invalid_settings_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         ndt(*words)

@@ -12,7 +12,7 @@ def last(folder):
     return f"resume={folder / 'checkpoints' / 'last.ckpt'}"
 
 
-def test_two_rests_change_no_bit(tmp_path):
+def test_two_pauses_change_no_bit(tmp_path):
     """Schedules know the whole length; every rest is a record without scores, the end a finished run."""
     whole = here(tmp_path / "whole", *LONG)
     rested = here(tmp_path / "rested", *LONG, "sweep.until=2")
@@ -32,7 +32,7 @@ def test_two_rests_change_no_bit(tmp_path):
     assert record(rested.folder)["objective"] == record(whole.folder)["objective"]
 
 
-def test_a_run_that_is_as_far_already_rests_at_once(tmp_path):
+def test_a_run_past_the_epoch_pauses_at_once(tmp_path):
     here(tmp_path / "run", *LONG, "sweep.until=4")
     before = rows(tmp_path / "run"), checkpoint(tmp_path / "run")["state_dict"]
     here(tmp_path / "run", *LONG, "sweep.until=4", last(tmp_path / "run"))
@@ -40,7 +40,7 @@ def test_a_run_that_is_as_far_already_rests_at_once(tmp_path):
     assert rows(tmp_path / "run") == before[0] and same(checkpoint(tmp_path / "run")["state_dict"], before[1])
 
 
-def test_the_own_end_is_no_rest(tmp_path):
+def test_the_last_epoch_is_no_pause(tmp_path):
     here(tmp_path, *LONG, "sweep.until=6")
     assert record(tmp_path)["status"] == "finished"
 
@@ -55,7 +55,7 @@ def test_killed_between_the_last_checkpoint_and_the_record(tmp_path):
     assert before["objective"]["end"] is not None
 
 
-def test_a_rest_without_a_checkpoint_is_refused(tmp_path):
+def test_a_pause_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"sweep\.until=3: .* multiple of trainer\.check_val_every_n_epoch=2"):
         here(tmp_path / "a", *LONG, "sweep.until=3")
     with pytest.raises(ConfigError, match=r"sweep\.until=0"):

@@ -47,7 +47,7 @@ def test_what_was_planted_is_found(fitted):
     assert float(error) < 0.15 * float(log_rates.var())
 
 
-def test_the_dynamics_run_on(fitted):
+def test_forward_bins_follow_the_dynamics(fitted):
     """Ahead of what was observed the fit knows more than the last step or the mean rate."""
     model = fitted[0]
     counts, log_rates = planted(seed=1)
@@ -145,7 +145,7 @@ def test_validation_and_test_targets_change_nothing(tmp_path):
     assert record(folders[0])["metrics"]["test/co_bps"] > 0.02
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     assert models.PLDS.kinds == ("spikes",)
     options = {"timescale_ms": 100, "iterations": 3, "alpha": 0.1}
     spec = DataSpec("data", n_in=6, n_out=4, n_bins=12, n_forward=3, bin_ms=10)

@@ -35,7 +35,7 @@ def test_the_divergence_from_a_gaussian_is_the_closed_form():
     torch.testing.assert_close(module.divergence(mean, std), expected.mean())
 
 
-def test_no_divergence_from_oneself():
+def test_the_divergence_from_the_same_gaussian_is_zero():
     mean = torch.randn(4, 3)
     assert normal_kl(mean, torch.full((4, 3), 0.1**0.5), mean, 0.1).abs().max() < 1e-6
 

@@ -122,7 +122,7 @@ def test_the_start_that_validates_best_is_kept_and_not_the_one_that_fits_best():
     assert float(best.state["x"]) > 2
 
 
-def test_what_cannot_be_fitted():
+def test_fits_without_a_finite_start_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         best_of_restarts(Point, rosenbrock, restarts=0, seed=0)
     with pytest.raises(ValueError, match="stayed finite"):

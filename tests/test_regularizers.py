@@ -84,7 +84,7 @@ def test_strengths_scale_and_zero_is_off(weight):
     torch.testing.assert_close(terms["l1"], 2 * weight.abs().sum())
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(ConfigError, match="no such penalty"):
         nonzero_strengths({"l3": 1.0})
     with pytest.raises(ConfigError, match="must not be negative"):

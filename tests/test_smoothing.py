@@ -27,7 +27,7 @@ def test_poisson_regression_equals_scikit_learn(alpha):
         np.testing.assert_allclose(bias[q], reference.intercept_, atol=2e-4)
 
 
-def test_a_fit_keeps_nothing():
+def test_a_fit_keeps_no_reference_to_the_data():
     """A sweep's process fits hundreds; a graph from a parameter to itself is one that Python cannot collect."""
 
     def tensors():

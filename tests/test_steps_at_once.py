@@ -22,7 +22,7 @@ def one_by_one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("at_once", [3, 100])  # an epoch has four batches
-def test_the_same_bits(one_by_one, tmp_path, at_once, monkeypatch):
+def test_several_steps_at_once_give_the_same_bits(one_by_one, tmp_path, at_once, monkeypatch):
     taken, take = [], PopulationModule._take_steps
     monkeypatch.setattr(PopulationModule, "_take_steps", lambda self, b, i: taken.append(len(b)) or take(self, b, i))
     folder = here(tmp_path, *SETTINGS, f"data.steps_at_once={at_once}").folder
@@ -59,7 +59,7 @@ def test_groups_hold_every_batch_once():
     assert sorted(trial for group in found for batch in group for trial in batch) == list(range(23))
 
 
-def test_a_run_resumed_within_an_epoch_knows_how_many_steps_it_had_taken(tmp_path):
+def test_a_run_resumed_within_an_epoch_restores_its_number_of_steps(tmp_path):
     """Its checkpoint counts batches, not the trainer's groups of them."""
     words = [*SETTINGS, "trainer.check_val_every_n_epoch=1", "data.steps_at_once=3",
              "+callbacks.steps={_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',save_top_k:-1,"

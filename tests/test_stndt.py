@@ -273,7 +273,7 @@ def test_a_context_is_rounded_up_to_steps():
     assert model.net.allowed is None
 
 
-def test_what_it_cannot_do_is_said():
+def test_unsupported_settings_are_refused():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, bin_ms=5)
     with pytest.raises(ConfigError, match=r"model\.attention\.context_forward_ms=0: STNDT cannot be causal") as refused:
         configured(spec, "model.attention.context_forward_ms=0")

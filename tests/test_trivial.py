@@ -86,7 +86,7 @@ def test_on_spikes_they_give_log_rates_of_forward_bins_too():
     torch.testing.assert_close(log_rates.exp()[0, 0], torch.tensor([FLOOR, 1.0, 2.0]))
 
 
-def test_the_mean_is_the_best_that_looks_at_nothing():
+def test_the_mean_is_the_best_constant_prediction():
     data, spec = sequences(), DataSpec("x", kind="traces", n_in=2, n_out=1, n_bins=4)
     batch, errors = data[list(range(2))], []
     for model in (Mean(spec), Constant(spec), Zero(spec)):
@@ -96,7 +96,7 @@ def test_the_mean_is_the_best_that_looks_at_nothing():
     assert errors == sorted(errors) and len(set(errors)) == 3
 
 
-def test_on_the_road(tmp_path):
+def test_a_run_on_traces(tmp_path):
     scores = {}
     for model in ("zero", "constant", "mean"):
         here(tmp_path / model, f"model={model}", base=TRACES)
@@ -105,7 +105,7 @@ def test_on_the_road(tmp_path):
     assert scores["mean"]["val/variance"] == pytest.approx(0, abs=0.05)
 
 
-def test_on_the_road_of_spikes(tmp_path):
+def test_a_run_on_spikes(tmp_path):
     base = [override for override in TINY if not override.startswith("model")]
     here(tmp_path / "mean", "model=mean", base=base)
     assert record(tmp_path / "mean")["metrics"]["val/co_bps"] == pytest.approx(0, abs=0.05)

@@ -91,7 +91,7 @@ def test_a_job_that_fails_is_closed_as_failed_and_the_next_is_another_run(tmp_pa
     assert "status" not in summary(first) and not artifacts(first) and not artifacts(second)
 
 
-def test_a_job_that_rests_goes_on_as_the_same_run(tmp_path):
+def test_a_paused_job_is_resumed_as_the_same_run(tmp_path):
     """The last file holds the whole history: synchronized after the others, it is the picture of an unbroken run."""
     whole, rested = tmp_path / "whole", tmp_path / "rested"
     job(whole, "logger.wandb.checkpoint=true")
