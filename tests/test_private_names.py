@@ -12,7 +12,7 @@ from neuro_lightning import private_names
 
 PACKAGE = Path(private_names.__file__).parent
 OWN = "neuro_lightning"
-PUBLIC = {"_asdict", "_fields", "_replace", "_target_", "_exit"}  # of named tuples, of configs, and os._exit
+PUBLIC = {"_asdict", "_fields", "_make", "_replace", "_target_", "_exit"}  # of named tuples, of configs, and os._exit
 # what is still to be moved or to go: (file, name)
 LEFT = {
     ("runs/factory.py", "_iteration_based_training"),

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from neuro_lightning.contracts import Batch, Output
 
-Sums = TypeVar("Sums", bound=tuple)
+Sums = TypeVar("Sums", bound=NamedTuple)
 
 
 class SumMetric(Metric):
@@ -36,7 +36,7 @@ class SumMetric(Metric):
 
     def collect(self, kind: type[Sums]) -> Sums:
         """The states by the names of a named tuple, in one."""
-        return kind(**{name: getattr(self, name) for name in kind._fields})
+        return kind._make(getattr(self, name) for name in kind._fields)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
         """Moves the sums to another device but never to another precision (``module.to(torch.bfloat16)``)."""
@@ -69,7 +69,10 @@ class MetricGroup(nn.Module):
 
     metrics: MetricDict
 
-    needs_train = False  # whether update_train must see the training trials before compute
+    @property
+    def needs_train(self) -> bool:
+        """Whether :meth:`update_train` must see the training trials, in evaluation mode, before ``compute``."""
+        return False
 
     def update_train(self, output: Output, batch: Batch) -> None:
         """Training trials; most metrics learn nothing from them."""

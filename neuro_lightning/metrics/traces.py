@@ -51,8 +51,8 @@ class TraceErrors(SumMetric):
             mask: (B, T, N) bool, True where an entry counts; None means everywhere.
             group: (B,) int64 the trials' groups; None for the only one.
         """
-        groups = {"n_groups": len(self.count), "shift": self.mean_rates}
-        self.accumulate(error_sums(prediction, target, mask, group, **groups))
+        n_groups, shift = len(self.count), self.mean_rates
+        self.accumulate(error_sums(prediction, target, mask, group, n_groups=n_groups, shift=shift))
 
     def compute(self) -> Tensor:
         """(3,) ``mse``, ``r2`` and ``variance``; NaN where one is undefined or a prediction is not finite."""
