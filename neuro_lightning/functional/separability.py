@@ -38,8 +38,8 @@ def reduce(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     train, test = (train - mean) / spread, (test - mean) / spread
     if train.shape[1] <= MAX_DIMENSIONS:
         return train, test
-    components = PCA(min(MAX_DIMENSIONS, len(train) - 1), svd_solver="full").fit(train)
-    return components.transform(train), components.transform(test)
+    axes = PCA(min(MAX_DIMENSIONS, max(len(train) - 1, 1)), svd_solver="full").fit(train).components_.T
+    return train @ axes, test @ axes
 
 
 def decode_labels(
