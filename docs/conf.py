@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build", "_rooms.md"]
 
 # Markdown
 myst_heading_anchors = 3
@@ -48,13 +48,15 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": []}
+html_sidebars = {  # no list of pages beside those that have none below them
+    name: [] for name in ("index", "getting_started", "results", "honest_numbers", "architecture", "development")
+}
 html_theme_options = {
     "logo": {"text": "neuro_lightning"},
     "navbar_align": "left",
     "navbar_persistent": ["search-field"],
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],

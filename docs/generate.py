@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from config_reference import RECIPES, ConfigFile, Configs
-from pictures import rooms_picture
+from pictures import room_imports, room_rows, rooms_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "neuro_lightning"
@@ -40,6 +40,7 @@ def write_all(docs: Path) -> None:
     config_pages(Configs.read(ROOT / "conf"), docs / "reference" / "config")
     api_pages(docs / "reference" / "api")
     write(docs / "images" / "rooms.svg", rooms_picture(PACKAGE))
+    write(docs / "_rooms.md", rooms_table())
 
 
 def copy_notebooks(folder: Path) -> None:
@@ -157,6 +158,23 @@ def _escape(text: str) -> str:
     return "".join(
         part.replace("|", "\\|") if part.startswith("`") else re.sub(r"([*<>\[\]|$_])", r"\\\1", part) for part in parts
     )
+
+
+# ---- architecture
+
+
+def rooms_table() -> str:
+    """A table of the package's parts: what each holds, by its docstring's first line, and what it imports."""
+    imports = room_imports(PACKAGE)
+    rows = ["| part | what it holds | imports |", "|---|---|---|"]
+    for row in room_rows(imports)[::-1]:
+        for room in row:
+            path = PACKAGE / room / "__init__.py" if (PACKAGE / room).is_dir() else PACKAGE / f"{room}.py"
+            about = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ")
+            about = re.sub(r"`{1,2}", "`", re.sub(r":\w+:", "", about))
+            others = ", ".join(f"`{other}`" for other in sorted(imports[room])) or "-"
+            rows.append(f"| `{room}{'/' if path.name == '__init__.py' else '.py'}` | {_escape(about)} | {others} |")
+    return "\n".join(rows) + "\n"
 
 
 # ---- API

@@ -72,7 +72,7 @@ def overview_picture() -> str:
         parts.append(arrow((254, y), (286, y), (286, 186), (330, 186)) if y != 186 else arrow((254, 186), (330, 186)))
     parts.append(text(292, 178, "train", size=12.5, color=GREY))
     parts += box(
-        334, 84, 252, 196, "grey", "run folder",
+        334, 84, 252, 188, "grey", "run folder",
         ["run.json      what was run,", "              what came out", "metrics.csv   every step",
          "output.log    the terminal", "checkpoints/  best, last", "figures/", ".hydra/       the config"],
         mono=True,
