@@ -13,6 +13,8 @@ from pathlib import Path
 from config_reference import RECIPES, ConfigFile, Configs
 from pictures import room_imports, room_rows, rooms_picture
 
+import neuro_lightning
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "neuro_lightning"
 
@@ -200,12 +202,19 @@ def api_pages(folder: Path) -> None:
             lines += _automodule(_dotted(module))
         names.append(dotted.removeprefix("neuro_lightning."))
         write(folder / f"{names[-1]}.md", "\n".join(lines))
-    contents = ["```{toctree}", ":maxdepth: 1", "", *names, "```", ""]
-    write(folder / "index.md", "\n".join(["# API", "", *_automodule("neuro_lightning"), *contents]))
+    front = ["# API", "", *_automodule("neuro_lightning.api", members=False)]
+    for name in neuro_lightning.__all__:
+        if not name.startswith("_"):
+            directive = "autoclass" if name[0].isupper() else "autofunction"
+            options = ["   :members:"] if name[0].isupper() else []
+            front += ["```{eval-rst}", f".. {directive}:: neuro_lightning.{name}", *options, "```", ""]
+    contents = ["## Modules", "", "```{toctree}", ":maxdepth: 1", "", *names, "```", ""]
+    write(folder / "index.md", "\n".join([*front, *contents]))
 
 
-def _automodule(name: str) -> list[str]:
-    return ["```{eval-rst}", f".. automodule:: {name}", "   :members:", "   :show-inheritance:", "```", ""]
+def _automodule(name: str, members: bool = True) -> list[str]:
+    options = ["   :members:", "   :show-inheritance:"] if members else []
+    return ["```{eval-rst}", f".. automodule:: {name}", *options, "```", ""]
 
 
 def _packages(folder: Path) -> list[Path]:
