@@ -12,7 +12,9 @@ From Python, with everything that the commands do:
 from typing import Any
 
 __version__ = "0.1.0"
-_API = ("Data", "Run", "Sweep", "compare", "images", "load", "spikes", "sweep", "traces", "train")
+_API = (
+    "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "sweep", "traces", "train",
+)  # fmt: skip
 __all__ = [*_API, "__version__"]
 
 

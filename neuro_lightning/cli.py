@@ -81,7 +81,7 @@ def train() -> None:
         sys.argv[1:] = _train_arguments(sys.argv[1:])
     except NeuroError as error:
         sys.exit(f"error: {error}")
-    _hydra_app(_train_task)
+    _hydra_app("train", _train_task)
 
 
 def _train_arguments(arguments: list[str]) -> list[str]:
@@ -118,30 +118,77 @@ def run_train(arguments: Sequence[str]) -> Path:
     if sweeps and typed(words, "hydra.sweep.dir") is None and typed(words, "sweep.resume") is None:
         words.append(override("hydra.sweep.dir", new_folder(Path("multirun") / time.strftime("%Y-%m-%d_%H-%M-%S"))))
     words = _train_arguments(["-m", *words] if sweeps else words)
-    folder, failed, stderr = Path(typed(words, "hydra.sweep.dir") or "."), [], sys.stderr
+    folder = Path(typed(words, "hydra.sweep.dir") or ".")
 
     def task(cfg: DictConfig) -> float:
         nonlocal folder
         folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            with redirect_stderr(stderr):
-                return _train_task(cfg)
-        except Exception as error:  # of which Hydra would print the traceback, too
-            failed.append(error)
-            return math.nan
+        return _train_task(cfg)
 
-    said = io.StringIO()  # what Hydra says of an error is not printed: the error is raised
+    if sweeps:  # whose jobs may run in other processes, which take the task by its name
+        _call_in_process(["train.py", *words], "train", _train_task)
+    else:
+        _call_in_process(["train.py", *words], "train", _Kept(task))
+    return folder
+
+
+def run_predict(arguments: Sequence[str]) -> Path:
+    """Do what ``python predict.py ARGUMENTS`` does, in this process, which is left as it was.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        NeuroError: what the command would end with, as an exception.
+    """
+    task = _Kept(_predict_task)
+    _call_in_process(["predict.py", *with_environment(list(arguments))], "predict", task)
+    return task.result
+
+
+class _Kept:
+    """A task whose result and error are kept: Hydra returns no result, and prints an error's traceback."""
+
+    def __init__(self, task: Callable[[DictConfig], Any]) -> None:
+        self.task, self.result, self.error, self.stderr = task, None, None, sys.stderr
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        try:
+            with redirect_stderr(self.stderr):
+                self.result = self.task(cfg)
+        except Exception as error:
+            self.error = error
+        return self.result
+
+
+def _call_in_process(argv: list[str], config_name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Run a command's task; what Hydra says of an error is not printed, since the error is raised."""
+    said, stderr = io.StringIO(), sys.stderr
     try:
-        with _unchanged_process(["train.py", *words]), redirect_stderr(said):
-            _hydra_app(_train_task if sweeps else task)
+        with _unchanged_process(argv), redirect_stderr(said):
+            _hydra_app(config_name, task)
     except SystemExit as stop:
         atexit.unregister(_print_last)
         _raise_cause(stop)
     else:
         print(said.getvalue(), end="", file=stderr)
-    if failed:
-        raise failed[0]
-    return folder
+    if error := getattr(task, "error", None):
+        raise error
+
+
+def compose_config(words: Sequence[str]) -> DictConfig:
+    """The config of ``train.py`` for the words of a command line, without a run.
+
+    Raises:
+        ConfigError: a word that cannot be.
+    """
+    words = _train_arguments(list(words))
+    begin = hydra.initialize_config_module if CONF.startswith("pkg://") else hydra.initialize_config_dir
+    try:
+        with begin(CONF.removeprefix("pkg://")):
+            return hydra.compose("train", overrides=words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
 
 
 def _raise_cause(stop: SystemExit) -> None:
@@ -231,14 +278,14 @@ def predict() -> None:
     if _help_is_printed("predict"):
         return
     sys.argv[1:] = with_environment(sys.argv[1:])
-    with execution_whitelist(HYDRA_NAMES):
-        _predict_app()
+    _hydra_app("predict", _predict_task)
 
 
-def _hydra_app(task: Callable[[DictConfig], float]) -> None:
-    """Let Hydra compose the config of the command line and run it."""
-    with _our_plugins(), execution_whitelist(HYDRA_NAMES):
-        hydra.main(config_path=CONF, config_name="train")(task)()
+def _hydra_app(config_name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose the config of the command line and hand it to a task."""
+    plugins = _our_plugins() if config_name == "train" else nullcontext()
+    with plugins, execution_whitelist(HYDRA_NAMES):
+        hydra.main(config_path=CONF, config_name=config_name)(task)()
 
 
 def _train_task(cfg: DictConfig) -> float:
@@ -300,15 +347,14 @@ def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> flo
     return run.train(cfg, overrides, group)
 
 
-@hydra.main(config_path=CONF, config_name="predict")
-def _predict_app(cfg: DictConfig) -> None:
+def _predict_task(cfg: DictConfig) -> Path:
     from neuro_lightning.runs import train as run
 
-    def job() -> None:
+    def job() -> Path:
         _check_typed(cfg)
-        run.predict(cfg)
+        return run.predict(cfg)
 
-    _reported(job, sweep=False)
+    return _reported(job, sweep=False)
 
 
 def _worst(mode: str) -> float:

@@ -90,6 +90,9 @@ def test_rates_and_latents_are_those_that_predict_writes(run, folder):
         for split in ("train", "val", "test"):
             np.testing.assert_array_equal(run.rates(split), rates[f"{split}/predictions"][()])
             np.testing.assert_array_equal(run.latents(split), latents[f"{split}/latents"][()])
+    assert nl.predict(run, {"file": "again.h5"}, verbose=False).read_bytes() == (folder / "rates.h5").read_bytes()
+    with pytest.raises(ConfigError, match=r"rates.h5 is there already: give overwrite=true"):
+        nl.predict([run.folder], ["file=rates.h5"], verbose=False)
     with pytest.raises(ConfigError, match="split='valid': these data have train, val, test"):
         run.rates("valid")
 
@@ -130,13 +133,25 @@ def test_a_run_goes_on_from_python_and_by_the_command(folder):
         assert same(*weights) and nl.load(name).config["trainer"]["max_epochs"] == 3
 
 
-def test_figures_are_drawn_where_the_run_has_none(run):
+def test_figures_are_drawn_where_the_run_has_none(run, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", shown.append)
     assert not (run.folder / "figures").exists()
     figures = run.figures()
     assert {"rates", "neurons", "latents", "learning_curve"} <= set(figures)
     assert all(path.parent == run.folder / "figures" and path.is_file() for path in figures.values())
-    assert figures._repr_html_().count("data:image/png;base64,") == len(figures)
+    figures._ipython_display_()  # as a notebook does
+    assert [image.data for image in shown] == [path.read_bytes() for path in figures.values()]
     assert "co_bps" in run._repr_html_() and "oracle" in run.table and "finished" in repr(run)
+
+
+def test_data_can_be_looked_at_without_a_training(run):
+    data = nl.dataset(spikes(), {"data.batch_size": 5})
+    assert data.batch_size == 5 and data.spec == run.data.spec
+    twin = nl.dataset("mc_rtt", {"data.simulate": True, "data.bin_ms": 20, "paths.data": "data"})
+    assert twin.simulate and twin.bin_ms == 20
+    with pytest.raises(ConfigError, match=r"Could not override 'data\.bin'"):
+        nl.dataset("lorenz", ["data.bin=3"])
 
 
 # ---- the process is left as it was

@@ -11,9 +11,12 @@ A run leaves the same files as ``python train.py``, so that ``python predict.py 
 resume=FOLDER`` go on with it, and :func:`load` opens what a command has left.
 """
 
-from neuro_lightning.api.commands import load, sweep, train
+from neuro_lightning.api.commands import dataset, load, predict, sweep, train
 from neuro_lightning.api.comparison import compare
 from neuro_lightning.api.data import Data, images, spikes, traces
 from neuro_lightning.api.results import FigureFiles, Run, Sweep
 
-__all__ = ["Data", "FigureFiles", "Run", "Sweep", "compare", "images", "load", "spikes", "sweep", "traces", "train"]
+__all__ = [
+    "Data", "FigureFiles", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "sweep",
+    "traces", "train",
+]  # fmt: skip

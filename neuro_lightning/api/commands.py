@@ -11,8 +11,10 @@ from pathlib import Path
 from neuro_lightning.api.data import Data
 from neuro_lightning.api.results import Run, Sweep
 from neuro_lightning.api.words import Overrides, choices, trusted_packages, word, words_of
-from neuro_lightning.cli import run_train
+from neuro_lightning.cli import compose_config, run_predict, run_train
+from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
+from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.quoting import override, typed
 
 
@@ -107,6 +109,54 @@ def sweep(
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         path = run_train([*words, *further])
     return Sweep(path, trusted=trusted_packages(further))
+
+
+def predict(
+    runs: Run | str | Path | Sequence[Run | str | Path], overrides: Overrides = (), *, verbose: bool = True
+) -> Path:
+    """Write what one or several trained models predict into a file, as ``python predict.py`` does.
+
+    Args:
+        runs: runs, sweeps, or their folders; several are an ensemble.
+        overrides: further words of the command line, ``["ensemble=greedy"]``, or values by key,
+            ``{"file": "submission.h5", "output": "submission"}``.
+        verbose: whether to print what the command prints, such as the scores.
+
+    Returns:
+        The file: a submission where the data have a benchmark, else predictions.
+
+    Raises:
+        NeuroError: with one line that says what to mend.
+
+    Example:
+        >>> nl.predict(run, {"file": "submission.h5", "overwrite": True})  # doctest: +SKIP
+    """
+    several = isinstance(runs, list | tuple)
+    folders = [str(run.folder if isinstance(run, Run | Sweep) else run) for run in (runs if several else [runs])]
+    words = [word("ckpt", folders if several else folders[0]), *words_of(overrides)]
+    with nullcontext() if verbose else redirect_stdout(io.StringIO()):
+        return run_predict(words)
+
+
+def dataset(data: str | Data, overrides: Overrides = ()) -> PopulationDataModule:
+    """The data that a training would see, without a training.
+
+    Args:
+        data: one of ``conf/data``, or arrays of your own.
+        overrides: further words of the command line, or values by key, such as ``{"data.simulate": True}``.
+
+    Returns:
+        The data module: ``.recording.splits["train"]`` holds the trials as arrays, ``.spec`` describes them.
+
+    Raises:
+        NeuroError: with one line that says what to mend.
+
+    Example:
+        >>> nl.dataset("mc_rtt", {"data.simulate": True}).recording.splits["val"].heldin.shape  # doctest: +SKIP
+    """
+    further = words_of(overrides)
+    cfg = compose_config([*_data_words(data, further), *further])
+    return instantiate(cfg.data, trusted=cfg.trusted)
 
 
 def load(folder: str | Path, *, trusted: Sequence[str] = ()) -> Run | Sweep:

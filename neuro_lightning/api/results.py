@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -267,6 +266,8 @@ class Sweep:
 class FigureFiles(dict[str, Path]):
     """Files of figures by name, which a notebook shows."""
 
-    def _repr_html_(self) -> str:
-        content = {name: base64.b64encode(path.read_bytes()).decode() for name, path in self.items()}
-        return "".join(f'<img alt="{name}" src="data:image/png;base64,{image}">' for name, image in content.items())
+    def _ipython_display_(self) -> None:
+        from IPython.display import Image, display
+
+        for path in self.values():
+            display(Image(path))
