@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from config_reference import RECIPES, ConfigFile, Configs
-from pictures import room_imports, room_rows, rooms_picture
+from pictures import road_picture, room_imports, room_rows, rooms_picture
 
 import neuro_lightning
 
@@ -42,6 +42,7 @@ def write_all(docs: Path) -> None:
     config_pages(Configs.read(ROOT / "conf"), docs / "reference" / "config")
     api_pages(docs / "reference" / "api")
     write(docs / "images" / "rooms.svg", rooms_picture(PACKAGE))
+    write(docs / "images" / "road.svg", road_picture(PACKAGE))
     write(docs / "_rooms.md", rooms_table())
 
 

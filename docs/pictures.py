@@ -159,5 +159,33 @@ def rooms_picture(package: Path) -> str:
     return svg(width, bottom + 24, parts)
 
 
+STEPS = [
+    ("blue", "the command line", "words are checked: options that exist, keys that are allowed", "cli.py"),
+    ("blue", "Hydra composes conf/", "one file for each group, then what was typed", "cli.py"),
+    ("blue", "the config is checked", "keys that nothing reads, types, classes of the registry", "settings/config.py"),
+    ("green", "the data module", "finds or simulates files, reads, splits, says its DataSpec", "data/module.py"),
+    ("green", "the model", "a network built from the DataSpec, its loss, optimizer and schedule", "models/base.py"),
+    ("amber", "the trainer", "loggers, callbacks, devices", "runs/factory.py"),
+    ("amber", "training", "batch -> network -> loss; validation chooses best.ckpt", "runs/train.py"),
+    ("violet", "scores", "of best.ckpt, of the baselines, of the true rates", "runs/outcome.py"),
+    ("violet", "the run's folder", "run.json, figures, the table in the terminal", "artifacts/records.py"),
+]
+"""What happens in a training, from top to bottom: color, name, what is done, and in which module."""
+
+
+def road_picture(package: Path) -> str:
+    """The way of one training from the command line to its scores; raises FileNotFoundError if a module has moved."""
+    parts, height = [], 62
+    for number, (color, name, done, module) in enumerate(STEPS):
+        if not (package / module).is_file():
+            raise FileNotFoundError(f"docs/pictures.py names {module}, which is not there")
+        y = 16 + number * (height + 20)
+        parts += box(150, y, 560, height, color, name, [done])
+        parts.append(text(698, y + 25, module, size=12.5, color=GREY, anchor="end", mono=True))
+        if number:
+            parts.append(arrow((430, y - 20), (430, y - 2)))
+    return svg(860, 16 + len(STEPS) * (height + 20), parts)
+
+
 if __name__ == "__main__":
     (ROOT / "docs" / "images" / "overview.svg").write_text(overview_picture())
