@@ -30,6 +30,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ensemble_sweep(tmp_path_factory) -> Path:
+    """The folder of a small sweep whose models can be averaged; tests copy it before they change it."""
+    from ensembles import make_sweep
+
+    return make_sweep(tmp_path_factory.mktemp("multirun"))
+
+
 def pytest_collection_modifyitems(items):
     """Files with many slow tests come first: two workers that take file after file then end together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -14,11 +14,10 @@ import torch
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.contracts import rates_of, run_network
 from neuro_lightning.data.arrays.reader import check_spikes, scale_images, with_color_axis
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.ensemble.combine import predict_latents, predict_rates
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
 from neuro_lightning.runs.prediction import data_of, pick_device
 
@@ -108,7 +107,8 @@ class Run:
         Example:
             >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
         """
-        return predict_rates(self._saved(self._split(split)).model.net, self.data, split, pick_device("auto"))
+        net = self._saved(self._split(split)).model.net
+        return predict_split(net, self.data, split, pick_device("auto"))["rates"]
 
     def latents(self, split: str = "val") -> np.ndarray:
         """(B, L, D) the model's description of the population's state in each trial of a split.
@@ -119,7 +119,7 @@ class Run:
         Raises:
             ConfigError: the model has no latents.
         """
-        found = predict_latents(self._saved().model.net, self.data, self._split(split), pick_device("auto"))
+        found = predict_split(self._saved().model.net, self.data, self._split(split), pick_device("auto"), LATENTS)
         if "latents" not in found:
             raise ConfigError(f"{self._label} has no latents; rates has what it predicts")
         return found["latents"]
@@ -146,10 +146,8 @@ class Run:
         inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(np.asarray(new)), np.float32))
         device = pick_device("auto")
         net, size = saved.model.net.to(device), self.data.eval_batch_size
-        parts = [
-            rates_of(run_network(net, {"inputs": inputs[k : k + size]}, device)) for k in range(0, len(inputs), size)
-        ]
-        return torch.cat(parts).numpy()
+        batches = ({"inputs": inputs[k : k + size]} for k in range(0, len(inputs), size))
+        return predict_batches(net, batches, len(inputs), device)["rates"]
 
     def figures(self) -> FigureFiles:
         """The run's figures by name, as files; drawn now where the run has drawn none. A notebook shows them."""

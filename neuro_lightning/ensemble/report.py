@@ -1,4 +1,4 @@
-"""What ``predict.py`` says of an ensemble: who is in it, and what it gains where it was not chosen."""
+"""What ``predict.py`` prints and writes about an ensemble: its members, their weights, and what it gains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from neuro_lightning.artifacts.records import flat_overrides, plain, read_record, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.ensemble.combine import Choice
+from neuro_lightning.ensemble.combine import Ensemble
 from neuro_lightning.errors import DataError
 from neuro_lightning.models.loading import BEST, run_folder
 from neuro_lightning.report.table import kind_of, number, print_table, relative
@@ -28,16 +28,17 @@ METHODS = {
 }
 
 
-def described(choice: Choice | None, n_members: int) -> str:
-    """An ensemble in a few words."""
-    if choice is None or choice.recipe.method == "mean":
-        space = "log-rates" if choice is not None and choice.recipe.space == "log_rate" else "rates"
-        return f"the mean {space} of {n_members if choice is None else len(choice.members)} checkpoints"
-    return f"an ensemble of {_n_used(choice)} of {len(choice.members)} checkpoints (ensemble={choice.recipe.method})"
+def describe_ensemble(ensemble: Ensemble | None, n_members: int) -> str:
+    """An ensemble in a few words; of ``n_members`` models whose mean was not scored where it is None."""
+    if ensemble is not None and ensemble.settings.method != "mean":
+        method = ensemble.settings.method
+        return f"an ensemble of {ensemble.n_used} of {len(ensemble.members)} checkpoints (ensemble={method})"
+    space = "log-rates" if ensemble is not None and ensemble.settings.space == "log_rate" else "rates"
+    return f"the mean {space} of {n_members if ensemble is None else len(ensemble.members)} checkpoints"
 
 
 def progress(members: Sequence[Path]) -> Iterable[Path]:
-    """The members one after another, with a bar in a terminal while it takes."""
+    """The members one after another, with a progress bar in a terminal."""
     if not sys.stdout.isatty():
         return iter(members)
     from rich.progress import track
@@ -46,7 +47,7 @@ def progress(members: Sequence[Path]) -> Iterable[Path]:
 
 
 def print_members(members: Sequence[Path]) -> None:
-    """Who is in an ensemble, before anything is averaged."""
+    """Print which checkpoints are to be averaged."""
     print(f"{len(members)} checkpoints:")
     for member in members[:MAX_ROWS]:
         print(f"  {member_name(member)}")
@@ -54,55 +55,52 @@ def print_members(members: Sequence[Path]) -> None:
         print(f"  ... and {len(members) - MAX_ROWS} more")
 
 
-def print_choice(path: Path, recording: Recording, choice: Choice) -> None:
-    """The honest table: what chose and what reports, then the members.
+def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble) -> None:
+    """Print the ensemble's scores on both halves of the validation trials, then its members by their weight.
 
     Args:
         path: the file that was written.
         recording: what was predicted.
-        choice: what was chosen.
+        ensemble: what was averaged.
     """
-    for line in choice.left_out:
+    for line in ensemble.left_out:
         print(line)
-    lower = " (lower is better)" if choice.metric == "MSE" else ""
-    title = f"{METHODS[choice.recipe.method]} on {recording.name} ({kind_of(recording)}): {choice.metric}{lower}"
-    columns = ["", "members", "where it was chosen", "on the others", "ensemble's gain", "s.e."]
-    print_table(title, columns, _rows(choice), strong={"ensemble"})
-    print(f"{choice.halves}, the gain too.", flush=True)
-    columns, rows = _members(choice)
-    print_table("Members by their weight", columns, rows[:MAX_ROWS])
-    if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more in {relative(beside(path))}\n")
-    print(f"members     {relative(beside(path))}")
-
-
-def _rows(choice: Choice) -> list[list[str]]:
-    number_of = {"best": 1, "mean": len(choice.members), "ensemble": _n_used(choice)}
-    names = {"best": "best member", "mean": "mean of all", "ensemble": "ensemble"}
+    lower = " (lower is better)" if ensemble.metric == "MSE" else ""
+    method = METHODS[ensemble.settings.method]
+    title = f"{method} on {recording.name} ({kind_of(recording)}): {ensemble.metric}{lower}"
+    halves = ["where selected", "on the others"]
     rows = []
-    for who, name in names.items():
-        gain, error = choice.gain.get(who, (None, None))
-        gains = [number(gain), number(error)]
-        rows.append([name, str(number_of[who]), *map(number, choice.scores[who]), *gains])
-    return rows
+    for who, name, count in (
+        ("best", "best member", 1),
+        ("mean", "mean of all", len(ensemble.members)),
+        ("ensemble", "ensemble", ensemble.n_used),
+    ):
+        numbers = [*ensemble.scores[who], *ensemble.gain.get(who, (None, None))]
+        rows.append([name, str(count), *map(number, numbers)])
+    print_table(title, ["", "members", *halves, "ensemble's gain", "s.e."], rows, strong={"ensemble"})
+    print(f"{ensemble.halves}, and so is the gain.", flush=True)
+    columns, rows = _members(ensemble)
+    print_table("Members by their weight", [*columns, *halves], rows[:MAX_ROWS])
+    if len(rows) > MAX_ROWS:
+        print(f"... and {len(rows) - MAX_ROWS} more in {relative(members_file(path))}\n")
+    print(f"members     {relative(members_file(path))}")
 
 
-def _members(choice: Choice) -> tuple[list[str], list[list[str]]]:
-    weights = choice.weights.reshape(len(choice.members), -1)
-    differ = _settings(choice.members)
-    spread = ["over neurons"] if choice.weights.ndim == 2 else []
-    columns = ["member", *differ, "weight", *spread, "where it was chosen", "on the others"]
+def _members(ensemble: Ensemble) -> tuple[list[str], list[list[str]]]:
+    weights = ensemble.weights.reshape(len(ensemble.members), -1)
+    differ = differing_settings(ensemble.members)
+    spread = ["over neurons"] if ensemble.weights.ndim == 2 else []
     rows = []
     for i in np.argsort(-weights.mean(1), kind="stable"):
-        own, scores = weights[i], choice.member_scores[i]
-        row = [member_name(choice.members[i]), *(values[i] for values in differ.values())]
+        own = weights[i]
+        row = [member_name(ensemble.members[i]), *(values[i] for values in differ.values())]
         row += [f"{own.mean():.3f}" if own.any() else "-", *([f"{own.min():.3f} to {own.max():.3f}"] if spread else [])]
-        rows.append([*row, *map(number, scores)])
-    return columns, rows
+        rows.append([*row, *map(number, ensemble.member_scores[i])])
+    return ["member", *differ, "weight", *spread], rows
 
 
-def _settings(members: Sequence[Path]) -> dict[str, list[str]]:
-    """The overrides in which the members differ, as far as a line has room for them."""
+def differing_settings(members: Sequence[Path]) -> dict[str, list[str]]:
+    """The overrides in which the members' runs differ, by key, as many as fit into a line."""
     found = []
     for member in members:
         try:
@@ -119,64 +117,57 @@ def member_name(checkpoint: Path) -> str:
     return relative(run_folder(checkpoint) if checkpoint.name == BEST else checkpoint)
 
 
-def forget_choice(path: Path, name: str) -> None:
-    """Strike out what is kept beside a file of an earlier ensemble of this dataset: one model has written it anew."""
-    if beside(path).is_file():
-        with suppress(DataError):
-            others = {key: value for key, value in read_record(beside(path)).items() if key != name}
-            write_json(beside(path), others) if others else beside(path).unlink()
-
-
-def write_choice(path: Path, recording: Recording, choice: Choice, *, merge_into: str | Path | None = None) -> Path:
-    """Keep beside a file, as ``FILE.json``, which members made it: by dataset, as the file itself.
+def write_members(
+    path: Path, recording: Recording, ensemble: Ensemble | None, merge_into: str | Path | None = None
+) -> None:
+    """Write which members predicted a dataset into ``FILE.json``, which has an entry for each dataset of the file.
 
     Args:
         path: the file.
         recording: what was predicted.
-        choice: what was chosen.
-        merge_into: the file whose other datasets were kept.
-
-    Returns:
-        The path written.
+        ensemble: what predicted it; None for a single model, which removes the entry of an earlier ensemble.
+        merge_into: the submission whose other datasets were kept, and with them their entries.
     """
-    scores = {who: dict(zip(("chose", "reports"), pair, strict=True)) for who, pair in choice.scores.items()}
+    entries = {}
+    if merge_into is not None and members_file(merge_into).is_file():
+        with suppress(DataError):  # an unreadable file says nothing about other datasets
+            entries = read_record(members_file(merge_into))
+    entries.pop(recording.name, None)
+    if ensemble is not None:
+        entries[recording.name] = _entry(recording, ensemble)
+    if entries:
+        write_json(members_file(path), plain(entries))
+    else:
+        members_file(path).unlink(missing_ok=True)
+
+
+def _entry(recording: Recording, ensemble: Ensemble) -> dict:
+    """What ``FILE.json`` holds of one dataset; ``chose`` and ``reports`` are the two halves."""
     members = [
-        {
-            "run": str(run_folder(member).absolute()), "checkpoint": str(member.absolute()), "weight": weight,
-            "chose": chose, "reports": reports,
-        }
-        for member, weight, (chose, reports) in zip(choice.members, choice.weights, choice.member_scores, strict=True)
-    ]  # fmt: skip
-    entry = {
-        "ensemble": choice.recipe.method,
-        "space": choice.recipe.space,
-        "metric": choice.metric,
+        {"run": str(run_folder(member).absolute()), "checkpoint": str(member.absolute()), "weight": weight}
+        | dict(zip(("chose", "reports"), scores, strict=True))
+        for member, weight, scores in zip(ensemble.members, ensemble.weights, ensemble.member_scores, strict=True)
+    ]
+    return {
+        "ensemble": ensemble.settings.method,
+        "space": ensemble.settings.space,
+        "metric": ensemble.metric,
         "simulated": recording.simulated,
-        "scores": scores,
-        "gain": {who: {"over": gain, "standard_error": error} for who, (gain, error) in choice.gain.items()},
+        "scores": {who: dict(zip(("chose", "reports"), pair, strict=True)) for who, pair in ensemble.scores.items()},
+        "gain": {who: {"over": gain, "standard_error": error} for who, (gain, error) in ensemble.gain.items()},
         "members": members,
-        "left_out": choice.left_out,
+        "left_out": ensemble.left_out,
         "halves": {
-            "seed": choice.recipe.seed,
-            "chose": np.flatnonzero(choice.chose),
-            "reports": np.flatnonzero(~choice.chose),
+            "seed": ensemble.settings.seed,
+            "chose": np.flatnonzero(ensemble.selecting),
+            "reports": np.flatnonzero(~ensemble.selecting),
         },
-        "max_members": choice.recipe.most,
-        "shrinkage": choice.recipe.shrinkage,
+        "max_members": ensemble.settings.max_members,
+        "shrinkage": ensemble.settings.shrinkage,
         "versions": versions(),
     }
-    others = {}
-    if merge_into is not None and beside(Path(merge_into)).is_file():
-        with suppress(DataError):  # what is not readable says nothing of the other datasets
-            others = read_record(beside(Path(merge_into)))
-    write_json(beside(path), plain({**others, recording.name: entry}))
-    return beside(path)
 
 
-def beside(path: str | Path) -> Path:
-    """Where a file's members are kept: ``FILE.json``."""
+def members_file(path: str | Path) -> Path:
+    """The file beside a file of predictions that says which members made it: ``FILE.json``."""
     return Path(path).with_name(Path(path).name + ".json")
-
-
-def _n_used(choice: Choice) -> int:
-    return int(choice.weights.reshape(len(choice.members), -1).any(1).sum())

@@ -23,7 +23,7 @@ from neuro_lightning.data.identity import (
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.ensemble.combine import Recipe
+from neuro_lightning.ensemble.combine import EnsembleSettings
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint, fitted_on
 from neuro_lightning.report.table import relative
@@ -134,15 +134,14 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     return kind
 
 
-def recipe_of(config: dict[str, Any]) -> Recipe:
+def ensemble_settings(config: dict[str, Any]) -> EnsembleSettings:
     """How the config of ``predict.py`` wants several models combined.
 
     Raises:
         ConfigError: a key that cannot be.
     """
-    keys = {"method": "ensemble", "space": "space", "seed": "ensemble_seed", "most": "max_members",
-            "shrinkage": "shrinkage"}  # fmt: skip
-    return Recipe(**{name: config[key] for name, key in keys.items()})
+    same = {key: config[key] for key in ("space", "max_members", "shrinkage")}
+    return EnsembleSettings(method=config["ensemble"], seed=config["ensemble_seed"], **same)
 
 
 def checkpoints_of(members: Sequence[Path], config: dict[str, Any], kind: str, recording: Recording) -> list[Path]:
@@ -177,15 +176,15 @@ def checkpoints_of(members: Sequence[Path], config: dict[str, Any], kind: str, r
     return chosen
 
 
-def check_choice(recipe: Recipe, members: Sequence[Path], data: PopulationDataModule) -> None:
-    """Validation trials choose, and only those of the file that the members were trained with.
+def check_selection(settings: EnsembleSettings, members: Sequence[Path], data: PopulationDataModule) -> None:
+    """Check that members are selected on validation trials of the file that they were trained with.
 
     Raises:
         ConfigError: another file is predicted.
     """
-    if recipe.method != "mean" and len(members) > 1 and data.serves_other_file:
+    if settings.method != "mean" and len(members) > 1 and data.serves_other_file:
         raise ConfigError(
-            f"ensemble={recipe.method}: the validation trials of the file that trained the members choose, and "
+            f"ensemble={settings.method}: the validation trials of the file that trained the members choose, and "
             f"data.path={data.recording.sources[0]['path']} is another one; give ensemble=mean"
         )
 

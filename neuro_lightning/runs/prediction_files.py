@@ -12,7 +12,7 @@ from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.members import is_sweep
-from neuro_lightning.ensemble.report import beside
+from neuro_lightning.ensemble.report import members_file
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import BEST, REFIT, run_folder
 from neuro_lightning.report.written import print_arrays
@@ -60,7 +60,7 @@ def target_file(config: Mapping[str, Any], kind: str, data: PopulationDataModule
                     f"{merge_into} holds {group} already: give overwrite=true to replace it, or file=PATH without "
                     "merge_into for a file of its own"
                 )
-    for path in (target, beside(target)):
+    for path in (target, members_file(target)):
         if path.exists() and not merged and not config["overwrite"]:
             raise ConfigError(f"{path} is there already: give overwrite=true to replace it, or file=PATH for another")
     return target

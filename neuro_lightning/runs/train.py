@@ -22,19 +22,20 @@ from neuro_lightning.artifacts.sweep_jobs import swept
 from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.ensemble.combine import check_same_data, combine, predict_latents
+from neuro_lightning.ensemble.combine import combine
+from neuro_lightning.ensemble.compatibility import check_same_data
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import (
-    described,
-    forget_choice,
-    print_choice,
+    describe_ensemble,
+    print_ensemble,
     print_members,
     progress,
-    write_choice,
+    write_members,
 )
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError
 from neuro_lightning.loggers.building import build_loggers, close_loggers, log_checkpoint, log_predictions, log_summary
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import print_header, print_results, relative
@@ -52,12 +53,12 @@ from neuro_lightning.runs.outcome import (
     still_rising,
 )
 from neuro_lightning.runs.prediction import (
-    check_choice,
+    check_selection,
     checkpoints_of,
     data_of,
+    ensemble_settings,
     output_kind,
     pick_device,
-    recipe_of,
     score_rates,
     splits_of,
 )
@@ -290,7 +291,7 @@ def predict(cfg: DictConfig) -> Path:
     """
     config = to_plain(cfg)
     check_config(cfg, known=PREDICT_KEYS)
-    recipe = recipe_of(config)
+    settings = ensemble_settings(config)
     members, remarks = find_members(config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]])
     for remark in remarks:
         print(remark)
@@ -305,28 +306,27 @@ def predict(cfg: DictConfig) -> Path:
     if kind == "latents":
         saved = load_checkpoint(members[0], trusted=cfg.trusted)
         check_same_data(saved, data.spec, "the checkpoint's data")
-        latents = {split: predict_latents(saved.model.net, data, split, device) for split in recording.splits}
+        net = saved.model.net
+        latents = {split: predict_split(net, data, split, device, LATENTS) for split in recording.splits}
         write_latents(path, recording, latents)
         shown = {split: values["latents"] for split, values in latents.items()}
         print_arrays(path, recording, shown, relative(members[0]), "standard deviation", np.std)
         return path
-    check_choice(recipe, members, data)
+    check_selection(settings, members, data)
     if len(members) > 1:
         print_members(members)
     splits = splits_of(kind, recording)
-    rates, choice = combine(members, data, splits, device, recipe, trusted=cfg.trusted, progress=progress)
-    source = relative(members[0]) if choice is None and len(members) == 1 else described(choice, len(members))
+    rates, ensemble = combine(members, data, splits, device, settings, trusted=cfg.trusted, progress=progress)
+    source = relative(members[0]) if len(members) == 1 else describe_ensemble(ensemble, len(members))
     official = write_rates(path, kind, recording, rates, source, config["merge_into"])
-    if choice is None:
-        forget_choice(path, recording.name)
-    else:
-        write_choice(path, recording, choice, merge_into=config["merge_into"])
-        print_choice(path, recording, choice)
+    write_members(path, recording, ensemble, config["merge_into"])
+    if ensemble is not None:
+        print_ensemble(path, recording, ensemble)
     scores = score_rates(data, rates) if config["evaluate"] else {}
     if config["evaluate"]:
         print_scores(official, scores, recording)
-        if recipe.method != "mean" and choice is not None and evaluation_split(recording) == "val":
-            print("Half of these trials chose the ensemble: what it gains is the table before.")
+        if settings.method != "mean" and ensemble is not None and evaluation_split(recording) == "val":
+            print("Half of these trials selected the members: the ensemble's gain is in the table above.")
     if config["log"]:
         split = evaluation_split(recording)
         log_predictions(path, members, {f"{split}/{name}": value for name, value in (scores or {}).items()})

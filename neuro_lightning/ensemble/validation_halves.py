@@ -1,35 +1,37 @@
-"""The validation trials in two halves: one chooses an ensemble's members, the other says what that has gained.
+"""The validation trials in two halves: one selects an ensemble's members, the other measures what that has gained.
 
-A score on the trials that chose is flattering, the more so the more was tried. Spikes are judged by bits per spike: of
-the held-out neurons (co-bps) where there are any, else of the forward bins, else of all. Everything else is judged by
-the squared error.
+A score on the trials that selected is too optimistic, the more so the more was tried. Spikes are scored by bits per
+spike: of the held-out neurons (co-bps) where there are any, else of the forward bins, else of all. Everything else is
+scored by the squared error.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy import ndarray
 
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.ensemble.member_files import row_blocks
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.metrics.catalog import label
 
-BLOCK = 2**20  # entries that are scored at a time
 
+class ValidationHalves:
+    """Scores predictions of the validation trials on both halves, and extracts what members are selected by.
 
-class Halves:
-    """Scores predictions of the validation trials on both halves, and picks what chooses from them.
-
-    Trials are dealt to the halves in a random order, condition by condition. Of traces, which have few and long
-    validation sequences, each is cut in the middle, and one of its two parts chooses.
+    Trials are split at random within each condition. Traces have few and long validation sequences: each is cut in
+    the middle, and one of its two parts selects.
 
     Args:
         data: whose split ``val`` it is.
-        seed: of the deal.
+        seed: of the random split.
         space: ``rate``, or ``log_rate`` where log-rates are averaged.
+
+    Attributes:
+        selecting: (P,) bool of each trial (or part of a sequence), True in the half that selects.
+        part: the number of the trial or part that each entry of the targets, but for neurons, belongs to.
+        metric: the label of the score.
 
     Raises:
         ConfigError: there are too few validation trials, or nothing of them was observed.
@@ -52,8 +54,8 @@ class Halves:
         self.part = _parts(self.targets.shape, spec.kind)
         if spec.kind == "traces":
             condition = np.repeat(np.arange(len(dataset)), 2)
-        self.chooses = deal(condition, seed)
-        self._pick = self.mask & self.chooses[self.part][..., None]
+        self.selecting = split_in_halves(condition, seed)
+        self._selected = self.mask & self.selecting[self.part][..., None]
         self._sums = self._reference()
         if not all(self._sums["weight"] > 0):
             raise ConfigError(
@@ -62,16 +64,11 @@ class Halves:
             )
 
     @property
-    def lower_is_better(self) -> bool:
-        """Whether the metric is an error."""
-        return not self.spikes
-
-    @property
-    def what(self) -> str:
-        """What chooses, and where, in a line."""
-        unit = "sequence parts" if self.part.ndim == 2 and len(self.chooses) > len(self.targets) else "trials"
-        unit = "images" if self.part.ndim == 1 else unit
-        return f"{self.chooses.sum()} validation {unit} chose, the {(~self.chooses).sum()} others report"
+    def description(self) -> str:
+        """How many trials are in each half, in a line."""
+        unit = "images" if self.part.ndim == 1 else "trials" if self.spikes else "sequence parts"
+        others = (~self.selecting).sum()
+        return f"{self.selecting.sum()} validation {unit} selected, the scores of the {others} others are independent"
 
     def losses(self, rates: ndarray) -> ndarray:
         """The loss of each part: ``rate - count ln(rate)``, or the squared error, summed.
@@ -82,9 +79,9 @@ class Halves:
         Returns:
             (P,) float64, NaN where a prediction is not finite, or a rate negative.
         """
-        total = np.zeros(len(self.chooses))
+        total = np.zeros(len(self.selecting))
         rates = self._region(rates)
-        for rows in self._blocks():
+        for rows in row_blocks(self.targets.shape):
             predicted = rates[rows].astype(np.float64)
             targets, mask = self.targets[rows], self.mask[rows]
             with np.errstate(invalid="ignore"):
@@ -97,54 +94,53 @@ class Halves:
         return total
 
     def scores(self, losses: ndarray) -> tuple[float, float]:
-        """The score on the half that chose and on the half that reports, from (P,) losses."""
-        loss = np.array([losses[self.chooses].sum(), losses[~self.chooses].sum()])
+        """The scores on the selecting half and on the other, from (P,) losses."""
+        loss = np.array([losses[self.selecting].sum(), losses[~self.selecting].sum()])
         score = (self._sums["null"] - loss) / self._sums["weight"] if self.spikes else loss / self._sums["weight"]
         return float(score[0]), float(score[1])
 
     def gain(self, losses: ndarray, reference: ndarray) -> tuple[float, float | None]:
-        """By how much one is better than another on the half that reports, and the standard error over its parts.
+        """How much better predictions score than a reference on the half that did not select.
 
         Args:
-            losses: (P,) of the one.
-            reference: (P,) of the other.
+            losses: (P,) of the predictions.
+            reference: (P,) of the reference.
 
         Returns:
-            The gain, positive where the one is better, and its error; None where there are fewer than ten parts.
+            The gain, positive where the predictions are better, and its standard error over trials or parts; None
+            where there are fewer than ten.
         """
-        better = (reference - losses)[~self.chooses] / self._sums["weight"][1]
+        better = (reference - losses)[~self.selecting] / self._sums["weight"][1]
         error = np.sqrt(len(better)) * better.std(ddof=1) if len(better) >= 10 else None
         return float(better.sum()), None if error is None else float(error)
-
-    # ---- what chooses
 
     @property
     def family(self) -> str:
         """The form of the loss, see :mod:`neuro_lightning.functional.selection`."""
         return ("log" if self.log_space else "poisson") if self.spikes else "squared"
 
-    def choose_from(self) -> tuple[ndarray, ndarray, ndarray]:
-        """The entries that choose, neuron by neuron.
+    def selection_entries(self) -> tuple[ndarray, ndarray, ndarray]:
+        """The entries of the selecting half, neuron by neuron.
 
         Returns:
             Where they lie in a flattened region, (K,); their targets, (K,) float64; and the first one of each neuron
             and the end, (N + 1,).
         """
-        pick = self._pick
-        if self.family == "poisson":  # the others count by the sums of their rates
-            pick = pick & (self.targets > 0)
-        counts = pick.reshape(-1, pick.shape[-1]).sum(0)
-        neuron_first = np.nonzero(np.moveaxis(pick, -1, 0))
-        where = np.ravel_multi_index((*neuron_first[1:], neuron_first[0]), pick.shape)
+        selected = self._selected
+        if self.family == "poisson":  # of entries without spikes the sum of rates is enough
+            selected = selected & (self.targets > 0)
+        counts = selected.reshape(-1, selected.shape[-1]).sum(0)
+        neuron_first = np.nonzero(np.moveaxis(selected, -1, 0))
+        where = np.ravel_multi_index((*neuron_first[1:], neuron_first[0]), selected.shape)
         targets = np.ravel(self.targets)[where].astype(np.float64)
         return where, targets, np.concatenate([[0], np.cumsum(counts)])
 
-    def values(self, rates: ndarray, where: ndarray) -> tuple[ndarray, ndarray]:
-        """A member's predictions where it counts.
+    def member_entries(self, rates: ndarray, where: ndarray) -> tuple[ndarray, ndarray]:
+        """A member's predictions at the entries of the selecting half.
 
         Args:
             rates: (B, L, N) or (B, N) predictions of the validation split.
-            where: from :meth:`choose_from`.
+            where: from :meth:`selection_entries`.
 
         Returns:
             (K,) float32 rates or log-rates, and (N,) float64 what is linear in the member's weight.
@@ -154,24 +150,19 @@ class Halves:
         if self.log_space:
             rates = np.log(np.where(rates == 0, np.float32(ZERO_RATE), rates))
         if self.spikes:
-            for rows in self._blocks():
+            for rows in row_blocks(rates.shape):
                 part = rates[rows].astype(np.float64)
-                part = np.where(self._pick[rows], -part * self.targets[rows] if self.log_space else part, 0.0)
+                part = np.where(self._selected[rows], -part * self.targets[rows] if self.log_space else part, 0.0)
                 linear += part.reshape(-1, len(linear)).sum(0)
         return rates.reshape(-1)[where].astype(np.float32), linear
 
     def _region(self, values: ndarray) -> ndarray:
         return values[:, self.neurons] if values.ndim == 2 else values[:, self.bins, self.neurons]
 
-    def _blocks(self) -> Iterator[slice]:
-        step = max(1, BLOCK // max(1, int(np.prod(self.targets.shape[1:]))))
-        for start in range(0, len(self.targets), step):
-            yield slice(start, start + step)
-
     def _reference(self) -> dict[str, ndarray]:
         """For both halves the null model's loss, and what losses are divided by."""
         null, weight = np.zeros(2), np.zeros(2)
-        for half, seen in enumerate((self._pick, self.mask & ~self._pick)):
+        for half, seen in enumerate((self._selected, self.mask & ~self._selected)):
             bins = seen.reshape(-1, seen.shape[-1]).sum(0).astype(np.float64)
             if not self.spikes:
                 weight[half] = bins.sum()
@@ -184,8 +175,8 @@ class Halves:
         return {"null": null, "weight": weight}
 
 
-def deal(condition: ndarray, seed: int) -> ndarray:
-    """Which trials choose: in a random order within each condition, every second one of all.
+def split_in_halves(condition: ndarray, seed: int) -> ndarray:
+    """Which trials are in the selecting half: every second one, in a random order within each condition.
 
     Args:
         condition: (P,) of each trial.
@@ -196,13 +187,13 @@ def deal(condition: ndarray, seed: int) -> ndarray:
     """
     order = np.random.default_rng(seed).permutation(len(condition))
     order = order[np.argsort(condition[order], kind="stable")]
-    chooses = np.zeros(len(condition), bool)
-    chooses[order[::2]] = True
-    return chooses
+    selecting = np.zeros(len(condition), bool)
+    selecting[order[::2]] = True
+    return selecting
 
 
 def _parts(shape: tuple[int, ...], kind: str) -> ndarray:
-    """The number of the part that each bin, or each image, belongs to."""
+    """The number of the trial, image or part of a sequence that each bin or image belongs to."""
     trials = np.arange(shape[0])
     if kind == "images":
         return trials

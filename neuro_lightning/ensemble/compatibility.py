@@ -1,4 +1,4 @@
-"""Whether models may be averaged: trained on the same data, and none of them on the trials that are judged."""
+"""Whether models may be averaged: trained on the same data, and none of them on trials that are scored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.identity import (
     SPLITTING,
@@ -21,13 +22,38 @@ from neuro_lightning.data.identity import (
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.base import CHECKPOINT_KEY
-from neuro_lightning.models.loading import read_checkpoint
+from neuro_lightning.models.loading import Saved, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 
+def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
+    """Check that data have the neurons and bins that a model was trained on.
+
+    Args:
+        saved: the trained model.
+        spec: the data it is to predict.
+        what: where ``spec`` comes from, for the message.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    own = saved.spec
+    for name in ("kind", "bin_ms", "n_bins", "n_forward", "n_in", "n_out", "image_shape"):
+        if getattr(own, name) != getattr(spec, name):
+            raise CheckpointError(
+                f"{saved.path} was trained on {own.dataset} with {name}={getattr(own, name)}, but {what} has "
+                f"{name}={getattr(spec, name)} ({spec.dataset}): predict the data it was trained on"
+            )
+    if own.unit_ids != spec.unit_ids:
+        raise CheckpointError(
+            f"{saved.path} was trained on other neurons of {own.dataset} than {what} has (their unit ids differ): "
+            "check the file, data.seed and data.heldout_fraction"
+        )
+
+
 def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | None:
-    """Whether several models belong together, by what their checkpoints say of their data.
+    """Check that several models were trained on the same data, by what their checkpoints say of them.
 
     Members may have been trained on other parts of the same file, such as folds, as long as none was trained on the
     trials that are predicted.
@@ -37,18 +63,18 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
         data: what is predicted.
 
     Returns:
-        Why the validation trials cannot judge the members, in a line; None if they can.
+        Why the validation trials cannot score the members, in a line; None if they can.
 
     Raises:
-        CheckpointError: two members do not belong together, named with what differs.
+        CheckpointError: two members may not be averaged, named with what differs.
     """
     recipes = {path: read_checkpoint(path)[CHECKPOINT_KEY] for path in members}
     first, wanted = next(iter(recipes.items()))
     for path, recipe in recipes.items():
         for key, one, other in _differences(recipe, wanted):
             raise CheckpointError(
-                f"{path} and {first} do not belong together: {key} is {one!s:.160} of the one and {other!s:.160} of "
-                "the other; average models of the same data only"
+                f"{path} and {first} cannot be averaged, their data differ: {key} is {one!s:.160} and {other!s:.160}; "
+                "average models of the same data only"
             )
     if old := [path for path, recipe in recipes.items() if "identity" not in recipe]:
         log.warning(
@@ -56,11 +82,9 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
             "compared, but not the content of their files"
         )
     target = evaluation_split(data.recording)
-    if reason := _seen(recipes, data, target):
+    if reason := _trained_on(recipes, data, target):
         raise CheckpointError(reason)
-    if target != "val" and "val" in data.recording.splits:
-        return _seen(recipes, data, "val")
-    return None
+    return _trained_on(recipes, data, "val") if "val" in data.recording.splits else None
 
 
 def _differences(recipe: dict[str, Any], wanted: dict[str, Any]) -> list[Difference]:
@@ -76,14 +100,14 @@ def _split_keys(recipe: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return sorted(key for key in SPLITTING if recipe["data"].get(key) != wanted["data"].get(key))
 
 
-def _seen(recipes: dict[Path, dict[str, Any]], data: PopulationDataModule, split: str) -> str | None:
-    """The first member that was trained on trials of a split, or has another one, in a line."""
+def _trained_on(recipes: dict[Path, dict[str, Any]], data: PopulationDataModule, split: str) -> str | None:
+    """A line about the first member that was trained on trials of a split, or whose split differs; else None."""
     first, wanted = next(iter(recipes.items()))
     now = identify(data.recording, wanted["data"])
     for path, recipe in recipes.items():
         fitted_on = recipe.get("fitted_on", ("train",))
         if split in fitted_on:
-            return f"{path} was trained on the {split} trials, which judge it: give checkpoint=best"
+            return f"{path} was trained on the {split} trials, which are to score it: give checkpoint=best"
         identity = identity_of(recipe)
         if trained := find_training_trials(identity, fitted_on, now, split).sum():
             what = f"was trained on {trained} of the {len(data.recording.splits[split])} {split} trials of {first}"

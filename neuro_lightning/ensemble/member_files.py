@@ -1,0 +1,69 @@
+"""What the members of an ensemble predict, on disk: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy import ndarray
+
+from neuro_lightning.errors import DataError
+
+BLOCK = 2**20  # numbers that are read or scored at a time
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of rows that cover an array of this shape, about :data:`BLOCK` numbers each."""
+    step = max(1, BLOCK // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+class MemberFiles:
+    """Arrays of each member in a temporary folder, which is deleted when the ``with`` block ends, however it ends.
+
+    Raises:
+        DataError: the disk has no room for them.
+    """
+
+    def __enter__(self) -> MemberFiles:
+        self._temporary = tempfile.TemporaryDirectory(prefix="neuro_lightning-members-")
+        self.folder = Path(self._temporary.name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._temporary.cleanup()
+
+    def reserve(self, n_bytes: int) -> None:
+        """Check that there is room before anything is written."""
+        free = shutil.disk_usage(self.folder).free
+        if n_bytes > free:
+            raise DataError(
+                f"the members' predictions need {n_bytes / 1e9:.1f} GB of disk while they are chosen from, and "
+                f"{self.folder.parent} has {free / 1e9:.1f} GB free: set TMPDIR to a roomier folder, or give fewer ckpt"
+            )
+
+    def write(self, name: str, member: int, values: ndarray) -> None:
+        """Keep one member's array in single precision."""
+        path = self._path(name, member)
+        try:
+            np.save(path, values.astype(np.float32, copy=False))
+        except OSError as error:
+            raise DataError(f"{path} cannot be written ({error}): set TMPDIR to another folder") from None
+
+    def open(self, name: str, member: int) -> ndarray:
+        """A member's array, mapped: only what is indexed is read. Memory counts what was read until it is closed."""
+        return np.load(self._path(name, member), mmap_mode="r")
+
+    def columns(self, name: str, n_members: int, start: int, stop: int) -> ndarray:
+        """Entries ``start`` to ``stop`` of all members' arrays of one axis, (M, stop - start) float64."""
+        return np.stack([self.open(name, member)[start:stop] for member in range(n_members)]).astype(np.float64)
+
+    def _path(self, name: str, member: int) -> Path:
+        return self.folder / f"{name}-{member}.npy"
