@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from neuro_lightning.data import cache
 from neuro_lightning.data.nlb.datamodule import NLB
 from neuro_lightning.data.nwb.datamodule import NWB
 from neuro_lightning.data.recording import Recording, Trials
@@ -85,7 +84,11 @@ def test_models_of_other_neurons_are_not_averaged():
 
 def test_every_option_makes_a_cache_of_its_own(monkeypatch):
     keys = []
-    monkeypatch.setattr(cache, "cached", lambda folder, params, sources, build: keys.append((params, sources)))
+    for module in ("nlb", "nwb"):
+        monkeypatch.setattr(
+            f"neuro_lightning.data.{module}.datamodule.cached",
+            lambda folder, params, sources, build: keys.append((params, sources)),
+        )
     monkeypatch.setattr(NLB, "files", lambda self: (Path("train.nwb"), Path("test.nwb")))
     nlb = ({}, {"phase": "test"}, {"bin_ms": 20}, {"dataset": "mc_maze"})
     for options in nlb:
