@@ -7,7 +7,7 @@ is imported here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -27,3 +27,22 @@ def count_steps_in_batch(trainer: Trainer, steps: int) -> None:
         steps: of the optimizer.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped += steps - 1
+
+
+def count_epochs(trainer: Trainer) -> None:
+    """Let Lightning count a training by epochs also where ``max_steps`` ends it."""
+    trainer.fit_loop._iteration_based_training = lambda: False
+
+
+def process_launcher() -> Any:
+    """Lightning's class that starts the other processes of a machine; a strategy takes no launcher but a subclass."""
+    from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+    return _SubprocessScriptLauncher
+
+
+def share_threads(processes: int) -> None:
+    """Give each process of this machine its share of the cores, unless OMP_NUM_THREADS says otherwise."""
+    from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
+
+    _set_num_threads_if_needed(num_processes=processes)

@@ -22,11 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
+from neuro_lightning.private_names import process_launcher, share_threads
 from neuro_lightning.ranks import is_main_process
 
 LAUNCH_VARIABLES = (
@@ -48,7 +47,7 @@ _children: list[subprocess.Popen] = []  # the other processes of the job that ru
 _jobs: set[Path] = set()  # the files of jobs that this process has written, which alone its children are to run
 
 
-class JobLauncher(_SubprocessScriptLauncher):
+class JobLauncher(process_launcher()):
     """Starts the other processes of a job with the job's own resolved config.
 
     Args:
@@ -71,7 +70,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         if self.cluster_environment.creates_processes_externally:
             if ready := os.environ.pop(READY, None):  # once: a refit is launched after the training
                 Path(ready).touch()
-            _set_num_threads_if_needed(num_processes=self.num_processes)
+            share_threads(self.num_processes)
             return function(*args, **kwargs)
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +79,7 @@ class JobLauncher(_SubprocessScriptLauncher):
             while not all(file.exists() for file in ready):  # those who fail before they meet are not waited for
                 self._check()
                 time.sleep(0.05)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        share_threads(self.num_processes)
         over = threading.Event()
         threading.Thread(target=self._watch, args=[over], daemon=True).start()
         try:

@@ -23,6 +23,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import guarded
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.private_names import count_epochs
 from neuro_lightning.ranks import started_together
 from neuro_lightning.runs.distributed import JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
@@ -94,7 +95,7 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count
     # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
-    trainer.fit_loop._iteration_based_training = lambda: False
+    count_epochs(trainer)
     ours = isinstance(trainer.strategy, JobDDPStrategy)
     if trainer.world_size > 1 and not ours and started_together() == 1:  # Lightning would repeat the command line
         raise ConfigError(
