@@ -341,18 +341,18 @@ def _check_typed(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
-    from neuro_lightning.runs import train as run
+    from neuro_lightning.runs.train import train
 
     _check_typed(cfg)
-    return run.train(cfg, overrides, group)
+    return train(cfg, overrides, group)
 
 
 def _predict_task(cfg: DictConfig) -> Path:
-    from neuro_lightning.runs import train as run
+    from neuro_lightning.runs.predict import predict
 
     def job() -> Path:
         _check_typed(cfg)
-        return run.predict(cfg)
+        return predict(cfg)
 
     return _reported(job, sweep=False)
 

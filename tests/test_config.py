@@ -11,7 +11,8 @@ from omegaconf import OmegaConf, open_dict
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import check_saved
-from neuro_lightning.settings.config import PREDICT_KEYS, TRAIN_KEYS, check_config, instantiate, to_plain
+from neuro_lightning.settings.config import check_config, instantiate, to_plain
+from neuro_lightning.settings.settings import PredictSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -41,7 +42,7 @@ KINDS = {"lorenz": "spikes", "stringer_spontaneous": "traces", "antolik_v1": "re
 def check_pairs(composed, pairs):
     for data, model in pairs:
         cfg = composed(f"data={data}", f"model={model}")
-        check_config(cfg, known=TRAIN_KEYS)
+        check_config(cfg, known=TrainSettings.config_keys())
         config = to_plain(cfg)
         for key in ("data", "model"):  # as a checkpoint brings them along
             check_saved(Path("a.ckpt"), key, config[key])
@@ -65,18 +66,18 @@ def test_every_choice_of_every_other_group(composed, group):
     for name in names(group):
         needs_file = "/data: nwb" in (CONF / group / f"{name}.yaml").read_text()
         cfg = composed(f"{group}={name}", *(["data.path=some.nwb"] if needs_file else []))
-        check_config(cfg, known=TRAIN_KEYS)
+        check_config(cfg, known=TrainSettings.config_keys())
         to_plain(cfg)
 
 
 @pytest.mark.parametrize("group", ["optimizer", "scheduler"])
 def test_every_optimizer_and_schedule(composed, group):
     for name in names(group):
-        check_config(composed(f"{group}@model.{group}={name}"), known=TRAIN_KEYS)
+        check_config(composed(f"{group}@model.{group}={name}"), known=TrainSettings.config_keys())
 
 
 def test_predict_composes(composed):
-    check_config(composed(name="predict"), known=PREDICT_KEYS)
+    check_config(composed(name="predict"), known=PredictSettings.config_keys())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_predict_composes(composed):
 )
 def test_a_key_that_nothing_consumes_is_refused(composed, override, message):
     with pytest.raises(ConfigError, match=message):
-        check_config(composed(override), known=TRAIN_KEYS)
+        check_config(composed(override), known=TrainSettings.config_keys())
 
 
 def test_a_missing_key_is_named(composed):
@@ -102,7 +103,7 @@ def test_a_missing_key_is_named(composed):
     with open_dict(cfg):
         del cfg.model["hidden"]
     with pytest.raises(ConfigError, match="model: GRU needs the key 'hidden'"):
-        check_config(cfg, known=TRAIN_KEYS)
+        check_config(cfg, known=TrainSettings.config_keys())
 
 
 def test_a_value_that_must_be_given_is_named(composed):
@@ -155,7 +156,7 @@ def test_the_command_line_answers_without_heavy_imports():
 )
 def test_values_of_a_wrong_type_are_named_as_typed(composed, word, message):
     with pytest.raises(ConfigError) as caught:
-        check_config(composed(word), known=TRAIN_KEYS)
+        check_config(composed(word), known=TrainSettings.config_keys())
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2, "one line for the one value"
 

@@ -29,7 +29,7 @@ from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import read_checkpoint
-from neuro_lightning.runs.train import predict
+from neuro_lightning.runs.predict import predict
 
 BASE = [
     *(word for word in TINY if not word.startswith(("data=", "trainer.max_epochs"))),

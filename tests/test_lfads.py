@@ -21,7 +21,7 @@ from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.nn.generator import Encoder, Generator, lag
 from neuro_lightning.nn.masking import CoordinatedDropout
 from neuro_lightning.nn.recurrent import gru_step, init_gru
-from neuro_lightning.runs.train import predict
+from neuro_lightning.runs.predict import predict
 
 CONTROLLED = Sizes(encoder=5, initial=4, generator=7, factors=3, input_encoder=6, controller=5, inputs=2)
 AUTONOMOUS = Sizes(encoder=5, initial=4, generator=7, factors=3)

@@ -16,7 +16,8 @@ from neuro_lightning.data.describe import labelled
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.smoothing import FLOOR, SmoothingNet
-from neuro_lightning.runs.train import predict
+from neuro_lightning.runs.predict import predict
+from neuro_lightning.settings.settings import TrainSettings
 
 ALL_IN = ["+data.heldout=false"]
 
@@ -121,11 +122,13 @@ def test_hidden_labels_stay_hidden():
 
 def test_only_what_watches_co_smoothing_is_changed():
     from neuro_lightning.contracts import DataSpec
-    from neuro_lightning.runs.monitors import choose_monitor
+    from neuro_lightning.runs.monitors import monitor_without_heldout
 
     parts = {"model": {"scheduler": {"monitor": "val/loss"}}, "callbacks": {"a": {"monitor": "${monitor}"}, "b": None}}
     cfg = OmegaConf.create({"monitor": "val/co_bps", **parts})
-    assert not choose_monitor(cfg, DataSpec("x", n_in=4, n_out=2)) and cfg.monitor == "val/co_bps"
-    assert not choose_monitor(cfg, DataSpec("x", kind="images", n_out=2))
-    assert choose_monitor(cfg, DataSpec("x", n_in=4)) and cfg.callbacks.a.monitor == cfg.monitor == "val/bps"
-    assert cfg.model.scheduler.monitor == "val/loss"
+    settings = TrainSettings.resolve(cfg)
+    assert not monitor_without_heldout(settings, DataSpec("x", n_in=4, n_out=2))
+    assert not monitor_without_heldout(settings, DataSpec("x", kind="images", n_out=2))
+    changed = settings.changed(monitor_without_heldout(settings, DataSpec("x", n_in=4)))
+    assert changed.callbacks.a.monitor == changed.monitor == "val/bps" and settings.monitor == "val/co_bps"
+    assert changed.model.scheduler.monitor == "val/loss"

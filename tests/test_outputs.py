@@ -15,9 +15,9 @@ from neuro_lightning.contracts import rates_of
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.errors import ConfigError, SubmissionError
 from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.prediction import output_kind
 from neuro_lightning.runs.prediction_files import target_file
-from neuro_lightning.runs.train import predict
 
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"
 
@@ -109,7 +109,7 @@ def test_predictions_of_one_run_lie_beside_it(runs):
 
 def test_nothing_that_is_there_is_lost(runs, tmp_path, monkeypatch):
     """Neither a file of an earlier time, nor what says of which members it was."""
-    monkeypatch.setattr("neuro_lightning.runs.train.combine", None)  # it is refused before anything is predicted
+    monkeypatch.setattr("neuro_lightning.runs.predict.combine", None)  # it is refused before anything is predicted
     for name, words in (("p.h5", []), ("l.h5", ["output=latents"]), ("m.h5", [])):
         taken = tmp_path / (name if name != "m.h5" else "m.h5.json")
         taken.write_text("mine")

@@ -18,8 +18,8 @@ from neuro_lightning.errors import CheckpointError, ConfigError, DataError, Inte
 from neuro_lightning.models.loading import choose_checkpoint, load_checkpoint
 from neuro_lightning.runs import refit as module
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
+from neuro_lightning.runs.predict import predict as run_predict
 from neuro_lightning.runs.refit import joint_data
-from neuro_lightning.runs.train import predict as run_predict
 
 REFIT = ["refit=true", "model.optimizer.lr=0.3", "trainer.max_epochs=4"]  # so fast that the best is not the last
 
@@ -218,7 +218,7 @@ def test_a_refit_that_was_interrupted_halfway_is_done_anew(tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.AsChosen, "on_train_batch_end", stops)
+        patch.setattr(module.RepeatChosenTraining, "on_train_batch_end", stops)
         with pytest.raises(Interrupted, match="go on with"):
             here(folder, *words)
     assert not (folder / "checkpoints/refit.ckpt").exists() and record(folder)["status"] == "interrupted"

@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.config import TRAIN_KEYS, check_config, check_targets, instantiate
+from neuro_lightning.settings.config import check_config, check_targets, instantiate
 from neuro_lightning.settings.registry import CLASSES, HYDRA_NAMES, NAMED, derives, find
+from neuro_lightning.settings.settings import TrainSettings
 
 # classes of libraries whose constructors or later calls write files, open connections or call what they are given: each
 # was looked at, and none runs code that a config could bring along
@@ -231,7 +232,7 @@ def test_each_part_of_a_config_holds_its_own_kind():
     assert "is nothing that model is made of" in wrong(model={**adam, "optimizer": csv})
     cfg = OmegaConf.create({"model": {**adam, "_args_": [1]}, "trusted": []})
     with pytest.raises(ConfigError, match=r"model\._args_: no config may have this key"):
-        check_config(cfg, known=TRAIN_KEYS)
+        check_config(cfg, known=TrainSettings.config_keys())
 
 
 def test_a_trusted_package_brings_nothing_but_what_it_defines(tmp_path, monkeypatch):

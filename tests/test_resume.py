@@ -232,7 +232,7 @@ def test_an_error_late_in_a_resumed_run_is_its_own(tmp_path, monkeypatch):
         raise DataError("no trials to score")
 
     here(tmp_path / "run")
-    monkeypatch.setattr("neuro_lightning.runs.train.score_best", fails)
+    monkeypatch.setattr("neuro_lightning.runs.outcome.score_best", fails)
     with pytest.raises(DataError, match="no trials to score"):
         here(tmp_path / "run", "trainer.max_epochs=4", f"resume={tmp_path}/run/checkpoints/last.ckpt")
     said = record(tmp_path / "run")

@@ -24,7 +24,7 @@ from neuro_lightning import cli
 from neuro_lightning.artifacts.metrics_csv import read_metrics
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.runs.train import predict as run_predict
+from neuro_lightning.runs.predict import predict as run_predict
 from neuro_lightning.runs.train import train as run_train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
 from neuro_lightning.artifacts.locks import entered
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.runs.train import readable
+from neuro_lightning.runs.resumed import usable_checkpoint
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide
 
@@ -205,7 +205,7 @@ def test_a_job_whose_checkpoints_are_all_unreadable_begins_anew(tmp_path, capsys
     previous.touch()
     for _ in range(2):  # both damaged; then the last one missing
         job = decide(folder, ["model=gru", "seed=1"])
-        assert job.checkpoint.name == "last.ckpt" and readable(str(job.checkpoint), anew=True) is None
+        assert job.checkpoint.name == "last.ckpt" and usable_checkpoint(str(job.checkpoint), begin_anew=True) is None
         assert "last.ckpt" in (said := capsys.readouterr().out) and said.endswith(": begins anew\n")
         job.checkpoint.unlink(missing_ok=True)
     previous.unlink()

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from runs import ROOT
 
-from neuro_lightning.settings.config import TRAIN_KEYS, check_config
+from neuro_lightning.settings.config import check_config
+from neuro_lightning.settings.settings import TrainSettings
 from neuro_lightning.sweeps.search.space import read_space
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
@@ -141,7 +142,7 @@ def checked(name: str, job: list[str]):
     cfg = composed(name, *job).copy()
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    check_config(cfg, known=TRAIN_KEYS)
+    check_config(cfg, known=TrainSettings.config_keys())
     return cfg
 
 

@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from runs import ROOT, checkpoint, here, record, rows
 
-from neuro_lightning.runs.training_length import lengthen_short_training
+from neuro_lightning.runs.training_length import epochs_of_short_training
+from neuro_lightning.settings.settings import TrainSettings
 
 
 def length(n_trials, *words):
@@ -14,9 +15,8 @@ def length(n_trials, *words):
         cfg = compose("train", overrides=["data=nwb", "data.path=a.nwb", *words])
     recording = SimpleNamespace(splits={"train": range(n_trials)})
     data = SimpleNamespace(least_steps=cfg.data.least_steps, batch_size=cfg.data.batch_size, recording=recording)
-    changed = lengthen_short_training(cfg, data)
-    assert changed == (cfg.epochs != 100)
-    return cfg.trainer.max_epochs
+    settings = TrainSettings.resolve(cfg)
+    return settings.changed(epochs_of_short_training(settings, data)).trainer.max_epochs
 
 
 def test_few_trials_take_more_epochs_and_many_take_as_many_as_ever(capsys):

@@ -12,8 +12,10 @@ from test_loggers import artifacts, history, read_wandb, run_record, summary
 
 from neuro_lightning.artifacts.records import stable_id
 from neuro_lightning.artifacts.sweep_jobs import swept
-from neuro_lightning.runs.train import predict, train
-from neuro_lightning.settings.config import TRAIN_KEYS, check_config, to_plain
+from neuro_lightning.runs.predict import predict
+from neuro_lightning.runs.train import train
+from neuro_lightning.settings.config import check_config, to_plain
+from neuro_lightning.settings.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +165,7 @@ def test_the_example_drives_train(wandb_sweep, monkeypatch):
     for key, value in values.items():
         assert OmegaConf.select(cfg, key) == value, f"{key} is not swept"
     job = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "paths")])
-    check_config(job, known=TRAIN_KEYS)
+    check_config(job, known=TrainSettings.config_keys())
     assert "wandb" in cfg.logger
 
 

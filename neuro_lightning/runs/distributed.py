@@ -9,7 +9,6 @@ processes of a job train the same thing in the same folder, and the environment 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import subprocess
@@ -24,9 +23,11 @@ from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
 
-from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
+from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.private_names import process_launcher, share_threads
 from neuro_lightning.ranks import is_main_process
+from neuro_lightning.settings.settings import TrainSettings
 
 LAUNCH_VARIABLES = (
     "LOCAL_RANK",
@@ -104,7 +105,7 @@ class JobLauncher(process_launcher()):
             WORLD_SIZE=str(self.num_processes * self.num_nodes),
         )
         search = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        command = [sys.executable, "-m", "neuro_lightning.runs.distributed", str(self.job)]
+        command = [sys.executable, "-m", "neuro_lightning.runs.worker", str(self.job)]
         for rank, file in enumerate(ready, start=1):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
             # one process speaks for the job; errors are heard from all
@@ -169,53 +170,29 @@ class JobDDPStrategy(DDPStrategy):
         self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes, self.job)
 
 
-def write_job(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    """Leave the job's resolved config where the other processes find it."""
+def write_job(settings: TrainSettings) -> None:
+    """Leave the job's resolved settings where the other processes find them."""
     if is_main_process():
-        _jobs.add((folder / JOB_FILE).resolve())
-        _write(folder / JOB_FILE, {"config": config, "overrides": overrides, "launch": _launch()})
+        path = settings.folder / JOB_FILE
+        _jobs.add(path.resolve())
+        note_job(path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": launch()})
 
 
-def together(run: Callable[[], Any], folder: Path) -> Any:
-    """Run a job whose processes something else has started: SLURM starts one for each of its tasks.
-
-    Only the first of them asks what is left to do of the job (is it done, where does it go on from): the others would
-    look at another moment and might find something else. They wait for the config that it trains, or for its end.
-
-    Args:
-        run: the job, which calls :func:`write_job` before it trains.
-        folder: the job's.
-
-    Returns:
-        What ``run`` returns; NaN in the other processes.
-    """
-    if is_main_process():
-        try:
-            return run()
-        finally:
-            if _read(folder / JOB_FILE).get("launch") != _launch():  # nothing was to be trained
-                _write(folder / JOB_FILE, {"launch": _launch(), "over": True})
-    while (job := _read(folder / JOB_FILE)).get("launch") != _launch():
-        time.sleep(0.2)
-    if "over" not in job:
-        _follow(job)
-    return math.nan
+def note_job(path: Path, values: dict[str, Any]) -> None:
+    """Write the file of a job in one piece: other processes wait for it."""
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(values))
 
 
-def _launch() -> str | None:
-    """Tells this attempt at a job from those before it, in all its processes alike."""
+def read_job(path: Path) -> dict[str, Any]:
+    """What :func:`write_job` wrote; empty before that."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def launch() -> str | None:
+    """A name of this attempt at a SLURM job, the same in all its processes; None outside of SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     return job and f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(values))
-    os.replace(part, path)  # nobody reads a half
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 @contextmanager
@@ -249,33 +226,3 @@ def _end_children(patience_s: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _child(job: str) -> None:
-    """Run a job's config as one of its processes."""
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
-    try:
-        _follow(_read(Path(job)))
-    except Interrupted:
-        sys.exit(130)  # the main process says so
-    except NeuroError as error:
-        sys.exit(f"error in process {os.environ['LOCAL_RANK']}: {error}")
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: it would wait for it for half an hour."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _follow(job: dict[str, Any]) -> None:
-    from omegaconf import OmegaConf
-
-    from neuro_lightning.runs.train import train
-
-    train(OmegaConf.create(job["config"]), job["overrides"])
-
-
-if __name__ == "__main__":
-    _child(sys.argv[1])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelSummary, ProgressBar
+from pytorch_lightning.callbacks import (
+    DeviceStatsMonitor,
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+)
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -28,19 +33,34 @@ from neuro_lightning.ranks import started_together
 from neuro_lightning.runs.distributed import JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.settings import TrainSettings
 
 ONLY_WATCH = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
 HOOKS = ("setup", "teardown", "draw", "draw_learning_curve", *(n for n in dir(pl.Callback) if n.startswith("on_")))
 
 
-def build_model(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule) -> PopulationModule:
-    """The model of the config, for these data, with the recipe that its checkpoints carry.
+def build_data(settings: TrainSettings) -> PopulationDataModule:
+    """The data module of the settings, its recording read; jobs of a sweep in one process share what they read.
+
+    Raises:
+        DataError: the data are missing, damaged, or not what the settings say.
+    """
+    data = instantiate(settings.data, trusted=settings.trusted)
+    if settings.group is not None:
+        data.share_recording(settings.to_dict()["data"])
+    data.prepare_data()
+    return data
+
+
+def build_model(settings: TrainSettings, data: PopulationDataModule) -> PopulationModule:
+    """The model of the settings, for these data, with the recipe that its checkpoints carry.
 
     Raises:
         ConfigError: the model cannot run on these data.
     """
-    check_match(find(cfg.model._target_, cfg.trusted or ()), data.spec)
-    model = instantiate(cfg.model, trusted=cfg.trusted, spec=data.spec)
+    check_match(find(settings.model._target_, settings.trusted), data.spec)
+    model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
+    config = settings.to_dict()
     model.recipe = {
         "model": config["model"],
         "data": config["data"],
@@ -65,29 +85,36 @@ def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
         raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
 
 
-def build_trainer(cfg: DictConfig, loggers: list[Any], output: Path) -> pl.Trainer:
-    """Lightning's trainer with the config's callbacks.
+def build_trainer(settings: TrainSettings, loggers: list[Any], on_train_start: Callable[..., None]) -> pl.Trainer:
+    """Lightning's trainer with the callbacks of the settings.
+
+    Args:
+        settings: of the run.
+        loggers: of the run.
+        on_train_start: is called when the training begins.
 
     Raises:
         ConfigError: the trainer cannot be had on this machine.
     """
-    return make_trainer(cfg, callbacks=build_callbacks(cfg), logger=loggers or False, default_root_dir=str(output))
+    callbacks = [*build_callbacks(settings), LambdaCallback(on_train_start=on_train_start)]
+    return make_trainer(settings, callbacks=callbacks, logger=loggers or False, default_root_dir=str(settings.folder))
 
 
-def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """The config's callbacks, in its order; those that only watch warn where they would raise."""
-    callbacks = [instantiate(node, trusted=cfg.trusted) for node in (cfg.callbacks or {}).values() if node]
+def build_callbacks(settings: TrainSettings) -> list[pl.Callback]:
+    """The callbacks of the settings, in their order; what only watches warns when it fails."""
+    nodes = [node for node in (settings.callbacks or {}).values() if node]
+    callbacks = [instantiate(node, trusted=settings.trusted) for node in nodes]
     return [guarded(callback, HOOKS) if isinstance(callback, ONLY_WATCH) else callback for callback in callbacks]
 
 
-def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
-    """The config's trainer, with what is given in place of what it says.
+def make_trainer(settings: TrainSettings, **given: Any) -> pl.Trainer:
+    """The trainer of the settings, with what is given in place of what they say.
 
     Raises:
         ConfigError: the trainer cannot be had on this machine.
     """
     try:
-        trainer = instantiate(cfg.trainer, trusted=cfg.trusted, **given)
+        trainer = instantiate(settings.trainer, trusted=settings.trusted, **given)
     except (MisconfigurationException, ModuleNotFoundError) as error:  # the second without the library of a TPU, say
         said = str(error).splitlines()[0]
         raise ConfigError(f"trainer: {said} On this machine, try trainer=cpu") from error
@@ -99,7 +126,7 @@ def make_trainer(cfg: DictConfig, **given: Any) -> pl.Trainer:
     ours = isinstance(trainer.strategy, JobDDPStrategy)
     if trainer.world_size > 1 and not ours and started_together() == 1:  # Lightning would repeat the command line
         raise ConfigError(
-            f"trainer.devices={cfg.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
+            f"trainer.devices={settings.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
             "trainer=ddp_cpu"
         )
     if ours or "SLURM_JOB_ID" in os.environ:

@@ -10,19 +10,23 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import Scores, config_key, find_scores, store_scores
 from neuro_lightning.data.module import PopulationDataModule, random_state
+from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
-from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat
+from neuro_lightning.ranks import is_main_process
+from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat, print_results
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
 from neuro_lightning.settings.config import instantiate, to_plain
 from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.settings import TrainSettings
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -32,13 +36,60 @@ def best_checkpoint(trainer: pl.Trainer) -> Path | None:
     return Path(path) if path else None
 
 
-def how_it_ended(trainer: pl.Trainer) -> str:
+def ending(trainer: pl.Trainer) -> str:
     """``finished``, or what a callback that ended the training early calls it (``pruned``, ``paused``)."""
     return next((ended for c in trainer.callbacks if (ended := getattr(c, "ended", None))), "finished")
 
 
+def report_outcome(
+    settings: TrainSettings,
+    trainer: pl.Trainer,
+    model: PopulationModule,
+    data: PopulationDataModule,
+    record: RunRecord,
+    loggers: list[Any],
+) -> float:
+    """Score the saved checkpoint, and write the outcome into ``run.json``, the loggers and the terminal.
+
+    A training that was ended early (pruned, paused) is recorded and not scored.
+
+    Returns:
+        The objective; NaN in all processes but the main one.
+    """
+    record.keep()
+    if not is_main_process():
+        return math.nan
+    status = ending(trainer)
+    scores = score_best(settings, trainer, model, data) if status == "finished" else {}
+    result = outcome(settings, trainer, model, data, scores)
+    record.values.pop("refit", None)  # of an earlier training
+    record.update(**result)
+    log_summary(loggers, {**result["metrics"], "objective": result["objective"]["value"], "status": status})
+    if status == "finished":
+        best = best_checkpoint(trainer)
+        log_checkpoint(loggers, best, result["objective"])
+        show_references(settings, trainer, model, scores)
+        print_results(scores, data.recording, best, settings.folder, monitor=settings.monitor, mode=settings.mode)
+        if line := still_rising(settings.monitor, trainer):
+            print(line)
+    return result["objective"]["value"]
+
+
+def finish_training(
+    settings: TrainSettings, record: RunRecord, status: str, value: float, refitted: dict[str, Any] | None
+) -> float:
+    """Close ``run.json``, and give the objective; NaN in all processes but the main one."""
+    if not is_main_process():
+        return math.nan
+    if status == "finished" and not math.isfinite(value):
+        record.close("diverged", f"{settings.monitor} was never finite: the training diverged")
+    else:
+        record.close(status, **({"refit": refitted} if refitted else {}))
+    return value
+
+
 def score_best(
-    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
+    settings: TrainSettings, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
 ) -> dict[str, Scores]:
     """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
     if (path := best_checkpoint(trainer)) is not None:
@@ -48,27 +99,29 @@ def score_best(
         return {split: evaluate(predict, data, split) for split in data.references()}
 
     def fitted(node: DictConfig) -> Predictor:
-        baseline = instantiate(node, trusted=cfg.trusted, spec=data.spec)
+        baseline = instantiate(node, trusted=settings.trusted, spec=data.spec)
         baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
         return network_predictor(baseline.net)
 
     scores = {"model": scored(network_predictor(model.net, trainer.strategy.root_device))}
-    for name, node in (cfg.baselines or {}).items():
-        if node is not None and node._target_ != cfg.model._target_:
-            check_match(find(node._target_, cfg.trusted or ()), data.spec)
-            scores[name] = of_the_data(data, to_plain(node), lambda node=node: fitted(node), scored)
+    for name, node in (settings.baselines or {}).items():
+        if node is not None and node._target_ != settings.model._target_:
+            check_match(find(node._target_, settings.trusted), data.spec)
+            scores[name] = scores_of_data(data, to_plain(node), lambda node=node: fitted(node), scored)
     if data.spec.kind == "spikes":  # bits per spike are measured from it
         scores["mean rate"] = {split: dict.fromkeys(bits_of(data.spec), 0.0) for split in data.references()}
     if data.spec.true_rates:
-        scores["oracle"] = of_the_data(data, "oracle", lambda: true_rates, scored)
-    found = of_the_data(data, "references", lambda: {s: data.reference_scores(s) for s in data.references()}, dict)
+        scores["oracle"] = scores_of_data(data, "oracle", lambda: true_rates, scored)
+    found = scores_of_data(data, "references", lambda: {s: data.reference_scores(s) for s in data.references()}, dict)
     for split, by_who in found.items():
         for who, values in by_who.items():
             scores.setdefault(who, {})[split] = values
     return scores
 
 
-def of_the_data(data: PopulationDataModule, what: Any, make: Callable[[], Any], score: Callable[[Any], dict]) -> dict:
+def scores_of_data(
+    data: PopulationDataModule, what: Any, make: Callable[[], Any], score: Callable[[Any], dict]
+) -> dict:
     """Scores that depend on the data alone, computed once for the jobs of a sweep in one process.
 
     Args:
@@ -92,28 +145,27 @@ def of_the_data(data: PopulationDataModule, what: Any, make: Callable[[], Any], 
 
 
 def outcome(
-    cfg: DictConfig,
-    config: dict[str, Any],
+    settings: TrainSettings,
     trainer: pl.Trainer,
     model: PopulationModule,
     data: PopulationDataModule,
-    scores: dict[str, dict[str, dict[str, float]]],
+    scores: dict[str, Scores],
 ) -> dict[str, Any]:
     """What ``run.json`` says of a run that has come to its end, or to one that a search has set it (no scores)."""
     clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
     best, epochs = best_checkpoint(trainer), trainer.fit_loop.epoch_progress.current.started
     return {
         "objective": {
-            "name": cfg.monitor,
-            "value": objective(cfg, trainer, scores),
-            "mode": cfg.mode,
-            **end_and_peak(cfg.monitor, trainer),
+            "name": settings.monitor,
+            "value": objective(settings, trainer, scores),
+            "mode": settings.mode,
+            **end_and_peak(settings.monitor, trainer),
         },
         "metrics": {f"{split}/{k}": v for split, values in scores.get("model", {}).items() for k, v in values.items()},
         "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
         "oracle": scores.get("oracle"),
         "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
-        "data": data_record(data.recording, **config["data"]),
+        "data": data_record(data.recording, **settings.to_dict()["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": epochs},
         "parameters": model.size,
         "steps": trainer.global_step,
@@ -124,13 +176,16 @@ def outcome(
 
 
 def show_references(
-    cfg: DictConfig, trainer: pl.Trainer, model: PopulationModule, scores: dict[str, dict[str, dict[str, float]]]
+    settings: TrainSettings,
+    trainer: pl.Trainer,
+    model: PopulationModule,
+    scores: dict[str, Scores],
 ) -> None:
     """Draw the learning curve again, now with the lines to beat and to reach."""
-    split, metric = cfg.monitor.split("/", 1)
+    split, metric = settings.monitor.split("/", 1)
     found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
     found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
-    best = max if cfg.mode == "max" else min
+    best = max if settings.mode == "max" else min
     baselines = [who for who in found if is_line_to_beat(who)]
     drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
     references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
@@ -160,13 +215,13 @@ def still_rising(monitor: str, trainer: pl.Trainer) -> str | None:
     )
 
 
-def objective(cfg: DictConfig, trainer: pl.Trainer, scores: dict[str, dict[str, dict[str, float]]]) -> float:
+def objective(settings: TrainSettings, trainer: pl.Trainer, scores: dict[str, Scores]) -> float:
     """The monitored score of the saved checkpoint; a run that diverged is worse than any other."""
-    split, name = cfg.monitor.split("/", 1)
+    split, name = settings.monitor.split("/", 1)
     value = scores.get("model", {}).get(split, {}).get(name)
     if value is None and trainer.checkpoint_callback is not None:
         best = trainer.checkpoint_callback.best_model_score
         value = math.nan if best is None else float(best)
     if value is None or not math.isfinite(value):
-        return -math.inf if cfg.mode == "max" else math.inf
+        return -math.inf if settings.mode == "max" else math.inf
     return float(value)

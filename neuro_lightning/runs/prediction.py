@@ -29,6 +29,7 @@ from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint
 from neuro_lightning.report.table import relative
 from neuro_lightning.runs.evaluation import evaluate
 from neuro_lightning.settings.config import instantiate
+from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import check_submission
 from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
 from neuro_lightning.submission.score import score
@@ -134,37 +135,43 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
     return kind
 
 
-def ensemble_settings(config: dict[str, Any]) -> EnsembleSettings:
-    """How the config of ``predict.py`` wants several models combined.
+def ensemble_settings(settings: PredictSettings) -> EnsembleSettings:
+    """How several models are combined.
 
     Raises:
-        ConfigError: a key that cannot be.
+        ConfigError: a setting that cannot be.
     """
-    same = {key: config[key] for key in ("space", "max_members", "shrinkage")}
-    return EnsembleSettings(method=config["ensemble"], seed=config["ensemble_seed"], **same)
+    return EnsembleSettings(
+        method=settings.ensemble,
+        space=settings.space,
+        seed=settings.ensemble_seed,
+        max_members=settings.max_members,
+        shrinkage=settings.shrinkage,
+    )
 
 
-def checkpoints_of(members: Sequence[Path], config: dict[str, Any], kind: str, recording: Recording) -> list[Path]:
-    """The checkpoint of each run that is to predict, said in a line where it is a refit.
+def checkpoints_of(members: Sequence[Path], settings: PredictSettings, kind: str, recording: Recording) -> list[Path]:
+    """The checkpoint of each run that is to predict, with a line where it is a refit.
 
     A refit has been trained on the validation trials. By itself it is taken for test trials only, and neither for
     latents, which are looked at in all splits, nor where validation trials choose among several models.
 
     Args:
         members: a checkpoint of each run.
-        config: of ``predict.py``.
+        settings: of ``predict.py``.
         kind: what the file is to hold.
         recording: what is predicted.
 
     Raises:
         CheckpointError: nothing there, or it was trained on the trials that it is to predict.
-        ConfigError: another checkpoint is wanted than the file that is named.
+        ConfigError: another checkpoint is wanted than the file that is named, or latents of several models.
     """
-    which, target = config["checkpoint"], evaluation_split(recording)
-    validated = kind == "latents" or (len(members) > 1 and config["ensemble"] != "mean")
+    if kind == "latents" and len(members) > 1:
+        raise ConfigError("output=latents: the latents of several networks have no mean; give one ckpt")
+    which, target = settings.checkpoint, evaluation_split(recording)
+    validated = kind == "latents" or (len(members) > 1 and settings.ensemble != "mean")
     of_run = "best" if which == "auto" and validated else which
-    wanted = config["ckpt"] if isinstance(config["ckpt"], list) else [config["ckpt"]]
-    named = {Path(path).resolve() for path in wanted}
+    named = {Path(path).resolve() for path in settings.named}
     chosen = [
         choose_checkpoint(path, which, target)
         if path.resolve() in named

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import BEST, REFIT, run_folder
 from neuro_lightning.report.written import print_arrays
 from neuro_lightning.runs.prediction import official_scores, submission_arrays
+from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import open_h5
 from neuro_lightning.submission.kaggle import write_kaggle
 from neuro_lightning.submission.layout import group_name
@@ -27,14 +27,14 @@ ENSEMBLES = Path("outputs") / "ensembles"  # of models that are no one sweep's
 Official = list[dict[str, dict[str, float]]]
 
 
-def target_file(config: Mapping[str, Any], kind: str, data: PopulationDataModule, members: Sequence[Path]) -> Path:
+def target_file(settings: PredictSettings, kind: str, data: PopulationDataModule, members: Sequence[Path]) -> Path:
     """The file that is to be written; nothing that is there is lost unless the user says so.
 
     By default it lies in the run's folder, in that of a sweep for several of its models, else in
     ``outputs/ensembles``, under a name that says what it holds.
 
     Args:
-        config: of ``predict.py``.
+        settings: of ``predict.py``.
         kind: what the file is to hold.
         data: what is predicted.
         members: the checkpoints.
@@ -43,11 +43,11 @@ def target_file(config: Mapping[str, Any], kind: str, data: PopulationDataModule
         ConfigError: the name says another kind of file, or it is there already and ``overwrite`` is not true.
         SubmissionError: ``merge_into`` is no submission.
     """
-    recording, merge_into = data.recording, config["merge_into"]
-    given = config["file"] or merge_into
+    recording, merge_into = data.recording, settings.merge_into
+    given = settings.file or merge_into
     suffix = ".csv" if kind == "submission" and recording.name == "uwndc19" else ".h5"
     if given is None:
-        target = _folder(config["ckpt"], members) / f"{_name(config, kind, data, members)}{suffix}"
+        target = _folder(settings.named, members) / f"{_name(settings, kind, data, members)}{suffix}"
     else:
         target = Path(given)
         _check_suffix(given, {suffix} if suffix == ".csv" else {".h5", ".hdf5"}, kind, recording)
@@ -55,13 +55,13 @@ def target_file(config: Mapping[str, Any], kind: str, data: PopulationDataModule
     if merge_into is not None:
         group = group_name(recording.name, recording.bin_ms)
         with open_h5(merge_into) as file:
-            if group in file and not config["overwrite"]:
+            if group in file and not settings.overwrite:
                 raise ConfigError(
                     f"{merge_into} holds {group} already: give overwrite=true to replace it, or file=PATH without "
                     "merge_into for a file of its own"
                 )
     for path in (target, members_file(target)):
-        if path.exists() and not merged and not config["overwrite"]:
+        if path.exists() and not merged and not settings.overwrite:
             raise ConfigError(f"{path} is there already: give overwrite=true to replace it, or file=PATH for another")
     return target
 
@@ -99,14 +99,13 @@ def write_rates(
     return official_scores(recording, arrays)
 
 
-def _folder(wanted: str | Sequence[str], members: Sequence[Path]) -> Path:
+def _folder(named: Sequence[str], members: Sequence[Path]) -> Path:
     if len(members) == 1:
         return run_folder(members[0])
-    paths = [Path(path) for path in (wanted if isinstance(wanted, list) else [wanted])]
-    return paths[0] if len(paths) == 1 and is_sweep(paths[0]) else ENSEMBLES
+    return Path(named[0]) if len(named) == 1 and is_sweep(Path(named[0])) else ENSEMBLES
 
 
-def _name(config: Mapping[str, Any], kind: str, data: PopulationDataModule, members: Sequence[Path]) -> str:
+def _name(settings: PredictSettings, kind: str, data: PopulationDataModule, members: Sequence[Path]) -> str:
     recording, parts = data.recording, [kind]
     if kind == "submission" or len(members) > 1:
         parts.append(recording.name)
@@ -117,7 +116,7 @@ def _name(config: Mapping[str, Any], kind: str, data: PopulationDataModule, memb
     if data.serves_other_file:
         parts.append(Path(recording.sources[0]["path"]).stem)
     if len(members) > 1:
-        parts.append(f"{config['ensemble']}_of_{len(members)}")
+        parts.append(f"{settings.ensemble}_of_{len(members)}")
     elif members[0].name not in (BEST, REFIT):
         parts.append(members[0].stem)
     return "_".join(parts)

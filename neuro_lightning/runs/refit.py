@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
 from neuro_lightning.callbacks.figures import Figures
@@ -27,6 +26,7 @@ from neuro_lightning.report.table import relative
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
 from neuro_lightning.runs.factory import build_callbacks, build_model, make_trainer
 from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.settings import TrainSettings
 
 WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
 ALONE = {
@@ -35,26 +35,24 @@ ALONE = {
 }  # fmt: skip
 
 
-def refit_best(
-    cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, best: Path | None
-) -> dict[str, Any] | None:
+def refit_best(settings: TrainSettings, data: PopulationDataModule, best: Path | None) -> dict[str, Any] | None:
     """The final fit on train and val, where it is asked for; one of an earlier training does not outlive this one.
 
     What interrupts it leaves a finished training: ``resume=`` does the refit anew, from its beginning.
     """
     if best is not None and is_main_process():
         best.with_name(REFIT).unlink(missing_ok=True)
-    if not cfg.refit:
+    if not settings.refit:
         return None
     if best is None:
         raise CheckpointError("refit=true: no best.ckpt was saved in this training that could tell the number of steps")
-    refitted = refit(cfg, config, data, best)
+    refitted = refit(settings, data, best)
     if is_main_process():
         print(f"refit       {relative(refitted['checkpoint'])} ({refitted['seconds']:.0f} s)")
     return refitted
 
 
-def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, best: Path) -> dict[str, Any]:
+def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> dict[str, Any]:
     """Train a new model on train and val together for as many steps as the best checkpoint had, into ``refit.ckpt``.
 
     The new model has the seed, and so the first weights, of the one that was validated, and takes its path again: the
@@ -64,11 +62,10 @@ def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, b
     so that each trial is seen as often as before, too.
 
     Nothing is validated, and nothing is logged: the run's curves and its objective stay those of ``best.ckpt``.
-    What a schedule was shown in the first training's validations (``plateau``) it is shown again.
+    A plateau schedule gets the scores of the first training's validations again.
 
     Args:
-        cfg: the run's config.
-        config: the same as plain values.
+        settings: of the run.
         data: the run's data; its tensors are let go.
         best: the best checkpoint, beside which the new one is saved.
 
@@ -86,13 +83,13 @@ def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, b
     trials = len(joint.recording.splits["train"])
     if is_main_process():
         print(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    model = build_model(cfg, config, joint)
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    model = build_model(settings, joint)
     model.recipe["fitted_on"] = ["train", "val"]
-    model.recipe["identity"] = identify(data.recording, config["data"])  # with its splits as they were
-    callbacks = [callback for callback in build_callbacks(cfg) if not isinstance(callback, WATCHERS)]
+    model.recipe["identity"] = identify(data.recording, settings.to_dict()["data"])  # with its splits as they were
+    callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, WATCHERS)]
     trainer = make_trainer(
-        cfg, callbacks=[*callbacks, AsChosen(steps, seen)], default_root_dir=str(best.parent), **ALONE
+        settings, callbacks=[*callbacks, RepeatChosenTraining(steps, seen)], default_root_dir=str(best.parent), **ALONE
     )
     trainer.fit(model, datamodule=joint)
     trainer.save_checkpoint(path, weights_only=True)
@@ -110,17 +107,17 @@ def refit(cfg: DictConfig, config: dict[str, Any], data: PopulationDataModule, b
     }
 
 
-def check_refit(cfg: DictConfig, model: PopulationModule, data: PopulationDataModule) -> None:
+def check_refit(settings: TrainSettings, model: PopulationModule, data: PopulationDataModule) -> None:
     """What cannot be refitted is said before the training, not after it.
 
     Raises:
         ConfigError: nothing is chosen by validation, or more than the number of steps.
         DataError: training and validation trials cannot be joined.
     """
-    named = [find(node._target_, cfg.trusted or ()) for node in (cfg.callbacks or {}).values() if node]
+    named = [find(node._target_, settings.trusted) for node in (settings.callbacks or {}).values() if node]
     if not any(issubclass(callback, Checkpoint) for callback in named):
         raise ConfigError("refit=true takes the number of steps from best.ckpt: give callbacks=default or minimal")
-    if cfg.trainer.get("overfit_batches"):
+    if settings.trainer.get("overfit_batches"):
         raise ConfigError("refit=true: trainer.overfit_batches sees a few trials only; leave out one of them")
     if getattr(model, "chooses_on_val", False):
         raise ConfigError(
@@ -139,12 +136,12 @@ def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     return joint
 
 
-class AsChosen(pl.Callback):
-    """Ends the training after so many steps, and shows schedules the scores that they saw before.
+class RepeatChosenTraining(pl.Callback):
+    """Ends the training after so many steps, and gives the schedules the scores of the first training.
 
     Args:
         steps: of the optimizer.
-        seen: (step, score) of each validation that a schedule was shown.
+        seen: (step, score) of each validation after which a schedule stepped.
     """
 
     def __init__(self, steps: int, seen: Sequence[tuple[int, float]] = ()) -> None:
@@ -153,7 +150,7 @@ class AsChosen(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the schedules where validation did, and stop."""
+        """Step the plateau schedules where validation did, and stop."""
         step = trainer.global_step
         for config in trainer.lr_scheduler_configs if step in self.seen else ():
             if config.reduce_on_plateau:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.settings.settings import TrainSettings
 
 
-def lengthen_short_training(cfg: DictConfig, data: PopulationDataModule) -> bool:
-    """Raise ``epochs`` until the training has ``data.least_steps`` steps, and say so in a line.
+def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule) -> dict[str, Any]:
+    """``epochs`` for a training of ``data.least_steps`` steps, where the settings have fewer; a line says so.
 
     A number of epochs or steps that was given (``trainer.max_epochs``, ``trainer.max_steps``) is kept, and so is that
     of a search's trials, which are compared epoch by epoch.
 
     Args:
-        cfg: the run's config, which is changed.
+        settings: of the run.
         data: of the run, with the number of its training trials.
 
     Returns:
-        Whether the config was changed.
+        The key to change and its value; empty where nothing changes.
     """
-    given = not OmegaConf.is_interpolation(cfg.trainer, "max_epochs") or cfg.trainer.get("max_steps", -1) != -1
-    in_steps = cfg.model.get("optimizer") is not None  # other models are fitted at once
-    if data.least_steps is None or given or not in_steps or cfg.sweep.trial is not None:
-        return False
+    trainer = settings.trainer
+    given = not OmegaConf.is_interpolation(settings.source.trainer, "max_epochs") or trainer.get("max_steps", -1) != -1
+    in_steps = settings.model.get("optimizer") is not None  # other models are fitted at once
+    if data.least_steps is None or given or not in_steps or settings.sweep.trial is not None:
+        return {}
     trials = len(data.recording.splits["train"])
     batches = math.ceil(trials / data.batch_size)
-    steps = math.ceil(batches / cfg.trainer.get("accumulate_grad_batches", 1))
+    steps = math.ceil(batches / trainer.get("accumulate_grad_batches", 1))
     epochs = math.ceil(data.least_steps / steps)
-    if epochs <= cfg.epochs:
-        return False
-    print(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {cfg.epochs}, for "
+    if epochs <= settings.epochs:
+        return {}
+    print(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {settings.epochs}, for "
           f"data.least_steps={data.least_steps} (trainer.max_epochs=N for another number)")  # fmt: skip
-    cfg.epochs = epochs
-    return True
+    return {"epochs": epochs}

@@ -15,15 +15,6 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.registry import KINDS, derives, find, misplaced
 from neuro_lightning.settings.types import wrong_types
 
-# the top level of conf/train.yaml and conf/predict.yaml
-TRAIN_KEYS = {
-    "data", "model", "baselines", "trainer", "callbacks", "logger", "paths", "seed", "epochs", "monitor", "mode",
-    "refit", "resume", "overwrite", "sweep", "name", "tags", "trusted",
-}  # fmt: skip
-PREDICT_KEYS = {
-    "ckpt", "checkpoint", "ensemble", "space", "ensemble_seed", "max_members", "shrinkage", "output", "file",
-    "merge_into", "overwrite", "device", "evaluate", "log", "trusted", "data",
-}  # fmt: skip
 GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
 # Hydra's words that would change how a target is called
 REFUSED = ("_args_", "_recursive_", "_convert_", "_isolate_", "_execution_whitelist_")

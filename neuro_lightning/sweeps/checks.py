@@ -57,7 +57,8 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    from neuro_lightning.settings.config import TRAIN_KEYS, check_config
+    from neuro_lightning.settings.config import check_config
+    from neuro_lightning.settings.settings import TrainSettings
 
     try:
         composed = loader.load_sweep_config(config, list(job))
@@ -67,7 +68,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
         composed.pop("hydra", None)
     try:
         check_trusted(composed.get("trusted"), job)
-        check_config(composed, known=TRAIN_KEYS)
+        check_config(composed, known=TrainSettings.config_keys())
     except ConfigError as error:
         raise ConfigError(f"{error}\n  in the job {_named(job)}") from None
 

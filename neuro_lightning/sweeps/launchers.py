@@ -59,9 +59,9 @@ class Task:
         if self.places:
             os.environ[VISIBLE] = ",".join(own_slot(self.places, hydra.job.num))
         if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-            from neuro_lightning.runs.distributed import together
+            from neuro_lightning.runs.worker import run_in_slurm_tasks
 
-            return together(lambda: self.function(cfg), Path(hydra.runtime.output_dir))
+            return run_in_slurm_tasks(lambda: self.function(cfg), Path(hydra.runtime.output_dir))
         try:
             return self.function(cfg)
         except SystemExit as error:

@@ -1,0 +1,68 @@
+"""The checkpoint that a run is resumed from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
+from neuro_lightning.errors import CheckpointError
+from neuro_lightning.models.loading import read_checkpoint
+from neuro_lightning.ranks import is_main_process
+from neuro_lightning.settings.settings import TrainSettings
+
+
+def usable_checkpoint(checkpoint: str | None, *, begin_anew: bool) -> str | None:
+    """The checkpoint that a run is resumed from: where ``last.ckpt`` is damaged, the one before it.
+
+    Args:
+        checkpoint: the one asked for; None of a new run.
+        begin_anew: give None, a new run, where neither can be read.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if checkpoint is None or Path(checkpoint).name not in (LAST, PREVIOUS):
+        return checkpoint
+    path = Path(checkpoint).with_name(LAST)
+    try:
+        read_checkpoint(path)
+        return str(path)
+    except CheckpointError as error:
+        damaged = error
+    previous = path.with_name(PREVIOUS)
+    if previous.is_file():
+        with suppress(CheckpointError):
+            read_checkpoint(previous)
+            _print(f"{damaged}: goes on from {PREVIOUS}, the one before it")
+            return str(previous)
+    if not begin_anew:
+        raise damaged
+    _print(f"{damaged}: begins anew")
+    return None
+
+
+def _print(line: str) -> None:
+    if is_main_process():
+        print(line, flush=True)
+
+
+def check_training_left(settings: TrainSettings) -> None:
+    """Refuse to resume a run that has trained more than it is to train.
+
+    Raises:
+        CheckpointError: saying which key to raise.
+    """
+    if settings.resume is None:
+        return
+    content = read_checkpoint(settings.resume)
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    # a checkpoint that is written after the training counts one epoch too many as finished
+    trained = {"max_epochs": max(progress["processed"], progress["started"]), "max_steps": content["global_step"]}
+    for key, number in trained.items():
+        limit = settings.trainer.get(key)
+        if limit is not None and 0 <= limit < number:
+            raise CheckpointError(
+                f"{settings.resume} has trained {number} {key.removeprefix('max_')} already: give trainer.{key}="
+                f"{number} or more, not {limit}"
+            )

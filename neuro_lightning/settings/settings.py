@@ -1,0 +1,145 @@
+"""The settings of one run: composed by Hydra, resolved and checked once, and never changed afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.settings.config import check_config, to_plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the settings of both commands have in common.
+
+    A field that holds a mapping is a read-only DictConfig with every interpolation resolved; a list is a plain list.
+
+    Attributes:
+        source: the composed config, whose interpolations are resolved anew when a setting changes.
+        trusted: packages of the user's own that configs may build from.
+    """
+
+    source: DictConfig = field(repr=False)
+    trusted: list[str]
+
+    @classmethod
+    def config_keys(cls) -> set[str]:
+        """The top-level keys of the config."""
+        return {each.name for each in fields(cls) if not each.metadata.get("given")} - {"source"}
+
+    @classmethod
+    def resolve(cls, cfg: DictConfig, **given: Any) -> Self:
+        """The settings of a composed config.
+
+        Args:
+            cfg: the composed config; it is copied.
+            given: fields that no config holds.
+
+        Raises:
+            ConfigError: a key that must be given is not, or refers to one that does not exist.
+        """
+        source = copy.deepcopy(cfg)
+        plain = to_plain(source)
+        resolved = OmegaConf.create(plain)
+        OmegaConf.set_readonly(resolved, True)
+        values = {key: plain.get(key) for key in cls.config_keys()}
+        nodes = {key: resolved[key] for key, value in values.items() if isinstance(value, dict)}
+        trusted = plain.get("trusted") or []
+        return cls(source=source, **{**values, **nodes, "trusted": trusted, **given})
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """The same settings with other values, and whatever refers to them.
+
+        Args:
+            values: by dotted key, such as ``trainer.max_epochs``.
+        """
+        source = copy.deepcopy(self.source)
+        for key, value in values.items():
+            OmegaConf.update(source, key, value, force_add=True)
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get("given")}
+        return self.resolve(source, **given)
+
+    def check(self) -> None:
+        """Refuse settings that nothing reads, or that cannot be what their class asks for.
+
+        Raises:
+            ConfigError: with one line for each problem.
+        """
+        check_config(self.source, known=self.config_keys())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain dictionaries and lists."""
+        return to_plain(self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Settings):
+    """The settings of ``train.py``; ``conf/train.yaml`` says what each means.
+
+    Attributes:
+        overrides: what was typed, for the records.
+        group: the sweep that the run belongs to.
+    """
+
+    data: DictConfig
+    model: DictConfig
+    baselines: DictConfig | None
+    trainer: DictConfig
+    callbacks: DictConfig | None
+    logger: DictConfig | None
+    paths: DictConfig
+    sweep: DictConfig
+    seed: int
+    epochs: int
+    monitor: str
+    mode: str
+    refit: bool
+    resume: str | None
+    overwrite: bool
+    name: str | None
+    tags: list[str]
+    overrides: Sequence[str] = field(default=(), metadata={"given": True})
+    group: str | None = field(default=None, metadata={"given": True})
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.paths.output_dir)
+
+    def check(self) -> None:
+        """As :meth:`Settings.check`, and the seed."""
+        super().check()
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed}: give a whole number from 0 to {2**32 - 1}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(Settings):
+    """The settings of ``predict.py``; ``conf/predict.yaml`` says what each means."""
+
+    data: DictConfig
+    ckpt: str | list[str]
+    checkpoint: str
+    ensemble: str
+    space: str
+    ensemble_seed: int
+    max_members: int
+    shrinkage: float
+    output: str | None
+    file: str | None
+    merge_into: str | None
+    overwrite: bool
+    device: str
+    evaluate: bool
+    log: bool
+
+    @property
+    def named(self) -> list[str]:
+        """What the user named as ``ckpt``, as a list."""
+        return self.ckpt if isinstance(self.ckpt, list) else [self.ckpt]
