@@ -13,7 +13,7 @@ from neuro_lightning.settings.settings import PredictSettings, TrainSettings
 
 def composed(*words, name="train"):
     with initialize_config_dir(str(ROOT / "conf")):
-        return compose(name, overrides=list(words))
+        return compose(name, overrides=[*([] if name == "predict" else ["paths.output_dir=out"]), *words])
 
 
 def test_every_key_of_the_config_is_a_field():

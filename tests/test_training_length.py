@@ -12,7 +12,7 @@ from neuro_lightning.settings.settings import TrainSettings
 
 def length(n_trials, *words):
     with initialize_config_dir(str(ROOT / "conf")):
-        cfg = compose("train", overrides=["data=nwb", "data.path=a.nwb", *words])
+        cfg = compose("train", overrides=["data=nwb", "data.path=a.nwb", "paths.output_dir=out", *words])
     recording = SimpleNamespace(splits={"train": range(n_trials)})
     data = SimpleNamespace(least_steps=cfg.data.least_steps, batch_size=cfg.data.batch_size, recording=recording)
     settings = TrainSettings.resolve(cfg)
