@@ -19,7 +19,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
-from neuro_lightning.settings.config import PREDICT_KEYS, TRAIN_KEYS, check_config
+from neuro_lightning.settings.config import check_config
+from neuro_lightning.settings.settings import PredictSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -84,7 +85,7 @@ def compose_command(script: str, words: list[str], check: bool = True) -> None:
     try:
         cfg = compose(name, overrides=first_values(overrides))
         if check:
-            check_config(cfg, known=TRAIN_KEYS if name == "train" else PREDICT_KEYS)
+            check_config(cfg, known=(TrainSettings if name == "train" else PredictSettings).config_keys())
     except Exception as error:
         raise AssertionError(f"python {script} {shlex.join(words)}: {error}") from error
 
