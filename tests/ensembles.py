@@ -13,7 +13,7 @@ from tiny import Tiny
 from neuro_lightning.ensemble.combine import EnsembleSettings, combine
 from neuro_lightning.models.inference import predict_split
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.runs.train import predict
+from neuro_lightning.runs.predict import predict
 
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"
 

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from runs import ROOT, TESTS, command_here, record
 
 from neuro_lightning.nn.conv import ConvLayer, DenseLayer
-from neuro_lightning.settings.config import TRAIN_KEYS, check_config
+from neuro_lightning.settings.config import check_config
+from neuro_lightning.settings.settings import TrainSettings
 from neuro_lightning.sweeps.grid import Grid
 
 
@@ -33,7 +34,7 @@ def test_each_mutation_of_the_winner_is_another_network_that_can_be_built():
         config = composed("sweep=uwndc19_mutations", *job)
         OmegaConf.set_struct(config, False)
         del config["hydra"]
-        check_config(config, known=TRAIN_KEYS)
+        check_config(config, known=TrainSettings.config_keys())
         model = OmegaConf.to_container(config.model)
         layers = [ConvLayer.parse(values, "conv") for values in model["conv"]]
         layers += [DenseLayer.parse(values, "dense") for values in (*model["dense"], {"units": 1, **model["logits"]})]

@@ -18,6 +18,7 @@ from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.prediction import output_kind
 from neuro_lightning.runs.prediction_files import target_file
+from neuro_lightning.settings.settings import PredictSettings
 
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"
 
@@ -150,10 +151,11 @@ def test_a_file_lies_beside_its_model_and_says_what_it_is(tmp_path, spikes, monk
     monkeypatch.chdir(spikes)
     kind = next((word.split("=")[1] for word in words if word.startswith("output=")), None)
     data = Tiny(n_train=37, n_val=11, poison={})
-    config = {"ckpt": ckpt, "file": None, "merge_into": None, "overwrite": False, "ensemble": "mean"}
-    config |= dict(word.split("=") for word in words)
-    members = find_members(ckpt if isinstance(ckpt, list) else [ckpt])[0]
-    assert target_file(config, output_kind(kind, data.recording), data, members) == Path(wanted)
+    named = f"[{','.join(ckpt)}]" if isinstance(ckpt, list) else ckpt
+    with initialize_config_dir(str(ROOT / "conf")):
+        settings = PredictSettings.resolve(compose("predict", overrides=[f"ckpt={named}", *words]))
+    members = find_members(settings.named)[0]
+    assert target_file(settings, output_kind(kind, data.recording), data, members) == Path(wanted)
 
 
 @pytest.fixture(scope="module")
