@@ -179,7 +179,7 @@ def explained(units: np.ndarray, rates: np.ndarray) -> float:
 # ---- splits, pooling, scaling
 
 
-def test_a_region_goes_down_the_road(root):
+def test_load_one_region(root):
     data = AntolikV1(root=str(root), region=1)
     data.prepare_data()
     spec, splits = data.spec, data.recording.splits

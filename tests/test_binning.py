@@ -83,7 +83,7 @@ def test_a_series_at_another_rate_is_interpolated_but_not_across_gaps():
     assert np.allclose(grid[known], 3.0 * known / 1000)
 
 
-def test_cut_marks_what_lies_outside():
+def test_take_windows_marks_bins_outside_the_recording():
     windows = binning.take_windows(np.arange(4.0)[:, None], np.array([-1, 2]), 3)[:, :, 0]
     assert np.array_equal(windows, [[np.nan, 0, 1], [2, 3, np.nan]], equal_nan=True)
 

@@ -138,7 +138,7 @@ def test_downloads_the_published_version_and_finds_it_again(tmp_path, dandi):
         "mc_maze_small/000140/sub-Jenkins",
     ],
 )
-def test_finds_the_layouts_that_people_have(tmp_path, no_dandi, folder):
+def test_files_are_found_in_usual_folder_layouts(tmp_path, no_dandi, folder):
     put(tmp_path, folder=folder)
     train, test = nlb_files(NAME, tmp_path)
     assert train == tmp_path / folder / REAL.train.name and test == tmp_path / folder / REAL.test.name
@@ -160,7 +160,7 @@ def test_without_the_test_file(tmp_path, no_dandi):
         nlb_files(NAME, tmp_path)
 
 
-def test_an_interrupted_download_passes_for_nothing_and_goes_on(tmp_path, dandi):
+def test_an_interrupted_download_is_resumed_and_not_taken_for_the_file(tmp_path, dandi):
     dandi.stop_after = 30_000
     with pytest.raises(DataError, match=r"Connection broken.*goes on from there"):
         nlb_files(NAME, tmp_path)
@@ -294,7 +294,7 @@ def test_a_verified_file_is_hashed_once(tmp_path, no_dandi, monkeypatch):
         nlb_files(NAME, tmp_path, download=False)
 
 
-def test_a_damaged_memory_of_the_checksum_is_made_anew(tmp_path, no_dandi):
+def test_a_damaged_checksum_file_is_written_again(tmp_path, no_dandi):
     put(tmp_path)
     for text in ("", "[]", '{"size": 50000}'):
         (tmp_path / f".{REAL.train.name}.sha256.json").write_text(text)
@@ -302,7 +302,7 @@ def test_a_damaged_memory_of_the_checksum_is_made_anew(tmp_path, no_dandi):
 
 
 @pytest.mark.parametrize("where", ["session_description", "general/keywords"])
-def test_a_simulated_twin_passes_by_its_own_mark(tmp_path, no_dandi, where):
+def test_files_that_say_they_are_simulated_are_accepted(tmp_path, no_dandi, where):
     put(tmp_path)
     path = tmp_path / REAL.train.name
     with h5py.File(path, "w") as file:
@@ -317,7 +317,7 @@ def test_a_simulated_twin_passes_by_its_own_mark(tmp_path, no_dandi, where):
     nlb_files(NAME, tmp_path, download=False)
 
 
-def test_dandi_is_kept_quiet_only_meanwhile(tmp_path, dandi, caplog):
+def test_dandi_logs_are_silenced_only_during_the_download(tmp_path, dandi, caplog):
     logger = logging.getLogger("dandi")
     logger.setLevel(logging.INFO)
     dandi.answer = lambda: logger.error("a traceback of forty lines") or types.SimpleNamespace(raise_for_status=int)
@@ -368,7 +368,7 @@ def test_the_real_file_is_the_published_one(shared_data, tmp_path):
     download.check_asset(path, asset)
 
 
-def test_the_real_dandi_has_what_is_called():
+def test_the_dandi_package_has_the_functions_that_are_called():
     api = pytest.importorskip("dandi.dandiapi", reason="the optional package dandi is not installed")
     import inspect
 

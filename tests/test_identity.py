@@ -57,7 +57,7 @@ def keys(one, other, **options) -> list[str]:
     return [found.key for found in differences(one, other, **options)]
 
 
-def test_the_same_data_wherever_they_lie(tmp_path):
+def test_moved_data_are_the_same(tmp_path):
     one = identify(of_file(tmp_path / "a" / "x.nwb"), CONFIG)
     assert one["places"]["path"].startswith("/") and one["sources"][0]["sha256"]
     for path in (tmp_path / "b" / "x.nwb", tmp_path / "a" / "renamed.nwb"):
@@ -65,7 +65,7 @@ def test_the_same_data_wherever_they_lie(tmp_path):
         assert keys(one, other) == []
 
 
-def test_what_differs_is_named(tmp_path):
+def test_differences_are_named(tmp_path):
     one = identify(of_file(tmp_path / "x.nwb"), CONFIG)
     assert keys(one, identify(of_file(tmp_path / "x.nwb", b"others"), CONFIG)) == ["the file"]
     assert keys(one, identify(of_file(tmp_path / "y.nwb", b"others"), CONFIG)) == ["the file"]
@@ -78,7 +78,7 @@ def test_what_differs_is_named(tmp_path):
     assert keys(one, identify(moved, CONFIG), splits=False) == []
 
 
-def test_a_split_key_counts_by_what_it_does(tmp_path):
+def test_split_options_are_compared_by_the_split_they_give(tmp_path):
     """Of one file the trials are compared; without a file another seed is another recording."""
     other_seed = {**CONFIG, "seed": 1}
     of_one_file = [identify(of_file(tmp_path / "x.nwb"), config) for config in (CONFIG, other_seed)]
@@ -95,14 +95,14 @@ def test_a_simulated_file_that_is_written_anew_is_the_same(tmp_path):
     assert keys(one, other) == ["the file"]
 
 
-def test_a_reader_that_counts_otherwise_leaves_the_trials_of_a_file_what_they_are(tmp_path):
+def test_trials_of_one_file_are_compared_by_row(tmp_path):
     one, changed = of_file(tmp_path / "x.nwb"), of_file(tmp_path / "x.nwb")
     changed.splits["val"].heldin[0] += 1
     assert keys(identify(one, CONFIG), identify(changed, CONFIG)) == []
 
 
 @pytest.mark.parametrize("file", [True, False])
-def test_trials_that_trained_are_known_again(tmp_path, file):
+def test_training_trials_are_recognised(tmp_path, file):
     first = of_file(tmp_path / "x.nwb") if file else recording()
     other = replace(first, splits={"train": first.splits["train"], "val": first.splits["train"].take(np.arange(2, 5))})
     whole = {name: identify(each, CONFIG) for name, each in (("first", first), ("other", other))}
@@ -111,7 +111,7 @@ def test_trials_that_trained_are_known_again(tmp_path, file):
     assert find_training_trials(whole["first"], ["train", "val"], whole["first"], "val").all(), "after a refit"
 
 
-def test_rows_that_count_anew_in_each_split_say_nothing():
+def test_rows_that_repeat_between_splits_are_not_compared():
     data = Tiny(n_train=37, n_val=11, poison={})
     identity = identify(data.recording, {})
     assert not find_training_trials(identity, ["train"], identity, "val").any()
@@ -199,7 +199,7 @@ def test_units_of_another_day_are_not_matched_by_number(run, tmp_path, caplog):
         predicted(run, tmp_path, "data.same_units=true")
 
 
-def test_trials_that_trained_are_known_in_a_file_of_another_name(run, tmp_path):
+def test_training_trials_are_recognised_in_a_renamed_file(run, tmp_path):
     """Exported again as a session of its own: what the trials hold tells."""
     copy = write(tmp_path / "export.nwb", random_spikes(), STARTS)
     found = predicted(run, tmp_path, f"data.path={copy}", "data.same_units=true")
@@ -222,7 +222,7 @@ def old(run, tmp_path):
     return SimpleNamespace(folder=folder)
 
 
-def test_an_older_checkpoint_opens_and_says_what_it_does_not_tell(old, tmp_path, capsys):
+def test_an_older_checkpoint_opens_without_an_identity(old, tmp_path, capsys):
     assert set(predicted(old, tmp_path)) == {"train", "val"}
     said = "is of an older version: the content of the file that trained it is not known"
     assert capsys.readouterr().out.count(said) == 1

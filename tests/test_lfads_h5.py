@@ -67,7 +67,7 @@ def test_held_out_neurons_are_seeded_and_kept(tmp_path):
         (100, 0.3, "Hz"),
     ],
 )
-def test_the_counts_tell_the_unit_of_the_truth(tmp_path, caplog, scale, factor, unit):
+def test_the_unit_of_true_rates_follows_from_the_counts(tmp_path, caplog, scale, factor, unit):
     rates = RNG.gamma(2, 0.4, (10, 8, 5))
     arrays = {"train_data": RNG.poisson(rates[:6]), "valid_data": RNG.poisson(rates[6:])}
     arrays |= {"train_truth": rates[:6] * scale, "valid_truth": rates[6:] * scale}
@@ -79,7 +79,7 @@ def test_the_counts_tell_the_unit_of_the_truth(tmp_path, caplog, scale, factor, 
     assert (unit in caplog.text) == (unit != expected)  # what is not the rule is said
 
 
-def test_a_truth_of_no_known_unit_is_left_aside(tmp_path, caplog):
+def test_true_rates_of_an_unknown_unit_are_not_used(tmp_path, caplog):
     arrays = lfads(train_truth=np.full((6, 8, 5), 7.0), valid_truth=np.full((4, 8, 5), 7.0), dt=0.02)
     recording = load_lfads_h5(write(tmp_path / "a.h5", **arrays))
     assert recording.splits["train"].rates is None and recording.psth is None and recording.simulated
@@ -232,7 +232,7 @@ def test_too_few_trials_apart_are_refused(tmp_path):
         load_lfads_h5(write(tmp_path / "a.h5", train_data=trials, valid_data=trials))
 
 
-def test_forward_bins_of_the_benchmarks_own_split_are_left_to_it(tmp_path):
+def test_overlap_of_forward_bins_in_nlb_files_is_accepted(tmp_path):
     """Its windows of mc_rtt follow each other, so that forward bins are the next trial's begin."""
     session = continuous()
     seen = np.stack([session[k : k + 20] for k in range(0, 380, 20)])
@@ -249,7 +249,7 @@ def test_forward_bins_of_the_benchmarks_own_split_are_left_to_it(tmp_path):
     assert recording.splits["train"].row.tolist() == [k for k in range(10) if k != 1]
 
 
-def test_neurons_sorted_twice_are_told_and_dropped(tmp_path):
+def test_neurons_sorted_twice_are_warned_of_and_dropped(tmp_path):
     """A copy of a held-in neuron, with a few spikes less, among the held-out ones."""
     arrays = {"train_data": counts(20, 30, 8), "valid_data": counts(6, 30, 8)}
     for values in arrays.values():

@@ -45,7 +45,7 @@ def test_times_of_another_clock_or_unit_are_refused(folder, spikes, starts, opti
         load_nwb_trials(path, **options)
 
 
-def test_slight_disorder_is_sorted_and_told(folder):
+def test_slightly_unordered_spike_times_are_sorted_with_a_warning(folder):
     spikes = random_spikes()
     expected = load_nwb_trials(write(folder / "sorted.nwb", spikes, STARTS))
     k = int(np.flatnonzero((np.diff(spikes[2]) > 0) & (np.diff(spikes[2]) < 0.04))[0])
@@ -95,7 +95,7 @@ def test_invalid_times_and_reversed_trials_are_left_out(folder):
         load_nwb_trials(write(folder / "all.nwb", random_spikes(), STARTS, stops=STARTS - 1))
 
 
-def test_trials_whose_starts_run_back_are_told(folder):
+def test_trials_whose_starts_run_back_are_warned_of(folder):
     starts = STARTS.copy()
     starts[[4, 5, 11, 12]] = starts[[5, 4, 12, 11]]
     recording = load_nwb_trials(write(folder / "back.nwb", random_spikes(), starts))
@@ -125,19 +125,19 @@ def test_cue_times_within_the_trial_are_refused(folder):
 @pytest.mark.parametrize(
     "words", [("True", "False"), ("yes", "no"), ("held-out", "held-in"), (1.0, 0.0), (True, False)]
 )
-def test_marks_however_written(words):
+def test_yes_and_no_in_every_spelling(words):
     values = np.array([words[1], words[0], words[1]])
     assert nwb_tables.read_yes_no(values, np.arange(3), "x").tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("values", [[np.nan, 1.0], ["maybe", "yes"], [2, 0]])
-def test_marks_that_say_nothing_are_refused(values):
+def test_values_that_are_neither_yes_nor_no_are_refused(values):
     with pytest.raises(DataError, match=r"for unit 7.*write True or False"):
         nwb_tables.read_yes_no(np.array(values), np.array([7, 8]), "x")
 
 
 @pytest.mark.parametrize("words", [("False", "True"), (0, 1), (0.0, 1.0), (False, True)])
-def test_the_benchmarks_own_flags_however_written(words):
+def test_flags_of_the_benchmark_in_every_spelling(words):
     """Text that says False is no outlier."""
     from neuro_lightning.data.nlb import reader as tensors
 
@@ -193,7 +193,7 @@ def test_repeated_and_paired_times_keep_their_values():
         np.testing.assert_allclose(grid[:, 0], np.arange(380) / 1000, atol=1e-4)
 
 
-def test_duplicate_units_are_told_and_dropped(folder):
+def test_duplicate_units_are_warned_of_and_dropped(folder):
     spikes = random_spikes()
     rng = np.random.default_rng(1)
     spikes[5] = np.sort(rng.choice(spikes[2], 120, replace=False) + rng.uniform(-1e-4, 1e-4, 120))
@@ -215,7 +215,7 @@ def test_units_that_burst_together_are_no_duplicates():
     assert [pair[:2] for pair in plausible.duplicate_columns(np.c_[counts, counts[:, 1]])] == [(1, 6)]
 
 
-def test_of_a_chain_of_duplicates_no_pair_stays():
+def test_no_pair_of_a_chain_of_duplicates_is_kept():
     keep = plausible.keep_one_of_each_pair([(0, 1, 1.0), (1, 2, 1.0), (2, 3, 1.0)], np.array([5, 9, 9, 4]))
     assert keep.tolist() == [False, True, False, True]
 
@@ -337,7 +337,7 @@ def test_damaged_values_give_the_same_or_plausible_data_or_one_line(folder):
     assert outcomes == {"refused", "read"}
 
 
-def test_rates_in_an_h5_are_told(tmp_path):
+def test_rates_in_an_h5_are_warned_of(tmp_path):
     from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
 
     counts = np.random.default_rng(0).poisson(1.0, (2, 12, 20, 8))

@@ -81,14 +81,14 @@ def test_no_sample_of_a_later_part_is_in_an_earlier_one(spans, fraction, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_windows_that_are_apart_are_drawn_as_ever(seed):
+def test_windows_without_overlap_are_drawn_one_by_one(seed):
     start = np.random.default_rng(seed).permutation(41) * 10
     validates = draw_blocks(Spans(start, start + 10), 10, seed)
     order = np.random.default_rng([seed, 1]).permutation(41)
     assert np.flatnonzero(validates).tolist() == sorted(order[-10:].tolist())
 
 
-def test_pairs_of_overlapping_windows_stay_whole_and_cost_nothing():
+def test_pairs_of_overlapping_windows_stay_in_one_split():
     start = (np.arange(40)[:, None] * 100 + [0, 5]).ravel()
     spans = Spans(start, start + 20)
     validates = draw_blocks(spans, 20, 0)
@@ -96,7 +96,7 @@ def test_pairs_of_overlapping_windows_stay_whole_and_cost_nothing():
     assert drop_overlapping(spans, {"train": np.flatnonzero(~validates), "val": np.flatnonzero(validates)})[2] == 0
 
 
-def test_a_long_chain_is_drawn_in_blocks_and_costs_little():
+def test_a_long_chain_is_drawn_in_blocks_and_few_windows_are_dropped():
     start = np.arange(585) * 100
     spans = Spans(start, start + 600)
     for seed in range(5):
@@ -168,7 +168,7 @@ def test_no_validation_spike_lies_in_a_training_window(tmp_path, name):
 
 @settings(max_examples=8, deadline=None)
 @given(st.data())
-def test_nor_in_any_table_that_is_not_refused(tmp_path_factory, data):
+def test_no_validation_spike_is_in_a_training_window_of_random_tables(tmp_path_factory, data):
     n, bin_ms = data.draw(st.integers(8, 40), "trials"), data.draw(st.sampled_from([1, 5, 20]), "bin_ms")
     starts = data.draw(st.lists(st.integers(300, 9000), min_size=n, max_size=n), "starts")
     options = {
@@ -187,7 +187,7 @@ def test_nor_in_any_table_that_is_not_refused(tmp_path_factory, data):
         assert any(text in str(error) for text in ("would be left", "too few", "one and the same time"))
 
 
-def test_the_last_in_time_validate_whatever_their_place_in_the_table(tmp_path):
+def test_chronological_split_goes_by_time_not_by_row(tmp_path):
     starts = np.random.default_rng(0).permutation(np.arange(0.5, 12, 0.3))
     path = write(tmp_path / "a.nwb", bursts(13.0), starts)
     rows = load_nwb_trials(path, split="chronological", bin_ms=20).info["rows"]
@@ -249,7 +249,7 @@ def test_training_trials_are_limited_in_nested_draws_and_noted():
     assert whole.info["rows"]["train"] == list(range(60)) and "train_trials" not in limited(None)[0].info
 
 
-def test_the_limit_is_of_a_run_and_not_of_what_is_read(monkeypatch):
+def test_train_trials_do_not_change_the_shared_recording(monkeypatch):
     """Jobs of a sweep share what they read; another file than the model was trained on is served whole."""
     memory.clear()
     fixed, read = limited(None)[1], []

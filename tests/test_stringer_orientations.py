@@ -269,7 +269,7 @@ def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     assert batch["mask"].all() and batch["angle"].max() > math.pi
 
 
-def test_the_linear_decoder_stands_beside_every_model(root):
+def test_reference_scores_hold_the_linear_decoder(root):
     data = module(root, simulate=True)
     found, fitted = (data.reference_scores(split)["linear decoder"]["angle_deg"] for split in ("test", "train"))
     assert 0 < fitted < found < 5

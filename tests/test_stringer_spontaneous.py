@@ -228,7 +228,7 @@ def test_normalisations_can_be_undone(file, kind):
 
 @pytest.mark.parametrize("kind", ["layer_pop_mean", "zscore", "divide_by_mean", "none"])
 @pytest.mark.parametrize("value", [np.nan, 1e30])
-def test_training_part_knows_nothing_of_the_others(file, kind, value):
+def test_training_part_does_not_depend_on_validation_and_test(file, kind, value):
     options = Preparation(normalisation=kind, behavior_components=2)
     clean = prepare(file, options)
     first = 2 * clean.info["bins"]["train"][1]
@@ -549,7 +549,7 @@ def test_data_module_and_cache(tmp_path, twin):
         _ = module(tmp_path, path=str(twin[0]), sha256="0" * 64).recording
 
 
-def test_the_simulated_road(tmp_path):
+def test_training_on_the_simulated_twin(tmp_path):
     """From the command's overrides to scores with a ceiling, and the twin where the house keeps its twins."""
     data = tmp_path / "data"
     run = here(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.data.checks.bounds import check_stored
 from neuro_lightning.errors import DataError
 
 CONTINUOUS = "continuous"
@@ -14,11 +15,6 @@ CONTINUOUS = "continuous"
 
 TRUE = {"true", "t", "yes", "y", "1", "1.0", "heldout", "held-out", "held_out", "held out", "out"}
 FALSE = {"false", "f", "no", "n", "0", "0.0", "heldin", "held-in", "held_in", "held in", "in"}
-
-LARGEST = 1 << 30
-"""Bytes that a dataset may claim whatever the file holds; more must be there, packed at most :data:`PACKED` times."""
-
-PACKED = 1000
 
 
 def read_dataset(data: Any, path: Path, what: str) -> np.ndarray:
@@ -32,11 +28,8 @@ def read_dataset(data: Any, path: Path, what: str) -> np.ndarray:
     Raises:
         DataError: the file declares more than it holds.
     """
-    size = int(np.prod(np.shape(data), dtype=object)) * getattr(getattr(data, "dtype", None), "itemsize", 8)
-    if size > LARGEST:
-        stored = data.id.get_storage_size() if hasattr(data, "id") else path.stat().st_size
-        if size > PACKED * max(stored, 1):
-            raise DataError(f"{path}: {what} claims {size / 2**30:.1f} GiB that the file does not hold; fetch it again")
+    if hasattr(data, "id"):
+        check_stored(data, f"{path}: {what}")
     return np.asarray(data[:])
 
 

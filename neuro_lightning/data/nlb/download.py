@@ -45,12 +45,12 @@ def nlb_files(dataset: str, root: str | Path, *, download: bool = True, test: bo
     """
     params, root = get_params(dataset), Path(root).expanduser()
     wanted = params.assets if test else params.assets[:1]
-    missing = [asset for asset, path in zip(wanted, _locate(params, root), strict=False) if not path.is_file()]
+    missing = [asset for asset, path in zip(wanted, find_files(params.name, root), strict=False) if not path.is_file()]
     if missing and not download:
         raise DataError(_by_hand(params, root, "is not here, and data.download=false forbids to fetch it"))
     if missing:
         _fetch(params, missing, root)
-    paths = _locate(params, root)
+    paths = find_files(params.name, root)
     for asset, path in zip(wanted, paths, strict=False):
         check_asset(path, asset)
     return paths
@@ -86,17 +86,11 @@ def _checksum(path: Path) -> str:
     return digest
 
 
-def _locate(params: NLBParams, root: Path) -> tuple[Path, Path]:
-    """Where the train and the test file lie; where the download would put them if they do not."""
-    found = zip(find_files(params.name, root), find_files(params.name, root / params.name), strict=True)
-    return tuple(below if below.is_file() else above for above, below in found)
-
-
 def _by_hand(params: NLBParams, root: Path, trouble: str) -> str:
     """What is wrong, which files belong where, and the commands that fetch them."""
     lines = [
         f"  {path}  ({asset.size:,} bytes{'' if path.is_file() else ', missing'})"
-        for path, asset in zip(_locate(params, root), params.assets, strict=True)
+        for path, asset in zip(find_files(params.name, root), params.assets, strict=True)
     ]
     folder = shlex.quote(str(root))
     command = f"mkdir -p {folder} && dandi download DANDI:{params.dandiset}/{params.version} -o {folder}"

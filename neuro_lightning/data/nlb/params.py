@@ -208,7 +208,7 @@ def group_name(dataset: str, bin_ms: int) -> str:
 
 
 def find_files(dataset: str, root: str | Path) -> tuple[Path, Path]:
-    """Where a dataset's two files lie under ``root``, in any layout that ``dandi download`` leaves.
+    """Where a dataset's two files lie under ``root``, or ``root/<dataset>``, as ``dandi download`` leaves them.
 
     Args:
         dataset: the dataset's name.
@@ -222,6 +222,6 @@ def find_files(dataset: str, root: str | Path) -> tuple[Path, Path]:
 
 
 def _find(params: NLBParams, asset: Asset, root: Path) -> Path:
-    candidates = [root / params.dandiset / asset.path, root / asset.path, root / params.name / asset.name,
-                  root / asset.name]  # fmt: skip
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    inside = params.dandiset + "/" + asset.path, asset.path, asset.name
+    candidates = [folder / name for name in inside for folder in (root / params.name, root)]
+    return next((path for path in candidates if path.is_file()), root / inside[0])
