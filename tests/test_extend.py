@@ -27,8 +27,10 @@ class Waves(PopulationDataModule):
         rates = np.exp(np.sin(np.arange(30)[None, :, None] / 5 + phase + np.arange(12) % 2) - 1)
         counts = rng.poisson(rates).astype(np.uint8)
         half = self.n_trials // 2
-        splits = {"train": Trials(counts[:half, :, :8], counts[:half, :, 8:]),
-                  "val": Trials(counts[half:, :, :8], counts[half:, :, 8:])}
+        splits = {
+            "train": Trials.from_counts(counts[:half], n_bins=30, n_in=8),
+            "val": Trials.from_counts(counts[half:], n_bins=30, n_in=8),
+        }
         return Recording("waves", 10, splits, np.arange(12), simulated=True)
 '''
 

@@ -79,25 +79,8 @@ def load_lfads_h5(
     path = Path(path).expanduser()
     check_whole("bin_ms", bin_ms, 1)
     arrays = _read(path)
-    style = next((s for s, keys in STYLES.items() if set(keys) <= set(arrays)), None)
-    if style is None:
-        wanted = "; or ".join(", ".join(keys) for keys in STYLES.values())
-        has = ", ".join(key for key in arrays if key in COUNTS) or "none of them"
-        raise DataError(f"{path} has none of the known sets of keys. Expected {wanted}. It has {has}")
-    if style == "nlb":
-        parts = {"train": _from_nlb(path, arrays, "train"), "val": _from_nlb(path, arrays, "eval")}
-        counts = {split: np.concatenate(p, axis=2) for split, p in parts.items()}
-        n_in, n_bins = arrays["train_spikes_heldin"].shape[2], arrays["train_spikes_heldin"].shape[1]
-    else:
-        key = "data" if style == "lfads" else "recon_data"
-        counts = {"train": arrays[f"train_{key}"], "val": arrays[f"valid_{key}"]}
-        n_in, n_bins = counts["train"].shape[2], counts["train"].shape[1]
-        if style == "lfads_torch":
-            n_in, n_bins = _check_encoded(path, arrays)
+    style, counts, n_in, n_bins = _counts(path, arrays)
     _check_width(path, arrays.get("dt"), bin_ms)
-    if counts["train"].shape[1:] != counts["val"].shape[1:]:
-        shapes = [v.shape for v in counts.values()]
-        raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
     n_neurons, n_total = counts["train"].shape[2], counts["train"].shape[1]
     if n_bins == n_total:
         check_whole("n_forward", n_forward, 0, n_total - 1)
@@ -166,6 +149,34 @@ def _read(path: Path) -> Arrays:
     return arrays
 
 
+def _counts(path: Path, arrays: Arrays) -> tuple[str, Arrays, int, int]:
+    """The style of a file, and its counts (B, L, N) by split, held-in neurons first.
+
+    Returns:
+        ``(style, counts, n_in, n_bins)``: how many neurons are held in, and how many bins are observed, as the file
+        says; all of them where it does not say.
+    """
+    style = next((s for s, keys in STYLES.items() if set(keys) <= set(arrays)), None)
+    if style is None:
+        wanted = "; or ".join(", ".join(keys) for keys in STYLES.values())
+        has = ", ".join(key for key in arrays if key in COUNTS) or "none of them"
+        raise DataError(f"{path} has none of the known sets of keys. Expected {wanted}. It has {has}")
+    if style == "nlb":
+        parts = {"train": _from_nlb(path, arrays, "train"), "val": _from_nlb(path, arrays, "eval")}
+        counts = {split: np.concatenate(p, axis=2) for split, p in parts.items()}
+        first = arrays["train_spikes_heldin"]
+    else:
+        key = "data" if style == "lfads" else "recon_data"
+        counts = {"train": arrays[f"train_{key}"], "val": arrays[f"valid_{key}"]}
+        if style == "lfads_torch":
+            _check_encoded(path, arrays)
+        first = arrays["train_encod_data"] if style == "lfads_torch" else counts["train"]
+    if counts["train"].shape[1:] != counts["val"].shape[1:]:
+        shapes = [v.shape for v in counts.values()]
+        raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
+    return style, counts, first.shape[2], first.shape[1]
+
+
 def _check_width(path: Path, dt: np.ndarray | None, bin_ms: int) -> None:
     """Warn where the file's own bin width (``dt`` in s, which LFADS's generators write) is another one."""
     width = 1000 * float(dt.flat[0]) if dt is not None and dt.dtype.kind in "fiu" and dt.size == 1 else bin_ms
@@ -194,8 +205,8 @@ def _from_nlb(path: Path, arrays: Arrays, prefix: str) -> list[np.ndarray]:
     return [np.concatenate(pair, axis=1) for pair in zip(both, ahead, strict=True)]
 
 
-def _check_encoded(path: Path, arrays: Arrays) -> tuple[int, int]:
-    """``(n_in, n_bins)`` of lfads-torch's encoder data, which must be the first part of what is reconstructed."""
+def _check_encoded(path: Path, arrays: Arrays) -> None:
+    """Whether lfads-torch's encoder data are the first part of what is reconstructed."""
     for split in ("train", "valid"):
         encod, recon = arrays[f"{split}_encod_data"], arrays[f"{split}_recon_data"]
         part = recon[:, : encod.shape[1], : encod.shape[2]]
@@ -205,7 +216,6 @@ def _check_encoded(path: Path, arrays: Arrays) -> tuple[int, int]:
             )
     if arrays["train_encod_data"].shape[1:] != arrays["valid_encod_data"].shape[1:]:
         raise DataError(f"{path}: train_encod_data and valid_encod_data differ in bins or neurons")
-    return arrays["train_encod_data"].shape[2], arrays["train_encod_data"].shape[1]
 
 
 def _choose_heldout(n_neurons: int, fraction: float, seed: int) -> np.ndarray:
