@@ -313,8 +313,8 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
             _say(f"{folder.name}: another process trains it, left to that one")
             return _worst(cfg.mode)
         job = decide(folder, overrides, start=cfg.resume)
-        if job.said:
-            _say(job.said)
+        if job.message:
+            _say(job.message)
         if job.kind == "done":
             return _worst(cfg.mode) if job.objective is None else job.objective
         cfg.resume = str(job.checkpoint) if job.checkpoint else None

@@ -170,7 +170,7 @@ def test_processes_share_the_cores_and_a_killed_one_is_replaced(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_told_to_end_leaves_no_process_behind(tmp_path):
+def test_a_sweep_that_is_interrupt_on_sigterm_leaves_no_process_behind(tmp_path):
     """SIGTERM to all of them, as from a scheduler: workers do not live on, and every job can go on."""
     words = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2", "seed=0,1", "trainer.max_epochs=100000"]
     with start(tmp_path, "-m", *SWEEP, *words) as sweep:

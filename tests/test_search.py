@@ -215,10 +215,10 @@ def test_a_killed_owner_is_gone_and_a_living_one_is_not(tmp_path):
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         name = process.stdout.readline().strip()
-        alive = us.gone(name)
+        alive = us.has_ended(name)
         process.kill()
-    assert not alive and us.gone(name)
-    assert not us.gone(us.name) and not us.gone("of_another_folder") and not us.gone(None)
+    assert not alive and us.has_ended(name)
+    assert not us.has_ended(us.name) and not us.has_ended("of_another_folder") and not us.has_ended(None)
 
 
 def test_trials_of_a_process_that_died_are_given_out_again_first(tmp_path):
@@ -241,7 +241,7 @@ def test_trials_of_a_process_that_died_are_given_out_again_first(tmp_path):
 def test_a_budget_that_two_machines_take_at_once_is_kept(tmp_path, monkeypatch):
     """Between counting and asking the other one has asked: the trial beyond the budget never runs."""
     trials, _ = trials_of(tmp_path, n_trials=2, private=False)
-    count = trials._taken
+    count = trials._counted
 
     def late(before=None):
         if before is None:
@@ -250,11 +250,11 @@ def test_a_budget_that_two_machines_take_at_once_is_kept(tmp_path, monkeypatch):
         return count(before)
 
     assert len(trials.next(1)) == 1
-    monkeypatch.setattr(trials, "_taken", late)
+    monkeypatch.setattr(trials, "_counted", late)
     assert trials.next(1) == []
     monkeypatch.undo()
     assert [trial.state.name for trial in trials.study.trials] == ["RUNNING", "RUNNING", "FAIL"]
-    assert trials.next(1) == [] and trials._taken() == 2
+    assert trials.next(1) == [] and trials._counted() == 2
 
 
 def test_what_becomes_of_trials(tmp_path):

@@ -196,7 +196,7 @@ def test_what_becomes_of_a_job(tmp_path, status):
     folder = a_job(tmp_path / "1_a_b", status.strip(), **given)
     job = decide(folder, ["seed=1", "sweep.trial=1", "model=gru"])
     assert job.kind == kind and job.checkpoint == (folder / "checkpoints" / "last.ckpt" if goes_on else None)
-    assert job.objective == (given.get("value", 0.25) if kind == "done" else None) and job.said.startswith("1_a_b: ")
+    assert job.objective == (given.get("value", 0.25) if kind == "done" else None) and job.message.startswith("1_a_b: ")
 
 
 def test_a_job_whose_checkpoints_are_all_unreadable_begins_anew(tmp_path, capsys):
@@ -209,9 +209,9 @@ def test_a_job_whose_checkpoints_are_all_unreadable_begins_anew(tmp_path, capsys
         assert "last.ckpt" in (said := capsys.readouterr().out) and said.endswith(": begins anew\n")
         job.checkpoint.unlink(missing_ok=True)
     previous.unlink()
-    assert decide(folder, ["model=gru", "seed=1"]).said == "1_a_b: begins anew"
+    assert decide(folder, ["model=gru", "seed=1"]).message == "1_a_b: begins anew"
     folder = a_job(tmp_path / "2_a_b", "failed", error="CheckpointError: damaged")
-    assert decide(folder, ["model=gru", "seed=1"]).said == "2_a_b: failed, is tried once more and begins anew"
+    assert decide(folder, ["model=gru", "seed=1"]).message == "2_a_b: failed, is tried once more and begins anew"
 
 
 def test_an_empty_or_torn_folder_begins_anew_and_another_job_is_refused(tmp_path):

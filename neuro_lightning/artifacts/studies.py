@@ -39,7 +39,7 @@ def open_storage(where: str) -> BaseStorage:
                 return JournalStorage(JournalRedisBackend(where))
             if "://" in where:
                 return optuna.storages.get_storage(where)
-            path = Path(where).resolve()  # the lock beside it is a link, which knows no other folder
+            path = Path(where).resolve()  # the lock beside it is a symbolic link
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_torn_line(path)
             return JournalStorage(JournalFileBackend(str(path)))
@@ -103,7 +103,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Without Optuna's remarks on what is new in it, and its log of every trial, which is ours to show."""
+    """Silence Optuna's warnings on experimental functions and its log of every trial."""
     import optuna
 
     before = optuna.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as they lie: every job's ``run.json``, and of one that still runs the scores it has logged."""
+"""Reads the jobs of a sweep from disk: every job's ``run.json``, and the logged scores of jobs that still run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuro_lightning.artifacts.records import FILE_NAME, flat_overrides, read_re
 from neuro_lightning.errors import DataError
 
 MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
-TRAINING = ("running", "interrupted")  # jobs whose record does not tell yet how they do; their metrics.csv does
+TRAINING = ("running", "interrupted")  # jobs whose scores are not in their record yet, but in metrics.csv
 FAILED = ("failed", "diverged")
 # overrides that say where a job stands in its sweep, and whom it trusts, not what it is
 BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
@@ -23,7 +23,7 @@ _known: dict[Path, tuple[tuple[int, int], Job]] = {}  # jobs that are over, by t
 
 
 def collect(folder: str | Path) -> list[Job]:
-    """The jobs of a sweep in the order of their numbers, whatever became of them.
+    """The jobs of a sweep in the order of their numbers, also failed and running ones.
 
     A ``run.json`` is read again only when it has changed: a sweep writes its table after every job.
 
@@ -79,7 +79,7 @@ def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def as_typed(word: str) -> str:
-    """An override without its signs; Hydra gives jobs ``False`` for ``false``."""
+    """An override without plus signs, in lower case: Hydra gives jobs ``False`` for ``false``."""
     return word.lstrip("+").lower()
 
 
@@ -159,7 +159,7 @@ def _float(text: str | None) -> float | None:
 
 
 def _typed(folder: Path) -> list[str]:
-    """What Hydra noted of a job that has not said anything itself."""
+    """The overrides that Hydra wrote of a job that has no record yet."""
     import yaml
 
     try:

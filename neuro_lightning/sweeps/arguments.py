@@ -1,4 +1,4 @@
-"""A sweep's command line, made ready for Hydra: ``sweep.resume=DIR``, ``ray.address=...``, keys of swept models."""
+"""Prepares a sweep's command line for Hydra: ``sweep.resume=DIR``, ``ray.address=...``, keys of swept models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REPLACED = {
 
 
 def sweep_arguments(arguments: list[str]) -> list[str]:
-    """The command line of a sweep as Hydra is to see it; any other one unchanged.
+    """The command line of a sweep as Hydra reads it; any other one is returned unchanged.
 
     Args:
         arguments: the command line, without the program.
@@ -50,11 +50,11 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     if set(MULTIRUN) & set(arguments) and "overwrite=true" in [word.lower() for word in arguments]:
         raise ConfigError("overwrite=true is for a single run: give a sweep a folder of its own (hydra.sweep.dir=...)")
     arguments = ["hydra.launcher." + word.removeprefix(RAY) if word.startswith(RAY) else word for word in arguments]
-    return swept_groups_first(arguments) if set(MULTIRUN) & set(arguments) else arguments
+    return delay_keys_of_swept_groups(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 
 def check_words(arguments: list[str]) -> None:
-    """Refuse what Hydra would answer with a traceback.
+    """Refuse words for which Hydra would show a traceback, and settings of earlier versions.
 
     Raises:
         ConfigError: a word that is neither an override nor an option, or of an earlier version, or ``-m`` beside
@@ -73,10 +73,10 @@ def check_words(arguments: list[str]) -> None:
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """Turn ``sweep.resume=DIR`` (or ``latest``) into the sweep's own command, in its own folder.
+    """Replace ``sweep.resume=DIR`` (or ``latest``) by the sweep's own command, in its own folder.
 
-    What is typed beside it comes last and wins; the folder's name alone is enough. Jobs find for themselves what is
-    left to do in their folders (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
+    Words that are typed beside it come last and win. Each job finds out what is left to do in its folder
+    (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
 
     Raises:
         ConfigError: without ``-m``, or without a value.
@@ -122,7 +122,7 @@ def _old_overrides(folder: Path) -> list[str]:
 
 
 def write_command(config: DictConfig, folder: str | Path) -> None:
-    """Keep a sweep's own config, from which it is resumed, in one piece: on a full disk the old one stays.
+    """Write a sweep's own config, from which it is resumed, in one piece: on a full disk the old one stays.
 
     Args:
         config: the sweep's own.
@@ -144,11 +144,11 @@ def _key(word: str) -> str:
     return word.split("=", 1)[0].lstrip("+~")
 
 
-def swept_groups_first(arguments: list[str]) -> list[str]:
-    """Let keys of a group that is swept be those of the swept options, not of the default one.
+def delay_keys_of_swept_groups(arguments: list[str]) -> list[str]:
+    """Turn keys of a swept group into sweeps over one value, so that they are read with the job's option.
 
     Hydra composes a sweep's own config without what is swept: in ``-m model=plds,gpfa model.iterations=3`` it would
-    look for ``iterations`` in the default model, and refuse it. As a sweep over one value the key waits for its job.
+    look for ``iterations`` in the default model, and refuse it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -1,4 +1,4 @@
-"""A sweep is looked over before its first job: what nobody consumes is refused at once, not an hour later."""
+"""Checks the jobs of a sweep before the first one starts: a key that nothing reads is refused at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
-    """Refuse a sweep with a key that nothing consumes.
+    """Refuse a sweep with a key that nothing reads.
 
     Which keys there are depends on the chosen options (models, datasets), hardly on values: of all jobs with the same
-    choices and the same keys one is composed and checked, so that a long sweep is looked over as fast as a short one.
+    choices and the same keys one is composed and checked, so that a long sweep is checked as fast as a short one.
 
     Args:
         loader: Hydra's, ``hydra_context.config_loader``.
@@ -48,7 +48,7 @@ def check_jobs(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence
 
 
 def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> None:
-    """Compose a job's config and see that every key is consumed.
+    """Compose a job's config and check that every key is read.
 
     Raises:
         ConfigError: naming the job and the key.
@@ -63,19 +63,19 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     try:
         composed = loader.load_sweep_config(config, list(job))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{_said(error)}\n  in the job {_named(job)}") from None
+        raise ConfigError(f"{_hydra_message(error)}\n  in the job {_job_name(job)}") from None
     with open_dict(composed):
         composed.pop("hydra", None)
     try:
         check_trusted(composed.get("trusted"), job)
         check_config(composed, known=TrainSettings.config_keys())
     except ConfigError as error:
-        raise ConfigError(f"{error}\n  in the job {_named(job)}") from None
+        raise ConfigError(f"{error}\n  in the job {_job_name(job)}") from None
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """Show what a sweeper refuses as one message; Hydra would show a traceback."""
+def errors_in_one_line() -> Iterator[None]:
+    """End the command with one line for an error of the user; Hydra would show a traceback."""
     try:
         yield
     except NeuroError as error:
@@ -89,8 +89,8 @@ def _is_group(key: str, loader: ConfigLoader, known: dict[str, bool]) -> bool:
     return known[name]
 
 
-def _said(error: Exception) -> str:
-    """What Hydra says in a dozen lines: what is wrong, and what was meant instead."""
+def _hydra_message(error: Exception) -> str:
+    """One line of Hydra's long error message: what is wrong, and the options that there are."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if error.__cause__ is not None and str(error.__cause__):
@@ -103,5 +103,5 @@ def _said(error: Exception) -> str:
     return text
 
 
-def _named(job: Sequence[str]) -> str:
+def _job_name(job: Sequence[str]) -> str:
     return " ".join(job_settings(job))

@@ -1,8 +1,8 @@
 """Which GPU a job gets, where several run side by side on one machine. Nothing heavy is imported here.
 
 CUDA reads ``CUDA_VISIBLE_DEVICES`` once in a process, and the processes that run a sweep's jobs take one job after the
-other. So it is the process that owns a GPU, from its first job to its end: no two jobs meet on one GPU however long
-each takes, which counting jobs around the GPUs would not give.
+other. Therefore a process owns a GPU, from its first job to its end: no two jobs share a GPU however long each takes.
+Giving GPUs to jobs in turn would not ensure that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def devices_of(trainer: Any, everything: int = 1) -> int:
 
 
 def slots(gpus: Sequence[str], each: int = 1, jobs_per_gpu: int = 1) -> list[Slot]:
-    """The places for jobs: all GPUs once before any is shared.
+    """Places for jobs: all GPUs are used once before any is shared.
 
     Args:
         gpus: their names.
@@ -61,7 +61,7 @@ def slots(gpus: Sequence[str], each: int = 1, jobs_per_gpu: int = 1) -> list[Slo
 
 
 def own_slot(places: Sequence[Slot], number: int, folder: Path | None = None) -> Slot:
-    """The place of this process, claimed at the first call and kept until the process ends, however it ends.
+    """The GPUs of this process, claimed at the first call and kept until the process ends, also when it is killed.
 
     Other sweeps of the same user on this machine see the claim. Where they have taken all places, one is shared.
 

@@ -39,9 +39,9 @@ class Grid(BaseSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then launch them."""
         from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import check_jobs, refusals
+        from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
 
-        with refusals():
+        with errors_in_one_line():
             jobs = in_their_folders(self.jobs(arguments), self.folder)
             check_jobs(self.loader, self.config, jobs)
         write_command(self.config, self.folder)

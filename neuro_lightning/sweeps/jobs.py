@@ -1,7 +1,7 @@
-"""What becomes of a sweep's job whose folder may hold an earlier attempt: its ``run.json`` knows.
+"""Decides what is left to do of a sweep's job, from the ``run.json`` of an earlier attempt in its folder.
 
-Whoever launches a job into the same folder again, in whatever launcher, gets this for nothing: a job that is done is
-not done twice, one that was interrupted goes on from its last checkpoint, one that failed is tried once more.
+This holds for every launcher: a job that is done is not done twice, one that was interrupted goes on from its last
+checkpoint, one that failed is tried once more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 
-DONE = ("finished", "pruned", "diverged")  # whatever they came to, more training is not wanted
+DONE = ("finished", "pruned", "diverged")  # such jobs are not trained further
 RETRIES = 1
 
 
@@ -26,19 +26,19 @@ class Job:
         kind: ``new``, ``done``, ``resume`` (it was interrupted) or ``retry`` (it failed).
         checkpoint: where it goes on from; None begins anew.
         objective: of a job that is done; None where it has none.
-        said: one line for the terminal; empty for a new job.
+        message: one line for the terminal; empty for a new job.
     """
 
     kind: str
     checkpoint: Path | None = None
     objective: float | None = None
-    said: str = ""
+    message: str = ""
 
 
 def decide(
     folder: str | Path, overrides: Sequence[str], start: str | Path | None = None, retries: int = RETRIES
 ) -> Job:
-    """What is to be done with the job of a folder.
+    """Decide what is to be done with the job of a folder.
 
     Args:
         folder: the job's.
@@ -65,7 +65,7 @@ def decide(
     if (over and (same or given is None)) or (status == "paused" and same):
         objective = (record.get("objective") or {}).get("value")
         why = "failed twice" if status == "failed" else f"{status} already"
-        return Job("done", objective=objective, said=f"{folder.name}: {why}, left as it is")
+        return Job("done", objective=objective, message=f"{folder.name}: {why}, left as it is")
     if given is not None:
         return Job("resume", given)
     kind = "retry" if status == "failed" else "resume"
@@ -75,11 +75,12 @@ def decide(
     unreadable = (record.get("error") or "").startswith("CheckpointError")
     checkpoint = last if exists and not unreadable else None
     begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
-    return Job(kind, checkpoint, said=f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}")
+    message = f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}"
+    return Job(kind, checkpoint, message=message)
 
 
 def check_same_job(folder: Path, record: dict, overrides: Sequence[str]) -> None:
-    """A folder's job must be the one that is to run there.
+    """Check that a folder holds the job that is to run there.
 
     Raises:
         ConfigError: naming what differs.

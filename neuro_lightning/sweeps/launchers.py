@@ -1,8 +1,8 @@
 """Where a sweep's jobs run: the presets of ``conf/hydra/launcher``, on the launchers of Hydra's own plugins.
 
-What is added to the plugins: a package that is missing is named with its extra; one GPU for each job; jobs whose
-process was killed go on from their last checkpoint; a SLURM job has as many tasks as the trainer has devices, and all
-of them train what the first one decides. Nothing heavy is imported here.
+Added to the plugins: an error that names the extra of a missing package; one GPU for each job; jobs whose process was
+killed go on from their last checkpoint; a SLURM job has as many tasks as the trainer has devices, and all of them train
+what the first one decides. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RELAUNCHES = 2  # of what is left, after a process was killed
 
 @dataclass(frozen=True)
 class Task:
-    """The task function as it runs where a launcher has taken it.
+    """The task function of a job, in the process in which a launcher runs it.
 
     Attributes:
         function: Hydra's.
@@ -67,25 +67,25 @@ class Task:
         except SystemExit as error:
             if os.getpid() == self.home:
                 raise
-            # a job that is interrupted, or whose disk is full, leaves; its worker has to say so and live on: Hydra's
-            # record of a job that ended so cannot be sent home, and the worker would spin for ever
+            # an interrupted job, or one on a full disk, exits. Hydra's record of such a job cannot be sent to the
+            # launching process, and the worker would wait for ever: raise an error that can be sent instead
             raise RuntimeError(f"the job left its process: {error}") from None
 
 
 class _Preset(Launcher):
-    """Hands jobs on to a plugin's launcher."""
+    """A launcher that passes its jobs on to the launcher of a plugin."""
 
-    install = ""  # what brings the plugin
+    install = ""  # what pip installs for the plugin
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives."""
+        """Keep the context, the task and the config; Hydra calls this first."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, and wait for them."""
-        from neuro_lightning.sweeps.checks import refusals
+        from neuro_lightning.sweeps.checks import errors_in_one_line
 
-        with refusals(), told_to_end():
+        with errors_in_one_line(), interrupt_on_sigterm():
             check_launcher(self.config.hydra)
             try:
                 return self._launch(job_overrides, initial_job_idx)
@@ -115,8 +115,8 @@ class _Preset(Launcher):
     def _task(self, places: tuple[Slot, ...] = ()) -> Task:
         return Task(self.task_function, self.config.hydra.runtime.cwd, places)
 
-    def _again(self, launch: Callable[[], Sequence[JobReturn]], killed: type[Exception]) -> Sequence[JobReturn]:
-        """Launch, and launch what is left if a process was killed: jobs that are done are not done twice."""
+    def _relaunch(self, launch: Callable[[], Sequence[JobReturn]], killed: type[Exception]) -> Sequence[JobReturn]:
+        """Launch; if a process was killed launch again: jobs that are done are not done twice."""
         for attempt in range(RELAUNCHES + 1):
             try:
                 return launch()
@@ -131,7 +131,7 @@ class _Preset(Launcher):
 
 
 class Processes(_Preset):
-    """Many small jobs side by side on this machine's cores.
+    """Runs many small jobs at the same time on this machine's cores.
 
     Args:
         n_jobs: how many at a time; None for as many as the cores allow.
@@ -155,11 +155,11 @@ class Processes(_Preset):
         launcher = self._plugin("hydra_joblib_launcher.joblib_launcher.JoblibLauncher", task, settings)
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        return self._again(lambda: launcher.launch(jobs, first), TerminatedWorkerError)
+        return self._relaunch(lambda: launcher.launch(jobs, first), TerminatedWorkerError)
 
 
 class Gpus(Processes):
-    """Each job on a GPU of its own, or as many as its trainer has devices, on this machine.
+    """Runs each job on a GPU of its own, or as many as its trainer has devices, on this machine.
 
     Without a GPU the jobs run on the CPU, as with :class:`Processes`.
 
@@ -189,7 +189,7 @@ class Gpus(Processes):
 
 
 class RayCluster(_Preset):
-    """Jobs on Ray: one that this command starts and stops on this machine, or a cluster that runs already.
+    """Runs jobs on Ray: one that this command starts and stops on this machine, or a cluster that runs already.
 
     The machines of a cluster must see the folder from which the command is started.
 
@@ -228,7 +228,7 @@ class RayCluster(_Preset):
         folder = Path(self.config.hydra.sweep.dir).resolve()
         jobs = [[*job, override("hydra.sweep.dir", folder)] for job in jobs]
         if not ray.is_initialized() and self.address not in (None, "auto", "local"):
-            _reachable(self.address)
+            check_reachable(self.address)
         try:
             return launcher.launch(jobs, first)
         except ConnectionError as error:
@@ -244,7 +244,7 @@ class RayCluster(_Preset):
 
 
 class Slurm(_Preset):
-    """Each job one of SLURM's, sent from a login node and waited for.
+    """Submits each job to SLURM from a login node and waits for them.
 
     A job that runs out of time, or is preempted, is queued again and goes on from its last checkpoint.
 
@@ -282,8 +282,8 @@ LAUNCHERS = (Processes, Gpus, RayCluster, Slurm)
 
 
 @contextmanager
-def told_to_end() -> Iterator[None]:
-    """Take SIGTERM for an interrupt: a command that simply died would leave its workers behind."""
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Treat SIGTERM as an interrupt: a command that was only killed would leave its workers running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -312,11 +312,11 @@ def gpus_wanted(trainer: DictConfig, *, here: bool = True) -> int:
     return 0
 
 
-def _reachable(address: str) -> None:
-    """Ask at once whether anybody listens: Ray would try for minutes.
+def check_reachable(address: str) -> None:
+    """Check that something listens at an address: Ray would try for minutes.
 
     Raises:
-        ConfigError: nobody does.
+        ConfigError: nothing does.
     """
     import socket
 

@@ -92,10 +92,10 @@ class PopulationSweeper(BaseSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Check everything, then train generation after generation."""
         from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import refusals
+        from neuro_lightning.sweeps.checks import errors_in_one_line
         from neuro_lightning.sweeps.search.space import read_space
 
-        with refusals():
+        with errors_in_one_line():
             self.folder = self.folder.resolve()
             self.space = read_space(self.params, arguments)
             self.space.check_seed()
@@ -141,7 +141,7 @@ class PopulationSweeper(BaseSweeper):
         check_jobs(self.loader, self.config, jobs)
         config = self.loader.load_sweep_config(self.config, list(jobs[0]))
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
-        if epochs in (None, -1) or any(key.startswith("trainer.max_") for key in self.space.searched):
+        if epochs in (None, -1) or any(key.lstrip("+").startswith("trainer.max_") for key in self.space.searched):
             raise ConfigError("trainer.max_epochs: members are compared by their epochs; give one number for all")
         if not every:
             raise ConfigError("trainer.check_val_every_n_epoch: members are compared at validations; give a number")

@@ -1,1 +1,1 @@
-"""What a sweep came to: its table and page, what mattered in it, and its best setting as an experiment."""
+"""The results of a sweep: its table and page, the importance of its keys, its best setting as an experiment."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
 BEST_FILE = "best.yaml"
-# of a job's config, what is no part of its setting: where it ran and was logged, and how the sweep led it
+# parts of a job's config that are not its setting: where it ran and was logged, and how the sweep controlled it
 NOT_GROUPS = ("experiment", "sweep", "debug", "logger", "paths", "hydra", "local")
 NOT_KEYS = ("seed", "name", "tags", "resume", "sweep", "logger", "paths", "trusted")
 NOT_CALLBACKS = tuple(f"neuro_lightning.callbacks.{name}." for name in ("explore", "pause", "prune"))
@@ -87,15 +87,15 @@ def experiment_of(job: str | Path, varied: Sequence[str] = ()) -> str | None:
         return None
     wanted = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
     settings = OmegaConf.load(hydra).hydra
-    choices = {key: value for key, value in settings.runtime.choices.items() if not _is_left_out(key)}
-    chosen, base = _choose(choices, _where(job))
+    choices = {key: value for key, value in settings.runtime.choices.items() if not _is_no_setting(key)}
+    chosen, base = _choose(choices, _search_path_words(job))
     values = _differences(base, wanted)
     for key in varied:
         _add(values, wanted, key.split("."))
     for key in NOT_KEYS:
         values.pop(key, None)
     callbacks = values.get("callbacks") or {}
-    for name in [name for name, node in (wanted.get("callbacks") or {}).items() if _leads(node)]:
+    for name in [name for name, node in (wanted.get("callbacks") or {}).items() if _controls_the_job(node)]:
         callbacks.pop(name, None)
     if "callbacks" in values and not callbacks:
         values.pop("callbacks")
@@ -103,8 +103,8 @@ def experiment_of(job: str | Path, varied: Sequence[str] = ()) -> str | None:
     return OmegaConf.to_yaml(OmegaConf.create({**({"defaults": defaults} if defaults else {}), **values}))
 
 
-def _where(job: str | Path) -> list[str]:
-    """The words that say where configs of one's own lie."""
+def _search_path_words(job: str | Path) -> list[str]:
+    """The overrides that say where the user's own configs lie."""
     from omegaconf import OmegaConf
 
     path = Path(job) / ".hydra" / "hydra.yaml"
@@ -113,11 +113,11 @@ def _where(job: str | Path) -> list[str]:
 
 
 def _typed(job: Path) -> list[str]:
-    """The words that no file can say for the user: where configs of one's own lie, and which packages are trusted."""
+    """The words that the user must type: where own configs lie, and which packages are trusted."""
     from omegaconf import OmegaConf
 
     trusted = OmegaConf.load(job / ".hydra" / "config.yaml").get("trusted")
-    return [*_where(job), *([f"trusted=[{','.join(trusted)}]"] if trusted else [])]
+    return [*_search_path_words(job), *([f"trusted=[{','.join(trusted)}]"] if trusted else [])]
 
 
 def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, where: list[str]) -> list[str]:
@@ -133,11 +133,11 @@ def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, whe
     ]
 
 
-def _is_left_out(group: str) -> bool:
+def _is_no_setting(group: str) -> bool:
     return group.split("@")[0].split("/")[0] in NOT_GROUPS
 
 
-def _leads(node: Any) -> bool:
+def _controls_the_job(node: Any) -> bool:
     return isinstance(node, Mapping) and str(node.get("_target_")).startswith(NOT_CALLBACKS)
 
 
@@ -185,7 +185,7 @@ def _word(option: Any) -> str:
 
 
 def _differences(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What of ``wanted`` is not so in ``base``, as a nest of the same form.
+    """The values of ``wanted`` that differ from those of ``base``, as nested dictionaries.
 
     A key that was deleted (``~model.masking``) is null: an experiment config can take nothing away.
     """
@@ -293,7 +293,7 @@ def _store(path: Path, name: str) -> None:
 
 
 def _check_shared(content: dict[Any, Any], package: str, source: str) -> None:
-    """An experiment is settings of a run, of which Hydra's own part has none but the space of a sweep.
+    """Check that an experiment holds settings of a run only, and of Hydra's keys only the space of a sweep.
 
     Raises:
         ConfigError: naming what it may not have.
@@ -305,16 +305,16 @@ def _check_shared(content: dict[Any, Any], package: str, source: str) -> None:
     sweeper = hydra.get("sweeper") if isinstance(hydra, dict) and set(hydra) == {"sweeper"} else None
     if hydra and not (isinstance(sweeper, dict) and set(sweeper) == {"params"}):
         raise ConfigError(f"{source}: of hydra's keys an experiment sets hydra.sweeper.params only; type the others")
-    if where := next(_places(content), None):
+    if where := next(_write_paths(content), None):
         raise ConfigError(f"{source}: {where} says where files are written, which no experiment does; type it")
     defaults = str(content.get("defaults") or "")
     if ".." in defaults or "@hydra" in defaults or "@trusted" in defaults:
         raise ConfigError(f"{source}: defaults name options of conf/ and their places in a run: {defaults[:100]}")
 
 
-def _places(node: Any, path: str = "") -> Iterator[str]:
-    """The keys of a nest that say where files are written."""
+def _write_paths(node: Any, path: str = "") -> Iterator[str]:
+    """The keys of nested dictionaries that say where files are written."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if key in WRITTEN:
             yield f"{path}.{key}".lstrip(".")
-        yield from _places(value, f"{path}.{key}".lstrip("."))
+        yield from _write_paths(value, f"{path}.{key}".lstrip("."))

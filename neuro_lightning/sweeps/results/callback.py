@@ -1,4 +1,4 @@
-"""Keeps a sweep's table current while its jobs run, in whatever launcher. Nothing heavy is imported here."""
+"""Updates a sweep's table while its jobs run, in any launcher. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SweepTable(Callback):
         self._shorten: Callable[[logging.LogRecord], bool] = bool
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: a job that is queued again is packed up while it writes."""
+        """Leave open files out: a job that SLURM queues again is pickled while it writes."""
         return {**vars(self), "_before": None, "_output": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Let the launcher announce each job by what is swept, not by all that was typed."""
+        """Shorten the launcher's line for each job to what is swept."""
         if not self.verbose:
             from neuro_lightning.artifacts.sweep_jobs import as_typed
 
@@ -47,7 +47,7 @@ class SweepTable(Callback):
                 logging.getLogger(name).addFilter(self._shorten)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show that the job runs, and keep what it prints in its folder. Runs where the job runs."""
+        """Show that the job runs, and write its output to a file in its folder. Called in the job's process."""
         if not _in_sweep(config):
             return
         from neuro_lightning.sweeps.results.table import write_table
@@ -60,10 +60,10 @@ class SweepTable(Callback):
         write_table(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Note an error that the job could not, write the table anew, and say how the job ended."""
+        """Record an error that the job could not record itself, update the table, and print how the job ended."""
         if not _in_sweep(config):
             return
-        self._give_back()
+        self._restore_stdout()
         from neuro_lightning.sweeps.results.table import write_table
 
         folder = Path(config.hydra.runtime.output_dir)
@@ -76,10 +76,10 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write everything, and print the summary; also when a job ended the sweep with an error.
 
-        Who interrupts a sweep does not wait for pictures: the table is enough.
+        After an interruption only the table is written, without pictures.
         """
-        self._give_back()
-        self._say_all()
+        self._restore_stdout()
+        self._restore_loggers()
         from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
 
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # what ends the sweep goes on from here
@@ -89,12 +89,12 @@ class SweepTable(Callback):
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
 
-    def _say_all(self) -> None:
+    def _restore_loggers(self) -> None:
         for name in LAUNCHER_LOGGERS:
             logging.getLogger(name).removeFilter(self._shorten)
 
-    def _give_back(self) -> None:
-        """Let the terminal be the terminal again."""
+    def _restore_stdout(self) -> None:
+        """Send output to the terminal again."""
         if self._output is not None:
             if sys.stdout is self._output:
                 sys.stdout = self._output.terminal
@@ -107,7 +107,7 @@ def _in_sweep(config: DictConfig) -> bool:
 
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
-    """What a launcher says of a job: what its sweep varies, in numbers of four digits; False leaves it out."""
+    """Shorten a launcher's line on a job to what its sweep varies, numbers to four digits; False hides the line."""
     from neuro_lightning.artifacts.sweep_jobs import as_typed, job_settings
     from neuro_lightning.sweeps.results.summary import short
 

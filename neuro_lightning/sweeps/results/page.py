@@ -1,4 +1,4 @@
-"""A sweep for reading: ``sweep.md``, settings by their rank, then what runs, what was stopped and what failed."""
+"""The page of a sweep, ``sweep.md``: settings by their rank, then jobs that run, were stopped or failed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def page(
 
 
 def importance_lines(importance: Any) -> list[str]:
-    """What mattered, or why that is not said; nothing before the sweep's end."""
+    """The importance of keys, or why it is not shown; nothing before the sweep's end."""
     if importance is None:
         return []
     title = "## What mattered"

@@ -92,7 +92,7 @@ def finish(folder: str | Path) -> list[Path]:
 
 
 def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """A sweep of many days does not end without its table because a picture could not be drawn."""
+    """Call a function; an error is printed, so that a sweep has its table also when a picture cannot be drawn."""
     try:
         return make(*arguments)
     except Exception as error:

@@ -1,1 +1,1 @@
-"""Searches by Optuna: the study, its trials, and what prunes them."""
+"""Searches by Optuna: the study, its trials and its pruners."""

@@ -1,4 +1,4 @@
-"""Who runs which trial, and whether they still live: processes that share a sweep's folder tell it by file locks."""
+"""Tells which process runs which trial, and whether it has ended, by file locks in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FOLDER = ".search"
 
 
 class Owner:
-    """A search's process, known by a file in the sweep's folder that it keeps locked.
+    """A process of a search: it keeps a file in the sweep's folder locked while it runs.
 
-    The system lets go of the lock when the process ends, however it ends, also on network file systems and between
-    containers, where a process number would mean nothing. File systems that know no locks are answered by host and
-    process number.
+    The system releases the lock when the process ends, also when it is killed, on network file systems and between
+    containers, where a process number would mean nothing. On file systems without locks the host and the process number
+    decide.
 
     Args:
         folder: the sweep's.
@@ -35,26 +35,26 @@ class Owner:
         self._lock.sign()
 
     def close(self) -> None:
-        """Say that this process runs no trials any more."""
+        """Release the lock: this process runs no more trials."""
         self._lock.give_back()
 
-    def gone(self, name: str | None) -> bool:
-        """Whether a process of this folder's has ended; one of another folder is not ours to judge."""
+    def has_ended(self, name: str | None) -> bool:
+        """Whether the process of this name in this folder has ended; False where it is unknown here."""
         path = self.folder / str(name)
         if not path.is_file():
             return False
         with locked(path, patience_s=0.0) as free:
-            return _vanished(Lock(path).signed()) if free is None else free
+            return _process_is_gone(Lock(path).signed()) if free is None else free
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """No two processes of this folder are in here at a time."""
+    def exclusive(self) -> Iterator[None]:
+        """Keep all other processes of this folder waiting at this call."""
         with locked(self.folder / "lock"):
             yield
 
 
-def _vanished(signed: dict[str, Any]) -> bool:
-    """Whether the process that noted its host and number is no more, as far as this machine can tell."""
+def _process_is_gone(signed: dict[str, Any]) -> bool:
+    """Whether the process with this host and number has ended, as far as this machine can tell."""
     if signed.get("host") != socket.gethostname() or not isinstance(signed.get("pid"), int):
         return False
     try:

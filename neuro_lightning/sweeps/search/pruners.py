@@ -1,6 +1,6 @@
-"""Pruners of a search, in epochs and shares of a training: what decides that a trial is not worth going on with.
+"""Pruners of a search, which stop bad trials early; their settings are epochs and shares of a training.
 
-Each is made when a run's number of epochs is known. Optuna is imported when one is made.
+A pruner is made when the run's number of epochs is known. Optuna is imported only then.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def median(max_epochs: int, *, warmup: float = 0.25, startup_trials: int = 5, pe
 
 
 def patient(max_epochs: int, *, patience: int = 5, warmup: float = 0.25, startup_trials: int = 5) -> BasePruner:
-    """As :func:`median`, but stops no trial that has improved in its last ``patience`` validations."""
+    """As :func:`median`, but does not stop a trial that has improved in its last ``patience`` validations."""
     from optuna.pruners import PatientPruner
 
     return PatientPruner(median(max_epochs, warmup=warmup, startup_trials=startup_trials), patience=patience)

@@ -1,4 +1,4 @@
-"""The space of a search, from Hydra's own override grammar: what is searched, and what is the same in every trial."""
+"""Reads the space of a search from Hydra's override grammar: what is searched, and what is fixed in every trial."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Space:
 
 
 def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
-    """The space of ``hydra.sweeper.params`` and of the command line, whose word on a key is the last.
+    """The space of ``hydra.sweeper.params`` and of the command line, which replaces keys of the former.
 
     Args:
         params: overrides by key.
@@ -117,13 +117,13 @@ def _parsed(words: Sequence[str]) -> dict[str, list[Any]]:
         try:
             [override] = OverridesParser.create().parse_overrides([word])
         except HydraException as error:
-            raise ConfigError(f"{word}: {_parser_said(error)}") from None
+            raise ConfigError(f"{word}: {_parser_message(error)}") from None
         found.setdefault(_name(override).lstrip("+~"), []).append(override)
     return found
 
 
-def _parser_said(error: Exception) -> str:
-    """What is wrong, of the parser's many lines."""
+def _parser_message(error: Exception) -> str:
+    """The first telling line of the parser's error message."""
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line.strip("^ ") and not line.startswith(("Error ", "See http"))]
     text = lines[0] if lines else type(error).__name__

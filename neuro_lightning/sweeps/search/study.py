@@ -1,4 +1,4 @@
-"""A search's study: opened, told from others, and sampled so that it can be interrupted without a trace."""
+"""Opens the study of a search, and samples it so that an interrupted search makes the same choices."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from optuna.trial import FrozenTrial, TrialState
 from neuro_lightning.artifacts.studies import first_line, open_storage, quiet_optuna, shown
 from neuro_lightning.errors import ConfigError
 
-OF = "neuro_lightning"  # the study's attribute that says what it is of
-ONE_SEQUENCE = ("GridSampler", "QMCSampler")  # whose seed says an order that is common to all trials
+OF = "neuro_lightning"  # the study's attribute with its settings
+ONE_SEQUENCE = ("GridSampler", "QMCSampler")  # samplers whose seed orders all trials of a study
 
 
 class SeededSampler(BaseSampler):
     """A sampler whose randomness depends on the seed and the trial's number alone.
 
-    Optuna's samplers draw from a generator that dies with its process, so that a search that is resumed would choose
-    other trials than one left alone, or the same ones again. Here each trial has a generator of its own: what it
-    becomes is a function of the seed, its number, and the trials before it.
+    Optuna's samplers draw from a generator that is lost with its process, so that a resumed search would choose other
+    trials than an uninterrupted one, or the same ones again. Here each trial has a generator of its own: its values
+    depend on the seed, its number and the trials before it.
 
     Args:
         build: makes the sampler from a seed.
@@ -36,25 +36,25 @@ class SeededSampler(BaseSampler):
         self._inner = build(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Begin this trial's own randomness."""
+        """Seed the sampler for this trial."""
         if type(self._inner).__name__ not in ONE_SEQUENCE:
             self._inner = self._build(int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]))
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        """As the sampler within."""
+        """Call the wrapped sampler."""
         return self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """As the sampler within."""
+        """Call the wrapped sampler."""
         return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """As the sampler within."""
+        """Call the wrapped sampler."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """As the sampler within, but for a grid's, which would end a loop of Optuna's own."""
+        """Call the wrapped sampler, but not a grid's, which would stop Optuna's own loop."""
         if type(self._inner).__name__ != "GridSampler":
             self._inner.after_trial(study, trial, state, values)
 
@@ -70,7 +70,7 @@ def open_study(
         mode: ``max`` or ``min``.
         sampler: what chooses trials.
         pruner: Optuna's, or None; some samplers ask it which trials to learn from.
-        of: what the study is of, by key; all who share it must agree.
+        of: settings of the study by key; all searches that share it must have the same.
 
     Raises:
         ConfigError: the storage cannot be used, or holds another study under this name.

@@ -1,9 +1,9 @@
-"""The sweeper that searches: Optuna through Hydra, with studies that are shared, resumed and pruned.
+"""The sweeper that searches with Optuna, with studies that are shared, resumed and pruned.
 
-It takes the keys of Hydra's own Optuna sweeper and differs from it in what a long search needs. Its study lies in a
-file, several processes share it and its budget, and one that is killed goes on as if it had not been. A job's folder
-has its trial's number, its ``run.json`` says what the study is told: a job that failed or diverged is a failed trial,
-not a very bad one. Nothing heavy is imported before a search begins.
+It takes the keys of Hydra's own Optuna sweeper and adds what a long search needs. The study lies in a file, several
+processes share it and its budget, and a killed search is resumed to the same result. A job's folder has its trial's
+number, and the study is told what its ``run.json`` says: a job that failed or diverged is a failed trial, not a trial
+with a bad score. Nothing heavy is imported before a search begins.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from neuro_lightning.sweeps.search.trials import Trials
 
 log = logging.getLogger(__name__)
-UNDONE = ("running", "interrupted", "paused")  # jobs that did not get as far as to have an outcome
-# what machines that share a study may differ in, and its trials over time
+UNDONE = ("running", "interrupted", "paused")  # jobs without an outcome yet
+# keys in which processes that share a study, and its trials over time, may differ
 HERE = (
     "data.root", "data.cache_dir", "data.download", "data.eval_batch_size", "logger*", "paths*", "callbacks*", "name",
     "tags", "trusted", "trainer", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy*",
@@ -76,11 +76,11 @@ class Search(BaseSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Check the space, open the study, and run trials until it has enough."""
         from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import check_jobs, refusals
+        from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
         from neuro_lightning.sweeps.search.owner import Owner
         from neuro_lightning.sweeps.search.space import read_space
 
-        with refusals():
+        with errors_in_one_line():
             self._check()
             space = read_space(self.params, arguments)
             space.check_seed()
@@ -130,7 +130,7 @@ class Search(BaseSweeper):
         )
 
     def _builder(self, space: Space) -> Callable[[int], BaseSampler]:
-        """What makes the sampler from a seed."""
+        """A function that makes the sampler from a seed."""
         from hydra.errors import HydraException
 
         from neuro_lightning.artifacts.studies import quiet_optuna
@@ -160,7 +160,7 @@ class Search(BaseSweeper):
             return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
 
     def _identity(self, space: Space) -> dict[str, str]:
-        """What the study is of: those who share it must mean the same."""
+        """The settings of the study: all processes that share it must have the same."""
         choices, searched = self.config.hydra.runtime.choices, {key.lstrip("+") for key in space.searched}
         groups = ("data", "model", "experiment")
         parts = {key: str(choices.get(key)) for key in groups if key not in searched}
@@ -184,7 +184,7 @@ class Search(BaseSweeper):
             self._launch(trials, batch, space)
 
     def _extension(self, space: Space) -> Callable[[Trial], None] | None:
-        """What suggests more for a trial, if the user has such a function."""
+        """A function that suggests further values for a trial, if the user has one."""
         from neuro_lightning.settings.registry import find
 
         if not self.custom_search_space:

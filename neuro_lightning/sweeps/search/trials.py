@@ -1,4 +1,4 @@
-"""The trials of a study that this process runs: those left behind by one that died, those that failed, new ones."""
+"""Chooses the trials that this process runs: those of processes that ended, those that failed, and new ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from neuro_lightning.sweeps.search.owner import Owner
 
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all else has failed
 RETRY_OF = "retry_of"
-SURPLUS = "surplus"  # a trial beyond the budget, which two processes in different folders took at once: it never runs
+SURPLUS = "surplus"  # a trial beyond the budget, asked by two processes in different folders at once: it never runs
 
 
 class Trials:
-    """Gives out trials until the study has as many as it is to have.
+    """Returns trials to run until the study has its number of trials.
 
     Args:
-        study: shared with other processes, maybe.
+        study: may be shared with other processes.
         storage: in which it lies.
         searched: each key's distribution.
-        n_trials: of the study, whoever runs them; those tried again count once.
+        n_trials: of the study in all processes; a trial that is tried again counts once.
         owner: this process.
         private: whether the study belongs to the owner's folder alone.
         extend: suggests more for a trial; None adds nothing.
@@ -49,25 +49,25 @@ class Trials:
         self._failed = [trial.number for trial in self._all() if self._may_retry(trial)]
 
     def next(self, most: int) -> list[Trial]:
-        """At most so many trials to run now; none when there is nothing left to do."""
-        with self.owner.alone(), quiet_optuna():
+        """At most ``most`` trials to run now; none when there is nothing left to do."""
+        with self.owner.exclusive(), quiet_optuna():
             found = self._abandoned()[:most]
             while len(found) < most and self._failed:
-                found += self._again(self._failed.pop(0))
-            while len(found) < most and self._taken() < self.n_trials:
+                found += self._retry(self._failed.pop(0))
+            while len(found) < most and self._counted() < self.n_trials:
                 trial = self.study.ask()
-                if self._taken(before=trial.number) >= self.n_trials:  # another machine was quicker
+                if self._counted(before=trial.number) >= self.n_trials:  # another process asked at the same time
                     trial.set_user_attr(SURPLUS, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     break
                 found.append(trial)
             for trial in found:
                 trial.set_user_attr("owner", self.owner.name)
-                self._fill(trial)
+                self._suggest_values(trial)
             return found
 
     def tell(self, trial: Trial, record: Mapping[str, Any], job: str) -> str:
-        """Tell the study what became of a trial; how it was judged.
+        """Tell the study the outcome of a trial, and return its status.
 
         Args:
             trial: one that was given out.
@@ -90,28 +90,28 @@ class Trials:
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _taken(self, before: float = math.inf) -> int:
-        """Trials that count, of those with smaller numbers."""
+    def _counted(self, before: float = math.inf) -> int:
+        """How many trials with smaller numbers count."""
         return sum(not {RETRY_OF, SURPLUS} & set(trial.user_attrs) and trial.number < before for trial in self._all())
 
     def _abandoned(self) -> list[Trial]:
-        """Trials whose process is gone."""
+        """Running trials whose process has ended."""
         running = [trial for trial in self._all() if trial.state is TrialState.RUNNING]
-        left = [trial.number for trial in running if self._is_left(trial.user_attrs.get("owner"))]
+        left = [trial.number for trial in running if self._is_abandoned(trial.user_attrs.get("owner"))]
         return [running_trial(self.study, self.storage, number) for number in left]
 
-    def _is_left(self, owner: str | None) -> bool:
-        if owner is None:  # it died between its birth and this note, for nobody else is in here now
+    def _is_abandoned(self, owner: str | None) -> bool:
+        if owner is None:  # its process ended before it wrote its name
             return self.private
-        return self.owner.gone(owner)
+        return self.owner.has_ended(owner)
 
     def _may_retry(self, trial: FrozenTrial) -> bool:
         said = trial.user_attrs
         failed = trial.state is TrialState.FAIL and said.get("status") != "diverged"
-        return failed and RETRY_OF not in said and self.owner.gone(said.get("owner"))
+        return failed and RETRY_OF not in said and self.owner.has_ended(said.get("owner"))
 
-    def _again(self, number: int) -> list[Trial]:
-        """The trial that tries a failed one's settings once more; none if somebody has."""
+    def _retry(self, number: int) -> list[Trial]:
+        """A trial with the settings of a failed one; none if there is one already."""
         if any(trial.user_attrs.get(RETRY_OF) == number for trial in self._all()):
             return []
         failed = self._all()[number]
@@ -125,7 +125,7 @@ class Trials:
         [added] = [trial for trial in self._all() if trial.user_attrs.get(RETRY_OF) == number]
         return [running_trial(self.study, self.storage, added.number)]
 
-    def _fill(self, trial: Trial) -> None:
+    def _suggest_values(self, trial: Trial) -> None:
         for key, distribution in self.searched.items():
             suggest(trial, key, distribution)
         if self.extend is not None:
