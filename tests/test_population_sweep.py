@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import TINY, checkpoint, command, here, record, rows, same, start
+from runs import TINY, checkpoint, command_here, here, record, rows, same, start
 from test_launchers import children
 
 from neuro_lightning import cli
@@ -57,9 +57,10 @@ def alone(tmp_path_factory):
     """The population that was not interrupted, in one process."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "mark").touch()
-    done = command(folder, *POPULATION)
-    assert done.returncode == 0, done.stderr
-    return folder / "sweep", done.stdout
+    with contextlib.chdir(folder):
+        done = command_here("train", *POPULATION)
+    assert done.code == 0, done.err
+    return folder / "sweep", done.out
 
 
 @pytest.mark.slow
@@ -121,16 +122,14 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
                     break
             time.sleep(0.02)
         assert process.poll() is None, process.communicate()
-        workers = children(process.pid)
+        workers = children(process.pid)  # which live on for a while: the resumed sweep waits for their jobs
         process.kill()
         process.wait()
-    for worker in workers[1:]:  # one of them lives on for a while, and the resumed sweep waits for it
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
     assert (tmp_path / "mark").exists(), "a worker was killed"
-    done = command(tmp_path, "-m", "sweep.resume=sweep")
-    assert done.returncode == 0, done.stderr
-    assert "from generation 2" in done.stdout
+    with contextlib.chdir(tmp_path):
+        done = command_here("train", "-m", "sweep.resume=sweep", "hydra/launcher=basic")
+    assert done.code == 0, done.err
+    assert "from generation 2" in done.out
     assert same(left(tmp_path / "sweep"), left(folder))
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
