@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
-from runs import ROOT, TINY, command, record, rows
+from runs import ROOT, TINY, command, command_here, record, rows
 
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.artifacts.sweep_jobs import collect
@@ -215,7 +215,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, text, message):
 @pytest.mark.slow
 def test_the_best_setting_of_a_sweep_trains_again(tmp_path):
     """To the same bit, from another folder; and in the processes of a sweep over its seeds."""
-    swept = command(tmp_path, "-m", *TINY, "model.hidden=4,5", "hydra.sweep.dir=swept")
+    swept = command_here(tmp_path, "-m", *TINY, "model.hidden=4,5", "hydra.sweep.dir=swept")
     assert swept.returncode == 0, swept.stderr
     path = tmp_path / "swept" / BEST_FILE
     assert f"experiment=swept/{BEST_FILE}" in swept.stdout

@@ -55,16 +55,15 @@ GRIDS = "hydra.sweeper.grids=[{},{model.conv.0.kernel:11},{model.dense:'[{units:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_grids_goes_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_sweep_of_grids_goes_on(tmp_path):
     done = command_here(
-        "train", "-m", f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures",
+        tmp_path, "-m", f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures",
         "model=cnn", "model.conv=[{filters:4,kernel:3,padding:valid}]", "model.dense=[]", "debug=fast",
         "hydra.sweep.dir=here", GRIDS,
     )  # fmt: skip
-    assert done.code == 0, done.err
-    assert "Sweep: 3 of 4 jobs finished" in done.out
-    with open("here/sweep.csv", newline="") as file:
+    assert done.returncode == 0, done.stderr
+    assert "Sweep: 3 of 4 jobs finished" in done.stdout
+    with open(tmp_path / "here" / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["model.conv.0.kernel"] for row in rows] == ["", "11", "", ""]
     assert "nothing is left of images" in rows[1]["error"], "12 x 10 pixels are too few for it"
@@ -72,6 +71,6 @@ def test_a_sweep_of_grids_goes_on(tmp_path, monkeypatch):
     job = SimpleNamespace(folder=tmp_path / "here" / rows[2]["job"])
     before = record(job.folder)
     shutil.rmtree(job.folder)
-    assert command_here("train", "-m", "sweep.resume=here").code == 0
+    assert command_here(tmp_path, "-m", "sweep.resume=here").returncode == 0
     assert record(job.folder)["objective"] == before["objective"]
     assert [layer["units"] for layer in record(job.folder)["config"]["model"]["dense"]] == [5]

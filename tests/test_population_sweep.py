@@ -57,10 +57,9 @@ def alone(tmp_path_factory):
     """The population that was not interrupted, in one process."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "mark").touch()
-    with contextlib.chdir(folder):
-        done = command_here("train", *POPULATION)
-    assert done.code == 0, done.err
-    return folder / "sweep", done.out
+    done = command_here(folder, *POPULATION)
+    assert done.returncode == 0, done.stderr
+    return folder / "sweep", done.stdout
 
 
 @pytest.mark.slow
@@ -126,10 +125,9 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
         process.kill()
         process.wait()
     assert (tmp_path / "mark").exists(), "a worker was killed"
-    with contextlib.chdir(tmp_path):
-        done = command_here("train", "-m", "sweep.resume=sweep", "hydra/launcher=basic")
-    assert done.code == 0, done.err
-    assert "from generation 2" in done.out
+    done = command_here(tmp_path, "-m", "sweep.resume=sweep", "hydra/launcher=basic")
+    assert done.returncode == 0, done.stderr
+    assert "from generation 2" in done.stdout
     assert same(left(tmp_path / "sweep"), left(folder))
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):

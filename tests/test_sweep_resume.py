@@ -9,7 +9,7 @@ import time
 
 import pytest
 from omegaconf import OmegaConf
-from runs import ROOT, TINY, checkpoint, command, record, rows, same, start
+from runs import ROOT, TINY, checkpoint, command_here, record, rows, same, start
 
 from neuro_lightning.artifacts.locks import entered
 from neuro_lightning.artifacts.sweep_jobs import job_settings
@@ -33,7 +33,7 @@ def table(folder):
 def alone(tmp_path_factory):
     """The sweep that nobody disturbed."""
     folder = tmp_path_factory.mktemp("alone")
-    done = command(folder, *SWEEP, "hydra.sweep.dir=sweep")
+    done = command_here(folder, *SWEEP, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
@@ -58,7 +58,7 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_table(alone, tmp_path)
             process.communicate()
         arguments = ["-m", "sweep.resume=sweep"]
     assert kills >= 2, "it was disturbed"
-    done = command(tmp_path, *arguments)
+    done = command_here(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert table(folder) == table(alone)
     for name in sorted(path.name for path in alone.glob("*_tiny_gru")):
@@ -79,15 +79,15 @@ def changed(path):
 def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
     """Finished jobs are left, one that failed is tried once more and then left, added values are done."""
     sweep = ["-m", *TINY, "seed=0,1", "+callbacks.fail={_target_:tiny.Fail,process:0,early:false}", "hydra.sweep.dir=s"]
-    first = command(tmp_path, *sweep)
+    first = command_here(tmp_path, *sweep)
     assert "Traceback" in first.stdout + first.stderr, "what went wrong is told"
     failed = [record(path) for path in sorted((tmp_path / "s").glob("*_tiny_gru"))]
     assert [(r["status"], r["attempts"]) for r in failed] == [("failed", 1)] * 2
-    done = command(tmp_path, "-m", "sweep.resume=s")
+    done = command_here(tmp_path, "-m", "sweep.resume=s")
     assert "0_tiny_gru: failed, is tried once more" in done.stdout
     failed = [record(path) for path in sorted((tmp_path / "s").glob("*_tiny_gru"))]
     assert [(r["status"], r["attempts"]) for r in failed] == [("failed", 2)] * 2
-    left = command(tmp_path, "-m", "sweep.resume=s", "seed=0,1,2")
+    left = command_here(tmp_path, "-m", "sweep.resume=s", "seed=0,1,2")
     assert left.stdout.count("failed twice, left as it is") == 2
     assert record(tmp_path / "s" / "2_tiny_gru")["attempts"] == 1, "a new value is a new job, behind the others"
     assert {row["status"] for row in table(tmp_path / "s")} == {"failed"}
@@ -115,7 +115,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
     """A sweep that is resumed twice at once, or while workers of a killed one live on."""
     folder = tmp_path / "s" / "0_tiny_gru"
     with at_work_in(folder) as other:
-        done = command(tmp_path, "-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
+        done = command_here(tmp_path, "-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
         assert done.returncode == 0, done.stderr
         assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
         assert not (folder / "run.json").exists() and record(tmp_path / "s" / "1_tiny_gru")["status"] == "finished"
@@ -144,11 +144,11 @@ def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
     """Also one that only some of the swept models have, and one behind a plus sign."""
     for words in (["+model.no_such=1,2"], ["model=gru,smoothing", "model.hidden=8"]):
         base = [word for word in TINY if not any(word.startswith(w.split("=")[0] + "=") for w in words)]
-        refused = command(tmp_path, "-m", *base, *words, "hydra.sweep.dir=s")
+        refused = command_here(tmp_path, "-m", *base, *words, "hydra.sweep.dir=s")
         wrong = words[-1].split("=")[0].lstrip("+")
         assert refused.returncode == 1 and wrong.split(".")[-1] in refused.stderr, refused.stderr
         assert "Traceback" not in refused.stderr and not list(tmp_path.glob("s/*/run.json"))
-    both = command(tmp_path, "-m", *TINY, "model=smoothing,mean", "model.iterations=3", "hydra.sweep.dir=s")
+    both = command_here(tmp_path, "-m", *TINY, "model=smoothing,mean", "model.iterations=3", "hydra.sweep.dir=s")
     assert "error: " in both.stderr and "model=smoothing" in both.stderr, "the job that cannot be is named"
 
 
@@ -156,12 +156,12 @@ def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
 def test_a_full_disk_ends_the_sweep_with_one_line(tmp_path):
     """Every other job would meet the same; what is done is kept."""
     full = "+callbacks.full={_target_:tiny.FullDisk}"
-    done = command(tmp_path, "-m", *TINY, full, "seed=0,1", "hydra.sweep.dir=s")
+    done = command_here(tmp_path, "-m", *TINY, full, "seed=0,1", "hydra.sweep.dir=s")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: the disk is full (last.ckpt could not be written): make room" in done.stderr
     assert "go on with: python train.py -m sweep.resume=s" in done.stderr
     assert [path.name for path in (tmp_path / "s").glob("*_tiny_gru")] == ["0_tiny_gru"]
-    later = command(tmp_path, "-m", "sweep.resume=s", "+callbacks.full=null")
+    later = command_here(tmp_path, "-m", "sweep.resume=s", "+callbacks.full=null")
     assert later.returncode == 1 and "holds a job that is not of this sweep" in later.stderr
 
 

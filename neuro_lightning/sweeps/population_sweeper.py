@@ -84,8 +84,9 @@ class PopulationSweeper(BaseSweeper):
 
     def __init__(
         self, n_trials: int, seed: int, params: Mapping[str, Any] | None, generation_epochs: int, burn_in_epochs: int,
-        initial: Mapping[str, float], width: Mapping[str, float], patience: int, improvement: float,
+        initial: Mapping[str, float], width: Mapping[str, float], patience: int, improvement: float, **unknown: Any,
     ) -> None:  # fmt: skip
+        self.unknown = unknown  # refused in one line, where Hydra would show a traceback
         self.n_trials, self.seed, self.params = n_trials, seed, params
         self.settings = Population(generation_epochs, burn_in_epochs, dict(initial), dict(width), patience, improvement)
 
@@ -96,6 +97,8 @@ class PopulationSweeper(BaseSweeper):
         from neuro_lightning.sweeps.search.space import read_space
 
         with errors_in_one_line():
+            if self.unknown:
+                raise ConfigError(f"hydra.sweeper.{min(self.unknown)}: hydra/sweeper=population has no such key")
             self.folder = self.folder.resolve()
             self.space = read_space(self.params, arguments)
             self.space.check_seed()
