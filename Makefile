@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAIN
 $(STAMP): pyproject.toml
 	@echo "installs neuro_lightning and what it needs into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install -qq --upgrade pip
 	@$(PIP) -qq --editable ".[dev]"
 	@$(PIP) -qq --no-deps nlb_tools==0.0.4
 	@touch $@
