@@ -11,7 +11,8 @@ From Python, with everything that the commands do:
 
 from typing import Any
 
-__version__ = "0.1.0"
+from neuro_lightning.version import VERSION as __version__
+
 _API = (
     "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "sweep", "traces", "train",
 )  # fmt: skip

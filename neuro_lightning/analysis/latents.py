@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.analysis.embedding import umap_embedding
 from neuro_lightning.analysis.latents_file import Latents, find_latents, read_latents
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.functional.separability import (
@@ -29,6 +30,8 @@ from neuro_lightning.functional.separability import (
     decode_labels,
     reduce,
 )
+from neuro_lightning.report.figures_latents import separability_figure, umap_figure
+from neuro_lightning.report.figures_traces import latents_figure
 from neuro_lightning.report.table import number, print_table, relative
 
 MAX_POINTS = 3000  # bins are thinned out to as many
@@ -98,8 +101,6 @@ def analyse_labels(view: str, points: Points, *, shuffles: int, seed: int, umap:
     results |= {name: cluster_agreement(reduced, points.labels, method=name, **options) for name in CLUSTERINGS}
     if not umap:
         return results
-    from neuro_lightning.analysis.embedding import umap_embedding
-
     train, test = ~points.test, points.test
     embeddings = {
         name: umap_embedding(points.values[train], points.values[test], labels, seed=seed, **UMAP[view])
@@ -204,9 +205,6 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
 
 def write(results: dict[str, Any], views: dict[str, Points], latents: Latents, folder: Path) -> list[Path]:
     """Write ``latents.json`` and the pictures into a folder; returns what was written."""
-    from neuro_lightning.report.figures_latents import separability_figure, umap_figure
-    from neuro_lightning.report.figures_traces import latents_figure
-
     label, written = results["label"], [folder / "latents.json"]
     plain = {key: {k: v for k, v in value.items() if k != "embeddings"} if isinstance(value, dict) else value
              for key, value in results.items()}  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import DataError
 from neuro_lightning.ranks import is_main_process
+from neuro_lightning.version import VERSION
 
 FILE_NAME = "run.json"
 KINDS = {
@@ -250,9 +251,7 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[package.replace("-", "_")] = None
     if found["neuro_lightning"] is None:  # run from a checkout that is not installed
-        from neuro_lightning import __version__
-
-        found["neuro_lightning"] = __version__
+        found["neuro_lightning"] = VERSION
     return found
 
 

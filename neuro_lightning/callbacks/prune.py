@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from neuro_lightning.artifacts.studies import open_storage, quiet_optuna, running_trial
 from neuro_lightning.ranks import is_main_process
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ class Prune(pl.Callback):
     def _open(self, max_epochs: int) -> None:
         import optuna
 
-        from neuro_lightning.artifacts.studies import open_storage, quiet_optuna, running_trial
-
         with quiet_optuna():
             storage = open_storage(self.storage)
             study = optuna.load_study(
@@ -82,8 +81,6 @@ class Prune(pl.Callback):
                 self._running = running_trial(study, storage, self.trial)
 
     def _judge(self, epoch: int, score: float) -> bool:
-        from neuro_lightning.artifacts.studies import quiet_optuna
-
         with quiet_optuna():
             self._running.report(score, epoch)  # an epoch that was reported before a resume keeps its value
             return self._running.should_prune()

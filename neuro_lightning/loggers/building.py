@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.artifacts.metrics_csv import MetricsCSV
+from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import guarded, only_warns
 from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
@@ -142,8 +143,6 @@ def log_artifact(
         if is_wandb(logger):
             import wandb
 
-            from neuro_lightning.artifacts.records import plain
-
             artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
             artifact.add_file(str(path))
             with only_warns(logger):
@@ -176,8 +175,6 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
             did not log to W&B.
         metadata: such as its scores.
     """
-    from neuro_lightning.artifacts.records import read_record, stable_id
-
     folders = [_run_folder(Path(checkpoint)) for checkpoint in checkpoints]
     first = read_record(folders[0]) if folders and folders[0] is not None else {}
     config = first.get("config") or {}
@@ -205,8 +202,6 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
 
 
 def _run_folder(checkpoint: Path) -> Path | None:
-    from neuro_lightning.artifacts.records import FILE_NAME
-
     return next((folder for folder in checkpoint.resolve().parents[:2] if (folder / FILE_NAME).is_file()), None)
 
 

@@ -13,6 +13,8 @@ from neuro_lightning.metrics.base import MetricDict, MetricGroup
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
+from neuro_lightning.metrics.responses import ResponseMetrics
+from neuro_lightning.metrics.traces import TraceMetrics
 
 
 def build_metrics(
@@ -41,12 +43,8 @@ def build_metrics(
         DataError: the PSTHs are not those of the data described.
     """
     if spec.kind == "images":
-        from neuro_lightning.metrics.responses import ResponseMetrics
-
         return ResponseMetrics(spec, n_eval=n_eval, n_repeats=n_repeats)
     if spec.kind == "traces":
-        from neuro_lightning.metrics.traces import TraceMetrics
-
         return TraceMetrics(spec)
     bits, *ahead = bits_of(spec)
     metrics: dict[str, nn.Module] = {bits: BitsPerSpike(spec.n_out or spec.n_in)}

@@ -21,6 +21,7 @@ from neuro_lightning.functional.explainable import (
     repeat_sums,
     trial_moments,
 )
+from neuro_lightning.metrics.angle import AngleError
 from neuro_lightning.metrics.base import MetricDict, MetricGroup, SumMetric, register_constant
 
 
@@ -141,8 +142,6 @@ class ResponseMetrics(MetricGroup):
         if spec.true_rates:
             metrics["rates"] = Agreement(n, spec.mean_rates)
         if spec.angle_period and n_eval is not None:
-            from neuro_lightning.metrics.angle import AngleError
-
             metrics["angle"] = AngleError(n_eval, n, period=spec.angle_period)
         self.metrics = MetricDict(metrics)
 

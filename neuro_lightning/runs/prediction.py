@@ -22,6 +22,7 @@ from neuro_lightning.data.identity import (
 )
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
+from neuro_lightning.data.nlb.targets import target_group
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import EnsembleSettings
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -275,8 +276,6 @@ def official_scores(recording: Recording, arrays: dict[str, np.ndarray]) -> list
     """The official evaluation of a benchmark dataset's validation trials, None for anything else."""
     if recording.name not in NLB_DATASETS or evaluation_split(recording) != "val":
         return None
-    from neuro_lightning.data.nlb.targets import target_group
-
     group = group_name(recording.name, recording.bin_ms)
     targets = {name: _as_stored(values) for name, values in target_group(recording).items()}
     return score({group: targets}, {group: arrays})
