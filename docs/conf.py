@@ -64,12 +64,21 @@ html_theme_options = {
 copyright = "the neuro_lightning authors, MIT licence"
 
 
-def keep_first_line(app, what, name, obj, options, lines):
-    """Stop napoleon from reading the words before the colon of an attribute's docstring as its type."""
+def prepare_docstring(app, what, name, obj, options, lines):
+    """Say to reStructuredText what our docstrings mean; before napoleon reads them.
+
+    Indented paragraphs are code, not quotations; the words before the colon of an attribute's docstring are not its
+    type.
+    """
+    for number in range(len(lines) - 1, 0, -1):
+        above = next((line for line in reversed(lines[:number]) if line), "")
+        begins = lines[number].startswith("    ") and not lines[number - 1].strip()
+        if begins and above and not above.startswith((" ", "-", "*")) and not above.endswith("::"):
+            lines[number:number] = ["::", ""]
     if what in ("attribute", "data"):
         lines.insert(0, "")
 
 
 def setup(app):
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", keep_first_line, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # napoleon has 500
