@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_rooms.md"]
+exclude_patterns = ["_build", "_rooms.md", "_contributing.md"]
 
 # Markdown
 myst_heading_anchors = 3
@@ -49,7 +49,8 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {  # no list of pages beside those that have none below them
-    name: [] for name in ("index", "getting_started", "results", "honest_numbers", "architecture", "development")
+    name: []
+    for name in ("index", "getting_started", "results", "honest_numbers", "architecture", "development", "changelog")
 }
 html_theme_options = {
     "logo": {"text": "neuro_lightning"},

@@ -44,6 +44,10 @@ def write_all(docs: Path) -> None:
     write(docs / "images" / "rooms.svg", rooms_picture(PACKAGE))
     write(docs / "images" / "road.svg", road_picture(PACKAGE))
     write(docs / "_rooms.md", rooms_table())
+    contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
+    contributing = contributing.replace("](CHANGELOG.md)", "](changelog.md)")
+    write(docs / "_contributing.md", contributing)
+    write(docs / "changelog.md", (ROOT / "CHANGELOG.md").read_text())
 
 
 def copy_notebooks(folder: Path) -> None:

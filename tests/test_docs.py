@@ -25,7 +25,7 @@ from neuro_lightning.settings.settings import PredictSettings, TrainSettings
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 SITE = DOCS / "_build" / "html"
-GENERATED = ("_build", "reference/api", "reference/config")
+GENERATED = ("_", "changelog", "reference/api", "reference/config/")
 PAGES = [ROOT / "README.md"] + [
     path
     for path in sorted(DOCS.rglob("*.md"))
