@@ -41,7 +41,7 @@ from torch.nn import functional as F
 from neuro_lightning.models.base import PopulationModule
 
 
-class LinearNet(nn.Module):     # counts of held-in neurons -> log-rates of all, in observed and forward bins
+class LinearNet(nn.Module):  # counts of held-in neurons -> log-rates of all, in observed and forward bins
     def __init__(self, spec, width):
         super().__init__()
         self.n_forward = spec.n_forward
