@@ -10,7 +10,7 @@ FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 # from the lowest room to the highest: each imports from those above it in this list only
 ROOMS = [
     "version", "errors", "contracts", "ranks", "private_names", "artifacts", "settings", "functional", "nn", "losses",
-    "optim", "metrics", "data", "models", "submission", "report", "loggers", "callbacks", "ensemble", "analysis",
+    "optim", "metrics", "data", "models", "report", "submission", "loggers", "callbacks", "ensemble", "analysis",
     "runs", "sweeps", "cli", "api",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -19,9 +19,9 @@ from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.report.table import (
     not_beaten,
     percent,
-    plain_table,
     print_header,
     print_results,
+    print_table,
     result_rows,
     shape_of,
 )
@@ -40,7 +40,7 @@ SCORES = {
 }  # fmt: skip
 
 
-def test_result_rows():
+def test_rows_of_the_table_of_scores():
     columns, rows = result_rows(SCORES)
     assert columns == ["split", "", "co-bps", "vel R2", "of oracle"]
     assert rows == [
@@ -61,7 +61,7 @@ def test_without_an_oracle_there_is_no_share():
 
 
 @pytest.mark.parametrize(("simulated", "kind"), [(True, "simulated data"), (False, "recorded data")])
-def test_results_say_whether_the_data_are_simulated(tmp_path, monkeypatch, capsys, simulated, kind):
+def test_title_of_the_scores_says_whether_data_are_simulated(tmp_path, monkeypatch, capsys, simulated, kind):
     monkeypatch.chdir(tmp_path)
     print_results(SCORES, recording(simulated), tmp_path / "a" / "best.ckpt", "/elsewhere/a")
     lines = capsys.readouterr().out.splitlines()
@@ -70,12 +70,18 @@ def test_results_say_whether_the_data_are_simulated(tmp_path, monkeypatch, capsy
     assert "val    smoothing baseline   0.1000        -     25.0 %" in lines
 
 
-def test_columns_are_aligned():
-    lines = plain_table("title", ["name", "score"], [["a", "1.0000"], ["long name", "-0.5000"]]).splitlines()
-    assert lines == ["title", "name         score", "-" * 18, "a           1.0000", "long name  -0.5000"]
+def test_columns_are_aligned(capsys):
+    print_table("title", ["name", "score"], [["a", "1.0000"], ["long name", "-0.5000"]], strong={"a"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["", "title", "name         score", "-" * 18, "a           1.0000", "long name  -0.5000", ""]
 
 
-def test_a_terminal_gets_rules_and_bold(tmp_path):
+def test_wide_tables_are_not_cut(capsys):
+    print_table("t" * 200, ["a", "b"], [["x" * 150, "y" * 150]])
+    assert capsys.readouterr().out.splitlines()[1::3][:2] == ["t" * 200, "x" * 150 + "  " + "y" * 150]
+
+
+def test_terminal_table_has_a_line_and_bold_rows(tmp_path):
     code = (
         "from types import SimpleNamespace; from neuro_lightning.report.table import print_results\n"
         f"scores = {json.dumps(SCORES).replace('NaN', 'None')}\n"
@@ -197,12 +203,12 @@ def test_clock():
         (0.1, "The model does not beat the smoothing baseline: val/co_bps 0.1000 against 0.1000."),
     ],
 )
-def test_what_a_model_does_not_beat_is_said(model, line):
+def test_baseline_that_the_model_does_not_beat_is_named(model, line):
     others = {"smoothing": {"val": {"co_bps": 0.1}}, "mean rate": {"val": {"co_bps": 0.0}}, "oracle": SCORES["oracle"]}
     assert not_beaten({"model": {"val": {"co_bps": model}}, **others}, "val/co_bps", "max") == line
 
 
-def test_a_smoothing_below_the_mean_rate_is_no_line_to_beat():
+def test_best_trivial_baseline_is_the_one_named():
     scores = {"smoothing": -0.0048, "mean rate": 0.0, "model": -0.0033}
     scores = {who: {"val": {"co_bps": value}} for who, value in scores.items()}
     assert "Nothing was learnt" in not_beaten(scores, "val/co_bps", "max")
@@ -212,12 +218,12 @@ def test_a_smoothing_below_the_mean_rate_is_no_line_to_beat():
     assert not_beaten({"model": {"val": {"rmse": 1.0}}, "oracle": None}, "val/rmse", "min") is None
 
 
-def test_spikes_have_the_mean_rate_beside_them():
+def test_mean_rate_is_a_row_of_the_scores():
     scores = {"model": {"val": {"co_bps": 0.3}}, "mean rate": {"val": {"co_bps": 0.0}}, "oracle": SCORES["oracle"]}
     assert ["val", "each neuron's mean rate", "0.0000", "-"] in result_rows(scores)[1]
 
 
-def test_a_best_checkpoint_that_is_the_last_is_said():
+def test_training_that_was_best_at_its_end_is_noted():
     from neuro_lightning.runs.outcome import still_rising
 
     def trainer(end, peak, optimizers=(1,)):

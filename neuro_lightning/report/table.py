@@ -1,9 +1,8 @@
-"""Tables in the terminal: what a run is before it starts, and how it scored against the baseline and the oracle."""
+"""What is printed in the terminal: the header of a run, tables, and scores beside those of baselines and the oracle."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,18 +21,19 @@ REFERENCES = {
     "linear decoder": "linear decoder",
 }  # fmt: skip
 NAMES = {"model": "model", "oracle": "true rates (oracle)", **REFERENCES}  # others are baselines
-TRIVIAL = {"mean rate", "mean", "constant", "zero"}  # what does not look at its input
+TRIVIAL = {"mean rate", "mean", "constant", "zero"}  # predictors that ignore their input
+MAX_WIDTH = 1000  # of a line, in characters
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
 def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path) -> None:
-    """Say what is about to run: the model and its size, the data, the device and the folder."""
+    """Print what is about to run: the model and its size, the data, the device and the folder."""
     trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
-    place = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
+    device = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     lines = {
         "model": f"{type(model).__name__} with {model.size:,} parameters",
         "data": f"{recording.name} ({kind_of(recording)}): {shape_of(model.spec)}: {trials}",
-        "device": place,
+        "device": device,
         "folder": relative(folder),
     }
     print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
@@ -60,35 +60,35 @@ def print_results(
     mode: str = "max",
     names: Mapping[str, str] = NAMES,
 ) -> None:
-    """The closing table: model, baselines, true rates and noise ceiling on each labelled split.
+    """Print the scores of model, baselines, true rates and noise ceiling on each labelled split.
 
-    Below it is said what the model does not beat.
+    A line below names the baseline that the model does not beat.
 
     Args:
-        scores: by who (``model``, a baseline's name, ``oracle``, ``ceiling``), split and metric.
+        scores: by row (``model``, a baseline's name, ``oracle``, ``ceiling``), split and metric.
         recording: what was scored on.
         checkpoint: the checkpoint that scored so.
         folder: the run's folder.
         monitor: the score that chose the checkpoint.
         mode: ``max`` or ``min``, which of two such scores is better.
-        names: how each who is called.
+        names: the name of each row.
     """
     columns, rows = result_rows(scores, names=names)
     print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
     if monitor is not None and (line := not_beaten(scores, monitor, mode)):
         print(line)
     if label("bps") in columns:
-        print("Bits/spike are of the very counts that the model sees: a model that copies them scores well, too.")
+        print("Bits/spike are scored on the counts that the model gets as input: copying them scores well, too.")
     print(f"checkpoint  {relative(checkpoint) if checkpoint else 'none was kept'}\nfolder      {relative(folder)}")
 
 
-def is_line_to_beat(who: str) -> bool:
+def is_baseline(who: str) -> bool:
     """Whether a row of the table is a baseline."""
     return who not in NAMES or who == "mean rate"
 
 
 def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
-    """A line that says that the model learnt nothing, or which baseline is as good as it; None if it beats them all.
+    """A line that names the baseline that the model does not beat; None if it beats them all.
 
     Args:
         scores: see :func:`print_results`.
@@ -98,7 +98,7 @@ def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
     split, metric = monitor.split("/", 1)
     found = {who: (splits or {}).get(split, {}).get(metric) for who, splits in scores.items()}
     known = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
-    lines = {who: value for who, value in known.items() if is_line_to_beat(who)}
+    lines = {who: value for who, value in known.items() if is_baseline(who)}
     if "model" not in known or not lines:
         return None
     sign, model = 1 if mode == "max" else -1, known["model"]
@@ -114,9 +114,10 @@ def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
 
 
 def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:
-    """The columns and rows of the closing table, as text.
+    """The columns and rows of the table of scores, as text.
 
-    The share of the oracle is that of its co-bps, the first metric where there is no co-bps; there is none of errors.
+    The last column is the model's share of the oracle's first score, which is co-bps where there is one; it is left out
+    where that score is an error.
     """
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
@@ -138,7 +139,7 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, strong: set[str] = frozenset()
 ) -> None:
-    """Print a table: with rules and bold rows in a terminal, in plain aligned columns elsewhere.
+    """Print a table: with a line below the header and bold rows in a terminal, in plain text elsewhere.
 
     Args:
         title: above the table.
@@ -146,37 +147,38 @@ def print_table(
         rows: cells as text.
         strong: a row that holds one of these is bold.
     """
-    text = plain_table(title, columns, rows)
-    width = max(map(len, text.splitlines()))
-    if not sys.stdout.isatty() or width > shutil.get_terminal_size().columns:
-        print(f"\n{text}\n", flush=True)
-        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    terminal = sys.stdout.isatty()
+    rule = box.SIMPLE_HEAD if terminal else box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
     table = Table(
-        title=Text(title, style="bold"), title_justify="left", header_style="dim", box=box.SIMPLE_HEAD, pad_edge=False
+        box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim" if terminal else ""
     )
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if _is_number(rows, i) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row), style="bold" if strong.intersection(row) else None)
-    console = Console()
-    console.print()
-    console.print(table)
+    # as wide as the table needs, so that no cell is cut; notebooks get the text too
+    console = Console(width=MAX_WIDTH, force_jupyter=False, color_system="auto" if terminal else None)
+    console.print("", Text(title, style="bold"), table, "", sep="\n")
+    sys.stdout.flush()
 
 
-def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table as lines of text, numbers flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    right = [_is_number(rows, i) for i in range(len(columns))]
-    lines = [
-        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
-        for row in (columns, *rows)
-    ]
-    return "\n".join(line.rstrip() for line in (title, lines[0], "-" * len(lines[0]), *lines[1:]))
+def print_official_scores(title: str, results: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
+    """Print the scores of the benchmark's evaluation, a line each, the name of a split beside its first.
+
+    Args:
+        title: above the table.
+        results: from :func:`neuro_lightning.submission.score.score`.
+    """
+    rows = []
+    for split, scores in (item for entry in results for item in entry.items()):
+        names = [split] + [""] * len(scores)
+        rows += [[first, name, number(value)] for first, (name, value) in zip(names, scores.items(), strict=False)]
+    print_table(title, ["split", "score", "value"], rows)
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -187,19 +189,19 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def percent(value: float | None, whole: float | None) -> str:
-    """``value`` as a share of ``whole``; ``-`` where that says nothing."""
+    """``value`` as a share of ``whole``; ``-`` where there is none or ``whole`` is not positive."""
     if value is None or whole is None or not math.isfinite(value) or not whole > 0:
         return "-"
     return f"{100 * value / whole:.1f} %"
 
 
 def kind_of(recording: Recording) -> str:
-    """Whether a score is of simulated or recorded data: said wherever one is shown."""
+    """``simulated data`` or ``recorded data``, for the title of whatever shows scores."""
     return "simulated data" if recording.simulated else "recorded data"
 
 
 def relative(path: str | Path) -> str:
-    """A path as it can be typed here: relative below the working directory, else absolute."""
+    """A path as text: relative where it is below the working directory, else absolute."""
     path = Path(path).absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -21,7 +21,7 @@ from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.report.table import NAMES, REFERENCES, is_line_to_beat, print_results
+from neuro_lightning.report.table import NAMES, REFERENCES, is_baseline, print_results
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
 from neuro_lightning.settings.config import instantiate, to_plain
@@ -186,7 +186,7 @@ def show_references(
     found = {who: values.get(split, {}).get(metric) for who, values in scores.items() if who != "model"}
     found = {who: value for who, value in found.items() if value is not None and math.isfinite(value)}
     best = max if settings.mode == "max" else min
-    baselines = [who for who in found if is_line_to_beat(who)]
+    baselines = [who for who in found if is_baseline(who)]
     drop = set(baselines) - {best(baselines, key=found.get)} if baselines else set()  # the table has them all
     references = {NAMES.get(who, who): value for who, value in found.items() if who not in drop}
     for callback in trainer.callbacks:

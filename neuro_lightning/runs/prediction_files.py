@@ -14,7 +14,7 @@ from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.ensemble.report import members_file
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import BEST, REFIT, run_folder
-from neuro_lightning.report.written import print_arrays
+from neuro_lightning.report.predictions import print_arrays
 from neuro_lightning.runs.prediction import official_scores, submission_arrays
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import open_h5

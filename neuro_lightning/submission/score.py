@@ -28,6 +28,7 @@ from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2
+from neuro_lightning.report.table import print_official_scores
 from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
 from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, TRAIN, group_order, official_results
 from neuro_lightning.submission.targets import read_targets
@@ -185,18 +186,6 @@ def _tp_correlation(rates: Arrays, spikes: np.ndarray, behavior: np.ndarray) -> 
     return float(metric.compute())
 
 
-def table(results: list[dict[str, dict[str, float]]]) -> str:
-    """The scores as lines of text: one split after another, a line each score."""
-    scores = [item for entry in results for item in entry.items()]
-    rows = [(split, name, f"{value:9.4f}") for split, values in scores for name, value in values.items()]
-    widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
-    lines, previous = [], None
-    for split, name, value in rows:
-        lines.append(f"{split if split != previous else '':<{widths[0]}}  {name:<{widths[1]}}  {value}")
-        previous = split
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     prog = "python -m neuro_lightning.submission.score"
@@ -211,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     except NeuroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(results))
+    print_official_scores(f"Scores of {args.submission}", results)
     if args.json:
         valid = [{s: {k: v if math.isfinite(v) else None for k, v in d.items()} for s, d in e.items()} for e in results]
         try:

@@ -1,4 +1,4 @@
-"""What ``predict.py`` says of the file that it wrote."""
+"""What ``predict.py`` prints about the file that it wrote."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.metrics.catalog import label, shown_metrics
-from neuro_lightning.report.table import kind_of, number, print_table, relative
-from neuro_lightning.submission.score import table
+from neuro_lightning.report.table import kind_of, number, print_official_scores, print_table, relative
 
 
 def print_arrays(
@@ -22,14 +21,14 @@ def print_arrays(
     unit: str = "mean",
     summary: Callable[[np.ndarray], float] = np.mean,
 ) -> None:
-    """What was written: file, arrays, and one number of each.
+    """Print what was written: the file, its arrays, and one number of each.
 
     Args:
         path: the file.
         recording: what was predicted.
         arrays: by name.
         source: what predicted them.
-        unit: what ``summary`` says of an array.
+        unit: what ``summary`` is called.
         summary: array -> number.
     """
     rows = [[name, " x ".join(map(str, array.shape)), f"{summary(array):.4f}"] for name, array in arrays.items()]
@@ -40,10 +39,10 @@ def print_arrays(
 def print_scores(
     official: list[dict[str, dict[str, float]]] | None, scores: dict[str, float] | None, recording: Recording
 ) -> None:
-    """The scores of what was written, by the official evaluation where it applies."""
+    """Print the scores of what was written, by the benchmark's own evaluation where it applies."""
     split = evaluation_split(recording)
     if official is not None:
-        print(f"Scores by the official evaluation ({kind_of(recording)})\n{table(official)}")
+        print_official_scores(f"Scores by the official evaluation ({kind_of(recording)})", official)
     elif scores is not None:
         names = shown_metrics(scores)
         cells = [[split, *(number(scores[name]) for name in names)]]
