@@ -269,7 +269,9 @@ def test_the_command_prints_a_table_and_saves_json(tmp_path, files, capsys):
     assert score.main([*map(str, paths), "--json", str(saved)]) == 0
     agree(json.loads(saved.read_text()), score.score(*paths))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8 and lines[0].startswith("mc_maze_split") and "[500] co-bps" in lines[4]
+    first, fifth = lines[4], lines[8]
+    assert len(lines) == 13 and first.startswith("mc_maze_split ") and fifth.startswith("mc_maze_scaling_split ")
+    assert f"{json.loads(saved.read_text())[0]['mc_maze_split']['co-bps']:.4f}" in first and "[500] co-bps" in fifth
 
 
 def test_the_command_reports_an_error_without_a_traceback(tmp_path, capsys):

@@ -154,9 +154,7 @@ def print_table(
 
     terminal = sys.stdout.isatty()
     rule = box.SIMPLE_HEAD if terminal else box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-    table = Table(
-        box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim" if terminal else ""
-    )
+    table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if _is_number(rows, i) else "left", no_wrap=True)
     for row in rows:
