@@ -23,8 +23,8 @@ from neuro_lightning.ensemble.report import (
 from neuro_lightning.loggers.building import log_predictions
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.report.table import relative
 from neuro_lightning.report.predictions import print_arrays, print_scores
+from neuro_lightning.report.table import relative
 from neuro_lightning.runs.prediction import (
     check_selection,
     checkpoints_of,
