@@ -77,7 +77,7 @@ def test_a_model_without_gradients_runs_too(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("process", "early"), [(0, False), (1, False), (1, True)])
+@pytest.mark.parametrize(("process", "early"), [pytest.param(0, False, marks=pytest.mark.rare), (1, False), (1, True)])
 def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
     """With a message, without hanging, and without a trace for the next job of this process."""
     before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
@@ -97,8 +97,12 @@ def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "process", "trainer"), [("SIGTERM", 0, TWO), ("SIGUSR1", 1, TWO), ("SIGUSR1", 0, [])]
-)
+    ("number", "process", "trainer"),
+    [
+        pytest.param("SIGTERM", 0, TWO, marks=pytest.mark.rare), ("SIGTERM", 0, []),
+        ("SIGUSR1", 1, TWO), ("SIGUSR1", 0, []),
+    ],
+)  # fmt: skip
 def test_what_the_system_sends_ends_all_processes_at_one_step(tmp_path, monkeypatch, number, process, trainer):
     """Whichever of them it reaches; the handlers are put back. After SIGUSR1 SLURM's job is queued again, once."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)
