@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from hydra import compose, initialize_config_dir
-from runs import ROOT, TINY, checkpoint, command, record, same
+from runs import ROOT, TINY, checkpoint, command_here, record, same
 
 from neuro_lightning.data import memory
 from neuro_lightning.data.recording import Recording, Trials
@@ -136,10 +136,9 @@ def test_a_file_that_has_changed_is_read_again(tmp_path):
     assert memory.config_key({"path": str(path), "more": [str(tmp_path)]}) != before
 
 
-@pytest.mark.slow
 def test_a_sweep_reads_its_data_once_in_each_of_its_processes(tmp_path):
     words = [word for word in TINY if not word.startswith("trusted")]
-    done = command(
+    done = command_here(
         tmp_path, "-m", *words, "trusted=[tiny,launched]", "data._target_=launched.Counted", "seed=0,1,2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

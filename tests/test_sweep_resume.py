@@ -75,7 +75,6 @@ def changed(path):
         return False
 
 
-@pytest.mark.slow
 def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
     """Finished jobs are left, one that failed is tried once more and then left, added values are done."""
     sweep = ["-m", *TINY, "seed=0,1", "+callbacks.fail={_target_:tiny.Fail,process:0,early:false}", "hydra.sweep.dir=s"]
@@ -110,7 +109,6 @@ def at_work_in(folder):
     return other
 
 
-@pytest.mark.slow
 def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
     """A sweep that is resumed twice at once, or while workers of a killed one live on."""
     folder = tmp_path / "s" / "0_tiny_gru"
@@ -139,7 +137,6 @@ def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
     assert record(tmp_path / "s" / "0_tiny_gru")["status"] == "finished"
 
 
-@pytest.mark.slow
 def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
     """Also one that only some of the swept models have, and one behind a plus sign."""
     for words in (["+model.no_such=1,2"], ["model=gru,smoothing", "model.hidden=8"]):
@@ -152,7 +149,6 @@ def test_a_key_that_nobody_consumes_is_refused_before_the_first_job(tmp_path):
     assert "error: " in both.stderr and "model=smoothing" in both.stderr, "the job that cannot be is named"
 
 
-@pytest.mark.slow
 def test_a_full_disk_ends_the_sweep_with_one_line(tmp_path):
     """Every other job would meet the same; what is done is kept."""
     full = "+callbacks.full={_target_:tiny.FullDisk}"
