@@ -1,30 +1,34 @@
-"""Transformers over steps from flat options, in bins of 1 ms: times in ms are numbers of bins."""
+"""Networks of sequences from flat options, in bins of 1 ms: times in ms are numbers of bins."""
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.ndt import CountInputs, NDTNet
+from neuro_lightning.models.stndt import Contrast
 from neuro_lightning.nn.step_transformer import Attention, Dropouts, Inputs
 
 COUNTED = ("count_width", "max_count", "linear_embedder", "positions")
 
 
+def spec_of(n_in=5, n_neurons=8, n_bins=10, n_forward=3, mean_rates=(), **values):
+    sizes = {"n_in": n_in, "n_out": n_neurons - n_in, "n_bins": n_bins, "n_forward": n_forward}
+    return DataSpec("x", **sizes, bin_ms=1, mean_rates=tuple(mean_rates), **values)
+
+
 def transformer(
     network, n_in=5, n_neurons=8, n_bins=10, n_forward=3, *, stride=1, context=(None, None), reach=None, smoothed=(),
-    raw_counts=True, dropout=(0.0, 0.0, 0.0), mean_rates=(), **options,
+    raw_counts=True, dropout=(0.0, 0.0, 0.0), mean_rates=(), views=None, **options,
 ):  # fmt: skip
     """A network; ``context``, ``reach`` and ``smoothed`` are in steps of ``stride`` bins."""
-    spec = DataSpec(
-        "x", n_in=n_in, n_out=n_neurons - n_in, n_bins=n_bins, n_forward=n_forward, bin_ms=1,
-        mean_rates=tuple(mean_rates),
-    )  # fmt: skip
     ahead, back = (None if steps is None else steps * stride for steps in context)
     counted = {name: options.pop(name) for name in COUNTED if name in options}
     shown = {"smoothed_ms": [sd * stride for sd in smoothed], "raw_counts": raw_counts}
     settings = {
-        "width": None, "layers": 4, "heads": 2, "feedforward": 128, "scaled_init": True, **options,
+        "width": None, "layers": 4, "heads": 2, "feedforward": 128, "scaled_init": True,
+        **({"pre_norm": True} if network is NDTNet else {"contrast": Contrast()}), **options,
         "inputs": CountInputs(**shown, **counted) if network is NDTNet else Inputs(**shown, **counted),
         "attention": Attention(ahead, back, None if reach is None else [steps * stride for steps in reach]),
         "dropout": Dropouts(embedding=dropout[0], layers=dropout[1], readout=dropout[2]),
     }  # fmt: skip
-    if network is NDTNet:
-        settings.setdefault("pre_norm", True)
-    return network(spec, step_ms=stride, **settings)
+    net = network(spec_of(n_in, n_neurons, n_bins, n_forward, mean_rates), step_ms=stride, **settings)
+    if views is not None:
+        net.views = views
+    return net

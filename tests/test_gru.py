@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import spec_of
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.smoothing import gaussian_smooth
@@ -10,9 +11,12 @@ from neuro_lightning.nn.masking import CoordinatedDropout, VariableDropout
 from neuro_lightning.nn.steps import to_steps
 
 
-def net(**options):
+def net(*, stride=1, smoothed=(), mean_rates=(), **options):
     torch.manual_seed(0)
-    return GRUNet(5, 8, 3, hidden=6, **options).eval()
+    dropouts = dict.fromkeys(("input_dropout", "layer_dropout", "readout_dropout"), 0.5)
+    settings = {"hidden": 6, "layers": 2, "bidirectional": True, **dropouts, **options}
+    smoothed_ms = [sd * stride for sd in smoothed]
+    return GRUNet(spec_of(mean_rates=mean_rates), step_ms=stride, smoothed_ms=smoothed_ms, **settings).eval()
 
 
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, False), (2, True), (3, True)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from networks import spec_of
 from runs import ROOT, TINY, here, rows
 from test_poison import HIDDEN, tiny
 from torch import nn
@@ -32,7 +33,8 @@ WEIGHTS = {"kl_ic": 0.1, "kl_co": 0.2, "l2_gen": 0.3, "l2_con": 0.4}
 
 def net(sizes=CONTROLLED, **options) -> LFADSNet:
     torch.manual_seed(0)
-    return LFADSNet(6, 8, 3, sizes=sizes, **{"posterior_samples": 4, "mean_rates": [0.4] * 8, **options}).eval()
+    stride, settings = options.pop("stride", 1), {"posterior_samples": 4, "dropout": 0.3, **options}
+    return LFADSNet(spec_of(6, mean_rates=[0.4] * 8), sizes=sizes, step_ms=stride, **settings).eval()
 
 
 def counts(trials: int = 5, bins: int = 10) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from networks import spec_of
 from runs import ROOT, same
 from torch import nn
 
@@ -16,9 +17,11 @@ MC_RTT = DataSpec("mc_rtt", n_in=98, n_out=32, n_bins=120, n_forward=40, bin_ms=
 RATES = (0.5, 0.0, *([0.02] * 6))
 
 
-def net(n_forward=3, **options):
+def net(n_forward=3, *, stride=1, mean_rates=(), **options):
     torch.manual_seed(0)
-    return NeuralRobertaNet(5, 8, n_forward, **{"hidden": 6, "width": 8, **options}).eval()
+    published = {"layers": 2, "encoder_layers": 1, "heads": 2, "dropout": 0.47, "encoder_dropout": 0.1}
+    settings = {"hidden": 6, "width": 8, "step_ms": stride, **published, **options}
+    return NeuralRobertaNet(spec_of(n_forward=n_forward, mean_rates=mean_rates), **settings).eval()
 
 
 def size(model):

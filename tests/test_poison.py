@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from networks import spec_of
 from runs import ROOT, TINY, checkpoint, here, record, rows, same
 from tiny import BINS, N_IN, Tiny
 
@@ -15,6 +16,7 @@ from neuro_lightning.models.gru import GRUNet
 from neuro_lightning.settings.config import instantiate
 
 POISONS = [math.nan, 1e30, -1e30]
+GRU_SETTINGS = {"layers": 2, "step_ms": None, "input_dropout": 0.5, "layer_dropout": 0.5, "readout_dropout": 0.5}
 HIDDEN = ("heldout", "heldin_forward", "heldout_forward", "behavior", "rates")
 
 
@@ -230,6 +232,6 @@ def test_a_causal_gru_does_not_see_the_future(poison):
     poisoned = inputs.clone()
     poisoned[:, 6:] = poison
     for bidirectional in (False, True):
-        net = GRUNet(4, 6, 2, hidden=5, bidirectional=bidirectional).eval()
+        net = GRUNet(spec_of(4, 6, n_forward=2), hidden=5, bidirectional=bidirectional, **GRU_SETTINGS).eval()
         past, other = (net(x)["log_rates"][:, :6] for x in (inputs, poisoned))
         assert same(past, other) is not bidirectional

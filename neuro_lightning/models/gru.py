@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, Output, split_readout
-from neuro_lightning.losses import Loss, readout_names
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
@@ -28,44 +27,41 @@ class GRUNet(nn.Module):
     three times as fast.
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_forward: forward bins F.
+        spec: the description of the data.
         hidden: units per layer and direction.
         layers: stacked GRU layers.
-        bidirectional: False makes the network causal: bin t depends on bins up to t only. With a stride the bins of
-            a step are then read from the step before.
-        stride: bins in a recurrent step.
-        smoothed: standard deviations, in steps, of Gaussian kernels whose smoothed counts enter beside the counts.
+        bidirectional: False makes the network causal: bin t depends on bins up to t only. With coarser steps the bins
+            of a step are then read from the step before.
+        step_ms: width of a recurrent step, a multiple of the bin width; None for one step a bin, as published.
+        input_dropout: dropout on the input.
+        layer_dropout: dropout between layers.
+        readout_dropout: dropout before the readout.
+        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
         projection: units to which the input is reduced linearly before the first layer; None leaves it as it is.
-        dropout: on the input, between layers, and before the readout.
-        mean_rates: (N,) spikes per bin; the readout starts there.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
         self,
-        n_in: int,
-        n_neurons: int,
-        n_forward: int,
+        spec: DataSpec,
         *,
-        hidden: int = 64,
-        layers: int = 2,
-        bidirectional: bool = True,
-        stride: int = 1,
-        smoothed: Sequence[float] = (),
+        hidden: int,
+        layers: int,
+        bidirectional: bool,
+        step_ms: int | None,
+        input_dropout: float,
+        layer_dropout: float,
+        readout_dropout: float,
+        smoothed_ms: Sequence[float] = (),
         projection: int | None = None,
-        dropout: Sequence[float] = (0.5, 0.5, 0.5),
-        mean_rates: Sequence[float] = (),
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         super().__init__()
-        self.names = tuple(names)
-        at_input, between, at_readout = dropout
-        self.n_forward, self.stride, self.causal = n_forward, stride, not bidirectional
-        self.smoothed = tuple(smoothed)
-        self.input_dropout = Dropout(at_input)
-        width = n_in * (1 + len(self.smoothed))
+        self.names, self.stride = tuple(names), bins_in_step(step_ms, spec.bin_ms)
+        self.n_forward, self.causal = spec.n_forward, not bidirectional
+        self.smoothed = kernels_in_steps(smoothed_ms, self.stride * spec.bin_ms)
+        self.input_dropout = Dropout(input_dropout)
+        width = spec.n_in * (1 + len(self.smoothed))
         self.projection = nn.Linear(width, projection) if projection else nn.Identity()
         self.gru = nn.GRU(
             projection or width,
@@ -73,11 +69,11 @@ class GRUNet(nn.Module):
             layers,
             batch_first=True,
             bidirectional=bidirectional,
-            dropout=between if layers > 1 else 0.0,
+            dropout=layer_dropout if layers > 1 else 0.0,
         )
-        self.readout_dropout = Dropout(at_readout)
-        self.readout = nn.Linear(hidden * (2 if bidirectional else 1), n_neurons * len(self.names))
-        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
+        self.readout_dropout = Dropout(readout_dropout)
+        self.readout = nn.Linear(hidden * (2 if bidirectional else 1), spec.n_neurons * len(self.names))
+        start_at_mean_rates(self.readout, spec.mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, hidden x directions)."""
@@ -98,62 +94,12 @@ class GRUNet(nn.Module):
         return torch.cat([steps, *smoothed_copies(steps, observed, self.smoothed, causal=self.causal)], dim=2)
 
 
-class GRU(PopulationModule):
+class GRU(SequenceModel):
     """A GRU trained to predict the spikes that it was not shown.
 
     The Makin lab's RNNf (repository bryanjw01/makin_lab_nlb_2022): two bidirectional layers of 64, three dropouts,
-    coordinated dropout; winner of mc_rtt and area2_bump in the benchmark's second phase.
-
-    Args:
-        spec: the description of the data.
-        hidden: GRU units per layer and direction.
-        layers: stacked GRU layers.
-        bidirectional: False for a causal model.
-        step_ms: width of a recurrent step, a multiple of the bin width; None for one step a bin, as published.
-        input_dropout: dropout on the input.
-        layer_dropout: dropout between layers.
-        readout_dropout: dropout before the readout.
-        smoothed_ms: standard deviations of Gaussian kernels; counts smoothed with each enter beside the counts.
-        projection: units to which the input is reduced before the first layer; None has no such layer.
-        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
-        masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer and the number of steps, or None.
+    coordinated dropout; winner of mc_rtt and area2_bump in the benchmark's second phase. Its arguments are those of
+    :class:`SequenceModel` and :class:`GRUNet`.
     """
 
-    kinds = ("spikes", "traces")
-
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        hidden: int,
-        layers: int,
-        bidirectional: bool,
-        step_ms: int | None,
-        input_dropout: float,
-        layer_dropout: float,
-        readout_dropout: float,
-        smoothed_ms: Sequence[float] = (),
-        projection: int | None = None,
-        loss: Loss | None = None,
-        masking: nn.Module | None = None,
-        optimizer: Callable | None = None,
-        scheduler: Callable | None = None,
-    ) -> None:
-        stride = bins_in_step(step_ms, spec.bin_ms)
-        net = GRUNet(
-            spec.n_in,
-            spec.n_neurons,
-            spec.n_forward,
-            hidden=hidden,
-            layers=layers,
-            bidirectional=bidirectional,
-            stride=stride,
-            smoothed=kernels_in_steps(smoothed_ms, stride * spec.bin_ms),
-            projection=projection,
-            dropout=(input_dropout, layer_dropout, readout_dropout),
-            mean_rates=spec.mean_rates,
-            names=readout_names(loss, spec),
-        )
-        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+    network_class = GRUNet

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec, Output, split_readout
-from neuro_lightning.losses import Loss, readout_names
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
 from neuro_lightning.nn.mean_rates import start_at_mean_rates
@@ -61,44 +61,37 @@ class LFADSNet(nn.Module):
     between the steps' centers, after rates have been averaged in each step.
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_forward: forward bins F.
+        spec: the description of the data; traces that are longer than a training sample are read in windows.
         sizes: of the parts.
-        stride: bins in a step.
-        n_bins: bins of a training sample; what is longer in evaluation is read in windows. None: any length.
+        step_ms: width of a step of the dynamics, a multiple of the bin width; None for one step a bin, as published.
         dropout: on counts, on the states of encoders and generator, and on the controller's input.
-        posterior_samples: averaged in evaluation; 0 takes the posterior's mean.
+        posterior_samples: over which rates are averaged in evaluation; 0 takes the posterior's mean.
         prior_tau: time constant of inferred inputs to begin with, in steps.
-        mean_rates: (N,) spikes per bin; the readout starts there.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
     def __init__(
         self,
-        n_in: int,
-        n_neurons: int,
-        n_forward: int,
+        spec: DataSpec,
         *,
         sizes: Sizes,
-        stride: int = 1,
-        n_bins: int | None = None,
-        dropout: float = 0.3,
-        posterior_samples: int = 50,
+        step_ms: int | None,
+        dropout: float,
+        posterior_samples: int,
         prior_tau: float = 10.0,
-        mean_rates: Sequence[float] = (),
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         super().__init__()
-        self.n_forward, self.stride, self.n_bins, self.sizes = n_forward, stride, n_bins, sizes
+        self.n_forward, self.stride, self.sizes = spec.n_forward, bins_in_step(step_ms, spec.bin_ms), sizes
+        self.n_bins = spec.n_bins if spec.kind == "traces" else None
         self.posterior_samples, self.names = posterior_samples, tuple(names)
         self.dropout = Dropout(dropout)
-        self.encoder = Encoder(n_in, sizes.encoder)
+        self.encoder = Encoder(spec.n_in, sizes.encoder)
         self.initial = Posterior(2 * sizes.encoder, sizes.initial)
         self.initial_prior = NormalPrior(sizes.initial)
         self.to_generator = linear(sizes.initial, sizes.generator)
         if sizes.controlled:
-            self.input_encoder = Encoder(n_in, sizes.input_encoder)
+            self.input_encoder = Encoder(spec.n_in, sizes.input_encoder)
             self.input_prior = AutoregressivePrior(sizes.inputs, prior_tau)
         self.generator = Generator(
             sizes.generator,
@@ -108,8 +101,8 @@ class LFADSNet(nn.Module):
             inputs=sizes.inputs if sizes.controlled else 0,
             dropout=dropout,
         )
-        self.readout = linear(sizes.factors, n_neurons * len(self.names))
-        start_at_mean_rates(self.readout, mean_rates, log=names[0] == "log_rates", shrink=0.1)
+        self.readout = linear(sizes.factors, spec.n_neurons * len(self.names))
+        start_at_mean_rates(self.readout, spec.mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training with the loss's own terms, see :meth:`terms`.
@@ -210,7 +203,7 @@ def standard_draws(samples: int, size: int) -> Tensor:
     return torch.stack([draws, -draws], dim=1).flatten(0, 1)[:samples]
 
 
-class LFADS(PopulationModule):
+class LFADS(SequenceModel):
     """A generator of smooth dynamics behind noisy spikes, inferred trial by trial.
 
     Pandarinath et al., Nature Methods 2018; after repository arsedler9/lfads-torch (Sedler & Pandarinath 2023), with
@@ -224,59 +217,35 @@ class LFADS(PopulationModule):
 
     Args:
         spec: the description of the data.
-        sizes: of the parts, see :class:`Sizes`.
-        step_ms: width of a step of the dynamics, a multiple of the bin width; None for one step a bin, as published.
-        dropout: on counts, on the states of encoders and generator, and on the controller's input.
         kl_ic: weight of the initial condition's divergence from its prior.
         kl_co: weight of the inferred inputs' divergence from theirs.
         l2_gen: weight of the generator's recurrent weights.
         l2_con: weight of the controller's.
         ramp_start: epoch from which on these weights rise.
         ramp_epochs: epochs in which they rise to their full size.
-        posterior_samples: over which rates are averaged in evaluation; 0 takes the posterior's mean.
-        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer and the number of steps, or None.
+        settings: see :class:`SequenceModel` and :class:`LFADSNet`.
 
     Raises:
         ConfigError: a Gamma likelihood of counts, or of traces below zero.
     """
 
-    kinds = ("spikes", "traces")
+    network_class = LFADSNet
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        sizes: Sizes,
-        step_ms: int | None,
-        dropout: float,
         kl_ic: float,
         kl_co: float,
         l2_gen: float,
         l2_con: float,
         ramp_start: int,
         ramp_epochs: int,
-        posterior_samples: int,
-        loss: Loss | None = None,
         masking: nn.Module | None = None,
-        optimizer: Callable | None = None,
-        scheduler: Callable | None = None,
+        **settings: Any,
     ) -> None:
-        net = LFADSNet(
-            spec.n_in,
-            spec.n_neurons,
-            spec.n_forward,
-            sizes=sizes,
-            stride=bins_in_step(step_ms, spec.bin_ms),
-            n_bins=spec.n_bins if spec.kind == "traces" else None,
-            dropout=dropout,
-            posterior_samples=posterior_samples,
-            mean_rates=spec.mean_rates,
-            names=readout_names(loss, spec),
-        )
-        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(spec, masking=masking, **settings)
         share = scored_fraction(spec, getattr(masking, "share", 0))
         self.weights = {"kl_ic": kl_ic / share, "kl_co": kl_co / share, "l2_gen": l2_gen, "l2_con": l2_con}
         self.ramp_start, self.ramp_epochs = ramp_start, ramp_epochs

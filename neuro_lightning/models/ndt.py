@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, readout_names
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.attention import EncoderLayer, LearnedPositions, SinusoidalPositions
-from neuro_lightning.nn.masking import configure_masking
 from neuro_lightning.nn.step_transformer import Attention, Dropouts, Inputs, StepTransformer
 from neuro_lightning.nn.steps import to_steps
 
@@ -151,7 +149,7 @@ class NDTNet(StepTransformer):
         return self.norm(x)
 
 
-class NDT(PopulationModule):
+class NDT(SequenceModel):
     """A transformer encoder that is trained to fill in masked counts.
 
     The Neural Data Transformer (Ye & Pandarinath 2021, "Representation learning for neural population activity with
@@ -160,45 +158,19 @@ class NDT(PopulationModule):
 
     Args:
         spec: the description of the data.
-        width: channels; None is one for each neuron, as published, rounded up to what the heads divide.
-        layers: encoder layers.
-        heads: of the attention.
-        feedforward: units of the layers' hidden dense layer.
-        step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
         inputs: the inputs at a step, see :class:`CountInputs`.
-        attention: how far it looks, see :class:`Attention`.
-        dropout: by place, see :class:`Dropouts`.
-        pre_norm: normalise before the blocks, or after.
-        scaled_init: let encoder weights begin small, by the number of layers.
-        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
-        masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``; it masks whole steps.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer and the number of steps, or None.
+        masking: hides a part of the input in training; it masks whole steps.
+        settings: see :class:`SequenceModel` and :class:`NDTNet`.
 
     Raises:
         ConfigError: an embedding of traces, of counts that are no input, or that the masking rescales.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
+    network_class = NDTNet
+    masks_whole_steps = True
 
     def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        width: int | None,
-        layers: int,
-        heads: int,
-        feedforward: int,
-        step_ms: int | None,
-        inputs: CountInputs,
-        attention: Attention,
-        dropout: Dropouts,
-        pre_norm: bool,
-        scaled_init: bool,
-        loss: Loss | None = None,
-        masking: nn.Module | None = None,
-        optimizer: Callable | None = None,
-        scheduler: Callable | None = None,
+        self, spec: DataSpec, *, inputs: CountInputs, masking: nn.Module | None = None, **settings: Any
     ) -> None:
         key = f"model.inputs.count_width={inputs.count_width}"
         if inputs.count_width and spec.kind != "spikes":
@@ -210,19 +182,4 @@ class NDT(PopulationModule):
                 f"{key}: only whole counts have an embedding, and the masking rescales them; give "
                 "model.masking.rescale=false or masking@model.masking=random"
             )
-        net = NDTNet(
-            spec,
-            width=width,
-            layers=layers,
-            heads=heads,
-            feedforward=feedforward,
-            step_ms=step_ms,
-            pre_norm=pre_norm,
-            scaled_init=scaled_init,
-            inputs=inputs,
-            attention=attention,
-            dropout=dropout,
-            names=readout_names(loss, spec),
-        )
-        configure_masking(masking, block=net.stride, kind=spec.kind)
-        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(spec, inputs=inputs, masking=masking, **settings)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
-from neuro_lightning.losses import Loss, readout_names
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.attention import SinusoidalPositions
 from neuro_lightning.nn.masking import RandomMasking, configure_masking
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
@@ -69,8 +68,7 @@ class STNDTNet(StepTransformer):
         inputs: the inputs at a step.
         attention: how far the attention over time looks; neurons attend by whole trials.
         dropout: by place.
-        views: draws views of a batch in training, (B, T, N_in) -> (view, mask); None leaves the contrastive term out.
-        temperature: of that term.
+        contrast: the contrastive term; its views of a batch are drawn in training.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
@@ -90,8 +88,7 @@ class STNDTNet(StepTransformer):
         inputs: Inputs,
         attention: Attention,
         dropout: Dropouts,
-        views: nn.Module | None = None,
-        temperature: float = 0.07,
+        contrast: Contrast,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         if attention.context_forward_ms == 0:
@@ -111,7 +108,9 @@ class STNDTNet(StepTransformer):
             names=names,
         )
         steps = self.n_steps
-        self.channels_are_neurons, self.views, self.temperature = width is None, views, temperature
+        self.channels_are_neurons, self.temperature = width is None, contrast.temperature
+        views = RandomMasking("full", ratio=contrast.ratio, token_ratio=0.5, random_ratio=0.5)
+        self.views = views if contrast.weight else None
         self.embedder = nn.Linear(spec.n_in * (inputs.raw_counts + len(inputs.smoothed_ms)), self.width)
         self.course_embedder = nn.Linear(steps, steps)
         self.positions = SinusoidalPositions(steps, self.width)
@@ -156,7 +155,7 @@ class STNDTNet(StepTransformer):
         return {"contrast": sum(info_nce(one, other, self.temperature) for one, other in pairs)}
 
 
-class STNDT(PopulationModule):
+class STNDT(SequenceModel):
     """A transformer over time whose channels also attend to each other.
 
     Le & Shlizerman 2022, "STNDT: Modeling neural population activity with spatiotemporal transformers" (repository
@@ -166,65 +165,19 @@ class STNDT(PopulationModule):
 
     Args:
         spec: the description of the data.
-        width: channels; None is one for each neuron, as published, rounded up to what the heads divide.
-        layers: spatiotemporal layers.
-        heads: of both attentions.
-        feedforward: units of the layers' hidden dense layers.
-        step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
-        inputs: the inputs at a step, see :class:`Inputs`.
-        attention: how far the attention over time looks, see :class:`Attention`.
-        dropout: by place, see :class:`Dropouts`.
         contrast: the contrastive term, see :class:`Contrast`.
-        scaled_init: let encoder weights begin small, by the number of layers.
-        loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
-        masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer and the number of steps, or None.
+        settings: see :class:`SequenceModel` and :class:`STNDTNet`.
 
     Raises:
         ConfigError: see :class:`STNDTNet`.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
+    network_class = STNDTNet
+    masks_whole_steps = True
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        width: int | None,
-        layers: int,
-        heads: int,
-        feedforward: int,
-        step_ms: int | None,
-        inputs: Inputs,
-        attention: Attention,
-        dropout: Dropouts,
-        contrast: Contrast,
-        scaled_init: bool,
-        loss: Loss | None = None,
-        masking: nn.Module | None = None,
-        optimizer: Callable | None = None,
-        scheduler: Callable | None = None,
-    ) -> None:
-        views = RandomMasking("full", ratio=contrast.ratio, token_ratio=0.5, random_ratio=0.5)
-        net = STNDTNet(
-            spec,
-            width=width,
-            layers=layers,
-            heads=heads,
-            feedforward=feedforward,
-            step_ms=step_ms,
-            scaled_init=scaled_init,
-            inputs=inputs,
-            attention=attention,
-            dropout=dropout,
-            views=views if contrast.weight else None,
-            temperature=contrast.temperature,
-            names=readout_names(loss, spec),
-        )
-        for mask in (masking, views):
-            configure_masking(mask, block=net.stride, kind=spec.kind)
-        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+    def __init__(self, spec: DataSpec, *, contrast: Contrast, **settings: Any) -> None:
+        super().__init__(spec, contrast=contrast, **settings)
+        configure_masking(self.net.views, block=self.net.stride, kind=spec.kind)
         self.contrast = contrast
 
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:

@@ -13,7 +13,7 @@ from omegaconf.resolvers import oc
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.registry import KINDS, derives, find, misplaced
-from neuro_lightning.settings.types import wrong_types
+from neuro_lightning.settings.types import constructors, wrong_types
 
 GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
 # Hydra's words that would change how a target is called
@@ -214,18 +214,11 @@ def _given(path: str) -> set[str]:
 
 def _arguments(target: Any) -> dict[str, inspect.Parameter]:
     """What a class or function takes; ``**kwargs`` of a constructor stands for what its base classes take."""
-    if not inspect.isclass(target):
-        return _named(inspect.signature(target))
     arguments: dict[str, inspect.Parameter] = {}
-    for cls in target.__mro__:
-        if "__init__" not in vars(cls) or cls is object:
-            continue
-        signature = inspect.signature(cls.__init__)
-        arguments = {**_named(signature), **arguments}
-        if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-            break
-    arguments.pop("self", None)
-    return arguments
+    for function in constructors(target):
+        arguments = {**_named(inspect.signature(function)), **arguments}
+    own = ("self", "names") if hasattr(target, "network_class") else ("self",)  # the model names what is read out
+    return {name: parameter for name, parameter in arguments.items() if name not in own}
 
 
 def _named(signature: inspect.Signature) -> dict[str, inspect.Parameter]:

@@ -44,11 +44,30 @@ def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
     return problems
 
 
+def constructors(target: Any) -> list[Callable]:
+    """The functions that take the arguments of a target, the first one first.
+
+    Args:
+        target: a function; or a class, whose ``**kwargs`` stand for what its base classes take, and in a model with a
+            ``network_class`` for what that takes.
+    """
+    if not inspect.isclass(target):
+        return [target]
+    network, found = getattr(target, "network_class", None), []
+    for cls in target.__mro__:
+        if "__init__" not in vars(cls) or cls is object:
+            continue
+        if network is not None and not hasattr(cls, "network_class"):
+            return [*found, network.__init__]
+        found.append(cls.__init__)
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values()):
+            break
+    return found
+
+
 def _hints(target: Any) -> dict[str, Any]:
     """The annotations of what a class or function takes; of a constructor with ``**kwargs`` also its bases'."""
-    functions = [target]
-    if inspect.isclass(target):
-        functions = [cls.__init__ for cls in reversed(target.__mro__) if "__init__" in vars(cls) and cls is not object]
+    functions = constructors(target)[::-1]
     found: dict[str, Any] = {}
     for function in functions:
         try:
