@@ -320,7 +320,7 @@ def test_the_refit_never_predicts_validation_trials(run, tmp_path, monkeypatch):
 
 def test_validation_trials_do_not_choose_among_refits(run, tmp_path):
     words = [f"[{run.folder},{run.folder}/checkpoints/last.ckpt]", f"file={tmp_path / 'a.h5'}", "ensemble=greedy"]
-    with pytest.raises(CheckpointError, match=r"refit\.ckpt was trained on the val trials, which judge it"):
+    with pytest.raises(CheckpointError, match=r"refit\.ckpt was trained on the val trials, which are to score it"):
         predict(f"[{run.folder}/checkpoints/refit.ckpt,{run.folder}/checkpoints/last.ckpt]", *words[1:])
     assert "refit.ckpt" not in predict(*words)
 
