@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import TINY, checkpoint, command_here, here, record, rows, same, start
+from runs import TINY, checkpoint, command, command_here, here, record, rows, same, start
 from test_launchers import children
 
 from neuro_lightning import cli
@@ -125,7 +125,7 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
         process.kill()
         process.wait()
     assert (tmp_path / "mark").exists(), "a worker was killed"
-    done = command_here(tmp_path, "-m", "sweep.resume=sweep", "hydra/launcher=basic")
+    done = command(tmp_path, "-m", "sweep.resume=sweep")
     assert done.returncode == 0, done.stderr
     assert "from generation 2" in done.stdout
     assert same(left(tmp_path / "sweep"), left(folder))
