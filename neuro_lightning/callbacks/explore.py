@@ -6,14 +6,15 @@ import pytorch_lightning as pl
 
 
 class Explore(pl.Callback):
-    """Population-based training gives a run another one's checkpoint, and hyperparameters of its own.
+    """Keeps a run's own hyperparameters when population-based training starts it from another run's checkpoint.
 
     A checkpoint holds an optimizer's learning rate, weight decay and so on beside its moments. The moments stay, the
-    hyperparameters are put back to what the config says. A schedule would steer them too, by the old values.
+    hyperparameters are set to those of the config. A learning rate schedule would change them by its old values, so
+    that a population takes none.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put them back, once the checkpoint is restored."""
+        """Set them, once the checkpoint is restored."""
         fresh = pl_module.configure_optimizers()
         if fresh is None:
             return
