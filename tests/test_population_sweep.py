@@ -121,17 +121,17 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
                     break
             time.sleep(0.02)
         assert process.poll() is None, process.communicate()
-        workers = children(process.pid)  # which live on for a while: the resumed sweep waits for their jobs
+        workers = children(process.pid)
         process.kill()
         process.wait()
+    for worker in workers:  # which would live on for a while
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
     assert (tmp_path / "mark").exists(), "a worker was killed"
     done = command(tmp_path, "-m", "sweep.resume=sweep")
     assert done.returncode == 0, done.stderr
     assert "from generation 2" in done.stdout
     assert same(left(tmp_path / "sweep"), left(folder))
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
 
 
 # ---- what is copied
