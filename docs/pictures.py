@@ -162,7 +162,7 @@ def rooms_picture(package: Path) -> str:
 STEPS = [
     ("blue", "the command line", "words are checked: options that exist, keys that are allowed", "cli.py"),
     ("blue", "Hydra composes conf/", "one file for each group, then what was typed", "cli.py"),
-    ("blue", "the config is checked", "keys that nothing reads, types, classes of the registry", "settings/config.py"),
+    ("blue", "the settings", "one frozen object, checked: unread keys, types, allowed classes", "settings/settings.py"),
     ("green", "the data module", "finds or simulates files, reads, splits, says its DataSpec", "data/module.py"),
     ("green", "the model", "a network built from the DataSpec, its loss, optimizer and schedule", "models/base.py"),
     ("amber", "the trainer", "loggers, callbacks, devices", "runs/factory.py"),
