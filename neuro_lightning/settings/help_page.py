@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from itertools import takewhile
 from typing import NamedTuple
 
-from neuro_lightning.settings.options import config_folder, group_options
+from neuro_lightning.settings.options import config_folder, file_options
 
 WIDTH = 100
 MANY = 24  # options, of which the overview gives the number only
@@ -85,7 +85,7 @@ def _groups(text: str, conf: str) -> Iterator[Group]:
         else:
             section = line.removeprefix("  # ").rstrip(":") if line.startswith("  # ") else section
             continue
-        options = sorted(option for option in group_options(conf, name) if not option.startswith("_"))
+        options = sorted(option for option in file_options(conf, name) if not option.startswith("_"))
         yield Group(section, name, None if default == "null" else default, meaning, options)
 
 
@@ -101,8 +101,7 @@ def _explained(group: Group, conf: str) -> str:
 
 
 def _first_sentence(folder: Traversable, option: str) -> str:
-    path = folder / f"{option}.yaml"  # options that code has stored are no files
-    lines = path.read_text().replace("# @package _global_\n", "").splitlines() if path.is_file() else []
+    lines = (folder / f"{option}.yaml").read_text().replace("# @package _global_\n", "").splitlines()
     comments = takewhile(lambda line: re.match("# [^ ]", line), lines)  # commands are indented
     text = " ".join(line.removeprefix("# ") for line in comments)
     return re.split(r"(?<! al)\. (?=[A-Z])", text)[0].rstrip(".:")

@@ -117,13 +117,20 @@ def group_options(conf: str, group: str) -> set[str]:
     """The options of a group: files, and those that are stored by code, such as an experiment's file; none of a key."""
     from hydra.core.config_store import ConfigStore
 
-    folder = config_folder(conf)
-    for part in group.split("/"):
-        folder = folder / part
-    if not folder.is_dir():
+    files = file_options(conf, group)
+    if not files:
         return set()
     node: Any = ConfigStore.instance().repo
     for part in group.split("/"):
         node = node.get(part, {}) if isinstance(node, dict) else {}
-    names = [*(path.name for path in folder.iterdir()), *(node if isinstance(node, dict) else ())]
+    stored = node if isinstance(node, dict) else ()
+    return files | {name.removesuffix(".yaml") for name in stored if name.endswith(".yaml")}
+
+
+def file_options(conf: str, group: str) -> set[str]:
+    """The options of a group that are files of ``conf``; none where there is no such group."""
+    folder = config_folder(conf)
+    for part in group.split("/"):
+        folder = folder / part
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return {name.removesuffix(".yaml") for name in names if name.endswith(".yaml")}
