@@ -1,4 +1,4 @@
-"""The answer of a sweep over the number of latents: read from run.json files, tabled and drawn."""
+"""The scores of a sweep over the number of latents: read from run.json files, printed and drawn."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def sweep(tmp_path):
     return tmp_path
 
 
-def test_the_numbers_are_those_of_the_runs(sweep):
+def test_scores_are_read_from_finished_runs(sweep):
     answer = read_answer(sweep)
     assert (answer.dataset, answer.simulated, answer.model) == ("twin", True, "LSTMAutoencoder")
     assert answer.latents == [2, 4, 8, 16, 32] and answer.metrics == ["mse", "variance"]
@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_the_runs(sweep):
     assert "shared variance (SVCA)" in table_rows(answer, "variance")[0]
 
 
-def test_the_fewest_latents_that_are_as_good(sweep):
+def test_fewest_latents_within_one_standard_error(sweep):
     """16 are best with 0.5, standard error 0.0058; 8 have 0.51 and miss it, were it not for a wider spread."""
     answer = read_answer(sweep)
     assert answer.enough("mse") == 16 and answer.enough("variance") == 16
@@ -65,7 +65,7 @@ def test_the_fewest_latents_that_are_as_good(sweep):
     assert answer.enough("mse") == 8
 
 
-def test_other_splits_have_numbers_of_their_own(sweep):
+def test_scores_of_the_test_split(sweep):
     answer = read_answer(sweep, "test")
     assert answer.values("LSTMAutoencoder", "mse")[4] == pytest.approx([1.6, 1.62, 1.64])
     with pytest.raises(DataError, match="no scores of a holdout split"):
@@ -82,7 +82,7 @@ def test_the_figure_has_a_panel_for_each_metric(sweep):
     assert {line.get_label() for line in panels[1].get_lines()} >= {"shared variance (SVCA)", "pca"}
 
 
-def test_the_command_leaves_figure_and_numbers(sweep, capsys):
+def test_command_writes_figure_and_csv(sweep, capsys):
     main([str(sweep), "--metric", "variance"])
     printed = capsys.readouterr().out
     assert "16 latents are the fewest" in printed and "simulated data" in printed
@@ -93,7 +93,7 @@ def test_the_command_leaves_figure_and_numbers(sweep, capsys):
     assert set(ours) == set(MODEL) and float(ours[4]["mean"]) == pytest.approx(0.62) and ours[4]["seeds"] == "3"
 
 
-def test_what_cannot_be_answered_is_said(sweep, tmp_path, capsys):
+def test_unusable_sweeps_are_refused(sweep, tmp_path, capsys):
     with pytest.raises(DataError, match="--metric co_r2: these runs have mse, variance"):
         write_report(sweep, metric="co_r2")
     job(sweep, 91, 4, 0, 0.5, overrides=["model.cell=gru"])
@@ -106,7 +106,7 @@ def test_what_cannot_be_answered_is_said(sweep, tmp_path, capsys):
         read_answer(tmp_path / "empty")
 
 
-def test_two_datasets_are_no_answer(sweep):
+def test_sweep_of_two_datasets_is_refused(sweep):
     job(sweep, 92, 4, 0, 0.5, dataset="other")
     with pytest.raises(DataError, match="one dataset and one model"):
         read_answer(sweep)

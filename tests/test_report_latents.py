@@ -56,7 +56,7 @@ def test_planted_labels_are_decoded_and_shuffled_ones_are_not(classifier):
     assert decode_labels(noise, labels, classifier=classifier, shuffles=2)["accuracy"] == pytest.approx(1 / 3, abs=0.12)
 
 
-def test_neighbours_in_time_do_not_help():
+def test_cross_validation_keeps_neighbours_in_time_together():
     """A slow signal that says nothing of the labels: with random folds its neighbours in time give the label away."""
     rng = np.random.default_rng(0)
     points = np.cumsum(rng.normal(size=(400, 3)), 0)
@@ -72,7 +72,7 @@ def test_labels_that_cannot_be_decoded():
     assert decode_labels(*planted(), np.zeros(120), shuffles=1)["n_folds"] == 1
 
 
-def test_components_come_from_the_first_points_alone():
+def test_reduce_fits_components_on_the_first_points_only():
     rng = np.random.default_rng(0)
     for n in (30, 300):  # fewer and more points than features
         train, test = rng.normal(size=(n, 80)) * np.arange(1, 81), rng.normal(size=(7, 80))
@@ -122,7 +122,7 @@ def test_r2_of_behavior_is_about_its_mean_in_the_tested_rows():
     assert decode_behavior(latents, behavior, test, shifts=0)["r2"][0] == pytest.approx(1 - left, abs=0.05)
 
 
-def test_supervised_umap_places_unlabelled_points_with_their_like():
+def test_supervised_umap_places_unlabelled_points_near_their_label():
     points, labels = planted(n=20)
     test = np.arange(60) % 4 == 0
     options = {"n_neighbors": 12, "n_epochs": 40}
@@ -153,7 +153,7 @@ def test_splits_of_planes_follow_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("stride", [3, 4, 8, 10])
-def test_windows_are_put_together_again(tmp_path, stride):
+def test_windows_are_joined_to_whole_sequences(tmp_path, stride):
     values, behavior = planes(bins=60)
     starts = np.arange(0, 40 - 8 + 1, stride)
     cuts = [(plane, start) for plane in range(3) for start in starts]
@@ -243,7 +243,7 @@ def test_behavior_of_whole_trials():
         ),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path, capsys, parts, message):
+def test_unusable_latents_files_are_refused(tmp_path, capsys, parts, message):
     if parts is not None:
         write(tmp_path / "latents.h5", parts)
     assert report.main([str(tmp_path)]) == 1
@@ -285,7 +285,7 @@ def test_the_report_with_umap(tmp_path, capsys, monkeypatch):
         seen.append((None if labels is None else len(labels), options["n_neighbors"]))
         return train[:, :2], test[:, :2]
 
-    monkeypatch.setattr("neuro_lightning.analysis.embedding.umap_embedding", project)
+    monkeypatch.setattr("neuro_lightning.analysis.latents.umap_embedding", project)
     values, _ = planes(bins=80, offset=20.0)
     write(tmp_path / "latents.h5", {"val": {"latents": values, "condition": [0, 1, 2]}}, simulated=False)
     assert report.main([str(tmp_path / "latents.h5"), "--shuffles", "2", "--out", str(tmp_path / "out")]) == 0
@@ -298,7 +298,7 @@ def test_the_report_with_umap(tmp_path, capsys, monkeypatch):
     assert "recorded data" in capsys.readouterr().out
 
 
-def test_a_missing_umap_is_named(tmp_path, capsys, monkeypatch):
+def test_error_without_umap_learn_names_the_extra(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     write(tmp_path / "latents.h5", {"val": {"latents": planes(bins=40)[0], "condition": [0, 1, 2]}})
     assert report.main([str(tmp_path), "--shuffles", "1"]) == 1
@@ -306,7 +306,7 @@ def test_a_missing_umap_is_named(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "latents.json").exists()
 
 
-def test_umap_leaves_the_threads_of_the_process_alone():
+def test_umap_does_not_change_the_number_of_torch_threads():
     """They decide the last bit of a network's sums: a run after a picture must equal one before it."""
     before = torch.get_num_threads()
     umap_embedding(np.random.default_rng(0).normal(size=(30, 4)), np.zeros((0, 4)), n_neighbors=5, n_epochs=2)

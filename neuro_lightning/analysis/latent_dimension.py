@@ -9,7 +9,6 @@ share (SVCA) and, on simulated data, the true signal.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections import defaultdict
@@ -17,17 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import pandas as pd
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import collect, varied
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import info, label
 from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
-from neuro_lightning.report.table import NAMES, number, print_table, relative
+from neuro_lightning.report.table import NAMES, kind_of, number, print_table, relative
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 METRICS = ("mse", "variance", "co_r2", "rates_r2")  # shown where they are known
 OWN = {"model.latent_dim", "model.n_components", "seed"}  # what the sweep may vary
@@ -171,15 +173,14 @@ def table_rows(answer: Answer, metric: str) -> tuple[list[str], list[list[str]]]
 
 def write_csv(answer: Answer, path: Path) -> None:
     """Every score as a row: who, latents, metric, seeds, mean, s.e.m."""
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["who", "latents", "split", "metric", "seeds", "mean", "sem"])
-        for who, by_latents in answer.scores.items():
-            for n, metrics in sorted(by_latents.items()):
-                for metric, values in metrics.items():
-                    spread = sem(values)
-                    row = [who, n, answer.split, metric, len(values), mean(values), "" if spread is None else spread]
-                    writer.writerow(row)
+    rows = [
+        [who, n, answer.split, metric, len(values), mean(values), sem(values)]
+        for who, by_latents in answer.scores.items()
+        for n, metrics in sorted(by_latents.items())
+        for metric, values in metrics.items()
+    ]
+    columns = ["who", "latents", "split", "metric", "seeds", "mean", "sem"]
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 
 
 def figure(answer: Answer) -> Figure:
@@ -254,9 +255,8 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str | None =
     answer = read_answer(folder, split)
     if metric is not None and metric not in answer.metrics:
         raise DataError(f"--metric {metric}: these runs have {', '.join(answer.metrics)}")
-    kind = "simulated data" if answer.simulated else "recorded data"
     for name in [metric] if metric else answer.metrics:
-        title = f"{answer.split} {label(name)} on {answer.dataset} ({kind}) against the number of latents"
+        title = f"{answer.split} {label(name)} on {answer.dataset} ({kind_of(answer)}) against the number of latents"
         print_table(title, *table_rows(answer, name))
         print(f"{answer.enough(name)} latents are the fewest within one standard error of the best.")
     path = Path(folder) / "latent_dimension.png"

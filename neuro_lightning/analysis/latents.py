@@ -1,4 +1,4 @@
-"""``python -m neuro_lightning.analysis.latents RUN``: what a model's latents know of planes and of behavior.
+"""``python -m neuro_lightning.analysis.latents RUN``: how well latents tell planes or conditions, and behavior.
 
 Two views of the latents of a recording from several imaging planes: each (plane, latent) trace is a point, as NMAs
 (repository sazio/NMAs) drew them, and each (plane, time bin) is a point. In both: UMAP with and without the labels,
@@ -9,7 +9,6 @@ and beside a control with shuffled labels, since a supervised UMAP alone separat
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 
 from neuro_lightning.analysis.embedding import umap_embedding
 from neuro_lightning.analysis.latents_file import Latents, find_latents, read_latents
+from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.functional.separability import (
     CLASSIFIERS,
@@ -32,7 +32,7 @@ from neuro_lightning.functional.separability import (
 )
 from neuro_lightning.report.figures_latents import separability_figure, umap_figure
 from neuro_lightning.report.figures_traces import latents_figure
-from neuro_lightning.report.table import number, print_table, relative
+from neuro_lightning.report.table import kind_of, number, print_table, relative
 
 MAX_POINTS = 3000  # bins are thinned out to as many
 MAX_CHANNELS = 5  # of behavior in the table; latents.json has all
@@ -109,10 +109,10 @@ def analyse_labels(view: str, points: Points, *, shuffles: int, seed: int, umap:
     results["umap"] = {
         name: _test_accuracy(pair, points.labels[train], points.labels[test]) for name, pair in embeddings.items()
     }
-    together = np.concatenate(embeddings["unsupervised"])
+    embedded = np.concatenate(embeddings["unsupervised"])
     labels = np.concatenate([points.labels[train], points.labels[test]])
     for name in CLUSTERINGS:
-        results[f"{name}_umap"] = cluster_agreement(together, labels, method=name, **options)
+        results[f"{name}_umap"] = cluster_agreement(embedded, labels, method=name, **options)
     results["embeddings"] = embeddings
     return results
 
@@ -174,7 +174,7 @@ def n_labels(latents: Latents) -> int:
 
 
 def table_rows(results: dict[str, Any]) -> list[list[str]]:
-    """The closing table: question, points, score, value, chance, control."""
+    """Rows of the printed table: question, points, score, value, chance, control."""
     rows = []
     label = results["label"]
     for view in ("traces", "bins"):
@@ -203,22 +203,19 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def write(results: dict[str, Any], views: dict[str, Points], latents: Latents, folder: Path) -> list[Path]:
-    """Write ``latents.json`` and the pictures into a folder; returns what was written."""
+def write_results(results: dict[str, Any], views: dict[str, Points], latents: Latents, folder: Path) -> list[Path]:
+    """Write ``latents.json`` and the figures into a folder; returns the files."""
     label, written = results["label"], [folder / "latents.json"]
     plain = {key: {k: v for k, v in value.items() if k != "embeddings"} if isinstance(value, dict) else value
              for key, value in results.items()}  # fmt: skip
-    written[0].write_text(json.dumps(_finite(plain), indent=2) + "\n")
+    write_json(written[0], plain)
     pictures = {}
     if latents.bin_ms and latents.continuous:
         behavior = None if latents.behavior is None else latents.behavior[0]
         pictures["time"] = latents_figure(
-            latents.values[0],
-            bin_ms=latents.bin_ms,
-            behavior=behavior,
-            behavior_names=latents.behavior_names,
+            latents.values[0], bin_ms=latents.bin_ms, behavior=behavior, behavior_names=latents.behavior_names,
             simulated=latents.simulated,
-        )
+        )  # fmt: skip
     for view, points in views.items():
         found = results[view]
         if "embeddings" not in found:
@@ -273,14 +270,13 @@ def main(arguments: list[str] | None = None) -> int:
     folder = args.out or find_latents(args.path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = write(results, views, latents, folder)
+        written = write_results(results, views, latents, folder)
     except OSError as error:
         print(f"error: {folder} cannot be written ({error}): choose another one with --out", file=sys.stderr)
         return 1
     samples, bins, dimensions = latents.values.shape
-    kind = "simulated data" if latents.simulated else "recorded data"
     title = (
-        f"Latents of {latents.dataset} ({kind}), {' + '.join(latents.splits)}: "
+        f"Latents of {latents.dataset} ({kind_of(latents)}), {' + '.join(latents.splits)}: "
         f"{samples} {'planes' if latents.continuous else 'trials'} x {bins} bins x {dimensions} latents"
     )
     if not latents.continuous:
@@ -317,17 +313,6 @@ def _test_accuracy(embedding: tuple[np.ndarray, np.ndarray], train: np.ndarray, 
 
 def _3(*values: float) -> list[str]:
     return [number(float(value), 3) for value in values]
-
-
-def _finite(value: Any) -> Any:
-    """Plain values for JSON; NaN as null."""
-    if isinstance(value, dict):
-        return {key: _finite(other) for key, other in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_finite(other) for other in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 if __name__ == "__main__":

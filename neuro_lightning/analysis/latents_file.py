@@ -1,4 +1,4 @@
-"""Reads the latents that ``predict.py output=latents`` wrote, and puts their splits together."""
+"""Reads the latents that ``predict.py output=latents`` wrote, and joins their splits."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
     """Read latents and join their splits.
 
     Splits of the same samples (the planes of one recording) follow each other in time; splits of different samples
-    (trials) are put side by side. A split that was cut into windows is put together again first, see :func:`_whole`.
+    (trials) are put side by side. A split that was cut into windows is joined first, see :func:`_join_windows`.
 
     Args:
         path: the file, or the run's folder.
@@ -84,15 +84,15 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
             attributes = dict(source.attrs)
     except OSError as error:
         raise DataError(f"{file} cannot be read as HDF5 ({error}); write it again with predict.py") from None
-    return _joined(parts, tuple(names), attributes, file)
+    return _join_splits(parts, tuple(names), attributes, file)
 
 
-def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attributes: dict, file: Path) -> Latents:
+def _join_splits(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attributes: dict, file: Path) -> Latents:
     for name, part in zip(names, parts, strict=True):
         if part["latents"].ndim != 3 or not np.isfinite(part["latents"]).all():
             raise DataError(f"{file}: {name}/latents must be finite numbers (B, T, D), not {part['latents'].shape}")
     if attributes.get("kind") == "traces":
-        parts = [_whole(part) for part in parts]
+        parts = [_join_windows(part) for part in parts]
     first = parts[0]
     labels = [part.get("condition", np.zeros(len(part["latents"]))) for part in parts]
     alike = all(np.array_equal(label, labels[0]) for label in labels)
@@ -122,10 +122,11 @@ def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attribut
     )  # fmt: skip
 
 
-def _whole(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Windows of sequences as the sequences again, one for each label; anything else as it is.
+def _join_windows(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Windows of sequences joined to whole sequences, one for each label; anything else unchanged.
 
-    Where windows overlap each gives its half: at its ends a window knows the past or the future alone.
+    Where windows overlap, the first half of the overlap is taken from the earlier window and the rest from the later
+    one: near its ends a window has little context on one side.
     """
     if not {"condition", "row"} <= set(part):
         return part
