@@ -76,8 +76,8 @@ def prepare_docstring(app, what, name, obj, options, lines):
         begins = lines[number].startswith("    ") and not lines[number - 1].strip()
         if begins and above and not above.startswith((" ", "-", "*")) and not above.endswith("::"):
             lines[number:number] = ["::", ""]
-    if what in ("attribute", "data"):
-        lines.insert(0, "")
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment: only a first line can be read as a type
 
 
 def setup(app):
