@@ -132,7 +132,8 @@ class Configs:
         return chosen
 
     def _full_path(self, path: tuple[str, ...], chosen: dict[str, str]) -> str:
-        if path[:2] == ("hydra", "sweeper") and len(path) > 3 and "." in path[-1]:  # a space: `model.hidden: 32,64`
+        in_space = path[:3] == ("hydra", "sweeper", "params") or "." in path[-1]
+        if path[:2] == ("hydra", "sweeper") and len(path) > 3 and in_space:  # such as `model.hidden: 32,64`
             path = tuple(path[-1].split("."))
         for depth in (3, 2):  # hydra/sweeper/pruner, then hydra/sweeper
             if path[0] == "hydra" and (found := self._look_up("/".join(path[:depth]), path[depth:], chosen)):
