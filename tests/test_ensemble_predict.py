@@ -10,6 +10,7 @@ from runs import TINY, here
 
 from neuro_lightning.ensemble.report import differing_settings
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.submission.layout import EVAL
 
 
 def test_predict_prints_and_writes_the_ensemble(ensemble_sweep, tmp_path, capsys):
@@ -31,6 +32,34 @@ def test_predict_prints_and_writes_the_ensemble(ensemble_sweep, tmp_path, capsys
     assert {"seed", "space", "versions"} <= set(kept) | set(kept["halves"]) and path == tmp_path / "s.h5"
     written(f"ckpt={ensemble_sweep / '0_tiny_gru'}", f"file={tmp_path / 'one.h5'}")
     assert not (tmp_path / "one.h5.json").exists()
+
+
+def test_members_file_keeps_the_entries_of_the_datasets_that_stay_in_the_submission(ensemble_sweep, tmp_path):
+    path, members = tmp_path / "s.h5", tmp_path / "s.h5.json"
+    words = [f"file={path}", "output=submission", "overwrite=true", "evaluate=false"]
+
+    def entries():
+        return set(json.loads(members.read_text())) if members.exists() else set()
+
+    def add_dataset():
+        with h5py.File(path, "a") as file:
+            for name in EVAL:
+                file[f"other/{name}"] = np.ones((2, 3, 4), np.float32)
+        members.write_text(json.dumps({**json.loads(members.read_text()), "other": {"ensemble": "mean"}}))
+
+    written(f"ckpt={ensemble_sweep}", *words)
+    add_dataset()
+    assert entries() == {"tiny", "other"}
+    written(f"ckpt={ensemble_sweep}", *words, f"merge_into={path}")
+    assert entries() == {"tiny", "other"}, "merging keeps the other dataset and its entry"
+    written(f"ckpt={ensemble_sweep / '0_tiny_gru'}", *words, f"merge_into={path}")
+    assert entries() == {"other"}, "a single model removes the entry of the ensemble that it replaces, and no other"
+    written(f"ckpt={ensemble_sweep}", *words)
+    with h5py.File(path) as file:
+        assert set(file) == {"tiny_10"}
+    assert entries() == {"tiny"}, "a new file has entries of its own datasets only"
+    written(f"ckpt={ensemble_sweep / '0_tiny_gru'}", *words)
+    assert not members.exists()
 
 
 @pytest.mark.parametrize("data", ["tiny_traces", "pictures"])

@@ -245,6 +245,65 @@ def test_a_bad_submission_is_one_clear_error(how, message):
         score.score({"mc_maze": targets("mc_maze")}, {"mc_maze": submitted})
 
 
+def damage_targets(how: str, target: dict[str, np.ndarray]) -> None:
+    """Changes one array of a target group into an impossible one."""
+    match how:
+        case "count":
+            target["eval_spikes_heldout"][0, 0, 0] = 0.5
+        case "negative":
+            target["eval_spikes_heldin_forward"][0, 0, 0] = -1
+        case "infinite":
+            target["train_behavior"][0, 0, 0] = np.inf
+        case "trials":
+            target["eval_behavior"] = target["eval_behavior"][1:]
+        case "channels":
+            target["eval_behavior"] = target["eval_behavior"][..., :1]
+        case "axes":
+            target["train_behavior"] = target["train_behavior"][:, 0]
+        case "forward neurons":
+            target["eval_spikes_heldout_forward"] = target["eval_spikes_heldout_forward"][..., 1:]
+        case "one mask":
+            del target["eval_decode_mask"]
+        case "mask":
+            target["eval_decode_mask"] = target["eval_decode_mask"] * 3
+        case "psth":
+            target["psth"] = target["psth"][..., :N_OUT]
+        case "conditions":
+            target["eval_cond_idx"] = target["eval_cond_idx"][1:]
+        case "trial number":
+            target["eval_cond_idx"][0] = np.array([TRIALS["eval"]])
+        case "shift":
+            target["eval_jitter"] = np.full(TRIALS["eval"], 16)
+        case "shifts":
+            target["eval_jitter"] = np.zeros(3, int)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("count", "eval_spikes_heldout holds 0.5, but spike counts are whole numbers"),
+        ("negative", "eval_spikes_heldin_forward holds negative values"),
+        ("infinite", "train_behavior holds infinite values"),
+        ("trials", r"eval_behavior has the shape \(17, 15, 2\), but .* B = 18 as in eval_spikes_heldout"),
+        ("channels", r"eval_behavior has the shape \(18, 15, 1\), but .* K = 2 as in train_behavior"),
+        ("axes", "train_behavior must be behavior, training trials x bins x"),
+        ("forward neurons", "eval_spikes_heldout_forward has the shape .* N = 3"),
+        ("one mask", "eval_decode_mask is missing"),
+        ("mask", "eval_decode_mask holds 3"),
+        ("psth", "psth has 3 neurons, 3 are held out"),
+        ("conditions", "eval_cond_idx has 3 conditions, but there are 4 PSTHs"),
+        ("trial number", "eval_cond_idx holds 18, where trial numbers lie between 0 and 17"),
+        ("shift", "eval_jitter holds shifts by more than the 15 bins"),
+        ("shifts", r"eval_jitter has the shape \(3,\)"),
+    ],
+)
+def test_impossible_targets_are_one_clear_error(how, message):
+    target = targets("area2_bump")
+    damage_targets(how, target)
+    with pytest.raises(SubmissionError, match=f"^targets:/area2_bump.*{message}"):
+        score.score({"area2_bump": target}, {"area2_bump": rates("area2_bump")})
+
+
 def test_bad_files_are_one_clear_error(tmp_path, files):
     target, submission = files({"mc_rtt": (targets("mc_rtt"), rates("mc_rtt"))})
     with pytest.raises(SubmissionError, match=r"none\.h5: no such file"):

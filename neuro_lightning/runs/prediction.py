@@ -277,14 +277,4 @@ def official_scores(recording: Recording, arrays: dict[str, np.ndarray]) -> list
     if recording.name not in NLB_DATASETS or evaluation_split(recording) != "val":
         return None
     group = group_name(recording.name, recording.bin_ms)
-    targets = {name: _as_stored(values) for name, values in target_group(recording).items()}
-    return score({group: targets}, {group: arrays})
-
-
-def _as_stored(values: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """A list of trial numbers of each condition as the array of arrays that a file gives back."""
-    if not isinstance(values, list):
-        return values
-    stored = np.empty(len(values), object)
-    stored[:] = values
-    return stored
+    return score({group: target_group(recording)}, {group: arrays})

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -215,20 +215,40 @@ def check_arrays(
     Raises:
         DataError: an array is empty, not of numbers, of another shape, or holds NaN, infinite or impossible values.
     """
+    known = {key: array for key, array in arrays.items() if key in shapes}
+    for key, array in known.items():
+        axes = tuple(shapes[key])
+        check_array(array, f"{path}: {key}", axes=axes, may_be_nan=key in may_be_nan, minimum=minimum)
+    return check_sizes(f"{path}: ", known, shapes)
+
+
+def check_sizes(
+    where: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, str], error: type[NeuroError] = DataError
+) -> dict[str, int]:
+    """Whether the shapes of arrays fit each other.
+
+    Args:
+        where: what stands before each array's name in the message: the file.
+        arrays: by key, each with as many axes as ``shapes`` has characters for it.
+        shapes: as for :func:`check_arrays`.
+        error: what is raised.
+
+    Returns:
+        The sizes by letter.
+
+    Raises:
+        NeuroError: of the class ``error``: an array has another shape.
+    """
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
-    for key, axes in shapes.items():
-        if key not in arrays:
-            continue
-        array = arrays[key]
-        check_array(array, f"{path}: {key}", axes=tuple(axes), may_be_nan=key in may_be_nan, minimum=minimum)
-        for axis, size in zip(axes, array.shape, strict=True):
+    for key, array in ((key, arrays[key]) for key in shapes if key in arrays):
+        for axis, size in zip(shapes[key], array.shape, strict=True):
             expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
             first = origin.setdefault(axis, key)
             if size != expected:
                 like = "" if axis.isdigit() else f" with {axis} = {expected} as in {first}"
-                want = " x ".join(axes)
-                raise DataError(f"{path}: {key} has the shape {array.shape}, but it must be {want}{like}")
+                want = " x ".join(shapes[key])
+                raise error(f"{where}{key} has the shape {array.shape}, but it must be {want}{like}")
     return sizes
 
 
