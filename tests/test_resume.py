@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, command_here, here, record, rows, same
 
@@ -141,6 +142,17 @@ def test_configs_of_ones_own_are_found_again(tmp_path):
     settings = "['hydra.searchpath=[file://./my_conf]', hydra.mode=MULTIRUN, hydra.sweep.dir=there]"
     (run / ".hydra/hydra.yaml").write_text(f"hydra:\n  overrides:\n    hydra: {settings}\n")
     assert resume_arguments([f"resume={run}"])[:2] == ["hydra.searchpath=[file://./my_conf]", "data=waves"]
+
+
+def test_a_mutation_of_an_earlier_version_keeps_its_layers(tmp_path):
+    """Earlier versions named the changed layers ``+mutation=NAME``; the run's own config says what they are."""
+    run = a_run(tmp_path / "run", "data=uwndc19", "model=cnn", "+mutation='conv.1 kernel 3'")
+    with initialize_config_dir(str(ROOT / "conf")):
+        changed = compose("train", overrides=["data=uwndc19", "model=cnn", "model.conv.1.kernel=3"])
+    OmegaConf.save(changed, run / ".hydra" / "config.yaml")
+    words = [word for word in resume_arguments([f"resume={run}"]) if not word.startswith("hydra.")]
+    with initialize_config_dir(str(ROOT / "conf")):
+        assert compose("train", overrides=words).model == changed.model
 
 
 def test_nothing_to_resume_changes_nothing():

@@ -34,6 +34,8 @@ def test_what_cannot_go_on_is_said(tmp_path):
         sweep_arguments(["-m", f"sweep.resume={tmp_path}"])
     with pytest.raises(ConfigError, match="add -m; a single run goes on with resume="):
         sweep_arguments([f"sweep.resume={tmp_path}"])
+    with pytest.raises(ConfigError, match="hydra/sweeper=tune: this setting was replaced"):
+        sweep_arguments(["-m", f"sweep.resume={a_sweep(tmp_path / 'tuned', [], ['hydra/sweeper=tune'])}"])
     assert sweep_arguments(["-m", "sweep.resume=null", "seed=0,1"]) == ["-m", "seed=0,1"]
 
 

@@ -41,8 +41,8 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         ConfigError: ``sweep=`` or ``sweep.resume`` without ``-m``.
         DataError: there is no sweep in the folder.
     """
-    check_words(arguments)
     arguments = resumed(arguments)
+    check_words(arguments)
     chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
     alone = any(word.startswith(("--", "resume=")) for word in arguments)  # a job that goes on, or a look at the config
     if chosen and not set(MULTIRUN) & set(arguments) and not alone:
