@@ -12,8 +12,9 @@ from neuro_lightning.data.nlb.datamodule import NLB
 from neuro_lightning.data.nwb.datamodule import NWB
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.ensemble.combine import check_same_data
-from neuro_lightning.errors import CheckpointError
+from neuro_lightning.errors import CheckpointError, SubmissionError
 from neuro_lightning.runs.prediction import evaluation_split, submission_arrays
+from neuro_lightning.runs.prediction_files import write_rates
 
 N_IN, N_OUT, BINS, FORWARD = 3, 2, 4, 1
 
@@ -100,3 +101,12 @@ def test_every_option_makes_a_cache_of_its_own(monkeypatch):
         NWB("some.nwb", cache_dir="c", **options).load()
     assert len({str(key) for key in keys}) == len(nlb) + len(nwb)
     assert keys[1][1] == [Path("train.nwb"), Path("test.nwb")], "the test file counts in phase test"
+
+
+def test_rates_in_hz_are_not_written(tmp_path):
+    splits = {"train": trials([0, 1]), "val": trials([2, 3])}
+    recording = Recording("any", 20, splits, np.arange(N_IN + N_OUT))
+    in_hz = {split: 50 * rates for split, rates in predicted(splits).items()}
+    with pytest.raises(SubmissionError, match=r"eval_rates_heldin: .* look like Hz: divide them by 50"):
+        write_rates(tmp_path / "s.h5", "submission", recording, in_hz, "a model")
+    assert not list(tmp_path.iterdir())

@@ -118,9 +118,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         ("eval_rates_heldin", lambda a: a * 1e300, "not finite"),  # too large for float32
         ("train_rates_heldout", lambda a: -a, "negative"),
         ("eval_rates_heldout", lambda a: a[0], r"the shape is \(10, 8\)"),
-        ("eval_rates_heldout", lambda a: a[:, 1:], "held-out partner"),
-        ("train_rates_heldin", lambda a: a[..., 1:], "neurons"),
-        ("eval_rates_heldout_forward", lambda a: a[..., 1:], "neurons"),
+        ("eval_rates_heldout", lambda a: a[:, 1:], r"eval_rates_heldout has the shape \(4, 9, 8\), .*T = 10"),
+        ("train_rates_heldin", lambda a: a[..., 1:], "eval_rates_heldin has .*I = 8 as in train_rates_heldin"),
+        ("eval_rates_heldout_forward", lambda a: a[..., 1:], "N = 8"),
+        ("train_rates_heldin", lambda a: a[1:], "train_rates_heldout has .*A = 5"),
         ("eval_rates_heldout", lambda a: a.astype(str), "expected numbers"),
     ],
 )
@@ -136,7 +137,7 @@ def test_forward_trials_must_be_the_evaluation_trials(tmp_path):
     given = arrays()
     for name in layout.FORWARD:
         given[name] = given[name][1:]
-    with pytest.raises(SubmissionError, match="has 3 trials, the observed window 4"):
+    with pytest.raises(SubmissionError, match=r"eval_rates_heldin_forward has the shape \(3, .*B = 4"):
         write_submission(tmp_path / "sub.h5", "mc_rtt", 5, given)
 
 
@@ -153,18 +154,20 @@ def test_unknown_and_missing_arrays_are_refused(tmp_path):
         write_submission(tmp_path / "sub.h5", "mc_rtt", 5, given)
 
 
-def test_checking_a_file_against_the_data(tmp_path):
+def test_checking_rates_against_the_data():
     given = arrays()
-    path = write_submission(tmp_path / "sub.h5", "mc_rtt", 5, given)
     shapes = {name: array.shape for name, array in given.items()}
-    check.check_submission(path, shapes, group="mc_rtt")
-    check.check_submission(given, shapes)
-    with pytest.raises(SubmissionError, match=r"sub\.h5: no group 'mc_maze'"):
-        check.check_submission(path, shapes, group="mc_maze")
-    with pytest.raises(SubmissionError, match=r"sub\.h5:/mc_rtt/train_rates_heldin: the shape .*every trial"):
-        check.check_submission(path, shapes | {"train_rates_heldin": (7, 10, 9)}, group="mc_rtt")
+    check.check_submission("s.h5:/mc_rtt", given, shapes)
+    with pytest.raises(SubmissionError, match=r"s\.h5:/mc_rtt/train_rates_heldin: the shape .*every trial"):
+        check.check_submission("s.h5:/mc_rtt", given, shapes | {"train_rates_heldin": (7, 10, 9)})
     with pytest.raises(SubmissionError, match="dataset, split and bin width"):
-        check.check_submission(path, shapes | {"train_rates_heldin": (6, 10, 10)}, group="mc_rtt")
+        check.check_submission("s.h5:/mc_rtt", given, shapes | {"train_rates_heldin": (6, 10, 10)})
+
+
+def test_a_group_that_is_not_there_is_named(tmp_path):
+    path = write_submission(tmp_path / "sub.h5", "mc_rtt", 5, arrays())
+    with check.open_h5(path) as file, pytest.raises(SubmissionError, match=r"sub\.h5: no group 'mc_maze'"):
+        check.arrays_of(file, "mc_maze", str(path))
 
 
 def test_hz_and_a_wrong_order_are_found_by_the_spikes():
@@ -175,7 +178,7 @@ def test_hz_and_a_wrong_order_are_found_by_the_spikes():
 
     def submit(rates, bin_ms=5):
         known = {"eval_rates_heldin": counts}
-        check.check_submission(dict.fromkeys(layout.EVAL, rates), shapes, mean_counts=known, bin_ms=bin_ms)
+        check.check_submission("s", dict.fromkeys(layout.EVAL, rates), shapes, mean_counts=known, bin_ms=bin_ms)
 
     submit(good)
     submit(good * 3)  # a poor model is no error

@@ -31,7 +31,6 @@ from neuro_lightning.report.table import relative
 from neuro_lightning.runs.evaluation import evaluate
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.settings import PredictSettings
-from neuro_lightning.submission.check import check_submission
 from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
 from neuro_lightning.submission.score import score
 
@@ -214,7 +213,7 @@ def pick_device(name: str) -> str:
 
 
 def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A submission's arrays, checked.
+    """The arrays of a submission.
 
     The trials that are not predicted were supplied for training; they come in the order of the trial table, where
     the recording knows it.
@@ -222,9 +221,6 @@ def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dic
     Args:
         recording: what was predicted.
         rates: (B, L, N) spikes per bin for each of its splits.
-
-    Raises:
-        SubmissionError: rates that are NaN, infinite, negative or in Hz.
     """
     target = evaluation_split(recording)
     supplied = [split for split in recording.splits if split != target]
@@ -245,13 +241,6 @@ def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dic
         if side in parts and parts[side][:, time].size:
             arrays[names[0]] = parts[side][:, time, :n_in]
             arrays[names[1]] = parts[side][:, time, n_in:]
-    check_submission(
-        arrays,
-        {name: array.shape for name, array in arrays.items()},
-        group=group_name(recording.name, recording.bin_ms),
-        mean_counts={EVAL[0]: np.nanmean(evaluated.heldin, axis=(0, 1), dtype=float)},
-        bin_ms=recording.bin_ms,
-    )
     return arrays
 
 

@@ -19,7 +19,7 @@ from neuro_lightning.runs.prediction import official_scores, submission_arrays
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import open_h5
 from neuro_lightning.submission.kaggle import write_kaggle
-from neuro_lightning.submission.layout import group_name
+from neuro_lightning.submission.layout import EVAL, group_name
 from neuro_lightning.submission.plain import write_predictions
 from neuro_lightning.submission.write import write_submission
 
@@ -94,7 +94,10 @@ def write_rates(
         print_arrays(write_kaggle(path, rates["test"], recording.info["columns"]), recording, rates, source)
         return None
     arrays = submission_arrays(recording, rates)
-    write_submission(path, recording.name, recording.bin_ms, arrays, merge_into=merge_into)
+    spikes = np.nanmean(recording.splits[evaluation_split(recording)].heldin, axis=(0, 1), dtype=float)
+    write_submission(
+        path, recording.name, recording.bin_ms, arrays, merge_into=merge_into, mean_counts={EVAL[0]: spikes}
+    )
     print_arrays(path, recording, arrays, source, "spikes per bin")
     return official_scores(recording, arrays)
 

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_stored, reading
+from neuro_lightning.data.checks.bounds import check_sizes, check_stored, reading
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 
@@ -64,7 +64,7 @@ def arrays_of(file: Mapping[str, Any], group: str, where: str) -> dict[str, Any]
     return arrays
 
 
-def check_names(where: str, names: set[str], needed: tuple[str, ...] = EVAL) -> None:
+def check_names(where: str, names: set[str], needed: tuple[str, ...]) -> None:
     """Checks that a group's arrays are known, complete and come in pairs of held-in and held-out.
 
     Args:
@@ -150,44 +150,32 @@ def check_units(where: str, mean_rates: np.ndarray, mean_counts: np.ndarray, bin
 
 
 def check_submission(
-    source: str | Path | Mapping[str, Any],
-    expected: Mapping[str, tuple[int, ...]],
+    where: str,
+    arrays: Mapping[str, Any],
+    expected: Mapping[str, tuple[int, ...]] | None = None,
     *,
-    group: str | None = None,
     mean_counts: Mapping[str, np.ndarray] | None = None,
     bin_ms: int = 5,
 ) -> None:
     """Checks the rates of one dataset.
 
     Args:
-        source: a submission file, or its arrays by name.
-        expected: the shape of each array there must be.
-        group: the dataset's group in the file; with arrays it is only named in messages.
+        where: file and group, for the message.
+        arrays: arrays or HDF5 datasets by name.
+        expected: the shape of each array there must be; None where the arrays need only fit each other.
         mean_counts: (N,) mean spikes per bin of the neurons of some arrays, by the array's name, where they are known.
         bin_ms: bin width in ms.
 
     Raises:
         SubmissionError: anything is not as expected; the message says what, where, and how to mend it.
     """
-    if isinstance(source, str | Path):
-        with open_h5(source) as file, reading(source, AGAIN, SubmissionError):
-            arrays = arrays_of(file, group, str(source))
-            return _check_arrays(f"{source}:/{group}", arrays, expected, mean_counts or {}, bin_ms)
-    return _check_arrays(group or "submission", source, expected, mean_counts or {}, bin_ms)
-
-
-def _check_arrays(
-    where: str,
-    arrays: Mapping[str, Any],
-    expected: Mapping[str, tuple[int, ...]],
-    mean_counts: Mapping[str, np.ndarray],
-    bin_ms: int,
-) -> None:
-    check_names(where, set(arrays), tuple(expected))
+    shapes, counts = expected or {}, mean_counts or {}
+    check_names(where, set(arrays), tuple(shapes) or EVAL)
     for name, array in arrays.items():
-        mean = check_rates(f"{where}/{name}", array, expected.get(name))
-        if name in mean_counts:
-            check_units(f"{where}/{name}", mean, np.asarray(mean_counts[name], dtype=float), bin_ms)
+        mean = check_rates(f"{where}/{name}", array, shapes.get(name))
+        if name in counts:
+            check_units(f"{where}/{name}", mean, np.asarray(counts[name], dtype=float), bin_ms)
+    check_sizes(f"{where}/", arrays, RATES, SubmissionError)
 
 
 def _hint(found: tuple[int, ...], shape: tuple[int, ...] | None) -> str:

@@ -17,8 +17,16 @@ DATASETS = ("mc_maze", "mc_rtt", "area2_bump", "dmfc_rsg", *SCALING)
 TRAIN = ("train_rates_heldin", "train_rates_heldout")
 EVAL = ("eval_rates_heldin", "eval_rates_heldout")
 FORWARD = ("eval_rates_heldin_forward", "eval_rates_heldout_forward")
-RATES = (*TRAIN, *EVAL, *FORWARD)
-"""The arrays of a submission's group; those of ``EVAL`` are needed always, ``TRAIN`` to decode velocity."""
+RATES = {
+    "train_rates_heldin": "ATI",
+    "train_rates_heldout": "ATN",
+    "eval_rates_heldin": "BTI",
+    "eval_rates_heldout": "BTN",
+    "eval_rates_heldin_forward": "BFI",
+    "eval_rates_heldout_forward": "BFN",
+}
+"""The arrays of a submission's group and their axes: A training and B evaluation trials, T observed and F forward bins,
+I held-in and N held-out neurons. Those of ``EVAL`` are needed always, ``TRAIN`` to decode velocity."""
 
 OFFICIAL = {group_name(dataset, bin_ms): (dataset, bin_ms) for dataset in DATASETS for bin_ms in BIN_WIDTHS}
 """The benchmark's groups in its order, with dataset and bin width (ms) of each."""

@@ -30,8 +30,8 @@ from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2
 from neuro_lightning.report.table import print_official_scores
 from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
-from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, TRAIN, group_order, official_results
-from neuro_lightning.submission.targets import read_targets
+from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, RATES, TRAIN, group_order, official_results
+from neuro_lightning.submission.targets import SHAPES, read_targets
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,9 @@ def _scores(target: dict[str, np.ndarray], rates: Arrays, where: str, bin_ms: in
     forward = FORWARD[0] in rates and "eval_spikes_heldin_forward" in target
     used = [*(TRAIN if velocity else ()), *EVAL, *(FORWARD if forward else ())]
     check_submission(
+        where,
         {name: rates[name] for name in used if name in rates},
-        _expected(used, target, rates, behavior["train"].shape),
-        group=where,
+        _expected(used, target, rates),
         mean_counts={EVAL[1]: np.nansum(spikes, (0, 1)) / (~np.isnan(spikes)).sum((0, 1)).clip(1)},
         bin_ms=bin_ms,
     )
@@ -115,23 +115,16 @@ def _scores(target: dict[str, np.ndarray], rates: Arrays, where: str, bin_ms: in
     return scores
 
 
-def _expected(
-    used: list[str], target: dict[str, np.ndarray], rates: Arrays, train_shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
+def _expected(used: list[str], target: dict[str, np.ndarray], rates: Arrays) -> dict[str, tuple[int, ...]]:
     """The shape of each array as far as the targets tell it; only the number of held-in neurons may be open."""
-    n_trials, n_bins, n_out = target["eval_spikes_heldout"].shape
-    if "eval_spikes_heldin_forward" in target:
-        n_in = target["eval_spikes_heldin_forward"].shape[2]
-    elif "psth" in target:
-        n_in = target["psth"].shape[2] - n_out
-    else:
-        n_in = rates[EVAL[0]].shape[-1] if EVAL[0] in rates else 0
-    shapes = {}
-    for name in used:
-        trials = train_shape[0] if name in TRAIN else n_trials
-        bins = target["eval_spikes_heldin_forward"].shape[1] if name in FORWARD else n_bins
-        shapes[name] = (trials, bins, n_out if "heldout" in name else n_in)
-    return shapes
+    sizes = {"A": len(target["train_behavior"])}
+    for name in ("eval_spikes_heldout", "eval_spikes_heldin_forward", "psth"):
+        if name in target:
+            sizes |= zip(SHAPES[name], target[name].shape, strict=True)
+    if "I" not in sizes:
+        predicted = rates[EVAL[0]].shape[-1] if EVAL[0] in rates else 0
+        sizes["I"] = sizes["P"] - sizes["N"] if "P" in sizes else predicted
+    return {name: tuple(sizes[axis] for axis in RATES[name]) for name in used}
 
 
 def _rates(rates: Arrays, names: tuple[str, ...]) -> Iterator[tuple[slice, Tensor]]:

@@ -11,7 +11,7 @@ import numpy as np
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
-from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_names, check_rates, open_h5
+from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
 from neuro_lightning.submission.layout import RATES, group_name
 
 CHUNK_BYTES = 2**20
@@ -24,6 +24,7 @@ def write_submission(
     arrays: Mapping[str, np.ndarray],
     *,
     merge_into: str | Path | None = None,
+    mean_counts: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Writes the rates of one dataset: float32, compressed, and complete or not at all.
 
@@ -33,6 +34,8 @@ def write_submission(
         bin_ms: bin width in ms.
         arrays: (B, T, N) rates in spikes per bin by their name in :data:`~neuro_lightning.submission.layout.RATES`.
         merge_into: a submission file whose other datasets are kept; the same dataset is replaced. It may be ``path``.
+        mean_counts: (N,) mean spikes per bin of the neurons of some arrays, which tell rates in Hz; see
+            :func:`~neuro_lightning.submission.check.check_submission`.
 
     Returns:
         The path written.
@@ -41,13 +44,9 @@ def write_submission(
         SubmissionError: the rates are not what the benchmark expects, or a file cannot be read or written.
     """
     path, group = Path(path), group_name(dataset, bin_ms)
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    check_names(group, set(arrays))
-    for name, array in arrays.items():
-        with np.errstate(over="ignore"):
-            arrays[name] = array.astype(np.float32) if array.dtype.kind in "fiu" else array
-        check_rates(f"{group}/{name}", arrays[name])
-    _check_pairs(group, arrays)
+    with np.errstate(over="ignore"):
+        arrays = {n: a.astype(np.float32) if a.dtype.kind in "fiu" else a for n, a in arrays.items()}
+    check_submission(group, arrays, mean_counts=mean_counts, bin_ms=bin_ms)
     before = _state(merge_into)
     try:
         with atomic_path(path) as part:
@@ -90,23 +89,3 @@ def _write(file: h5py.File, name: str, array: np.ndarray) -> None:
     chunks = (min(len(array), max(1, CHUNK_BYTES // trial)), *array.shape[1:]) if array.size else None
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "chunks": chunks} if array.size else {}
     file.create_dataset(name, data=array, **packed)
-
-
-def _check_pairs(group: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Held-in and held-out must share trials and bins, and all parts of one side their neurons."""
-    for name, array in arrays.items():
-        if name.endswith(("heldin", "heldin_forward")):
-            other = arrays[name.replace("heldin", "heldout")]
-            if array.shape[:2] != other.shape[:2]:
-                raise SubmissionError(
-                    f"{group}: {name} has trials and bins {array.shape[:2]}, its held-out partner {other.shape[:2]}; "
-                    "they must be the same"
-                )
-        evaluated = arrays["eval_rates_heldin" if "heldin" in name else "eval_rates_heldout"]
-        if array.shape[2] != evaluated.shape[2]:
-            raise SubmissionError(
-                f"{group}: {name} has {array.shape[2]} neurons where the observed window of the evaluation trials has "
-                f"{evaluated.shape[2]}; they must be the same"
-            )
-        if name.startswith("eval") and len(array) != len(evaluated):
-            raise SubmissionError(f"{group}: {name} has {len(array)} trials, the observed window {len(evaluated)}")
