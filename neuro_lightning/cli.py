@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.locks import new_folder
-from neuro_lightning.artifacts.output import kept_output
+from neuro_lightning.artifacts.output import copy_output
 from neuro_lightning.errors import ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
@@ -38,28 +38,28 @@ from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.help_page import help_page
 from neuro_lightning.settings.options import check_options
 from neuro_lightning.settings.overrides import (
-    brought,
+    add_trusted_packages,
     check_environment,
     check_trusted,
-    forget_brought,
-    with_environment,
+    forget_config_folders,
+    has_config_folders_from_file,
 )
 from neuro_lightning.settings.quoting import override, typed
 from neuro_lightning.settings.registry import HYDRA_NAMES
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
-# on the machine; sleeping costs next to nothing. It must be said before torch is imported.
+# on the machine; sleeping costs next to nothing. It must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # in neuro_lightning.sweeps
 SWEEPERS = ("grid.Grid", "search.sweeper.Search", "population_sweeper.PopulationSweeper")
 LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
-PATIENCE_S = 60.0  # for a process that is about to leave a job's folder
+STEP_TIMEOUT_S = 60.0  # for a process that is about to leave a job's folder
 
 
-def _quiet_interrupt(command: Callable[[], None]) -> Callable[[], None]:
-    """The command, which Ctrl-C ends with one line also before there is a run to speak of."""
+def _exit_on_interrupt(command: Callable[[], None]) -> Callable[[], None]:
+    """The command, which Ctrl-C ends with one line also before a run has begun."""
 
     @functools.wraps(command)
     def called() -> None:
@@ -72,10 +72,10 @@ def _quiet_interrupt(command: Callable[[], None]) -> Callable[[], None]:
     return called
 
 
-@_quiet_interrupt
+@_exit_on_interrupt
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
-    if _help_is_printed("train"):
+    if _print_help("train"):
         return
     try:
         sys.argv[1:] = _train_arguments(sys.argv[1:])
@@ -90,12 +90,12 @@ def _train_arguments(arguments: list[str]) -> list[str]:
     Raises:
         NeuroError: a word that names nothing.
     """
-    from neuro_lightning.runs.resume import queued_again, resume_arguments
+    from neuro_lightning.runs.resume import resume_arguments, resume_requeued_job
     from neuro_lightning.sweeps.arguments import sweep_arguments
     from neuro_lightning.sweeps.results.best import register_experiment_files
 
-    forget_brought()
-    arguments = queued_again(with_environment(arguments))
+    forget_config_folders()
+    arguments = resume_requeued_job(add_trusted_packages(arguments))
     arguments = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
     check_options(arguments, CONF)
     return arguments
@@ -128,7 +128,7 @@ def run_train(arguments: Sequence[str]) -> Path:
     if sweeps:  # whose jobs may run in other processes, which take the task by its name
         _call_in_process(["train.py", *words], "train", _train_task)
     else:
-        _call_in_process(["train.py", *words], "train", _Kept(task))
+        _call_in_process(["train.py", *words], "train", _TaskResult(task))
     return folder
 
 
@@ -141,13 +141,13 @@ def run_predict(arguments: Sequence[str]) -> Path:
     Raises:
         NeuroError: what the command would end with, as an exception.
     """
-    task = _Kept(_predict_task)
-    _call_in_process(["predict.py", *with_environment(list(arguments))], "predict", task)
+    task = _TaskResult(_predict_task)
+    _call_in_process(["predict.py", *add_trusted_packages(list(arguments))], "predict", task)
     return task.result
 
 
-class _Kept:
-    """A task whose result and error are kept: Hydra returns no result, and prints an error's traceback."""
+class _TaskResult:
+    """A task that stores its result and error: Hydra returns no result, and prints an error's traceback."""
 
     def __init__(self, task: Callable[[DictConfig], Any]) -> None:
         self.task, self.result, self.error, self.stderr = task, None, None, sys.stderr
@@ -163,15 +163,15 @@ class _Kept:
 
 def _call_in_process(argv: list[str], config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Run a command's task; what Hydra says of an error is not printed, since the error is raised."""
-    said, stderr = io.StringIO(), sys.stderr
+    printed, stderr = io.StringIO(), sys.stderr
     try:
-        with _unchanged_process(argv), redirect_stderr(said):
+        with _unchanged_process(argv), redirect_stderr(printed):
             _hydra_app(config_name, task)
     except SystemExit as stop:
-        atexit.unregister(_print_last)
+        atexit.unregister(_print_error)
         _raise_cause(stop)
     else:
-        print(said.getvalue(), end="", file=stderr)
+        print(printed.getvalue(), end="", file=stderr)
     if error := getattr(task, "error", None):
         raise error
 
@@ -236,8 +236,8 @@ def _unchanged_process(argv: list[str]) -> Iterator[None]:
         os.environ.update(environment)
 
 
-def _help_is_printed(command: str) -> bool:
-    """Print the help page, where it is asked for."""
+def _print_help(command: str) -> bool:
+    """Print the help page if the command line asks for it; whether it does."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
         return False
     name = Path(sys.argv[0]).name
@@ -246,10 +246,10 @@ def _help_is_printed(command: str) -> bool:
 
 
 @contextmanager
-def _our_plugins() -> Iterator[None]:
-    """Make the sweepers and launchers known to Hydra, which builds those that are known only; afterwards as before.
+def _register_plugins() -> Iterator[None]:
+    """Register our sweepers and launchers with Hydra, which builds registered ones only; undone afterwards.
 
-    Configs that a resumed sweep's folder names may choose none but these, which look at their commands.
+    Configs that a resumed sweep's folder names may choose these only, since they check their commands.
     """
     from importlib import import_module
 
@@ -259,7 +259,9 @@ def _our_plugins() -> Iterator[None]:
 
     known = Plugins.instance().class_name_to_class
     before = dict(known)
-    for name in [name for name, cls in known.items() if brought() and issubclass(cls, Launcher | Sweeper)]:
+    for name in [
+        name for name, cls in known.items() if has_config_folders_from_file() and issubclass(cls, Launcher | Sweeper)
+    ]:
         if not name.startswith(("neuro_lightning.", f"{BASIC_LAUNCHER}.")):
             del known[name]
     for name in (*SWEEPERS, *LAUNCHERS):
@@ -272,18 +274,18 @@ def _our_plugins() -> Iterator[None]:
         known.update(before)
 
 
-@_quiet_interrupt
+@_exit_on_interrupt
 def predict() -> None:
     """``python predict.py`` and ``neuro-predict``."""
-    if _help_is_printed("predict"):
+    if _print_help("predict"):
         return
-    sys.argv[1:] = with_environment(sys.argv[1:])
+    sys.argv[1:] = add_trusted_packages(sys.argv[1:])
     _hydra_app("predict", _predict_task)
 
 
 def _hydra_app(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the config of the command line and hand it to a task."""
-    plugins = _our_plugins() if config_name == "train" else nullcontext()
+    plugins = _register_plugins() if config_name == "train" else nullcontext()
     with plugins, execution_whitelist(HYDRA_NAMES):
         hydra.main(config_path=CONF, config_name=config_name)(task)()
 
@@ -291,50 +293,50 @@ def _hydra_app(config_name: str, task: Callable[[DictConfig], Any]) -> None:
 def _train_task(cfg: DictConfig) -> float:
     overrides = list(HydraConfig.get().overrides.task)
     if _in_sweep():
-        return _reported(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst(cfg.mode))
+        return _report_errors(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst_objective(cfg.mode))
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with kept_output(folder) if is_main_process() else nullcontext():
-        return _reported(lambda: _run(cfg, overrides), sweep=False)
+    with copy_output(folder) if is_main_process() else nullcontext():
+        return _report_errors(lambda: _run(cfg, overrides), sweep=False)
 
 
 def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     """A job of a sweep, or what is left to do of it."""
-    from neuro_lightning.artifacts.locks import entered
+    from neuro_lightning.artifacts.locks import locked_folder
     from neuro_lightning.sweeps.jobs import decide
 
-    _check_typed(cfg)
+    _check_typed_overrides(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
 
-    def waits() -> None:
-        _say(f"{folder.name}: another process trains it, waits for that one")
+    def announce_wait() -> None:
+        _print_to_terminal(f"{folder.name}: another process trains it, waits for that one")
 
-    with entered(folder, _patience(cfg), waits) as ours:
-        if not ours:
-            _say(f"{folder.name}: another process trains it, left to that one")
-            return _worst(cfg.mode)
+    with locked_folder(folder, _lock_timeout_s(cfg), announce_wait) as acquired:
+        if not acquired:
+            _print_to_terminal(f"{folder.name}: another process trains it, left to that one")
+            return _worst_objective(cfg.mode)
         job = decide(folder, overrides, start=cfg.resume)
         if job.message:
-            _say(job.message)
+            _print_to_terminal(job.message)
         if job.kind == "done":
-            return _worst(cfg.mode) if job.objective is None else job.objective
+            return _worst_objective(cfg.mode) if job.objective is None else job.objective
         cfg.resume = str(job.checkpoint) if job.checkpoint else None
         return _run(cfg, overrides, Path(HydraConfig.get().sweep.dir).name)
 
 
-def _patience(cfg: DictConfig) -> float:
+def _lock_timeout_s(cfg: DictConfig) -> float:
     """Seconds for which a job waits for another process that is at work in its folder."""
     if cfg.sweep.until is not None:  # the process of the step before, which is about to end
-        return PATIENCE_S
+        return STEP_TIMEOUT_S
     # the worker of a search that was killed: what comes next depends on its score; a grid's jobs depend on nobody
     return 0.0 if cfg.sweep.trial is None else math.inf
 
 
-def _say(line: str) -> None:
+def _print_to_terminal(line: str) -> None:
     print(line, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
 
 
-def _check_typed(cfg: DictConfig) -> None:
-    """What decides which code runs was typed."""
+def _check_typed_overrides(cfg: DictConfig) -> None:
+    """Refuse settings that decide which code runs, unless they were typed."""
     hydra = HydraConfig.get()
     check_trusted(cfg.trusted, hydra.overrides.task)
     check_environment(hydra.job.env_set, hydra.overrides.hydra)
@@ -343,7 +345,7 @@ def _check_typed(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
     from neuro_lightning.runs.train import train
 
-    _check_typed(cfg)
+    _check_typed_overrides(cfg)
     return train(cfg, overrides, group)
 
 
@@ -351,13 +353,13 @@ def _predict_task(cfg: DictConfig) -> Path:
     from neuro_lightning.runs.predict import predict
 
     def job() -> Path:
-        _check_typed(cfg)
+        _check_typed_overrides(cfg)
         return predict(cfg)
 
-    return _reported(job, sweep=False)
+    return _report_errors(job, sweep=False)
 
 
-def _worst(mode: str) -> float:
+def _worst_objective(mode: str) -> float:
     """The objective of a job that failed: a search must not take it for a good one."""
     return math.inf if mode == "min" else -math.inf
 
@@ -366,15 +368,15 @@ def _in_sweep() -> bool:
     return str(HydraConfig.get().mode).endswith("MULTIRUN")
 
 
-def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -> Any:
-    """Show an error that the user can mend as one message; a failed job does not end a sweep, it is the worst."""
+def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -> Any:
+    """Run a job and print an error that the user can mend as one message; in a sweep return ``worst`` for it."""
     try:
         return job()
     except Interrupted as error:
-        atexit.register(_print_last, error)  # below a sweep's table
+        atexit.register(_print_error, error)  # below a sweep's table
         sys.exit(130)  # also out of a sweep
     except Exception as error:
-        if full := _full_disk(error):
+        if full := _full_disk_message(error):
             sys.exit(f"error: {full}")  # out of a sweep, too: every other job would meet the same
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -390,11 +392,11 @@ def _reported(job: Callable[[], Any], *, sweep: bool, worst: float = math.nan) -
         return worst
 
 
-def _print_last(error: Interrupted) -> None:
+def _print_error(error: Interrupted) -> None:
     print(error, file=sys.stderr)
 
 
-def _full_disk(error: BaseException | None) -> str:
+def _full_disk_message(error: BaseException | None) -> str:
     """One line, if a full disk is behind an error; else nothing."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -34,7 +34,7 @@ def main_process_only(function: Callable) -> Callable:
     return called
 
 
-def started_together() -> int:
+def count_launched_processes() -> int:
     """How many processes torchrun or ``srun`` has started with this command: each runs it from its first line."""
     if _number("RANK") is not None:
         return _number("WORLD_SIZE") or 1

@@ -15,26 +15,40 @@ from runs import ROOT, command_here, here, record
 from runs import TINY as BASE
 
 from neuro_lightning import cli
-from neuro_lightning.artifacts.folders import ClaimFolder, claim_run, claimed_run, clear_run, run_in
-from neuro_lightning.artifacts.locks import FOLDER_LOCK, Lock, enter, entered, leave, locked, new_folder
-from neuro_lightning.artifacts.output import kept_output
+from neuro_lightning.artifacts.folders import (
+    ClaimFolder,
+    claim_run_folder,
+    claimed_run_folder,
+    delete_run_files,
+    kept_run_status,
+)
+from neuro_lightning.artifacts.locks import (
+    FOLDER_LOCK,
+    Lock,
+    lock_folder,
+    locked,
+    locked_folder,
+    new_folder,
+    unlock_folder,
+)
+from neuro_lightning.artifacts.output import copy_output
 from neuro_lightning.errors import ConfigError, FolderError
-from neuro_lightning.ranks import is_main_process, main_process_only, started_together
-from neuro_lightning.runs.resume import queued_again
+from neuro_lightning.ranks import count_launched_processes, is_main_process, main_process_only
+from neuro_lightning.runs.resume import resume_requeued_job
 from neuro_lightning.settings.quoting import typed as value_of
 from neuro_lightning.sweeps.arguments import sweep_arguments
 
 TINY = [*BASE, "trainer.max_epochs=1"]
 HOLD = """
 import sys
-from neuro_lightning.artifacts.locks import enter
-print(enter(sys.argv[1], command=sys.argv[2:]), flush=True)
+from neuro_lightning.artifacts.locks import lock_folder
+print(lock_folder(sys.argv[1], command=sys.argv[2:]), flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture
-def at_work(tmp_path):
+def other_process(tmp_path):
     """Start processes that are at work in a folder, as others see it."""
     started = []
 
@@ -54,26 +68,26 @@ def at_work(tmp_path):
 # ---- locks
 
 
-def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path, at_work):
-    other = at_work(tmp_path / "run")
-    assert not enter(tmp_path / "run") and not enter(tmp_path / "run", patience_s=0.1)
+def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path, other_process):
+    other = other_process(tmp_path / "run")
+    assert not lock_folder(tmp_path / "run") and not lock_folder(tmp_path / "run", timeout_s=0.1)
     with pytest.raises(FolderError, match=rf"run is in use by process {other.pid} on \S+, since 20\S+: wait for"):
-        claim_run(tmp_path / "run")
+        claim_run_folder(tmp_path / "run")
     other.kill()
-    assert enter(tmp_path / "run", patience_s=10.0)
-    leave(tmp_path / "run")
+    assert lock_folder(tmp_path / "run", timeout_s=10.0)
+    unlock_folder(tmp_path / "run")
 
 
 def test_a_process_may_enter_its_own_folder_again(tmp_path):
-    with entered(tmp_path) as ours, entered(tmp_path / ".") as again:
-        assert ours and again and Lock(tmp_path / FOLDER_LOCK).take() is False
-    assert Lock(tmp_path / FOLDER_LOCK).take() is True
+    with locked_folder(tmp_path) as acquired, locked_folder(tmp_path / ".") as again:
+        assert acquired and again and Lock(tmp_path / FOLDER_LOCK).acquire() is False
+    assert Lock(tmp_path / FOLDER_LOCK).acquire() is True
 
 
 def test_who_waits_is_told_so_and_a_removed_lock_is_one_lock(tmp_path):
     said = []
-    with locked(tmp_path / "x.lock", remove=True) as ours:
-        assert ours and Lock(tmp_path / "x.lock").take(0.06, lambda: said.append("waits")) is False
+    with locked(tmp_path / "x.lock", remove=True) as acquired:
+        assert acquired and Lock(tmp_path / "x.lock").acquire(0.06, lambda: said.append("waits")) is False
     assert said == ["waits"] and not (tmp_path / "x.lock").exists()
 
 
@@ -82,7 +96,7 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
 
     lock = Lock(tmp_path / "a.lock")
     monkeypatch.setattr(lock, "_lock", SimpleNamespace(acquire=lambda **k: raises(OSError(errno.ENOLCK, "no locks"))))
-    assert lock.take() is None
+    assert lock.acquire() is None
 
 
 def raises(error):
@@ -92,7 +106,7 @@ def raises(error):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FolderError, match=r"file.* cannot be written \(.*choose another folder"):
-        claim_run(tmp_path / "file" / "run")
+        claim_run_folder(tmp_path / "file" / "run")
     with pytest.raises(FolderError, match=r"choose another folder with hydra\.run\.dir"):
         new_folder(tmp_path / "file" / "run")
 
@@ -131,41 +145,41 @@ def a_run(folder, status="finished", *files):
     ],
 )  # fmt: skip
 def test_what_is_worth_keeping(tmp_path, status, files, held):
-    assert run_in(a_run(tmp_path, status, *files)) == held
+    assert kept_run_status(a_run(tmp_path, status, *files)) == held
     if held:
         with pytest.raises(FolderError, match=rf"holds a run already \({held}\): resume=.*overwrite=true"):
-            claim_run(tmp_path)
-        assert Lock(tmp_path / FOLDER_LOCK).take() is True, "who is refused lets go"
+            claim_run_folder(tmp_path)
+        assert Lock(tmp_path / FOLDER_LOCK).acquire() is True, "who is refused lets go"
     else:
-        with claimed_run(tmp_path):
+        with claimed_run_folder(tmp_path):
             pass
 
 
 def test_a_folder_without_a_run_or_with_a_torn_one(tmp_path):
-    assert run_in(tmp_path) == ""
+    assert kept_run_status(tmp_path) == ""
     (tmp_path / "run.json").write_text('{"status": "fin')
-    assert run_in(tmp_path) == ""
+    assert kept_run_status(tmp_path) == ""
     (tmp_path / "metrics.csv").write_text("step\n0\n")
-    assert run_in(tmp_path) == "damaged"
+    assert kept_run_status(tmp_path) == "damaged"
 
 
 def test_only_the_runs_own_files_are_replaced(tmp_path):
     own = ["metrics.csv", "checkpoints/best.ckpt", "figures/rates.png", ".hydra/config.yaml", "output.log"]
     foreign = ["notes.txt", "checkpoints/mine.txt", "figures/poster/a.png", ".hydra/x", "data.ckpt", "sub/run.json"]
     a_run(tmp_path, "finished", *own, *foreign)
-    with claimed_run(tmp_path, overwrite=True):
+    with claimed_run_folder(tmp_path, overwrite=True):
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*foreign, FOLDER_LOCK}
-    clear_run(a_run(tmp_path / "other", "finished", "checkpoints/last.ckpt"))
+    delete_run_files(a_run(tmp_path / "other", "finished", "checkpoints/last.ckpt"))
     assert not any((tmp_path / "other").iterdir())
 
 
 def test_a_checkpoint_of_another_folder_is_no_reason_to_write_over_a_run(tmp_path):
     a_run(tmp_path / "a", "finished", "checkpoints/last.ckpt")
-    with claimed_run(tmp_path / "a", resume=str(tmp_path / "a/checkpoints/last.ckpt")):
+    with claimed_run_folder(tmp_path / "a", resume=str(tmp_path / "a/checkpoints/last.ckpt")):
         pass
     with pytest.raises(FolderError, match="holds a run already"):
-        claim_run(tmp_path / "a", resume=str(tmp_path / "b/checkpoints/last.ckpt"))
+        claim_run_folder(tmp_path / "a", resume=str(tmp_path / "b/checkpoints/last.ckpt"))
 
 
 def test_train_called_twice_into_one_folder(tmp_path):
@@ -203,11 +217,11 @@ def test_runs_begun_in_one_second_have_folders_of_their_own(tmp_path, monkeypatc
     assert b.hydra.run.dir == f"{a.hydra.run.dir}_2" and (tmp_path / b.hydra.run.dir / FOLDER_LOCK).is_file()
     first.on_run_end(a)
     second.on_run_end(b)
-    assert Lock(tmp_path / b.hydra.run.dir / FOLDER_LOCK).take() is True
+    assert Lock(tmp_path / b.hydra.run.dir / FOLDER_LOCK).acquire() is True
 
 
-def test_a_folder_that_is_named_is_the_one_that_is_meant(tmp_path, at_work):
-    at_work(tmp_path / "run")
+def test_a_folder_that_is_named_is_the_one_that_is_meant(tmp_path, other_process):
+    other_process(tmp_path / "run")
     with pytest.raises(SystemExit, match=r"^error: .*run is in use by process"):
         ClaimFolder().on_run_start(config_of(tmp_path / "run"))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -221,7 +235,7 @@ def test_a_folder_that_is_named_is_the_one_that_is_meant(tmp_path, at_work):
     callback.on_run_start(config := config_of(tmp_path / "done", overwrite=True))
     assert not (tmp_path / "done" / "run.json").exists()
     a_run(tmp_path / "done", "running", ".hydra/config.yaml", "metrics.csv")  # as Hydra and the run go on
-    with claimed_run(tmp_path / "done", overwrite=True):
+    with claimed_run_folder(tmp_path / "done", overwrite=True):
         assert (tmp_path / "done" / ".hydra" / "config.yaml").is_file(), "cleared once"
     callback.on_run_end(config)
 
@@ -250,8 +264,8 @@ def test_sweeps_begun_in_one_second_have_folders_of_their_own(tmp_path, monkeypa
         callback.on_multirun_end(config)
 
 
-def test_a_sweep_shares_its_folder_with_itself_only(tmp_path, at_work):
-    at_work(tmp_path / "s", "model=gru", "seed=0,1")
+def test_a_sweep_shares_its_folder_with_itself_only(tmp_path, other_process):
+    other_process(tmp_path / "s", "model=gru", "seed=0,1")
     with pytest.raises(SystemExit, match=r"^error: .*s: another sweep is at work there \(process \d+ on"):
         ClaimFolder().on_multirun_start(config_of(sweep=tmp_path / "s", typed=["model=ndt", "seed=0,1"]))
     for typed, sweeper in ((["seed=0,1", "model=gru"], "Grid"), (["model=ndt"], "Search")):  # a search has its study
@@ -291,35 +305,35 @@ def test_a_job_that_is_queued_again_goes_on_in_its_folder(tmp_path, monkeypatch)
     folder, words = tmp_path / "it's a run", ["model=gru", f"hydra.run.dir={tmp_path}/it's a run"]
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert queued_again(words) == words, "nothing is there yet"
+    assert resume_requeued_job(words) == words, "nothing is there yet"
     a_run(folder, "interrupted", "metrics.csv")
 
     def noted(**values):
         (folder / "run.json").write_text(json.dumps({"status": "interrupted", "slurm_job": "77", **values}))
 
     noted()
-    assert queued_again(words) == [*words, "overwrite=true"], "interrupted before its first checkpoint"
+    assert resume_requeued_job(words) == [*words, "overwrite=true"], "interrupted before its first checkpoint"
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").touch()
     for status in ("interrupted", "running"):  # the second was killed
         noted(status=status)
-        *same, resume = queued_again(words)
+        *same, resume = resume_requeued_job(words)
         assert same == words and value_of([resume], "resume") == str(folder)
-    assert queued_again([*words, "resume=latest"]) == [*words, "resume=latest"]
-    assert queued_again(words[:1]) == words[:1]
+    assert resume_requeued_job([*words, "resume=latest"]) == [*words, "resume=latest"]
+    assert resume_requeued_job(words[:1]) == words[:1]
     for others in ({"slurm_job": "78"}, {"slurm_job": None}, {"status": "finished"}, {"status": "failed"}):
         noted(**others)
-        assert queued_again(words) == words, others
+        assert resume_requeued_job(words) == words, others
     noted()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
-    assert queued_again(words) == words
+    assert resume_requeued_job(words) == words
 
 
 def test_an_interrupt_before_there_is_a_run_is_one_line(monkeypatch, capsys):
     def interrupted(words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "with_environment", interrupted)
+    monkeypatch.setattr(cli, "add_trusted_packages", interrupted)
     for command_ in (cli.train, cli.predict):
         with pytest.raises(SystemExit) as ended:
             command_()
@@ -335,7 +349,7 @@ def test_what_a_run_prints_is_kept_in_its_folder_as_a_terminal_shows_it(tmp_path
     monkeypatch.setattr(sys, "stderr", errors)
     handler = logging.StreamHandler(terminal)
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])  # others, of earlier tests, may be closed
-    with kept_output(tmp_path):
+    with copy_output(tmp_path):
         print("\x1b[1;32mgreen\x1b[0m table ✓")
         for share in (10, 50):
             sys.stdout.write(f"\r\x1b[2Ktraining {share} %\r")
@@ -352,7 +366,7 @@ def test_what_a_run_prints_is_kept_in_its_folder_as_a_terminal_shows_it(tmp_path
     assert errors.getvalue() == "warning: few trials\nafter\n"
     for error, said in ((SystemExit("error: no"), "error: no\n"), (SystemExit(0), ""), (ValueError("x"), "Traceback")):
         before = (tmp_path / "output.log").read_text()
-        with pytest.raises(type(error)), kept_output(tmp_path):
+        with pytest.raises(type(error)), copy_output(tmp_path):
             raise error
         after = (tmp_path / "output.log").read_text()
         assert after.startswith(before + said) and (said or after == before), "a resumed run's output follows"
@@ -367,7 +381,7 @@ def test_a_bar_is_one_line_in_the_file(tmp_path, monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with kept_output(tmp_path):
+    with copy_output(tmp_path):
         fit(FitProgress(), max_epochs=4)
     lines = (tmp_path / "output.log").read_text().splitlines()
     assert sum("training" in line for line in lines) == 1 and "\x1b" not in "".join(lines), lines
@@ -394,7 +408,7 @@ def test_one_process_of_all_machines_is_the_main_one(monkeypatch, environment, m
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert is_main_process() is main and started_together() == together
+    assert is_main_process() is main and count_launched_processes() == together
     assert main_process_only(lambda: "spoke")() == ("spoke" if main else None)
 
 

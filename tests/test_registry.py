@@ -102,10 +102,10 @@ def test_hydra_builds_no_launcher_or_sweeper_but_those_that_are_registered():
     from hydra.plugins.launcher import Launcher
     from hydra.plugins.sweeper import Sweeper
 
-    from neuro_lightning.cli import LAUNCHERS, SWEEPERS, _our_plugins
+    from neuro_lightning.cli import LAUNCHERS, SWEEPERS, _register_plugins
 
     for kind, own in ((Launcher, LAUNCHERS), (Sweeper, SWEEPERS)):
-        with _our_plugins():
+        with _register_plugins():
             names = {f"{cls.__module__}.{cls.__qualname__}" for cls in Plugins.instance().discover(kind)}
         assert {f"neuro_lightning.sweeps.{name}" for name in own} <= names
         assert all(name.startswith(("neuro_lightning.sweeps.", "hydra.", "hydra_plugins.")) for name in names)
@@ -125,7 +125,7 @@ ATTEMPTS = [
     "neuro_lightning.settings.registry.find", "neuro_lightning.settings.registry.import_module",
     "neuro_lightning.runs.factory.instantiate", "neuro_lightning.models.loading.load_checkpoint",
     "neuro_lightning.runs.distributed.JobLauncher", "neuro_lightning.runs.distributed.DDPStrategy",
-    "neuro_lightning.runs.distributed.write_job", "neuro_lightning.runs.distributed.subprocess.Popen",
+    "neuro_lightning.runs.distributed.write_job_settings", "neuro_lightning.runs.distributed.subprocess.Popen",
     "neuro_lightning.sweeps.launchers.Slurm", "neuro_lightning.sweeps.launchers.Task",
     "neuro_lightning.artifacts.studies.open_storage", "neuro_lightning.artifacts.atomic.atomic_path",
     "neuro_lightning.submission.write.write_submission", "neuro_lightning.data.nlb.download.Path",

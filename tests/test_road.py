@@ -220,9 +220,9 @@ def test_a_failed_job_of_a_sweep_is_its_worst(mode, worst):
     def fails():
         raise NeuroError("no data")
 
-    assert cli._reported(fails, sweep=True, worst=cli._worst(mode)) == worst
+    assert cli._report_errors(fails, sweep=True, worst=cli._worst_objective(mode)) == worst
     with pytest.raises(SystemExit, match="error: no data"):
-        cli._reported(fails, sweep=False)
+        cli._report_errors(fails, sweep=False)
 
 
 @pytest.mark.parametrize("sweep", [True, False])
@@ -241,15 +241,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, sweep, capsys, mon
 
     for job in (in_a_library, read_only):
         if sweep:
-            assert cli._reported(job, sweep=True, worst=-1.0) == -1.0
+            assert cli._report_errors(job, sweep=True, worst=-1.0) == -1.0
             said = capsys.readouterr().err.strip()
         else:
             with pytest.raises(SystemExit) as ended:
-                cli._reported(job, sweep=False)
+                cli._report_errors(job, sweep=False)
             said = str(ended.value)
         assert re.fullmatch(rf"error: {tmp_path}/file.* cannot be written .*hydra\.run\.dir.*paths\.cache.*", said)
     with pytest.raises(ValueError, match="no place"):  # what is not about a place stays as it is
-        cli._reported(lambda: int("no place"), sweep=False)
+        cli._report_errors(lambda: int("no place"), sweep=False)
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 from runs import ROOT, TINY, checkpoint, command_here, record, rows, same, start
 
-from neuro_lightning.artifacts.locks import entered
+from neuro_lightning.artifacts.locks import locked_folder
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.runs.resumed import usable_checkpoint
+from neuro_lightning.runs.resumed import readable_checkpoint
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide
 
@@ -94,9 +94,9 @@ def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
 
 HOLD = """
 import sys
-from neuro_lightning.artifacts.locks import entered
-with entered(sys.argv[1]) as ours:
-    print(ours, flush=True)
+from neuro_lightning.artifacts.locks import locked_folder
+with locked_folder(sys.argv[1]) as acquired:
+    print(acquired, flush=True)
     sys.stdin.read()
 """
 
@@ -118,8 +118,8 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
         assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
         assert not (folder / "run.json").exists() and record(tmp_path / "s" / "1_tiny_gru")["status"] == "finished"
         other.kill()  # the lock goes with the process, however that ends
-    with entered(folder) as ours:
-        assert ours
+    with locked_folder(folder) as acquired:
+        assert acquired
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_job_whose_checkpoints_are_all_unreadable_begins_anew(tmp_path, capsys
     previous.touch()
     for _ in range(2):  # both damaged; then the last one missing
         job = decide(folder, ["model=gru", "seed=1"])
-        assert job.checkpoint.name == "last.ckpt" and usable_checkpoint(str(job.checkpoint), begin_anew=True) is None
+        assert job.checkpoint.name == "last.ckpt" and readable_checkpoint(str(job.checkpoint), begin_anew=True) is None
         assert "last.ckpt" in (said := capsys.readouterr().out) and said.endswith(": begins anew\n")
         job.checkpoint.unlink(missing_ok=True)
     previous.unlink()

@@ -19,14 +19,14 @@ from neuro_lightning.runs.prediction import data_of
 from neuro_lightning.runs.resume import resume_arguments
 from neuro_lightning.settings.config import to_plain
 from neuro_lightning.settings.overrides import (
-    again,
+    add_trusted_packages,
     check_environment,
     check_keys,
     check_launcher,
     check_trusted,
-    from_file,
     must_be_typed,
-    with_environment,
+    overrides_from_file,
+    trusted_override,
 )
 from neuro_lightning.settings.registry import HYDRA_NAMES
 from neuro_lightning.sweeps.arguments import sweep_arguments
@@ -129,9 +129,9 @@ def test_a_resumed_run_deletes_nothing_but_its_own_checkpoints(tmp_path):
 def test_what_decides_which_code_runs_is_typed(tmp_path, word):
     assert must_be_typed(word)
     with pytest.raises(ConfigError, match="type them again") as caught:
-        from_file(["model=gru", word], ["resume=there"], "there")
+        overrides_from_file(["model=gru", word], ["resume=there"], "there")
     assert word.split("=")[-1].strip("[]") in str(caught.value) and len(str(caught.value).splitlines()) == 1
-    assert from_file(["model=gru", word], [word], "there") == ["model=gru"], "the typed one stays alone"
+    assert overrides_from_file(["model=gru", word], [word], "there") == ["model=gru"], "the typed one stays alone"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_decides_which_code_runs_is_typed(tmp_path, word):
      "hydra.searchpath=[file://./my_conf]", "hydra.run.dir=a", "data.path=trusted.nwb", "model.trusted_only=1"],
 )  # fmt: skip
 def test_settings_may_come_from_a_file(word):
-    assert from_file([word], [], "there") == [word]
+    assert overrides_from_file([word], [], "there") == [word]
 
 
 def test_a_run_that_goes_on_is_trusted_anew(tmp_path):
@@ -173,27 +173,27 @@ def test_configs_that_a_sweeps_folder_names_bring_no_commands():
         check_launcher(OmegaConf.create({"launcher": launcher, "overrides": {"hydra": words}}))
 
     where = "hydra.searchpath=[file://theirs]"
-    from_file([where], [], "there")
+    overrides_from_file([where], [], "there")
     check(preset, where)
     check(evil, where, "hydra.launcher.setup=[touch HARM]")
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup is of configs .* type hydra\.searchpath="):
         check(evil, where)
-    from_file(["model=../../theirs"], [], "there")
+    overrides_from_file(["model=../../theirs"], [], "there")
     with pytest.raises(ConfigError, match="type model="):
         check(evil)
-    from_file([where], [where], "there")
+    overrides_from_file([where], [where], "there")
     check(evil, where)  # the user's own configs
 
 
 def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatch):
     from hydra.core.plugins import Plugins
 
-    from neuro_lightning.cli import _our_plugins
+    from neuro_lightning.cli import _register_plugins
 
     known = Plugins.instance().class_name_to_class
     before = dict(known)
-    monkeypatch.setattr("neuro_lightning.cli.brought", lambda: True)
-    with _our_plugins():
+    monkeypatch.setattr("neuro_lightning.cli.has_config_folders_from_file", lambda: True)
+    with _register_plugins():
         left = dict(known)
     assert known == before  # a sweep that this process runs next has all launchers again
     assert "neuro_lightning.sweeps.launchers.Slurm" in left and "neuro_lightning.sweeps.grid.Grid" in left
@@ -203,16 +203,17 @@ def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatc
 
 def test_the_command_that_goes_on_says_whom_to_trust(monkeypatch):
     monkeypatch.delenv("NEURO_TRUSTED", raising=False)
-    assert again(["a", "b"]) == " 'trusted=[a,b]'" and again([]) == again(None) == ""
+    assert trusted_override(["a", "b"]) == " 'trusted=[a,b]'"
+    assert trusted_override([]) == trusted_override(None) == ""
 
 
 def test_the_environment_variable_is_as_good_as_typed(monkeypatch):
     monkeypatch.setenv("NEURO_TRUSTED", "my_lab, other")
-    assert with_environment(["-m", "seed=0,1"]) == ["-m", "trusted=[my_lab,other]", "seed=0,1"]
-    assert with_environment(["--cfg", "job"]) == ["--cfg", "job", "trusted=[my_lab,other]"]
-    assert with_environment(["trusted=[a]", "seed=0"]) == ["trusted=[a]", "seed=0"]
+    assert add_trusted_packages(["-m", "seed=0,1"]) == ["-m", "trusted=[my_lab,other]", "seed=0,1"]
+    assert add_trusted_packages(["--cfg", "job"]) == ["--cfg", "job", "trusted=[my_lab,other]"]
+    assert add_trusted_packages(["trusted=[a]", "seed=0"]) == ["trusted=[a]", "seed=0"]
     monkeypatch.delenv("NEURO_TRUSTED")
-    assert with_environment(["seed=0"]) == ["seed=0"]
+    assert add_trusted_packages(["seed=0"]) == ["seed=0"]
 
 
 def test_a_space_that_a_file_brings_has_no_such_keys():

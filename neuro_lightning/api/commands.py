@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neuro_lightning.api.data import Data
 from neuro_lightning.api.results import Run, Sweep
-from neuro_lightning.api.words import Overrides, choices, trusted_packages, word, words_of
+from neuro_lightning.api.words import Overrides, choices, to_words, trusted_packages, word
 from neuro_lightning.cli import compose_config, run_predict, run_train
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
@@ -55,7 +55,7 @@ def train(
         >>> run = nl.train("gru", "lorenz", {"trainer.max_epochs": 20, "logger": "csv"})  # doctest: +SKIP
         >>> run.scores["val/co_bps"]                                                      # doctest: +SKIP
     """
-    further = words_of(overrides)
+    further = to_words(overrides)
     words = choices(model=model, experiment=experiment, trainer=trainer) + _data_words(data, further)
     settings = {"seed": seed, "hydra.run.dir": folder, "resume": resume}
     words += [word(key, value) for key, value in settings.items() if value is not None]
@@ -98,7 +98,7 @@ def sweep(
         >>> result = nl.sweep(["gru", "ndt"], "mc_rtt", seeds=range(3))  # doctest: +SKIP
         >>> result.table                                                 # doctest: +SKIP
     """
-    further = words_of(overrides, sweep=True)
+    further = to_words(overrides, sweep=True)
     words = ["-m", *choices(model=model, sweep=search), *_data_words(data, further)]
     if launcher is not None:
         words.append(f"hydra/launcher={launcher}")
@@ -133,7 +133,7 @@ def predict(
     """
     several = isinstance(runs, list | tuple)
     folders = [str(run.folder if isinstance(run, Run | Sweep) else run) for run in (runs if several else [runs])]
-    words = [word("ckpt", folders if several else folders[0]), *words_of(overrides)]
+    words = [word("ckpt", folders if several else folders[0]), *to_words(overrides)]
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         return run_predict(words)
 
@@ -154,7 +154,7 @@ def dataset(data: str | Data, overrides: Overrides = ()) -> PopulationDataModule
     Example:
         >>> nl.dataset("mc_rtt", {"data.simulate": True}).recording.splits["val"].heldin.shape  # doctest: +SKIP
     """
-    further = words_of(overrides)
+    further = to_words(overrides)
     cfg = compose_config([*_data_words(data, further), *further])
     return instantiate(cfg.data, trusted=cfg.trusted)
 

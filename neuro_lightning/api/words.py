@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.overrides import TRUSTED, with_environment
+from neuro_lightning.settings.overrides import TRUSTED, add_trusted_packages
 from neuro_lightning.settings.quoting import override, typed
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -25,7 +25,7 @@ def choices(**groups: str | Sequence[str] | None) -> list[str]:
     ]
 
 
-def words_of(overrides: Overrides, *, sweep: bool = False) -> list[str]:
+def to_words(overrides: Overrides, *, sweep: bool = False) -> list[str]:
     """Overrides as words; of a mapping, lists are swept or are lists."""
     if isinstance(overrides, str):
         raise ConfigError(f"overrides={overrides!r}: give a list of words, [{overrides!r}], or values by key")
@@ -56,5 +56,5 @@ def word(key: str, value: Any) -> str:
 
 def trusted_packages(words: Sequence[str]) -> tuple[str, ...]:
     """The packages that the words of a command line, or the environment, declare trusted."""
-    value = typed(with_environment(list(words)), TRUSTED) or ""
+    value = typed(add_trusted_packages(list(words)), TRUSTED) or ""
     return tuple(name.strip("'\" ") for name in value.strip("[]").split(",") if name.strip("'\" "))

@@ -1,7 +1,7 @@
-"""Locks on files and folders, which the system lets go when their process ends, however it ends.
+"""Locks on files and folders, which the system releases when their process ends, however it ends.
 
 That holds also on network file systems and between containers, where a process number would mean nothing. A lock's
-file stays when it is given up: deleting it would let two processes lock two files of one name. What is in it says who
+file stays when it is released: deleting it would let two processes lock two files of one name. Its content says who
 holds it. Nothing heavy is imported here.
 """
 
@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 
 from neuro_lightning.errors import ELSEWHERE, FolderError
 
-FOLDER_LOCK = ".lock"  # in a folder: who is at work there
-# what file systems say that know no locks, and read-only ones
-UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+FOLDER_LOCK = ".lock"  # in a folder: held by the process that works there
+# errors of file systems without locks, and of read-only ones
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 POLL_S = 0.05
 
-_held: dict[Path, tuple[Lock, int]] = {}  # folders that this process works in, and how often it has said so
+_held_locks: dict[Path, tuple[Lock, int]] = {}  # by folder: this process's lock, and how often it was taken
 
 
 class Lock:
@@ -42,12 +42,15 @@ class Lock:
         self.path = Path(path)
         self._lock = FileLock(self.path, thread_local=False, fallback_to_soft=False)
 
-    def take(self, patience_s: float = 0.0, waits: Callable[[], None] | None = None) -> bool | None:
-        """Whether the lock was free and is now this process's; None where the file system knows no locks.
+    def acquire(self, timeout_s: float = 0.0, on_wait: Callable[[], None] | None = None) -> bool | None:
+        """Try to get the lock.
 
         Args:
-            patience_s: seconds to wait for a process that holds it.
-            waits: is called when the waiting begins.
+            timeout_s: seconds to wait for a process that holds it.
+            on_wait: is called when the waiting begins.
+
+        Returns:
+            Whether this process holds it now; None where the file system has no locks.
 
         Raises:
             FolderError: the file cannot be written.
@@ -57,135 +60,137 @@ class Lock:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
-                if not patience_s:
+                if not timeout_s:
                     return False
-                if waits is not None:
-                    waits()
-                self._lock.acquire(timeout=-1 if math.isinf(patience_s) else patience_s, poll_interval=POLL_S)
+                if on_wait is not None:
+                    on_wait()
+                self._lock.acquire(timeout=-1 if math.isinf(timeout_s) else timeout_s, poll_interval=POLL_S)
         except Timeout:
             return False
         except OSError as error:
-            if error.errno in UNKNOWN:
+            if error.errno in UNSUPPORTED:
                 return None
             raise FolderError(
                 f"{self.path.parent} cannot be written ({error.strerror or error}): {ELSEWHERE}"
             ) from None
         return True
 
-    def give_back(self) -> None:
-        """Let others have it."""
+    def release(self) -> None:
+        """Release the lock."""
         self._lock.release()
 
-    def sign(self, command: Sequence[str] = ()) -> None:
-        """Note in the file who holds it, for those who find it taken."""
+    def write_holder(self, command: Sequence[str] = ()) -> None:
+        """Write into the file which process holds it, for those that find it locked."""
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         values = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": list(command)}
         with suppress(OSError):  # a full disk, say: the lock holds all the same
             self.path.write_text(json.dumps(values))  # in place: the lock belongs to this very file
 
-    def signed(self) -> dict[str, Any]:
-        """What its holder has noted; empty if nothing."""
+    def read_holder(self) -> dict[str, Any]:
+        """What its holder has written; empty if nothing."""
         try:
             values = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
 
-    def holder(self) -> str:
-        """Who holds it, in words."""
-        values = self.signed()
+    def describe_holder(self) -> str:
+        """The holder as text: process, host and time."""
+        values = self.read_holder()
         if not {"pid", "host", "since"} <= values.keys():
             return "another process"
         return f"process {values['pid']} on {values['host']}, since {values['since']}"
 
 
 @contextmanager
-def locked(path: str | Path, patience_s: float = math.inf, *, remove: bool = False) -> Iterator[bool | None]:
+def locked(path: str | Path, timeout_s: float = math.inf, *, remove: bool = False) -> Iterator[bool | None]:
     """Hold a file's lock.
 
     Args:
         path: the file.
-        patience_s: seconds to wait for it.
-        remove: delete the file in the end; whoever waits for it sees that and makes it anew.
+        timeout_s: seconds to wait for it.
+        remove: delete the file in the end; a process that waits for it makes it anew.
 
     Yields:
-        As :meth:`Lock.take`.
+        As :meth:`Lock.acquire` returns.
     """
     lock = Lock(path)
-    taken = lock.take(patience_s)
+    acquired = lock.acquire(timeout_s)
     try:
-        yield taken
+        yield acquired
     finally:
-        if taken:
+        if acquired:
             if remove:
                 lock.path.unlink(missing_ok=True)
-            lock.give_back()
+            lock.release()
 
 
-def enter(
+def lock_folder(
     folder: str | Path,
-    patience_s: float = 0.0,
-    waits: Callable[[], None] | None = None,
+    timeout_s: float = 0.0,
+    on_wait: Callable[[], None] | None = None,
     command: Sequence[str] = (),
 ) -> bool:
-    """Keep other processes out of a folder until :func:`leave`; this process may enter it again.
+    """Keep other processes out of a folder until :func:`unlock_folder`; this process may lock it several times.
 
     Args:
         folder: made if it is not there.
-        patience_s: seconds to wait for a process that is at work there.
-        waits: is called when the waiting begins.
-        command: what others are told is going on.
+        timeout_s: seconds to wait for a process that is at work there.
+        on_wait: is called when the waiting begins.
+        command: the command line, for the message to others.
 
     Returns:
         False if another process is at work there.
     """
     folder = Path(folder).resolve()
-    if folder in _held:
-        lock, times = _held[folder]
-        _held[folder] = lock, times + 1
+    if folder in _held_locks:
+        lock, times = _held_locks[folder]
+        _held_locks[folder] = lock, times + 1
         return True
     lock = Lock(folder / FOLDER_LOCK)
-    if (taken := lock.take(patience_s, waits)) is False:
+    if (acquired := lock.acquire(timeout_s, on_wait)) is False:
         return False
-    if taken:
-        lock.sign(command)
-    _held[folder] = lock, 1
+    if acquired:
+        lock.write_holder(command)
+    _held_locks[folder] = lock, 1
     return True
 
 
-def is_entered(folder: str | Path) -> bool:
-    """Whether this process has entered the folder."""
-    return Path(folder).resolve() in _held
+def holds_folder_lock(folder: str | Path) -> bool:
+    """Whether this process holds the lock of the folder."""
+    return Path(folder).resolve() in _held_locks
 
 
-def leave(folder: str | Path) -> None:
-    """Let others into a folder, once for each time that it was entered."""
+def unlock_folder(folder: str | Path) -> None:
+    """Release a folder's lock once; others get it after as many calls as :func:`lock_folder` had."""
     folder = Path(folder).resolve()
-    lock, times = _held.pop(folder)
+    lock, times = _held_locks.pop(folder)
     if times > 1:
-        _held[folder] = lock, times - 1
+        _held_locks[folder] = lock, times - 1
     else:
-        lock.give_back()
+        lock.release()
 
 
 @contextmanager
-def entered(folder: str | Path, patience_s: float = 0.0, waits: Callable[[], None] | None = None) -> Iterator[bool]:
-    """:func:`enter` and :func:`leave`.
+def locked_folder(
+    folder: str | Path, timeout_s: float = 0.0, on_wait: Callable[[], None] | None = None
+) -> Iterator[bool]:
+    """Hold a folder's lock within a ``with`` block.
 
     Yields:
         False if another process is at work there.
     """
-    ours = enter(folder, patience_s, waits)
+    acquired = lock_folder(folder, timeout_s, on_wait)
     try:
-        yield ours
+        yield acquired
     finally:
-        if ours:
-            leave(folder)
+        if acquired:
+            unlock_folder(folder)
 
 
-def at_work(folder: str | Path) -> str:
-    """Who is at work in a folder that could not be entered, in words."""
-    return Lock(Path(folder) / FOLDER_LOCK).holder()
+def folder_lock_holder(folder: str | Path) -> str:
+    """The process that holds a folder's lock, as text."""
+    return Lock(Path(folder) / FOLDER_LOCK).describe_holder()
 
 
 def new_folder(path: str | Path) -> Path:
@@ -209,9 +214,9 @@ def new_folder(path: str | Path) -> Path:
             raise FolderError(f"{candidate} cannot be made ({error.strerror}): {ELSEWHERE}") from None
 
 
-def wait_for_signature(folder: str | Path, patience_s: float = 2.0) -> dict[str, Any]:
-    """What the process that is at work in a folder has noted; it may have locked it a moment ago."""
-    lock, end = Lock(Path(folder) / FOLDER_LOCK), time.monotonic() + patience_s
-    while not (values := lock.signed()) and time.monotonic() < end:
+def read_folder_lock(folder: str | Path, timeout_s: float = 2.0) -> dict[str, Any]:
+    """What the holder of a folder's lock has written; waited for, as it may have locked it a moment ago."""
+    lock, end = Lock(Path(folder) / FOLDER_LOCK), time.monotonic() + timeout_s
+    while not (values := lock.read_holder()) and time.monotonic() < end:
         time.sleep(POLL_S)
     return values

@@ -23,14 +23,14 @@ class JobOutput:
     """
 
     def __init__(self, path: Path, terminal: TextIO) -> None:
-        self._file = _opened(path)
+        self._file = _open_log(path)
         self.terminal = terminal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
-class _Copied:
+class _CopyingStream:
     """A terminal whose lines are copied into a file as they look in the end: no colours, one line for a bar.
 
     Args:
@@ -49,8 +49,8 @@ class _Copied:
         written = self._stream.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._keep(line)
-        self._line = _after_return(self._line)
+            self._write_line(line)
+        self._line = _visible_text(self._line)
         return written
 
     def writelines(self, lines: Any) -> None:
@@ -58,30 +58,30 @@ class _Copied:
         for line in lines:
             self.write(line)
 
-    def end(self) -> None:
-        """Keep a last line that nothing has ended."""
+    def flush_line(self) -> None:
+        """Write a last line that has no line break."""
         if self._line:
-            self._keep(self._line)
+            self._write_line(self._line)
             self._line = ""
 
-    def _keep(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         with suppress(OSError, ValueError):  # a full disk ends a run where it loses something; a closed file
-            self._file.write(ESCAPES.sub("", _after_return(line.rstrip("\r"))).rstrip() + "\n")
+            self._file.write(ESCAPES.sub("", _visible_text(line.rstrip("\r"))).rstrip() + "\n")
 
 
 @contextmanager
-def kept_output(folder: Path) -> Iterator[None]:
-    """Copy what is printed into a run's ``output.log``, and the error that ends it; a resumed run goes on there.
+def copy_output(folder: Path) -> Iterator[None]:
+    """Copy what is printed into a run's ``output.log``, with the error that ends it; a resumed run appends.
 
     Messages of ``logging`` that go to the terminal are copied, too.
     """
     try:
-        file = _opened(folder / OUTPUT_FILE)
-    except OSError:  # of a folder that cannot be written the run itself has something to say
+        file = _open_log(folder / OUTPUT_FILE)
+    except OSError:  # the run itself reports a folder that cannot be written
         yield
         return
     before = sys.stdout, sys.stderr
-    copies = [_Copied(stream, file) for stream in before]
+    copies = [_CopyingStream(stream, file) for stream in before]
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
     streams = [(handler, handler.stream) for handler in handlers if handler.stream in before]
     sys.stdout, sys.stderr = copies
@@ -91,30 +91,30 @@ def kept_output(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         for copy in copies:
-            copy.end()
+            copy.flush_line()
         with suppress(OSError):
-            file.write(_said_of(error))
+            file.write(_error_text(error))
         raise
     finally:
         sys.stdout, sys.stderr = before
         for handler, stream in streams:
             handler.setStream(stream)
         for copy in copies:
-            copy.end()
+            copy.flush_line()
         with suppress(OSError):
             file.close()
 
 
-def _said_of(error: BaseException) -> str:
-    """What the terminal will show of an error that ends a command."""
+def _error_text(error: BaseException) -> str:
+    """The text that the terminal will show of an error that ends a command."""
     if isinstance(error, SystemExit):
-        said = error.code if isinstance(error.code, str) else error.__context__
-        return f"{said}\n" if said else ""
+        shown = error.code if isinstance(error.code, str) else error.__context__
+        return f"{shown}\n" if shown else ""
     return "".join(traceback.format_exception(error))
 
 
-def _after_return(line: str) -> str:
-    """What stands in a line of a terminal whose beginning is overwritten after each carriage return.
+def _visible_text(line: str) -> str:
+    """The visible part of a terminal's line, whose beginning is overwritten after each carriage return.
 
     A return at the end has overwritten nothing yet.
     """
@@ -122,5 +122,5 @@ def _after_return(line: str) -> str:
     return body.rpartition("\r")[2] + line[len(body) :]
 
 
-def _opened(path: Path) -> TextIO:
+def _open_log(path: Path) -> TextIO:
     return open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace")

@@ -19,7 +19,7 @@ FAILED = ("failed", "diverged")
 BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
 Job = dict[str, Any]
 
-_known: dict[Path, tuple[tuple[int, int], Job]] = {}  # jobs that are over, by the time and size of their run.json
+_finished_jobs: dict[Path, tuple[tuple[int, int], Job]] = {}  # with time and size of run.json
 
 
 def collect(folder: str | Path) -> list[Job]:
@@ -45,7 +45,7 @@ def collect(folder: str | Path) -> list[Job]:
         raise DataError(f"{folder}: no such folder; give that of a sweep, such as multirun/2026-01-31_12-00-00")
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
-    jobs = (_job(folder / name) for name in sorted(names, key=_number))
+    jobs = (_read_job(folder / name) for name in sorted(names, key=_number))
     return [job for job in jobs if job is not None]
 
 
@@ -74,11 +74,11 @@ def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         typed = list(yaml.safe_load(path.read_text())["hydra"]["overrides"]["task"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         typed = []
-    same = {as_typed(str(word)) for word in typed}
-    return flat_overrides([word for word in job_settings(overrides) if as_typed(word) not in same])
+    same = {normalize_override(str(word)) for word in typed}
+    return flat_overrides([word for word in job_settings(overrides) if normalize_override(word) not in same])
 
 
-def as_typed(word: str) -> str:
+def normalize_override(word: str) -> str:
     """An override without plus signs, in lower case: Hydra gives jobs ``False`` for ``false``."""
     return word.lstrip("+").lower()
 
@@ -88,26 +88,26 @@ def _number(name: str) -> tuple[float, str]:
     return (int(number) if number.isdigit() else math.inf, name)
 
 
-def _job(folder: Path) -> Job | None:
+def _read_job(folder: Path) -> Job | None:
     """The job of a folder; None if it is not one."""
     path = folder / FILE_NAME
     try:
         stat = path.stat()
     except OSError:
-        return _read(folder, {"status": "running"}) if (folder / ".hydra" / "overrides.yaml").is_file() else None
+        return _summarize(folder, {"status": "running"}) if (folder / ".hydra" / "overrides.yaml").is_file() else None
     now = (stat.st_mtime_ns, stat.st_size)
-    if path in _known and _known[path][0] == now:
-        return _known[path][1]
+    if path in _finished_jobs and _finished_jobs[path][0] == now:
+        return _finished_jobs[path][1]
     try:
-        job = _read(folder, read_record(folder))
+        job = _summarize(folder, read_record(folder))
     except DataError as error:
-        return _read(folder, {"status": "failed", "error": str(error)})
+        return _summarize(folder, {"status": "failed", "error": str(error)})
     if job["status"] not in TRAINING:
-        _known[path] = now, job
+        _finished_jobs[path] = now, job
     return job
 
 
-def _read(folder: Path, record: dict[str, Any]) -> Job:
+def _summarize(folder: Path, record: dict[str, Any]) -> Job:
     objective, data = record.get("objective") or {}, record.get("data") or {}
     config, checkpoints = record.get("config") or {}, record.get("checkpoints") or {}
     error, status = record.get("error"), record.get("status")
@@ -116,14 +116,14 @@ def _read(folder: Path, record: dict[str, Any]) -> Job:
     moments = {moment: objective.get(moment) for moment in MOMENTS}
     epochs = checkpoints.get("epochs")
     if status in TRAINING:
-        moments, epochs = _so_far(folder / "metrics.csv", name, mode)
+        moments, epochs = _logged_scores(folder / "metrics.csv", name, mode)
     words = record.get("overrides")
     return {
         "job": folder.name,
         "status": status,
         "attempts": record.get("attempts") or 1,
         "error": error.strip().splitlines()[0] if error and error.strip() else None,
-        "overrides": flat_overrides(job_settings(_typed(folder) if words is None else words)),
+        "overrides": flat_overrides(job_settings(_hydra_overrides(folder) if words is None else words)),
         "objective": objective.get("value"),
         **moments,
         "objective_name": name,
@@ -137,7 +137,7 @@ def _read(folder: Path, record: dict[str, Any]) -> Job:
     }
 
 
-def _so_far(path: Path, metric: str, mode: str) -> tuple[dict[str, float | None], int | None]:
+def _logged_scores(path: Path, metric: str, mode: str) -> tuple[dict[str, float | None], int | None]:
     """The last and the best score in a ``metrics.csv`` that is being written, and the epochs that are done."""
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
@@ -158,7 +158,7 @@ def _float(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _typed(folder: Path) -> list[str]:
+def _hydra_overrides(folder: Path) -> list[str]:
     """The overrides that Hydra wrote of a job that has no record yet."""
     import yaml
 

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import Logger
 from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.loggers.guard import guarded, only_warns
+from neuro_lightning.loggers.guard import errors_as_warnings, warn_on_errors
 from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.settings.config import instantiate
@@ -63,7 +63,7 @@ def build_loggers(
     Raises:
         ConfigError: an unknown logger or option, or a logger whose package is not installed.
     """
-    _check(options)
+    _check_options(options)
     folder = Path(output_dir)
     loggers: list[Logger] = []
     if "csv" in options:
@@ -78,8 +78,8 @@ def build_loggers(
         loggers[-1].config = config  # TensorBoard shows hyperparameters beside final values only
     for kind, values in options.items():
         if "_target_" in (values or {}):
-            loggers.append(_other(kind, values, config))
-    return [logger if isinstance(logger, MetricsCSV) else guarded(logger) for logger in loggers]
+            loggers.append(_lightning_logger(kind, values, config))
+    return [logger if isinstance(logger, MetricsCSV) else warn_on_errors(logger) for logger in loggers]
 
 
 def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
@@ -92,7 +92,7 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
     for logger in loggers:
         logger.finalize("success" if exit_code == 0 else "failed")
         if is_wandb(logger):
-            with only_warns(logger):
+            with errors_as_warnings(logger):
                 logger.experiment.finish(exit_code=exit_code)
 
 
@@ -111,7 +111,7 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     numbers = {key: float(value) for key, value in known.items() if isinstance(value, int | float)}
     for logger in loggers:
         if is_wandb(logger):
-            with only_warns(logger):
+            with errors_as_warnings(logger):
                 logger.experiment.summary.update(known)
         elif isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(getattr(logger, "config", {})), numbers)
@@ -145,7 +145,7 @@ def log_artifact(
 
             artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
             artifact.add_file(str(path))
-            with only_warns(logger):
+            with errors_as_warnings(logger):
                 logger.experiment.log_artifact(artifact, aliases=list(aliases))
 
 
@@ -221,7 +221,7 @@ def log_figure(loggers: Sequence[Logger], name: str, figure: str | Path | Figure
     for logger in loggers:
         if not is_wandb(logger) and not isinstance(logger, TensorBoardLogger):
             continue
-        pixels = _pixels(figure) if pixels is None else pixels
+        pixels = _read_pixels(figure) if pixels is None else pixels
         if is_wandb(logger):
             import wandb
 
@@ -230,7 +230,7 @@ def log_figure(loggers: Sequence[Logger], name: str, figure: str | Path | Figure
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 
 
-def _pixels(figure: str | Path | Figure) -> np.ndarray:
+def _read_pixels(figure: str | Path | Figure) -> np.ndarray:
     """(H, W, 3) uint8."""
     if isinstance(figure, str | Path):
         from matplotlib.image import imread
@@ -246,7 +246,7 @@ def _pixels(figure: str | Path | Figure) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def _check(options: Mapping[str, Mapping[str, Any] | None]) -> None:
+def _check_options(options: Mapping[str, Mapping[str, Any] | None]) -> None:
     for kind, values in options.items():
         if "_target_" in (values or {}):
             continue
@@ -274,7 +274,7 @@ def _tensorboard(folder: Path, resumed_step: int | None) -> Logger:
 # ---- others
 
 
-def _other(kind: str, values: Mapping[str, Any], config: Mapping[str, Any]) -> Logger:
+def _lightning_logger(kind: str, values: Mapping[str, Any], config: Mapping[str, Any]) -> Logger:
     """A logger of Lightning's or of a trusted package, which is told the run's config."""
     try:
         logger = instantiate(OmegaConf.create({**values}), trusted=config.get("trusted"))

@@ -1,4 +1,4 @@
-"""What only watches a training never costs its result: an exception of a logger or of a figure becomes a warning."""
+"""Errors of loggers and figures become warnings: they must not end a training."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any, TypeVar
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 LOGGER_CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
-Watcher = TypeVar("Watcher")
+Observer = TypeVar("Observer")
 
 
-def guarded(watcher: Watcher, methods: Iterable[str] = LOGGER_CALLS) -> Watcher:
-    """The object itself, whose methods warn where they would raise.
+def warn_on_errors(observer: Observer, methods: Iterable[str] = LOGGER_CALLS) -> Observer:
+    """The same object, with methods that warn instead of raising.
 
     Args:
-        watcher: a logger or a callback.
+        observer: a logger or a callback.
         methods: their names; those that it does not have are left out.
     """
     for name in methods:
-        if hasattr(watcher, name):
-            setattr(watcher, name, _warning(watcher, getattr(watcher, name)))
-    return watcher
+        if hasattr(observer, name):
+            setattr(observer, name, _catching(observer, getattr(observer, name)))
+    return observer
 
 
 @contextmanager
-def only_warns(watcher: Any) -> Iterator[None]:
-    """Turn what is raised inside into a warning that names the object, once for each object."""
+def errors_as_warnings(observer: Any) -> Iterator[None]:
+    """Turn exceptions into a warning that names the object, once for each object."""
     try:
         yield
     except Exception as error:
-        if not getattr(watcher, "has_failed", False):
-            watcher.has_failed = True
-            name, reason = type(watcher).__name__, f"{type(error).__name__}: {error}"
+        if not getattr(observer, "has_failed", False):
+            observer.has_failed = True
+            name, reason = type(observer).__name__, f"{type(error).__name__}: {error}"
             rank_zero_warn(f"{name} failed, the run goes on (its numbers are in metrics.csv): {reason}")
 
 
-def _warning(watcher: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+def _catching(observer: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with only_warns(watcher):
+        with errors_as_warnings(observer):
             return method(*args, **kwargs)
 
     return call

@@ -86,8 +86,8 @@ class JobLauncher(process_launcher()):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if _is_of_exchange(error):  # another process is gone; on a busy machine it takes its time to end
-                self._check(patience_s=GRACE_S)
+            if _is_communication_error(error):  # another process is gone; on a busy machine it takes its time to end
+                self._check(timeout_s=GRACE_S)
             raise
         finally:
             over.set()
@@ -114,9 +114,9 @@ class JobLauncher(process_launcher()):
             self.procs.append(process)
             _children.append(process)
 
-    def _check(self, patience_s: float = 0.0) -> None:
+    def _check(self, timeout_s: float = 0.0) -> None:
         """Raise if another process has failed, or does so within some seconds."""
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         while not (failed := self._failed()) and time.monotonic() < until:
             time.sleep(0.1)
         if failed:
@@ -137,7 +137,7 @@ class JobLauncher(process_launcher()):
                 os._exit(1)
 
 
-def _is_of_exchange(error: Exception) -> bool:
+def _is_communication_error(error: Exception) -> bool:
     """Whether the exchange between processes has failed, not this process by itself."""
     import torch
 
@@ -150,7 +150,7 @@ class JobDDPStrategy(DDPStrategy):
     """Lightning's DDP whose processes all run one job's config.
 
     Args:
-        job: the file that :func:`write_job` wrote.
+        job: the file that :func:`write_job_settings` wrote.
         process_group_backend: ``gloo`` on CPU, ``nccl`` on GPUs; None lets torch choose.
         find_unused_parameters: for networks in which a step leaves parameters out.
     """
@@ -170,22 +170,22 @@ class JobDDPStrategy(DDPStrategy):
         self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes, self.job)
 
 
-def write_job(settings: TrainSettings) -> None:
+def write_job_settings(settings: TrainSettings) -> None:
     """Leave the job's resolved settings where the other processes find them."""
     if is_main_process():
         path = settings.folder / JOB_FILE
         _jobs.add(path.resolve())
-        note_job(path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": launch()})
+        write_job_file(path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": launch()})
 
 
-def note_job(path: Path, values: dict[str, Any]) -> None:
+def write_job_file(path: Path, values: dict[str, Any]) -> None:
     """Write the file of a job in one piece: other processes wait for it."""
     with atomic_path(path) as part:
         part.write_text(json.dumps(values))
 
 
-def read_job(path: Path) -> dict[str, Any]:
-    """What :func:`write_job` wrote; empty before that."""
+def read_job_file(path: Path) -> dict[str, Any]:
+    """What :func:`write_job_settings` wrote; empty before that."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
@@ -201,12 +201,12 @@ def job_environment() -> Iterator[None]:
     import torch
 
     before, threads = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}, torch.get_num_threads()
-    patience_s = 0.0
+    timeout_s = 0.0
     try:
         yield
-        patience_s = GRACE_S
+        timeout_s = GRACE_S
     finally:
-        _end_children(patience_s)
+        _end_children(timeout_s)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         torch.set_num_threads(threads)
@@ -216,9 +216,9 @@ def job_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _end_children(patience_s: float) -> None:
+def _end_children(timeout_s: float) -> None:
     """Let the other processes finish, but not longer than this."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     while _children:
         process = _children.pop()
         try:

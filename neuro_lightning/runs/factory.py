@@ -26,17 +26,23 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.loggers.guard import guarded
+from neuro_lightning.loggers.guard import warn_on_errors
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.private_names import count_epochs
-from neuro_lightning.ranks import started_together
+from neuro_lightning.ranks import count_launched_processes
 from neuro_lightning.runs.distributed import JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.registry import find
 from neuro_lightning.settings.settings import TrainSettings
 
-ONLY_WATCH = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
-HOOKS = ("setup", "teardown", "draw", "draw_learning_curve", *(n for n in dir(pl.Callback) if n.startswith("on_")))
+OBSERVERS = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
+OBSERVER_HOOKS = (
+    "setup",
+    "teardown",
+    "draw",
+    "draw_learning_curve",
+    *(n for n in dir(pl.Callback) if n.startswith("on_")),
+)
 
 
 def build_data(settings: TrainSettings) -> PopulationDataModule:
@@ -104,7 +110,10 @@ def build_callbacks(settings: TrainSettings) -> list[pl.Callback]:
     """The callbacks of the settings, in their order; what only watches warns when it fails."""
     nodes = [node for node in (settings.callbacks or {}).values() if node]
     callbacks = [instantiate(node, trusted=settings.trusted) for node in nodes]
-    return [guarded(callback, HOOKS) if isinstance(callback, ONLY_WATCH) else callback for callback in callbacks]
+    return [
+        warn_on_errors(callback, OBSERVER_HOOKS) if isinstance(callback, OBSERVERS) else callback
+        for callback in callbacks
+    ]
 
 
 def make_trainer(settings: TrainSettings, **given: Any) -> pl.Trainer:
@@ -124,7 +133,9 @@ def make_trainer(settings: TrainSettings, **given: Any) -> pl.Trainer:
     # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
     count_epochs(trainer)
     ours = isinstance(trainer.strategy, JobDDPStrategy)
-    if trainer.world_size > 1 and not ours and started_together() == 1:  # Lightning would repeat the command line
+    if (
+        trainer.world_size > 1 and not ours and count_launched_processes() == 1
+    ):  # Lightning would repeat the command line
         raise ConfigError(
             f"trainer.devices={settings.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
             "trainer=ddp_cpu"

@@ -70,7 +70,7 @@ def report_outcome(
         log_checkpoint(loggers, best, result["objective"])
         show_references(settings, trainer, model, scores)
         print_results(scores, data.recording, best, settings.folder, monitor=settings.monitor, mode=settings.mode)
-        if line := still_rising(settings.monitor, trainer):
+        if line := undertrained_note(settings.monitor, trainer):
             print(line)
     return result["objective"]["value"]
 
@@ -204,7 +204,7 @@ def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in values.items()}
 
 
-def still_rising(monitor: str, trainer: pl.Trainer) -> str | None:
+def undertrained_note(monitor: str, trainer: pl.Trainer) -> str | None:
     """A line for a training whose last validation was its best, of a model that is trained in steps; else None."""
     values = end_and_peak(monitor, trainer)
     if not trainer.optimizers or values["peak"] is None or values["end"] != values["peak"]:

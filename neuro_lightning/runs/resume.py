@@ -8,14 +8,14 @@ from pathlib import Path
 from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
-from neuro_lightning.settings.overrides import from_file
+from neuro_lightning.settings.overrides import overrides_from_file
 from neuro_lightning.settings.quoting import override, typed, unquoted
 
 LATEST_ROOT = "outputs"
 LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch
 
 
-def queued_again(arguments: list[str]) -> list[str]:
+def resume_requeued_job(arguments: list[str]) -> list[str]:
     """Let a job that SLURM runs again go on with what it has done in the folder that it names.
 
     Args:
@@ -68,7 +68,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     rest = [word for word in arguments if not word.startswith("resume=")]
     return [
-        *from_file(_old_overrides(folder), rest, folder),
+        *overrides_from_file(_old_overrides(folder), rest, folder),
         *rest,
         override("hydra.run.dir", folder),
         "hydra.output_subdir=null",
@@ -78,7 +78,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 def _checkpoint(name: str) -> Path:
     if name == "latest":
-        return _of_the_newest_run()
+        return _newest_run_checkpoint()
     path = Path(name)
     places = [path, *(folder / file for folder in (path / "checkpoints", path) for file in (LAST, PREVIOUS))]
     for candidate in places:
@@ -87,7 +87,7 @@ def _checkpoint(name: str) -> Path:
     raise CheckpointError(f"resume={name}: neither a checkpoint nor a run's folder with checkpoints/{LAST}")
 
 
-def _of_the_newest_run() -> Path:
+def _newest_run_checkpoint() -> Path:
     """The last checkpoint of the run that was at work last; another run is not taken in its place.
 
     Raises:
@@ -128,13 +128,13 @@ def _old_overrides(folder: Path) -> list[str]:
         )
     model = _model_class(folder)
     words = [update_override(word, model) for word in OmegaConf.load(task) if not word.startswith("resume=")]
-    _keep_mutation(folder, words)
+    _restore_mutation(folder, words)
     settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
     # where configs of one's own lie; the rest of Hydra's settings said how the old command was started
     return [*(word for word in settings if word.startswith("hydra.searchpath=")), *words]
 
 
-def _keep_mutation(folder: Path, words: list[str]) -> None:
+def _restore_mutation(folder: Path, words: list[str]) -> None:
     """Make the layers of a run begun with ``+mutation=NAME``, by an earlier version, an option of that group again."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf

@@ -12,7 +12,7 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings.settings import TrainSettings
 
 
-def usable_checkpoint(checkpoint: str | None, *, begin_anew: bool) -> str | None:
+def readable_checkpoint(checkpoint: str | None, *, begin_anew: bool) -> str | None:
     """The checkpoint that a run is resumed from: where ``last.ckpt`` is damaged, the one before it.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from neuro_lightning.artifacts.folders import claimed_run
+from neuro_lightning.artifacts.folders import claimed_run_folder
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import swept
 from neuro_lightning.callbacks.checkpoint import LAST
@@ -23,14 +23,14 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import print_header, relative
-from neuro_lightning.runs.distributed import job_environment, write_job
+from neuro_lightning.runs.distributed import job_environment, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, ending, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
-from neuro_lightning.runs.resumed import check_training_left, usable_checkpoint
+from neuro_lightning.runs.resumed import check_training_left, readable_checkpoint
 from neuro_lightning.runs.training_length import epochs_of_short_training
-from neuro_lightning.settings.overrides import again
+from neuro_lightning.settings.overrides import trusted_override
 from neuro_lightning.settings.settings import TrainSettings
 
 
@@ -48,7 +48,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     Raises:
         NeuroError: with one message that says what to mend.
     """
-    settings = resume_from_usable(TrainSettings.resolve(cfg, overrides=overrides, group=group))
+    settings = replace_damaged_checkpoint(TrainSettings.resolve(cfg, overrides=overrides, group=group))
     with recorded_run(settings) as record:
         settings.check()
         seed_everything(settings)
@@ -56,7 +56,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         settings = settings_for_data(settings, data, record)
         model = build_model(settings, data)
         check_before_training(settings, model, data)
-        write_job(settings)
+        write_job_settings(settings)
         with loggers_of_run(settings, record, model, data) as loggers:
             trainer = build_trainer(settings, loggers, on_train_start=record.keep)
             print_header(data.recording, model, trainer, settings.folder)
@@ -67,9 +67,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         return finish_training(settings, record, status, value, refitted)
 
 
-def resume_from_usable(settings: TrainSettings) -> TrainSettings:
+def replace_damaged_checkpoint(settings: TrainSettings) -> TrainSettings:
     """The settings with the checkpoint that can be read, where ``last.ckpt`` is damaged."""
-    usable = usable_checkpoint(settings.resume, begin_anew=settings.group is not None)
+    usable = readable_checkpoint(settings.resume, begin_anew=settings.group is not None)
     return settings if usable == settings.resume else settings.changed({"resume": usable})
 
 
@@ -82,7 +82,7 @@ def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
         Interrupted: the user or the cluster stopped the run; the message says how to go on.
     """
     folder, resumed = settings.folder, settings.resume is not None
-    with job_environment(), claimed_run(folder, resume=settings.resume, overwrite=settings.overwrite):
+    with job_environment(), claimed_run_folder(folder, resume=settings.resume, overwrite=settings.overwrite):
         folder.mkdir(parents=True, exist_ok=True)
         record = RunRecord(folder, resumed=resumed)
         record.start(config=settings.to_dict(), overrides=settings.overrides, seed=settings.seed)
@@ -110,7 +110,7 @@ def _how_to_resume(settings: TrainSettings) -> str:
         words = f"resume={shlex.quote(str(relative(settings.folder)))}"
     else:
         return ""
-    return f"go on with: python train.py {words}{again(settings.trusted)}"
+    return f"go on with: python train.py {words}{trusted_override(settings.trusted)}"
 
 
 def seed_everything(settings: TrainSettings) -> None:

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.errors import Interrupted, NeuroError
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.runs.distributed import JOB_FILE, launch, note_job, read_job
+from neuro_lightning.runs.distributed import JOB_FILE, launch, read_job_file, write_job_file
 from neuro_lightning.runs.train import train
 
 
@@ -29,7 +29,7 @@ def run_in_slurm_tasks(run: Callable[[], Any], folder: Path) -> Any:
     look at another moment and might find something else. They wait for the settings that it trains, or for its end.
 
     Args:
-        run: the job, which calls :func:`~neuro_lightning.runs.distributed.write_job` before it trains.
+        run: the job, which calls :func:`~neuro_lightning.runs.distributed.write_job_settings` before it trains.
         folder: the job's.
 
     Returns:
@@ -40,9 +40,9 @@ def run_in_slurm_tasks(run: Callable[[], Any], folder: Path) -> Any:
         try:
             return run()
         finally:
-            if read_job(path).get("launch") != launch():  # nothing was to be trained
-                note_job(path, {"launch": launch(), "over": True})
-    while (job := read_job(path)).get("launch") != launch():
+            if read_job_file(path).get("launch") != launch():  # nothing was to be trained
+                write_job_file(path, {"launch": launch(), "over": True})
+    while (job := read_job_file(path)).get("launch") != launch():
         time.sleep(0.2)
     if "over" not in job:
         _train(job)
@@ -57,7 +57,7 @@ def main(job: str) -> None:
     """Train a job's settings as one of its processes."""
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     try:
-        _train(read_job(Path(job)))
+        _train(read_job_file(Path(job)))
     except Interrupted:
         sys.exit(130)  # the main process says so
     except NeuroError as error:

@@ -12,23 +12,26 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.registry import KINDS, derives, find, misplaced
+from neuro_lightning.settings.registry import KINDS, derives, find, is_out_of_place
 from neuro_lightning.settings.types import constructors, wrong_types
 
-GIVEN = {"model": {"spec"}, "baselines.*": {"spec"}}  # arguments that the code adds to what the config says
+ARGUMENTS_FROM_CODE = {
+    "model": {"spec"},
+    "baselines.*": {"spec"},
+}  # arguments that the code adds to what the config says
 # Hydra's words that would change how a target is called
-REFUSED = ("_args_", "_recursive_", "_convert_", "_isolate_", "_execution_whitelist_")
+FORBIDDEN_KEYS = ("_args_", "_recursive_", "_convert_", "_isolate_", "_execution_whitelist_")
 # what a config may read of the environment: resolved values land in run.json, in checkpoints and on W&B
-ENVIRONMENT = re.compile(
+READABLE_VARIABLES = re.compile(
     r"NEURO_\w+|HOME|USER|LOGNAME|HOSTNAME|PWD|TMPDIR|SCRATCH|WORK|DATA|CUDA_VISIBLE_DEVICES|RAY_ADDRESS"
     r"|SLURM_(JOB|ARRAY|NODE|PROC|LOCAL|TASK|SUBMIT|CPUS|GPUS|NTASKS|TMP)\w*|WANDB_(SWEEP_ID|RUN_ID|PROJECT|ENTITY|MODE)"
 )
 SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CRED|AUTH")
 
 
-def _environment(name: str, *default: Any) -> Any:
+def _read_environment(name: str, *default: Any) -> Any:
     """The resolver ``${oc.env:NAME,default}`` for variables that hold no secrets."""
-    if not ENVIRONMENT.fullmatch(str(name)) or SECRET.search(str(name)):
+    if not READABLE_VARIABLES.fullmatch(str(name)) or SECRET.search(str(name)):
         raise ConfigError(
             f"${{oc.env:{name}}} could write a secret into run.json and checkpoints: configs read variables named "
             "NEURO_... (and HOME, USER, SCRATCH, TMPDIR, SLURM's); or give the value on the command line"
@@ -36,7 +39,7 @@ def _environment(name: str, *default: Any) -> Any:
     return oc.env(name, *default)
 
 
-OmegaConf.register_resolver("oc.env", _environment, replace=True, annotation_validation="off")
+OmegaConf.register_resolver("oc.env", _read_environment, replace=True, annotation_validation="off")
 
 
 def to_plain(cfg: DictConfig | ListConfig) -> Any:
@@ -70,7 +73,7 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
     from hydra.errors import InstantiationException
 
     # Hydra may call these and nothing else, whatever its own whitelist says or an interpolation gives the second time
-    names = [node["_target_"] for _, node in _built(_resolved(cfg), "")]
+    names = [node["_target_"] for _, node in _target_nodes(_resolved(cfg), "")]
     for name in names:
         find(name, trusted or ())
     allowed = hydra.utils.execution_whitelist(names, reset=True)
@@ -99,28 +102,28 @@ def _resolved(cfg: Any) -> Any:
         raise ConfigError(f"the config cannot be resolved: {str(error).splitlines()[0]} ({error.full_key})") from None
 
 
-def _built(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictConfig]]:
+def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictConfig]]:
     """The nodes that name a target, of plain dictionaries and lists or of a config, whose interpolations stay.
 
     Raises:
         ConfigError: a node has one of Hydra's words that change how a target is called.
     """
     if isinstance(node, dict | DictConfig):
-        for word in REFUSED:
+        for word in FORBIDDEN_KEYS:
             if word in node:
                 raise ConfigError(f"{path}.{word}: no config may have this key; name the arguments".lstrip("."))
         if "_target_" in node:
             yield path, node
         for key in node:
-            if _is_written(node, key):
-                yield from _built(node[key], f"{path}.{key}".lstrip("."))
+            if _holds_value(node, key):
+                yield from _target_nodes(node[key], f"{path}.{key}".lstrip("."))
     elif isinstance(node, list | tuple | ListConfig):
         for i in range(len(node)):
-            if _is_written(node, i):
-                yield from _built(node[i], f"{path}[{i}]")
+            if _holds_value(node, i):
+                yield from _target_nodes(node[i], f"{path}[{i}]")
 
 
-def _is_written(node: Any, key: Any) -> bool:
+def _holds_value(node: Any, key: Any) -> bool:
     """Whether a node holds the value itself: it is neither missing nor taken from elsewhere."""
     return not (
         OmegaConf.is_config(node) and (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key))
@@ -154,13 +157,15 @@ def check_plain(saved: dict[str, Any]) -> list[str]:
     """
     whole = {key for key, node in saved.items() if isinstance(node, dict) and "_target_" in node}
     problems = [f"{key}: no config with a _target_" for key in saved if key not in whole]
-    return problems + [f"{path}: an interpolation, which saved configs do not have" for path in _unresolved(saved, "")]
+    return problems + [
+        f"{path}: an interpolation, which saved configs do not have" for path in _find_interpolations(saved, "")
+    ]
 
 
-def _unresolved(node: Any, path: str) -> Iterator[str]:
+def _find_interpolations(node: Any, path: str) -> Iterator[str]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, value in items:
-        yield from _unresolved(value, f"{path}.{key}".lstrip("."))
+        yield from _find_interpolations(value, f"{path}.{key}".lstrip("."))
     if isinstance(node, str) and "${" in node:
         yield path
 
@@ -173,7 +178,7 @@ def check_targets(cfg: DictConfig | dict[str, Any], trusted: list[str] | tuple[s
         trusted: packages of the user's own.
     """
     try:
-        nodes = list(_built(cfg, ""))
+        nodes = list(_target_nodes(cfg, ""))
     except ConfigError as error:
         return [str(error)]
     return [line for path, node in nodes for line in _check_target(path, node, trusted)]
@@ -181,7 +186,7 @@ def check_targets(cfg: DictConfig | dict[str, Any], trusted: list[str] | tuple[s
 
 def check_types(cfg: DictConfig, trusted: list[str] | tuple[str, ...] = ()) -> list[str]:
     """A line for each value of a config that cannot be what its target asks for; see :func:`check_targets`."""
-    nodes = [(path, node, find(node["_target_"], trusted)) for path, node in _built(cfg, "")]
+    nodes = [(path, node, find(node["_target_"], trusted)) for path, node in _target_nodes(cfg, "")]
     return list(dict.fromkeys(line for node in nodes for line in wrong_types(*node)))
 
 
@@ -191,7 +196,7 @@ def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[st
     except ConfigError as error:
         return [f"{path}: {error}"]
     name = node["_target_"].rpartition(".")[2]
-    if misplaced(node["_target_"], path, trusted):
+    if is_out_of_place(node["_target_"], path, trusted):
         return [f"{path}: {node['_target_']} is nothing that {path.partition('.')[0]} is made of"]
     for pattern, base in KINDS.items():
         if fnmatch(path, pattern) and path.count(".") == pattern.count(".") and not derives(target, base):
@@ -203,23 +208,23 @@ def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[st
         for key in sorted(keys - set(arguments))
     ]
     if not node.get("_partial_"):
-        missing = {k for k, p in arguments.items() if p.default is p.empty} - keys - _given(path)
+        missing = {k for k, p in arguments.items() if p.default is p.empty} - keys - _arguments_from_code(path)
         problems += [f"{path}: {name} needs the key {key!r}" for key in sorted(missing)]
     return problems
 
 
-def _given(path: str) -> set[str]:
-    return set().union(*(names for pattern, names in GIVEN.items() if fnmatch(path, pattern)))
+def _arguments_from_code(path: str) -> set[str]:
+    return set().union(*(names for pattern, names in ARGUMENTS_FROM_CODE.items() if fnmatch(path, pattern)))
 
 
 def _arguments(target: Any) -> dict[str, inspect.Parameter]:
     """What a class or function takes; ``**kwargs`` of a constructor stands for what its base classes take."""
     arguments: dict[str, inspect.Parameter] = {}
     for function in constructors(target):
-        arguments = {**_named(inspect.signature(function)), **arguments}
+        arguments = {**_named_parameters(inspect.signature(function)), **arguments}
     own = ("self", "names") if hasattr(target, "network_class") else ("self",)  # the model names what is read out
     return {name: parameter for name, parameter in arguments.items() if name not in own}
 
 
-def _named(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
+def _named_parameters(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
     return {k: p for k, p in signature.parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}

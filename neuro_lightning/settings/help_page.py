@@ -12,7 +12,7 @@ from typing import NamedTuple
 from neuro_lightning.settings.options import config_folder, file_options
 
 WIDTH = 100
-MANY = 24  # options, of which the overview gives the number only
+MAX_LISTED = 24  # options, of which the overview gives the number only
 COMMANDS = {
     "train": {
         "": "train a small GRU on simulated spikes",
@@ -64,11 +64,11 @@ def help_page(command: str, program: str, conf: str, words: Sequence[str] = ()) 
     groups = list(_groups(text, conf))
     chosen = [group for group in groups if group.name in words]
     if chosen:
-        return "\n\n".join(_explained(group, conf) for group in chosen)
+        return "\n\n".join(_explain_group(group, conf) for group in chosen)
     tables = {"Commands": {f"{program} {words}".rstrip(): meaning for words, meaning in COMMANDS[command].items()}}
     for group in groups:
         title = group.name + (f" [{group.default}]" if group.default else "")
-        tables.setdefault(group.section, {})[title] = f"{group.meaning}\n{_listed(group, program)}"
+        tables.setdefault(group.section, {})[title] = f"{group.meaning}\n{_format_options(group, program)}"
     tables["Keys, key=value"] = dict(re.findall(r"^(\w+):[^#\n]*# (.+)$", text, re.MULTILINE))
     blocks = [f"{title}:\n{_table(rows)}" for title, rows in tables.items()]
     return "\n\n".join([*blocks, f"Hydra's own flags: {program} --hydra-help"])
@@ -89,12 +89,12 @@ def _groups(text: str, conf: str) -> Iterator[Group]:
         yield Group(section, name, None if default == "null" else default, meaning, options)
 
 
-def _listed(group: Group, program: str) -> str:
+def _format_options(group: Group, program: str) -> str:
     names = ", ".join(group.options)
-    return names if len(group.options) <= MANY else f"{len(group.options)} options: {program} --help {group.name}"
+    return names if len(group.options) <= MAX_LISTED else f"{len(group.options)} options: {program} --help {group.name}"
 
 
-def _explained(group: Group, conf: str) -> str:
+def _explain_group(group: Group, conf: str) -> str:
     """A group's options, each with the first sentence of its file."""
     folder = config_folder(conf) / group.name
     return f"{group.name}: {group.meaning}\n" + _table({name: _first_sentence(folder, name) for name in group.options})

@@ -13,7 +13,7 @@ from neuro_lightning.artifacts.old_names import MOVED_KEYS, update_override
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import SEARCH_PATH
 
-ELSEWHERE = (SEARCH_PATH, "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+OTHER_FOLDERS = (SEARCH_PATH, "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 PACKAGE = "pkg://"
 
 
@@ -31,16 +31,16 @@ def check_options(arguments: list[str], conf: str) -> None:
     """
     _check_grammar(arguments)
     _check_old_keys(arguments)
-    if any(word.lstrip("+").startswith(ELSEWHERE) for word in arguments):
+    if any(word.lstrip("+").startswith(OTHER_FOLDERS) for word in arguments):
         return
-    for key, option in _chosen(arguments):
+    for key, option in _chosen_options(arguments):
         group = key.lstrip("+").split("@")[0]
         known = group_options(conf, group)
         if not known or option in known or "/" in option or "${" in option:
             continue
         if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
             continue
-        raise ConfigError(f"{key}={option}: no such option; {listed(option, known)}")
+        raise ConfigError(f"{key}={option}: no such option; {describe_options(option, known)}")
 
 
 def _check_old_keys(arguments: list[str]) -> None:
@@ -75,10 +75,10 @@ def _check_grammar(arguments: list[str]) -> None:
             )
 
 
-def listed(option: str, options: Iterable[str]) -> str:
+def describe_options(option: str, options: Iterable[str]) -> str:
     """What there is, the nearest first.
 
-    >>> listed("grru", ["cnn", "gru", "_base"])
+    >>> describe_options("grru", ["cnn", "gru", "_base"])
     "did you mean 'gru'? there are cnn, gru"
     """
     shown = sorted(name for name in options if not name.startswith("_"))
@@ -86,7 +86,7 @@ def listed(option: str, options: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? there are {', '.join(shown)}" if near else f"there are {', '.join(shown)}"
 
 
-def _chosen(arguments: list[str]) -> Iterator[tuple[str, str]]:
+def _chosen_options(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """Every key that may be a group's, as it was typed, with each option that is chosen, swept ones too."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep

@@ -14,18 +14,20 @@ from typing import Any
 
 from neuro_lightning.errors import ConfigError
 
-VARIABLE = "NEURO_TRUSTED"
+TRUSTED_VARIABLE = "NEURO_TRUSTED"
 TRUSTED = "trusted"
 ENVIRONMENT = "hydra.job.env_set"
 SEARCH_PATH = "hydra.searchpath"
-COMMANDS = ("setup", "srun_args", "additional_parameters", "python", "init", "remote", "address", "ray")  # a launcher's
-TYPED = (
+LAUNCHER_COMMANDS = (
+    "setup", "srun_args", "additional_parameters", "python", "init", "remote", "address", "ray",
+)  # fmt: skip
+TYPED_KEYS = (
     TRUSTED, ENVIRONMENT, "hydra.job.env_copy", "hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging",
     "hydra.sweeper._target_", "hydra.launcher._target_",
-    *(f"hydra.launcher.{key}" for key in COMMANDS),
+    *(f"hydra.launcher.{key}" for key in LAUNCHER_COMMANDS),
 )  # fmt: skip
-PRESETS = ({"requeue": True}, ["--kill-on-bad-exit=1"], {}, [], None)  # of such keys, in conf/hydra/launcher
-_brought: list[str] = []  # folders of configs that a file named, and nobody typed
+LAUNCHER_DEFAULTS = ({"requeue": True}, ["--kill-on-bad-exit=1"], {}, [], None)  # of such keys, in conf/hydra/launcher
+_config_folders_from_file: list[str] = []  # overrides by which a file, and not the command line, names config folders
 
 
 def must_be_typed(word: str) -> bool:
@@ -36,11 +38,11 @@ def must_be_typed(word: str) -> bool:
     if key.strip() == SEARCH_PATH:
         return "pkg:" in value  # which imports a package
     places = [place.replace("[", ".").replace("]", "").strip("'\" ") for place in key.split("@")]
-    return any(p == t or p.startswith(f"{t}.") or t.startswith(f"{p}.") for p in places for t in TYPED)
+    return any(p == t or p.startswith(f"{t}.") or t.startswith(f"{p}.") for p in places for t in TYPED_KEYS)
 
 
-def from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[str]:
-    """The overrides that a file holds, without those that are typed anew.
+def overrides_from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[str]:
+    """The overrides that a file holds, without those that must be typed.
 
     Args:
         words: of the file.
@@ -52,9 +54,11 @@ def from_file(words: Iterable[str], typed: Sequence[str], source: Any) -> list[s
     """
     words, given = list(words), {_key(word) for word in typed}
     if missing := [word for word in words if must_be_typed(word) and _key(word) not in given]:
-        again = " ".join(shlex.quote(word) for word in missing)
-        raise ConfigError(f"{source} was begun with words that no file may bring along: type them again, {again}")
-    _brought[:] = [word for word in words if _names_configs(word) and _key(word) not in given]
+        words = " ".join(shlex.quote(word) for word in missing)
+        raise ConfigError(
+            f"{source} was begun with overrides that are never read from a file: type them again, {words}"
+        )
+    _config_folders_from_file[:] = [word for word in words if _names_configs(word) and _key(word) not in given]
     return [word for word in words if not must_be_typed(word)]
 
 
@@ -64,14 +68,14 @@ def _names_configs(word: str) -> bool:
     return _key(word) == SEARCH_PATH or ("." not in key and ".." in value)
 
 
-def brought() -> bool:
-    """Whether configs are read from where a file, and nobody who typed, says that they lie."""
-    return bool(_brought)
+def has_config_folders_from_file() -> bool:
+    """Whether a file that this command has read, and not the command line, names folders of configs."""
+    return bool(_config_folders_from_file)
 
 
-def forget_brought() -> None:
-    """Begin a command anew: nothing that an earlier command of this process read counts."""
-    _brought.clear()
+def forget_config_folders() -> None:
+    """Forget the folders of configs that an earlier command of this process has read from files."""
+    _config_folders_from_file.clear()
 
 
 def check_launcher(hydra: Any) -> None:
@@ -83,12 +87,14 @@ def check_launcher(hydra: Any) -> None:
     Raises:
         ConfigError: saying what to type.
     """
-    if not _brought:
+    if not _config_folders_from_file:
         return
     typed = {_key(word) for word in hydra.overrides.hydra}
-    for key in COMMANDS:
-        if hydra.launcher.get(key) not in PRESETS and f"hydra.launcher.{key}" not in typed:
-            raise ConfigError(f"hydra.launcher.{key} is of configs that the sweep's folder names: type {_brought[0]}")
+    for key in LAUNCHER_COMMANDS:
+        if hydra.launcher.get(key) not in LAUNCHER_DEFAULTS and f"hydra.launcher.{key}" not in typed:
+            raise ConfigError(
+                f"hydra.launcher.{key} is of configs that the sweep's folder names: type {_config_folders_from_file[0]}"
+            )
 
 
 def check_keys(keys: Iterable[str] | Mapping[str, Any] | None, source: str) -> None:
@@ -115,7 +121,8 @@ def check_trusted(trusted: Any, words: Iterable[str]) -> None:
     if trusted and TRUSTED not in map(_key, words):
         names = ",".join(map(str, trusted)) if not isinstance(trusted, str) else trusted
         raise ConfigError(
-            f"trusted is set in a file: the command line alone can do that, 'trusted=[{names}]', or {VARIABLE}={names}"
+            f"trusted is set in a file: the command line alone can do that, 'trusted=[{names}]', or "
+            f"{TRUSTED_VARIABLE}={names}"
         )
 
 
@@ -134,16 +141,16 @@ def check_environment(env_set: Any, words: Iterable[str]) -> None:
         raise ConfigError(f"{ENVIRONMENT} is set in a file ({names}): only the command line can do that")
 
 
-def again(trusted: Sequence[str] | None) -> str:
-    """What the command by which a run goes on ends with: its files cannot say whom it trusts."""
-    if not trusted or os.environ.get(VARIABLE):
+def trusted_override(trusted: Sequence[str] | None) -> str:
+    """The end of the command that resumes a run: its files cannot say which packages it trusts."""
+    if not trusted or os.environ.get(TRUSTED_VARIABLE):
         return ""
     return f" '{TRUSTED}=[{','.join(map(str, trusted))}]'"
 
 
-def with_environment(arguments: list[str]) -> list[str]:
+def add_trusted_packages(arguments: list[str]) -> list[str]:
     """The command line with the packages of ``NEURO_TRUSTED`` as trusted, unless it names some itself."""
-    names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    names = [name.strip() for name in os.environ.get(TRUSTED_VARIABLE, "").split(",") if name.strip()]
     if not names or TRUSTED in map(_key, arguments):
         return arguments
     place = next((i for i, word in enumerate(arguments) if "=" in word and word[0] != "-"), len(arguments))

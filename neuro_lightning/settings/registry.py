@@ -134,33 +134,33 @@ def find(name: Any, trusted: Iterable[str] = ()) -> Any:
     packages = [package for package in trusted if name.startswith(f"{package}.")]
     if packages:
         found = _attribute(module, last, name)
-        if not callable(found) or not _within(getattr(found, "__module__", None), packages):
+        if not callable(found) or not _is_within(getattr(found, "__module__", None), packages):
             raise ConfigError(f"{name} cannot be built: it is no class or function that {packages[0]} defines")
         return found
-    listed = _listed(module)
+    listed = _find_rule(module)
     if listed is None:
-        raise ConfigError(_refusal(name))
+        raise ConfigError(_refusal_message(name))
     rule = CLASSES[listed]
     if module != listed and not rule.below and not hasattr(import_module(listed), last):
-        raise ConfigError(_refusal(name))
+        raise ConfigError(_refusal_message(name))
     found = _attribute(module if rule.below else listed, last, name)
     if not isinstance(found, type) or not derives(found, *rule.bases):
-        raise ConfigError(_refusal(name))
+        raise ConfigError(_refusal_message(name))
     # what is merely imported there is refused; the module where a library really defines a class is as good a name
-    if not _within(found.__module__, rule.defined or (module if rule.below else listed,)):
+    if not _is_within(found.__module__, rule.defined or (module if rule.below else listed,)):
         raise ConfigError(f"{name} cannot be built: it is defined in {found.__module__}")
     if module not in (listed, found.__module__):
         raise ConfigError(f"{name} cannot be built: its name is {listed}.{last}")
     return found
 
 
-def misplaced(name: str, place: str, trusted: Iterable[str] = ()) -> bool:
-    """Whether what may be built has nothing to do in a part of the config.
+def is_out_of_place(name: str, place: str, trusted: Iterable[str] = ()) -> bool:
+    """Whether a class that may be built does not belong into this part of the config.
 
     Args:
         name: as for :func:`find`.
         place: the key, such as ``model`` or ``model.optimizer``.
-        trusted: packages of the user's own, which are at home everywhere.
+        trusted: packages of the user's own, which belong everywhere.
     """
     places = PLACES.get(place.partition(".")[0])
     return places is not None and not name.startswith((*places, *(f"{package}." for package in trusted)))
@@ -171,13 +171,13 @@ def derives(found: Any, *bases: str) -> bool:
     return isinstance(found, type) and any(f"{c.__module__}.{c.__qualname__}" in bases for c in found.__mro__)
 
 
-def _listed(module: str) -> str | None:
+def _find_rule(module: str) -> str | None:
     """The entry of :data:`CLASSES` that rules a module, or under which a library shows its classes."""
     parts = module.split(".")
     return next((p for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in CLASSES), None)
 
 
-def _within(module: str | None, packages: Iterable[str]) -> bool:
+def _is_within(module: str | None, packages: Iterable[str]) -> bool:
     return isinstance(module, str) and any(module == p or module.startswith(f"{p}.") for p in packages)
 
 
@@ -196,7 +196,7 @@ def _attribute(module: str, last: str, name: str) -> Any:
         raise ConfigError(f"{name} cannot be imported: {error}{hint}") from None
 
 
-def _refusal(name: str) -> str:
+def _refusal_message(name: str) -> str:
     package = name.split(".")[0]
     if package in {"neuro_lightning", "hydra", "lightning", "lightning_fabric", *(m.split(".")[0] for m in CLASSES)}:
         return f"{name} is none of the classes that a config may build"

@@ -37,10 +37,12 @@ def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
         except OmegaConfBaseException:  # said where the config is resolved
             continue
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        if not _fits(value, hints[key]):
+        if not _matches(value, hints[key]):
             typed = _typed_key(node, key) or f"{path}.{key}"
-            hint = f"; groups are chosen as in {_group(key)}@{typed}={value}" if _is_part(hints[key], value) else ""
-            problems.append(f"{typed}={value}: must be {_described(hints[key])}{hint}")
+            hint = (
+                f"; groups are chosen as in {_group(key)}@{typed}={value}" if _names_a_part(hints[key], value) else ""
+            )
+            problems.append(f"{typed}={value}: must be {_describe_type(hints[key])}{hint}")
     return problems
 
 
@@ -78,7 +80,7 @@ def _hints(target: Any) -> dict[str, Any]:
     return found
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _matches(value: Any, hint: Any) -> bool:
     """Whether a plain value can be of a type; True wherever the type says nothing of plain values."""
     if isinstance(value, dict) and "_target_" in value:
         return hint not in (int, float, bool, str)
@@ -86,11 +88,11 @@ def _fits(value: Any, hint: Any) -> bool:
         hint = type(None)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in arguments)
+        return any(_matches(value, part) for part in arguments)
     if origin is typing.Literal:
         return value in arguments
     if origin is typing.Annotated:
-        return _fits(value, arguments[0])
+        return _matches(value, arguments[0])
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -105,8 +107,8 @@ def _fits(value: Any, hint: Any) -> bool:
             return False
         parts = [part for part in arguments if part is not Ellipsis]
         if kind is tuple and parts and Ellipsis not in arguments:
-            return len(value) == len(parts) and all(map(_fits, value, parts))
-        return not parts or all(_fits(item, parts[0]) for item in value)
+            return len(value) == len(parts) and all(map(_matches, value, parts))
+        return not parts or all(_matches(item, parts[0]) for item in value)
     if kind in (dict, Mapping):
         return isinstance(value, dict)
     if _is_object(kind):
@@ -123,7 +125,7 @@ def _is_object(kind: Any) -> bool:
     return inspect.isclass(kind) and issubclass(kind, torch.nn.Module | torch.Tensor)
 
 
-def _is_part(hint: Any, value: Any) -> bool:
+def _names_a_part(hint: Any, value: Any) -> bool:
     """Whether a name was given where a part of the config belongs, which a group holds."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if not isinstance(value, str) or not {bool, int, float, str}.isdisjoint(parts):
@@ -135,11 +137,11 @@ def _group(key: str) -> str:
     return "model" if key == "net" else key
 
 
-def _described(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     """A type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        words = list(dict.fromkeys(map(_described, arguments)))
+        words = list(dict.fromkeys(map(_describe_type, arguments)))
         if "a number" in words and "a whole number" in words:
             words.remove("a whole number")
         return " or ".join(words)
@@ -147,7 +149,7 @@ def _described(hint: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     kind = origin or hint
     if kind in (list, tuple, Sequence):
-        parts = [_described(part) for part in arguments if part is not Ellipsis]
+        parts = [_describe_type(part) for part in arguments if part is not Ellipsis]
         return "a list" + (f", each {parts[0]}" if len(set(parts)) == 1 else "")
     if kind in (dict, Mapping):
         return "a mapping"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro_lightning.errors import ConfigError, DataError
-from neuro_lightning.settings.overrides import from_file
+from neuro_lightning.settings.overrides import overrides_from_file
 from neuro_lightning.settings.quoting import override, typed
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def resumed(arguments: list[str]) -> list[str]:
         raise ConfigError(f"sweep.resume={wanted} goes on with a sweep: add -m; a single run goes on with resume=")
     folder = (_latest() if wanted == "latest" else Path(wanted)).resolve()
     given = {_key(word) for word in rest}
-    old = [word for word in from_file(_old_overrides(folder), rest, folder) if _key(word) not in given]
+    old = [word for word in overrides_from_file(_old_overrides(folder), rest, folder) if _key(word) not in given]
     return ["-m", *old, *(word for word in rest if word not in MULTIRUN), override("hydra.sweep.dir", folder)]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, NeuroError
-from neuro_lightning.settings.options import listed
+from neuro_lightning.settings.options import describe_options
 from neuro_lightning.settings.overrides import check_keys, check_trusted
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _hydra_message(error: Exception) -> str:
     if start is not None:
         options = takewhile(lambda line: not line.startswith("Config search path"), lines[start + 1 :])
         missing = str(getattr(error, "missing_cfg_file", "")).rpartition("/")[2]
-        text += f"; {listed(missing, options)}"
+        text += f"; {describe_options(missing, options)}"
     return text
 
 

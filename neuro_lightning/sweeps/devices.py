@@ -82,6 +82,6 @@ def _claim(places: Sequence[Slot], folder: Path) -> tuple[Slot, Lock] | None:
     for i, place in enumerate(places):
         share = places[:i].count(place)
         lock = Lock(folder / f"{'+'.join(place).replace('/', '_')}-{share}.lock")
-        if lock.take():
+        if lock.acquire():
             return place, lock
     return None

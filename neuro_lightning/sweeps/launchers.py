@@ -25,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.overrides import again, check_launcher
+from neuro_lightning.settings.overrides import check_launcher, trusted_override
 from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
@@ -99,7 +99,7 @@ class _Preset(Launcher):
                 ) from None
             except KeyboardInterrupt:
                 folder = shlex.quote(self.config.hydra.sweep.dir)
-                trusted = again(self.config.get("trusted"))
+                trusted = trusted_override(self.config.get("trusted"))
                 print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}{trusted}", file=sys.stderr)
                 sys.exit(130)
 

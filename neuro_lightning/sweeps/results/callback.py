@@ -39,9 +39,9 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Shorten the launcher's line for each job to what is swept."""
         if not self.verbose:
-            from neuro_lightning.artifacts.sweep_jobs import as_typed
+            from neuro_lightning.artifacts.sweep_jobs import normalize_override
 
-            same = {as_typed(word) for word in config.hydra.overrides.task}
+            same = {normalize_override(word) for word in config.hydra.overrides.task}
             self._shorten = partial(_shorten, same=same)
             for name in LAUNCHER_LOGGERS:
                 logging.getLogger(name).addFilter(self._shorten)
@@ -108,12 +108,12 @@ def _in_sweep(config: DictConfig) -> bool:
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
     """Shorten a launcher's line on a job to what its sweep varies, numbers to four digits; False hides the line."""
-    from neuro_lightning.artifacts.sweep_jobs import as_typed, job_settings
+    from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
     from neuro_lightning.sweeps.results.summary import short
 
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
-        kept = [word.partition("=") for word in job_settings(words.split(" ")) if as_typed(word) not in same]
+        kept = [word.partition("=") for word in job_settings(words.split(" ")) if normalize_override(word) not in same]
         shown = " ".join(f"{key}{equals}{short(value)}" for key, equals, value in kept)
         record.msg, record.args = f"{number} : {shown or words}", ()
     return not record.getMessage().startswith("Launching 1 jobs")  # a search launches them one by one

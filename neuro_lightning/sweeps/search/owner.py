@@ -31,12 +31,12 @@ class Owner:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.name = uuid.uuid4().hex[:12]
         self._lock = Lock(self.folder / self.name)
-        self._lock.take()
-        self._lock.sign()
+        self._lock.acquire()
+        self._lock.write_holder()
 
     def close(self) -> None:
         """Release the lock: this process runs no more trials."""
-        self._lock.give_back()
+        self._lock.release()
 
     def has_ended(self, name: str | None) -> bool:
         """Whether the process of this name in this folder has ended; False where it is unknown here."""
@@ -44,7 +44,7 @@ class Owner:
         if not path.is_file():
             return False
         with locked(path, patience_s=0.0) as free:
-            return _process_is_gone(Lock(path).signed()) if free is None else free
+            return _process_is_gone(Lock(path).read_holder()) if free is None else free
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -53,12 +53,12 @@ class Owner:
             yield
 
 
-def _process_is_gone(signed: dict[str, Any]) -> bool:
+def _process_is_gone(holder: dict[str, Any]) -> bool:
     """Whether the process with this host and number has ended, as far as this machine can tell."""
-    if signed.get("host") != socket.gethostname() or not isinstance(signed.get("pid"), int):
+    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int):
         return False
     try:
-        os.kill(signed["pid"], 0)
+        os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
     except OSError:
