@@ -39,7 +39,8 @@ autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 add_module_names = False
-nitpicky = False
+nitpicky = True  # a reference to a name that is gone ends the build; types in signatures are not references
+nitpick_ignore_regex = [("py:class", ".*")]
 
 # the look; nothing is fetched from outside when a page is read
 html_theme = "pydata_sphinx_theme"

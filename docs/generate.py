@@ -124,7 +124,7 @@ def _about(file: ConfigFile) -> list[str]:
 def _built(file: ConfigFile) -> list[str]:
     if not file.target:
         return []
-    if file.target.startswith("neuro_lightning."):
+    if file.target.startswith(tuple(f"neuro_lightning.{name}." for name in PUBLIC)):
         return [f"Builds {{py:obj}}`{file.target}`.", ""]
     return [f"Builds `{file.target}`.", ""]
 

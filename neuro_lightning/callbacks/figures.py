@@ -25,7 +25,7 @@ from neuro_lightning.report.table import NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KEPT = ("targets", "mask", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
+SHOWN_KEYS = ("targets", "mask", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
 
 
 class Figures(pl.Callback):
@@ -148,14 +148,14 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
     """The first trials of a split with the network's output for them, on the CPU.
 
     Returns:
-        What the batches hold of :data:`KEPT`, ``predicted``, the expected targets, whichever link the network has, and
-        ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
+        The tensors of ``SHOWN_KEYS`` in the batches; ``predicted``, the expected targets, whichever link the net has;
+        and ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
     """
     parts: list[dict[str, Tensor]] = []
     with torch.random.fork_rng(), evaluation_mode(pl_module.net):  # a loader's iterator draws a seed
         for batch in trainer.datamodule.eval_dataloader(split):
             output = run_network(pl_module.net, batch, pl_module.device)
-            part = {name: batch[name] for name in KEPT if name in batch}
+            part = {name: batch[name] for name in SHOWN_KEYS if name in batch}
             part["predicted"] = rates_of(output).float()
             if "latents" in output:
                 part["latents"] = output["latents"].float()

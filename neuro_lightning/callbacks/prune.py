@@ -26,7 +26,7 @@ class Prune(pl.Callback):
 
     Args:
         trial: its number in the study; None, outside a search, does nothing.
-        storage: of the study, see :func:`neuro_lightning.artifacts.studies.open_storage`.
+        storage: of the study, see ``neuro_lightning.artifacts.studies.open_storage``.
         study: its name.
         monitor: the score.
         pruner: makes the pruner from the run's number of epochs; None only reports.

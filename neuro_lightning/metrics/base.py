@@ -65,7 +65,7 @@ class MetricDict(nn.ModuleDict):
 
 
 class MetricGroup(nn.Module):
-    """Metrics by name that are updated from batches, as :attr:`metrics`."""
+    """Metrics by name that are updated from batches, kept in ``metrics``."""
 
     metrics: MetricDict
 

@@ -29,7 +29,7 @@ def predict_split(
         split: ``train``, ``val`` or ``test``.
         device: where the network runs.
         names: which outputs: ``rates``, the expected targets whichever link the network has, (B, L, N) or (B, N);
-            :data:`LATENTS` and others, see :class:`~neuro_lightning.contracts.Output`.
+            ``LATENTS`` and others, see :class:`~neuro_lightning.contracts.Output`.
 
     Returns:
         Arrays by name; those that the network does not have are left out.

@@ -105,7 +105,7 @@ class LFADSNet(nn.Module):
         start_at_mean_rates(self.readout, spec.mean_rates, log=names[0] == "log_rates", shrink=0.1)
 
     def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N); in training with the loss's own terms, see :meth:`terms`.
+        """(B, T, N_in) counts -> log-rates (B, L, N); in training also the loss's own terms (``losses``).
 
         In evaluation also the factors as latents (B, L, D), the inferred inputs (B, L, U) and the mean of the initial
         condition (B, I), which a sequence read in windows has many of: it is left out there.

@@ -28,7 +28,7 @@ class Contrast:
     Attributes:
         weight: of the term in the loss; 0 leaves it out.
         ratio: share of the counts that a view hides or replaces.
-        temperature: of the term, see :func:`info_nce`.
+        temperature: of the term, see :func:`~neuro_lightning.functional.contrastive.info_nce`.
 
     Raises:
         ConfigError: a negative weight, or a temperature of 0.

@@ -175,7 +175,7 @@ class StepTransformer(nn.Module, ABC):
 
         Args:
             inputs: (B, T, N_in) the observed bins.
-            steps: (B, S, N_in) their sums in steps, see :func:`to_steps`.
+            steps: (B, S, N_in) their sums in steps, see :func:`~neuro_lightning.nn.steps.to_steps`.
             counts: (B, S, C) in place of the steps' own counts.
 
         Returns:

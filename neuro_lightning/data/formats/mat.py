@@ -32,7 +32,7 @@ def read_mat(path: str | Path, wanted: Sequence[str], mend: str = "fetch it agai
         mend: what to do about a file that cannot be read.
 
     Returns:
-        The variables by name, as :func:`scipy.io.loadmat` gives them; sparse matrices as arrays.
+        The variables by name, as ``scipy.io.loadmat`` gives them; sparse matrices as arrays.
 
     Raises:
         DataError: the file is not there, is damaged or of MATLAB 7.3, or has none of the variables.

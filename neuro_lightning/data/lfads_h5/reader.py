@@ -67,7 +67,7 @@ def load_lfads_h5(
 
     Returns:
         A recording with the splits ``train`` and ``val``. True rates, where the file has them, are in the unit that
-        fits its counts (see :func:`_rates`); ``info["truth"]`` says which. Trials with the same true rates are one
+        fits its counts; ``info["truth"]`` says which. Trials with the same true rates are one
         condition, whose PSTH are these rates. Training trials that are also validation trials, or share bins with one
         (windows cut with an overlap), are left out with a warning.
 

@@ -65,7 +65,7 @@ def load_nlb(
     """Read one of the benchmark's datasets.
 
     Args:
-        dataset: its name, one of :data:`~neuro_lightning.data.nlb.params.NLB_DATASETS`.
+        dataset: its name, one of the names in ``NLB_DATASETS``.
         train_path: the file with the trials of train and val.
         test_path: the file with the held-in spikes of the test trials; needed in phase ``test``.
         phase: ``val`` (train on train, predict val) or ``test`` (train on train and val, predict test). It changes

@@ -41,7 +41,7 @@ class Preparation:
         neurons_per_plane: None for as many as the least populated plane has.
         neuron_seed: of the drawn neurons, and of the held-out ones among them.
         normalisation: ``layer_pop_mean``, ``zscore``, ``divide_by_mean`` or ``none``; see
-            :func:`neuro_lightning.data.stringer.fit_scaling`.
+            :func:`neuro_lightning.data.stringer.planes.fit_scaling`.
         downsample: bins of the file to one.
         val_fraction: share of the bins that validate.
         test_fraction: share of the bins, the last ones, that test; 0 for no test part.
