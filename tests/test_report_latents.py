@@ -251,6 +251,15 @@ def test_unusable_latents_files_are_refused(tmp_path, capsys, parts, message):
     assert error.startswith("error: ") and error.count("\n") == 1 and re.search(message, error)
 
 
+def test_damaged_latents_file_is_one_clear_error(tmp_path, capsys):
+    path = write(tmp_path / "latents.h5", {"val": trials()})
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert report.main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"latents\.h5 cannot be read: damaged.* write it again with predict\.py", error)
+    assert error.count("\n") == 1
+
+
 # ---- the command
 
 

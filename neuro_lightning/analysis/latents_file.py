@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from neuro_lightning.data.checks.bounds import read_h5, reading
 from neuro_lightning.errors import DataError
 
 FILE = "latents.h5"
@@ -72,18 +73,15 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
         DataError: no file, no latents in it, a split that is not there, or splits that cannot be joined.
     """
     file = find_latents(path)
-    try:
-        with h5py.File(file) as source:
-            found = [name for name in source if isinstance(source[name], h5py.Group) and "latents" in source[name]]
-            if not found:
-                raise DataError(f"{file} holds no latents: it has {', '.join(source) or 'nothing'}")
-            if missing := set(splits or ()) - set(found):
-                raise DataError(f"{file} has no split {min(missing)!r}; it has {', '.join(found)}")
-            names = sorted(splits or found, key=lambda name: (ORDER.index(name) if name in ORDER else 9, name))
-            parts = [{key: values[()] for key, values in source[name].items()} for name in names]
-            attributes = dict(source.attrs)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read as HDF5 ({error}); write it again with predict.py") from None
+    with reading(file, "write it again with predict.py"), h5py.File(file) as source:
+        found = [name for name in source if isinstance(source[name], h5py.Group) and "latents" in source[name]]
+        if not found:
+            raise DataError(f"{file} holds no latents: it has {', '.join(source) or 'nothing'}")
+        if missing := set(splits or ()) - set(found):
+            raise DataError(f"{file} has no split {min(missing)!r}; it has {', '.join(found)}")
+        names = sorted(splits or found, key=lambda name: (ORDER.index(name) if name in ORDER else 9, name))
+        parts = [{k: read_h5(v, f"{file}:/{name}/{k}") for k, v in source[name].items()} for name in names]
+        attributes = dict(source.attrs)
     return _join_splits(parts, tuple(names), attributes, file)
 
 

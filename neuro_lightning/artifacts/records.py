@@ -213,7 +213,7 @@ def _read_if_any(path: Path) -> dict[str, Any]:
         return {}
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write strict JSON in one piece: a reader sees the old file or the new one, never a part."""
     with atomic_path(path) as part:
         part.write_text(json.dumps(plain(values), indent=2, allow_nan=False) + "\n")

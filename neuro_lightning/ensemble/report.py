@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.artifacts.records import flat_overrides, plain, read_record, versions, write_json
+from neuro_lightning.artifacts.records import flat_overrides, read_record, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Ensemble
@@ -136,7 +136,7 @@ def write_members(
     if ensemble is not None:
         entries[recording.name] = _entry(recording, ensemble)
     if entries:
-        write_json(members_file(path), plain(entries))
+        write_json(members_file(path), entries)
     else:
         members_file(path).unlink(missing_ok=True)
 

@@ -38,7 +38,9 @@ def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) ->
         SubmissionError: the predictions are not what the challenge takes, or the file cannot be written.
     """
     path, rates = Path(path), np.asarray(rates)
-    _check_columns("the submission", columns)
+    if not columns or columns[0] == "Id" or len(set(columns)) < len(columns) or not all(columns):
+        names = f"the columns must be the neurons' names from the header of train.csv, without Id, not {columns[:3]}"
+        raise SubmissionError(f"the submission: {names}")
     check_responses("the submission", rates, columns)
     try:
         with atomic_path(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -75,16 +77,7 @@ def check_kaggle(path: str | Path, columns: Sequence[str]) -> None:
         raise SubmissionError(
             f"{path}: {len(rows) + 1} lines, expected {N_IMAGES + 1}: the header and one for each test image"
         )
-    for image, row in enumerate(rows):
-        if len(row) != len(expected):
-            raise SubmissionError(f"{path}, line {image + 2}: {len(row)} cells, expected {len(expected)}")
-        if row[0] != str(image):
-            raise SubmissionError(
-                f"{path}, line {image + 2}: the Id is {row[0]!r}, expected {image}; they are 0 to {N_IMAGES - 1} in "
-                "the order of stim.npy"
-            )
-    values = [[_number(path, i + 2, name, c) for name, c in zip(columns, r[1:], strict=True)]
-              for i, r in enumerate(rows)]  # fmt: skip
+    values = [_values(f"{path}, line {image + 2}", image, row, columns) for image, row in enumerate(rows)]
     check_responses(str(path), np.array(values), columns)
 
 
@@ -120,17 +113,17 @@ def check_responses(where: str, rates: np.ndarray, columns: Sequence[str]) -> No
             )
 
 
-def _check_columns(where: str, columns: Sequence[str]) -> None:
-    if not columns or not all(isinstance(name, str) and name for name in columns) or len(set(columns)) < len(columns):
-        raise SubmissionError(
-            f"{where}: the columns must be the neurons' names from the header of train.csv, not {list(columns)[:3]}"
-        )
-    if columns[0] == "Id":
-        raise SubmissionError(f"{where}: the columns are the neurons' names only, without Id")
-
-
-def _number(path: Path, line: int, name: str, cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise SubmissionError(f"{path}, line {line}, column {name}: {cell!r} is no number") from None
+def _values(where: str, image: int, row: Sequence[str], columns: Sequence[str]) -> list[float]:
+    """The responses in one line of a submission file."""
+    if len(row) != len(columns) + 1:
+        raise SubmissionError(f"{where}: {len(row)} cells, expected {len(columns) + 1}")
+    if row[0] != str(image):
+        order = f"they are 0 to {N_IMAGES - 1} in the order of stim.npy"
+        raise SubmissionError(f"{where}: the Id is {row[0]!r}, expected {image}; {order}")
+    values = []
+    for name, cell in zip(columns, row[1:], strict=True):
+        try:
+            values.append(float(cell))
+        except ValueError:
+            raise SubmissionError(f"{where}, column {name}: {cell!r} is no number") from None
+    return values

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import SubmissionError
 
@@ -69,14 +70,9 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
     if recording.kind == "images":
         return trials.responses
     bins, n_in = trials.heldin.shape[1:]
-    targets = np.full(shape, np.nan, np.float32)
-    parts = ((trials.heldin, slice(bins), slice(n_in)), (trials.heldout, slice(bins), slice(n_in, None)),
-             (trials.heldin_forward, slice(bins, None), slice(n_in)),
-             (trials.heldout_forward, slice(bins, None), slice(n_in, None)))  # fmt: skip
-    for values, time, neurons in parts:
-        if values is not None:
-            targets[:, time, neurons] = values
-    return targets
+    dataset = TrialDataset(trials, n_out=shape[2] - n_in, n_forward=shape[1] - bins, evaluate=False)
+    counts = dataset.counts.numpy().astype(np.float32)
+    return counts if dataset.mask is None else np.where(dataset.mask.numpy(), counts, np.float32(np.nan))
 
 
 def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
@@ -96,7 +92,6 @@ def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[
                     if (values := getattr(recording.splits[split], name, None)) is not None:
                         file[f"{split}/{name}"] = values
     except OSError as error:
-        raise SubmissionError(
-            f"{path} cannot be written ({error.strerror or error}); choose another place with file=PATH"
-        ) from None
+        message = f"{path} cannot be written ({error.strerror or error}); choose another place with file=PATH"
+        raise SubmissionError(message) from None
     return path

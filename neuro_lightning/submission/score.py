@@ -9,9 +9,7 @@ of trials at a time, so memory stays bounded, and the decoder is fitted from sum
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import NeuroError, SubmissionError
 from neuro_lightning.functional.ridge import decode_folds
@@ -195,9 +194,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print_official_scores(f"Scores of {args.submission}", results)
     if args.json:
-        valid = [{s: {k: v if math.isfinite(v) else None for k, v in d.items()} for s, d in e.items()} for e in results]
         try:
-            Path(args.json).write_text(json.dumps(valid, indent=2) + "\n")
+            write_json(Path(args.json), results)
         except OSError as error:
             print(f"error: {args.json} cannot be written ({error}): choose another file with --json", file=sys.stderr)
             return 1
