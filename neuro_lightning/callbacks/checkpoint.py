@@ -18,10 +18,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS
 from neuro_lightning.models.base import training_ends_now
 from neuro_lightning.ranks import is_main_process
 
-LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.artifacts.checkpoint_files import BEST, run_folder
 from neuro_lightning.artifacts.records import flat_overrides, read_record, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Ensemble
 from neuro_lightning.errors import DataError
-from neuro_lightning.models.loading import BEST, run_folder
 from neuro_lightning.report.table import kind_of, number, print_table, relative
 
 MAX_ROWS = 20

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from neuro_lightning.artifacts.checkpoint_files import run_folder
 from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
@@ -175,13 +176,14 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
             did not log to W&B.
         metadata: such as its scores.
     """
-    folders = [_run_folder(Path(checkpoint)) for checkpoint in checkpoints]
-    first = read_record(folders[0]) if folders and folders[0] is not None else {}
+    folders = [run_folder(Path(checkpoint).resolve()) for checkpoint in checkpoints]
+    folders = [folder for folder in folders if (folder / FILE_NAME).is_file()]
+    first = read_record(folders[0]) if folders else {}
     config = first.get("config") or {}
     options = (config.get("logger") or {}).get("wandb") or {"project": "neuro_lightning"}
     path = Path(path)
-    names = [*(read_record(folder)["run_id"] for folder in folders if folder is not None)]
-    group = folders[0].parent.name if names and (folders[0].parent / "multirun.yaml").is_file() else None
+    names = [read_record(folder)["run_id"] for folder in folders]
+    group = folders[0].parent.name if folders and (folders[0].parent / "multirun.yaml").is_file() else None
     loggers = build_loggers(
         {"wandb": options},
         output_dir=path.resolve().parent,
@@ -199,10 +201,6 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
         exit_code = 0
     finally:
         close_loggers(loggers, exit_code=exit_code)
-
-
-def _run_folder(checkpoint: Path) -> Path | None:
-    return next((folder for folder in checkpoint.resolve().parents[:2] if (folder / FILE_NAME).is_file()), None)
 
 
 @main_process_only

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.checkpoint_files import BEST, LAST, REFIT, checkpoint_file
 from neuro_lightning.artifacts.old_names import update_names
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
@@ -19,7 +20,6 @@ from neuro_lightning.settings.config import check_plain, check_targets, instanti
 
 LARGEST_WEIGHT = 1e20
 """Beyond it no weight is the outcome of a training, and its products are not finite."""
-BEST, LAST, REFIT = "best.ckpt", "last.ckpt", "refit.ckpt"
 CHOICES = {"best": BEST, "last": LAST, "refit": REFIT}  # by what predict.py calls them
 
 
@@ -52,10 +52,8 @@ def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
     Raises:
         CheckpointError: nothing there.
     """
-    path = Path(path)
-    for candidate in (path, path / name, path / "checkpoints" / name):
-        if candidate.is_file():
-            return candidate
+    if (found := checkpoint_file(path, name)) is not None:
+        return found
     raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder that holds checkpoints/{name}")
 
 
@@ -96,11 +94,6 @@ def choose_checkpoint(path: str | Path, which: str, target: str) -> Path:
 def fitted_on(path: Path) -> tuple[str, ...]:
     """The splits that a checkpoint was trained on."""
     return tuple(read_checkpoint(path)[CHECKPOINT_KEY].get("fitted_on", ("train",)))
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint is of."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

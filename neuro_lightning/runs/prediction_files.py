@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.artifacts.checkpoint_files import BEST, REFIT, run_folder
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.ensemble.report import members_file
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.models.loading import BEST, REFIT, run_folder
 from neuro_lightning.report.predictions import print_arrays
 from neuro_lightning.runs.prediction import official_scores, submission_arrays
 from neuro_lightning.settings.settings import PredictSettings

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
+from neuro_lightning.artifacts.checkpoint_files import REFIT
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
@@ -20,7 +21,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import PopulationModule, plateau_scores
-from neuro_lightning.models.loading import REFIT, read_checkpoint
+from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import relative
 from neuro_lightning.runs.evaluation import evaluate, network_predictor

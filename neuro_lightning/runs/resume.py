@@ -1,10 +1,11 @@
-"""``resume=PATH|latest``: an interrupted run goes on in its own folder, under its own config."""
+"""``resume=PATH|latest``: resumes an interrupted run in its own folder, with its own config."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file, run_folder
 from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
@@ -12,18 +13,17 @@ from neuro_lightning.settings.overrides import overrides_from_file
 from neuro_lightning.settings.quoting import override, typed, unquoted
 
 LATEST_ROOT = "outputs"
-LAST, PREVIOUS = "last.ckpt", "last.previous.ckpt"  # as neuro_lightning.callbacks.checkpoint, which loads torch
 
 
 def resume_requeued_job(arguments: list[str]) -> list[str]:
-    """Let a job that SLURM runs again go on with what it has done in the folder that it names.
+    """The command line with which a job that SLURM has requeued resumes its own run.
 
     Args:
         arguments: the command line of a batch script, the same at every attempt.
 
     Returns:
-        It with ``resume=FOLDER``, where an earlier attempt of this very job has a checkpoint; with ``overwrite=true``
-        where it has none yet; else the same one.
+        The command line with ``resume=FOLDER`` where an earlier attempt of this job left a checkpoint; with
+        ``overwrite=true`` where it left none; else unchanged.
     """
     folder, job = typed(arguments, "hydra.run.dir"), os.environ.get("SLURM_JOB_ID")
     restarted = job is not None and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
@@ -34,11 +34,8 @@ def resume_requeued_job(arguments: list[str]) -> list[str]:
     record = read_record(folder)
     if record.get("slurm_job") != job or record.get("status") not in ("running", "interrupted"):
         return arguments
-    try:
-        _checkpoint(folder)
-    except CheckpointError:
-        return [*arguments, "overwrite=true"]
-    return [*arguments, override("resume", folder)]
+    begun = checkpoint_file(folder, LAST, PREVIOUS) is not None
+    return [*arguments, override("resume", folder) if begun else "overwrite=true"]
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
@@ -65,7 +62,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(arguments):
         raise ConfigError("resume=... continues one run and cannot be combined with -m")
     checkpoint = _checkpoint(wanted)
-    folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    folder = run_folder(checkpoint)
     rest = [word for word in arguments if not word.startswith("resume=")]
     return [
         *overrides_from_file(_old_overrides(folder), rest, folder),
@@ -79,16 +76,13 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 def _checkpoint(name: str) -> Path:
     if name == "latest":
         return _newest_run_checkpoint()
-    path = Path(name)
-    places = [path, *(folder / file for folder in (path / "checkpoints", path) for file in (LAST, PREVIOUS))]
-    for candidate in places:
-        if candidate.is_file():
-            return candidate.resolve()
+    if (found := checkpoint_file(name, LAST, PREVIOUS)) is not None:
+        return found.resolve()
     raise CheckpointError(f"resume={name}: neither a checkpoint nor a run's folder with checkpoints/{LAST}")
 
 
 def _newest_run_checkpoint() -> Path:
-    """The last checkpoint of the run that was at work last; another run is not taken in its place.
+    """The last checkpoint of the run that wrote last; never that of another run.
 
     Raises:
         CheckpointError: there is none.
@@ -96,22 +90,21 @@ def _newest_run_checkpoint() -> Path:
     changed: dict[Path, float] = {}
     for path in Path(LATEST_ROOT).rglob("*"):
         if path.name in (FILE_NAME, LAST, PREVIOUS) and path.is_file():
-            folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+            folder = run_folder(path)
             changed[folder] = max(changed.get(folder, 0.0), path.stat().st_mtime)
     if not changed:
         raise CheckpointError(f"resume=latest: there is no run under {LATEST_ROOT}/")
     newest = max(changed, key=changed.__getitem__)
-    try:
-        return _checkpoint(str(newest))
-    except CheckpointError:
+    if (found := checkpoint_file(newest, LAST, PREVIOUS)) is None:
         raise CheckpointError(
             f"resume=latest: the newest run, {newest}, ended before its first checkpoint: begin it anew, or give the "
             "run that you mean, as resume=FOLDER"
-        ) from None
+        )
+    return found.resolve()
 
 
 def _model_class(folder: Path) -> str:
-    """The class of a run's model as its record names it; empty where it does not tell."""
+    """The class of a run's model, from its record; empty if the record does not name it."""
     try:
         return read_record(folder)["config"]["model"]["_target_"]
     except (DataError, KeyError, TypeError):

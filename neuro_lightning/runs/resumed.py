@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from neuro_lightning.callbacks.checkpoint import LAST, PREVIOUS
+from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process

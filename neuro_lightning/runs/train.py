@@ -12,10 +12,10 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
 from neuro_lightning.artifacts.folders import claimed_run_folder
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import swept
-from neuro_lightning.callbacks.checkpoint import LAST
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import Interrupted, NeuroError
 from neuro_lightning.loggers.building import build_loggers, close_loggers
@@ -106,7 +106,7 @@ def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
 def _how_to_resume(settings: TrainSettings) -> str:
     if settings.group is not None:
         words = f"-m sweep.resume={shlex.quote(str(relative(settings.folder.parent)))}"
-    elif any(settings.folder.rglob(LAST)):
+    elif checkpoint_file(settings.folder, LAST, PREVIOUS):
         words = f"resume={shlex.quote(str(relative(settings.folder)))}"
     else:
         return ""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
@@ -69,11 +70,10 @@ def decide(
     if given is not None:
         return Job("resume", given)
     kind = "retry" if status == "failed" else "resume"
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "checkpoints" / LAST
     # which of the two can be read is seen before the training
-    exists = any(last.with_name(name).is_file() for name in ("last.ckpt", "last.previous.ckpt"))
     unreadable = (record.get("error") or "").startswith("CheckpointError")
-    checkpoint = last if exists and not unreadable else None
+    checkpoint = last if checkpoint_file(folder, LAST, PREVIOUS) and not unreadable else None
     begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
     message = f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}"
     return Job(kind, checkpoint, message=message)
