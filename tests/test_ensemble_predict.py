@@ -49,15 +49,15 @@ def test_members_file_keeps_the_entries_of_the_datasets_that_stay_in_the_submiss
 
     written(f"ckpt={ensemble_sweep}", *words)
     add_dataset()
-    assert entries() == {"tiny", "other"}
+    assert entries() == {"tiny_10", "other"}, "named like the groups of the submission, which differ by bin width"
     written(f"ckpt={ensemble_sweep}", *words, f"merge_into={path}")
-    assert entries() == {"tiny", "other"}, "merging keeps the other dataset and its entry"
+    assert entries() == {"tiny_10", "other"}, "merging keeps the other dataset and its entry"
     written(f"ckpt={ensemble_sweep / '0_tiny_gru'}", *words, f"merge_into={path}")
     assert entries() == {"other"}, "a single model removes the entry of the ensemble that it replaces, and no other"
     written(f"ckpt={ensemble_sweep}", *words)
     with h5py.File(path) as file:
         assert set(file) == {"tiny_10"}
-    assert entries() == {"tiny"}, "a new file has entries of its own datasets only"
+    assert entries() == {"tiny_10"}, "a new file has entries of its own datasets only"
     written(f"ckpt={ensemble_sweep / '0_tiny_gru'}", *words)
     assert not members.exists()
 

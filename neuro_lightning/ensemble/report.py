@@ -118,12 +118,13 @@ def member_name(checkpoint: Path) -> str:
 
 
 def write_members(
-    path: Path, recording: Recording, ensemble: Ensemble | None, merge_into: str | Path | None = None
+    path: Path, group: str, recording: Recording, ensemble: Ensemble | None, merge_into: str | Path | None = None
 ) -> None:
     """Write which members predicted a dataset into ``FILE.json``, which has an entry for each dataset of the file.
 
     Args:
         path: the file.
+        group: the name of the entry: the group in a submission, which differs by bin width, else the dataset.
         recording: what was predicted.
         ensemble: what predicted it; None for a single model, which removes the entry of an earlier ensemble.
         merge_into: the submission whose other datasets were kept, and with them their entries.
@@ -132,9 +133,9 @@ def write_members(
     if merge_into is not None and members_file(merge_into).is_file():
         with suppress(DataError):  # an unreadable file says nothing about other datasets
             entries = read_record(members_file(merge_into))
-    entries.pop(recording.name, None)
+    entries.pop(group, None)
     if ensemble is not None:
-        entries[recording.name] = _entry(recording, ensemble)
+        entries[group] = _entry(recording, ensemble)
     if entries:
         write_json(members_file(path), entries)
     else:

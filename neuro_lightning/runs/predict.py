@@ -37,6 +37,7 @@ from neuro_lightning.runs.prediction import (
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
 from neuro_lightning.settings.settings import PredictSettings
+from neuro_lightning.submission.layout import group_name
 from neuro_lightning.submission.plain import write_latents
 
 
@@ -98,7 +99,9 @@ def write_rates_of(
     rates, ensemble = combine(checkpoints, data, splits, device, how, trusted=settings.trusted, progress=progress)
     source = describe_ensemble(ensemble, len(checkpoints)) if several else relative(checkpoints[0])
     official = write_rates(path, kind, recording, rates, source, settings.merge_into)
-    write_members(path, recording, ensemble, settings.merge_into)
+    in_submission = kind == "submission" and recording.kind == "spikes"
+    group = group_name(recording.name, recording.bin_ms) if in_submission else recording.name
+    write_members(path, group, recording, ensemble, settings.merge_into)
     if ensemble is not None:
         print_ensemble(path, recording, ensemble)
     split, scores = evaluation_split(recording), None
