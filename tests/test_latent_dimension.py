@@ -47,9 +47,10 @@ def sweep(tmp_path):
 def test_scores_are_read_from_finished_runs(sweep):
     answer = read_answer(sweep)
     assert (answer.dataset, answer.simulated, answer.model) == ("twin", True, "LSTMAutoencoder")
-    assert answer.latents == [2, 4, 8, 16, 32] and answer.metrics == ["mse", "variance"]
-    assert answer.values("LSTMAutoencoder", "mse") == MODEL, "a failed job is none of them"
-    assert {n: v[0] for n, v in answer.values("pca", "mse").items()} == PCA
+    assert answer.metrics == ["mse", "variance"] and answer.others == ["mean", "pca", "oracle", "svca"]
+    seeds = answer.seeds("LSTMAutoencoder", "mse").groupby("latents").value.apply(list)
+    assert seeds.to_dict() == MODEL, "a failed job is none of them"
+    assert answer.seeds("pca", "mse").groupby("latents").value.first().to_dict() == PCA
     assert answer.grows("pca") and not answer.grows("mean") and not answer.grows("oracle")
     columns, rows = table_rows(answer, "mse")
     assert columns == ["latents", "seeds", "LSTMAutoencoder", "s.e.m.", "mean", "pca", "true rates (oracle)"]
@@ -61,13 +62,15 @@ def test_fewest_latents_within_one_standard_error(sweep):
     """16 are best with 0.5, standard error 0.0058; 8 have 0.51 and miss it, were it not for a wider spread."""
     answer = read_answer(sweep)
     assert answer.enough("mse") == 16 and answer.enough("variance") == 16
-    answer.scores[answer.model][16]["mse"] = [0.47, 0.5, 0.53]
+    answer.scores.loc[answer.seeds(answer.model, "mse").query("latents == 16").index, "value"] = [0.47, 0.5, 0.53]
     assert answer.enough("mse") == 8
 
 
 def test_scores_of_the_test_split(sweep):
     answer = read_answer(sweep, "test")
-    assert answer.values("LSTMAutoencoder", "mse")[4] == pytest.approx([1.6, 1.62, 1.64])
+    assert answer.seeds("LSTMAutoencoder", "mse").query("latents == 4").value.tolist() == pytest.approx(
+        [1.6, 1.62, 1.64]
+    )
     with pytest.raises(DataError, match="no scores of a holdout split"):
         read_answer(sweep, "holdout")
 
@@ -78,7 +81,7 @@ def test_the_figure_has_a_panel_for_each_metric(sweep):
     assert panels[0].get_title(loc="left") == "16 within one s.e.m. of the best"
     lines = {line.get_label(): line for line in panels[0].get_lines()}
     assert list(lines["pca"].get_ydata()) == pytest.approx(list(PCA.values()))
-    assert lines["true rates (oracle)"].get_ydata()[0] == 0.45
+    assert lines["true rates (oracle)"].get_ydata()[0] == pytest.approx(0.45)
     assert {line.get_label() for line in panels[1].get_lines()} >= {"shared variance (SVCA)", "pca"}
 
 

@@ -9,13 +9,10 @@ share (SVCA) and, on simulated data, the true signal.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -37,17 +34,6 @@ BEYOND = {"ceiling", "svca", "oracle"}  # not predictors of one's own
 COLORS = (BASELINE, "#5b8c5a", "#8e6c8a", "#b08d57")
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """The mean; None of no values."""
-    known = list(values)
-    return fmean(known) if known else None
-
-
-def sem(values: Sequence[float]) -> float | None:
-    """The standard error of the mean; None below two values."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
 @dataclass
 class Answer:
     """Scores of one split by who, number of latents and metric.
@@ -56,46 +42,48 @@ class Answer:
         dataset: the data's name.
         simulated: whether they are simulated.
         split: ``val`` or ``test``.
-        model: the swept model's name, a key of ``scores``.
-        scores: ``scores[who][latents][metric]`` is the list of the seeds' values.
+        model: the swept model's name, as in the column ``who``.
+        scores: one row for each score, with the columns ``who``, ``latents``, ``metric`` and ``value``.
     """
 
     dataset: str
     simulated: bool
     split: str
     model: str
-    scores: dict[str, dict[int, dict[str, list[float]]]] = field(default_factory=dict)
-
-    @property
-    def latents(self) -> list[int]:
-        """The numbers of latents that were tried."""
-        return sorted(self.scores[self.model])
+    scores: pd.DataFrame
 
     @property
     def metrics(self) -> list[str]:
         """The metrics that the model has, in the order in which they are shown."""
-        known = {name for values in self.scores[self.model].values() for name in values}
+        known = set(self.scores.metric[self.scores.who == self.model])
         return [name for name in METRICS if name in known]
 
-    def values(self, who: str, metric: str) -> dict[int, list[float]]:
-        """The seeds' values by number of latents."""
-        found = {n: values[metric] for n, values in self.scores[who].items() if values.get(metric)}
-        return dict(sorted(found.items()))
+    @property
+    def others(self) -> list[str]:
+        """Who has scores besides the model."""
+        return [who for who in self.scores.who.unique() if who != self.model]
+
+    def seeds(self, who: str, metric: str) -> pd.DataFrame:
+        """The rows of one predictor and metric."""
+        return self.scores[(self.scores.who == who) & (self.scores.metric == metric)]
+
+    def summary(self, who: str, metric: str) -> pd.DataFrame:
+        """``count``, ``mean`` and ``sem`` over seeds by number of latents; the sem of one value is NaN."""
+        return self.seeds(who, metric).groupby("latents").value.agg(["count", "mean", "sem"])
 
     def grows(self, who: str) -> bool:
         """Whether a predictor depends on the number of latents at all."""
-        curves = [[mean(v) for v in self.values(who, metric).values()] for metric in self.metrics]
-        return any(max(curve) - min(curve) > 1e-9 * max(map(abs, curve)) for curve in curves if curve)
+        curves = [self.summary(who, metric)["mean"] for metric in self.metrics]
+        return any(curve.max() - curve.min() > 1e-9 * curve.abs().max() for curve in curves)
 
     def enough(self, metric: str) -> int | None:
         """The fewest latents whose mean score is within one standard error of the best one's."""
-        sign = -1 if info(metric).lower_is_better else 1
-        curve = {n: sign * mean(values) for n, values in self.values(self.model, metric).items()}
-        if not curve:
+        own = self.summary(self.model, metric)
+        if own.empty:
             return None
-        best = max(curve, key=curve.__getitem__)
-        slack = sem(self.values(self.model, metric)[best]) or 0.0
-        return min(n for n, value in curve.items() if value >= curve[best] - slack)
+        score = -own["mean"] if info(metric).lower_is_better else own["mean"]
+        best = score.idxmax()
+        return int(score.index[score >= score[best] - own["sem"].fillna(0.0)[best]].min())
 
 
 def read_answer(folder: str | Path, split: str = "val") -> Answer:
@@ -113,17 +101,17 @@ def read_answer(folder: str | Path, split: str = "val") -> Answer:
     if len(names) > 1:
         raise DataError(f"{folder}: give a sweep of one dataset and one model, not of {sorted(names)}")
     (dataset, model) = names.pop()
-    answer = Answer(dataset, bool(records[0]["data"]["simulated"]), split, model)
-    scores: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for record in records:
-        for who, values in _scores(record, split).items():
-            for metric, value in values.items():
-                if value is not None:  # a score that was not finite
-                    scores[model if who == "model" else who][_latents(record)][metric].append(value)
-    if not scores[model]:
+    scores = [
+        (model if who == "model" else who, _latents(record), metric, value)
+        for record in records
+        for who, values in _scores(record, split).items()
+        for metric, value in values.items()
+        if value is not None  # a score that was not finite
+    ]
+    table = pd.DataFrame(scores, columns=["who", "latents", "metric", "value"])
+    if model not in set(table.who):
         raise DataError(f"{folder}: no scores of a {split} split; there may be no such split in {dataset}")
-    answer.scores = {who: {n: dict(v) for n, v in by.items()} for who, by in scores.items()}
-    return answer
+    return Answer(dataset, bool(records[0]["data"]["simulated"]), split, model, table)
 
 
 def _records(folder: str | Path) -> list[dict[str, Any]]:
@@ -162,25 +150,20 @@ def _scores(record: dict[str, Any], split: str) -> dict[str, dict[str, float | N
 
 def table_rows(answer: Answer, metric: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: one row for each number of latents, mean and standard error over seeds."""
-    others = [who for who in answer.scores if who != answer.model and answer.values(who, metric)]
+    others = {who: answer.summary(who, metric)["mean"] for who in answer.others}
+    others = {who: means for who, means in others.items() if len(means)}
     columns = ["latents", "seeds", answer.model, "s.e.m.", *(NAMES.get(who, who) for who in others)]
-    rows = []
-    for n, values in answer.values(answer.model, metric).items():
-        beside = (number(mean(answer.values(who, metric).get(n, []))) for who in others)
-        rows.append([str(n), str(len(values)), number(mean(values)), number(sem(values)), *beside])
+    rows = [
+        [str(n), str(count), number(mean), number(sem), *(number(means.get(n)) for means in others.values())]
+        for n, count, mean, sem in answer.summary(answer.model, metric).itertuples()
+    ]
     return columns, rows
 
 
 def write_csv(answer: Answer, path: Path) -> None:
-    """Every score as a row: who, latents, metric, seeds, mean, s.e.m."""
-    rows = [
-        [who, n, answer.split, metric, len(values), mean(values), sem(values)]
-        for who, by_latents in answer.scores.items()
-        for n, metrics in sorted(by_latents.items())
-        for metric, values in metrics.items()
-    ]
-    columns = ["who", "latents", "split", "metric", "seeds", "mean", "sem"]
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    """Every score as a row: who, latents, split, metric, seeds, mean, s.e.m."""
+    groups = answer.scores.assign(split=answer.split).groupby(["who", "latents", "split", "metric"], sort=False)
+    groups.value.agg(seeds="count", mean="mean", sem="sem").reset_index().to_csv(path, index=False)
 
 
 def figure(answer: Answer) -> Figure:
@@ -207,23 +190,22 @@ def figure(answer: Answer) -> Figure:
 
 
 def _panel(panel: Axes, answer: Answer, metric: str) -> None:
-    curves = [who for who in answer.scores if who not in BEYOND and who != answer.model and answer.grows(who)]
-    for who, color in zip(curves, COLORS, strict=False):
-        values = answer.values(who, metric)
-        panel.plot(list(values), [mean(v) for v in values.values()], "o-", color=color, ms=3, label=who)
-    values = answer.values(answer.model, metric)
-    centers, spread = [mean(v) for v in values.values()], [sem(v) or 0.0 for v in values.values()]
-    panel.errorbar(list(values), centers, spread, fmt="o-", color=MODEL, ms=4, capsize=2, label=answer.model, zorder=3)
-    for n, seeds in values.items():
-        panel.plot([n] * len(seeds), seeds, ".", color=MODEL, ms=3, alpha=0.5)
-    drawn = [*centers, *(mean(v) for who in curves for v in answer.values(who, metric).values())]
-    reach = max(drawn) - min(drawn) or 1.0
+    curves = [who for who in answer.others if who not in BEYOND and answer.grows(who)]
+    means = {who: answer.summary(who, metric)["mean"] for who in curves}
+    for (who, curve), color in zip(means.items(), COLORS, strict=False):
+        panel.plot(curve.index, curve, "o-", color=color, ms=3, label=who)
+    own, seeds = answer.summary(answer.model, metric), answer.seeds(answer.model, metric)
+    look = {"fmt": "o-", "color": MODEL, "ms": 4, "capsize": 2, "zorder": 3}
+    panel.errorbar(own.index, own["mean"], own["sem"].fillna(0.0), label=answer.model, **look)
+    panel.plot(seeds.latents, seeds.value, ".", color=MODEL, ms=3, alpha=0.5)
+    drawn = pd.concat([own["mean"], *means.values()])
+    reach = drawn.max() - drawn.min() or 1.0
     for who, color, dashes in _lines(answer, curves):
-        level = mean(v for values in answer.values(who, metric).values() for v in values)
-        if level is not None and min(drawn) - 2 * reach < level < max(drawn) + 2 * reach:  # far ones would flatten all
+        level = answer.seeds(who, metric).value.mean()
+        if drawn.min() - 2 * reach < level < drawn.max() + 2 * reach:  # lines far away would flatten the curves
             panel.axhline(level, color=color, lw=1, ls=dashes, label=NAMES.get(who, who))
     panel.set_xscale("log", base=2)
-    panel.set_xticks(answer.latents, [str(n) for n in answer.latents])
+    panel.set_xticks(own.index, own.index.astype(str))
     panel.minorticks_off()
     panel.set(xlabel="latents", ylabel=f"{answer.split} {label(metric)}")
     if (enough := answer.enough(metric)) is not None:
@@ -232,7 +214,7 @@ def _panel(panel: Axes, answer: Answer, metric: str) -> None:
 
 def _lines(answer: Answer, curves: list[str]) -> Iterable[tuple[str, str, Any]]:
     """Scores that do not depend on the number of latents, with their look."""
-    flat = [who for who in answer.scores if who not in curves and who != answer.model]
+    flat = [who for who in answer.others if who not in curves]
     styles = iter(((0, (1, 1)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (2, 3))))
     for who in flat:
         yield who, TRUE if who in BEYOND else QUIET, "-" if who in ("ceiling", "svca") else next(styles, (0, (1, 3)))
