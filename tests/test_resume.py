@@ -108,6 +108,22 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+def test_a_run_that_ended_between_two_regular_validations_goes_on_with_no_step_too_many(tmp_path):
+    words = ["scheduler@model.scheduler=none", "trainer.check_val_every_n_epoch=3"]
+    again = f"resume={tmp_path / 'run/checkpoints/last.ckpt'}"
+    here(tmp_path / "run", *words, "trainer.max_epochs=2")
+    before = checkpoint(tmp_path / "run")
+    here(tmp_path / "run", *words, "trainer.max_epochs=2", again)
+    assert same(checkpoint(tmp_path / "run")["state_dict"], before["state_dict"])
+    here(tmp_path / "run", *words, "trainer.max_epochs=4", again)
+    here(tmp_path / "whole", *words, "trainer.max_epochs=4")
+    run, whole = checkpoint(tmp_path / "run"), checkpoint(tmp_path / "whole")
+    assert run["global_step"] == whole["global_step"] == 2 * before["global_step"]
+    assert same(run["state_dict"], whole["state_dict"])
+    validated = [int(row["epoch"]) for row in rows(tmp_path / "run") if row["val/loss"]]
+    assert validated == [1, 2, 3], "the usual interval holds again after the first epoch"
+
+
 # ---- the command line
 
 

@@ -63,6 +63,7 @@ class PopulationModule(pl.LightningModule):
         self._epoch_sums: tuple[tuple[str, ...], Tensor] | None = None  # names and values
         self._epoch_steps = 0
         self._last_counted: tuple[int, int] | None = None  # epoch and batch
+        self._usual_interval: int | None = None  # of validations, while the trainer has another for one epoch
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
 
     @classmethod
@@ -137,8 +138,18 @@ class PopulationModule(pl.LightningModule):
             self._epoch_steps += 1
         return count
 
+    def on_train_start(self) -> None:
+        """Let Lightning know that the last epoch of a resumed run was validated: else it would train a batch again."""
+        loop = self.trainer.fit_loop
+        epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if loop.restarting and batch.is_last_batch and batch.current.completed and epoch.processed < epoch.ready:
+            self._usual_interval = self.trainer.check_val_every_n_epoch
+            self._validate_this_epoch()
+
     def on_train_epoch_start(self) -> None:
         """Set a masking that changes over the training to this epoch; validate the last epoch in any case."""
+        if self._usual_interval is not None:
+            self.trainer.check_val_every_n_epoch, self._usual_interval = self._usual_interval, None
         if hasattr(self.masking, "at_epoch"):
             self.masking.at_epoch(self.current_epoch)
         if self.current_epoch + 1 == self.trainer.max_epochs:
