@@ -19,7 +19,7 @@ def rates():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_what_is_written_is_what_was_predicted(tmp_path, dtype):
+def test_written_values_equal_the_predictions(tmp_path, dtype):
     values = rates().astype(dtype)
     path = write_kaggle(tmp_path / "new" / "submission.csv", values, COLUMNS)
     text = path.read_bytes()
@@ -71,7 +71,7 @@ def change(line=None, text=None, cell=None, value=None, drop=None, add=None, swa
         (lambda lines: [], "0 columns, not 19"),
     ],
 )
-def test_bad_files(tmp_path, edit, says):
+def test_invalid_files_are_refused(tmp_path, edit, says):
     path = write_kaggle(tmp_path / "a.csv", rates(), COLUMNS)
     lines = edit(path.read_text().splitlines())
     path.write_text("\n".join(lines))
@@ -81,7 +81,7 @@ def test_bad_files(tmp_path, edit, says):
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b'Id,"'])
-def test_no_csv(tmp_path, content):
+def test_unreadable_files_are_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(SubmissionError, match=r"a\.csv (cannot be read|is not there)"):
@@ -111,7 +111,7 @@ def test_bad_predictions_leave_the_old_file(tmp_path, values, columns, says):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_unwritable_path_is_one_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SubmissionError, match="cannot be written"):
         write_kaggle(tmp_path / "file" / "a.csv", rates(), COLUMNS)

@@ -41,7 +41,7 @@ def written(*overrides: str):
     return predict(cfg)
 
 
-def test_predictions_stand_beside_what_was_observed(runs, tmp_path, capsys):
+def test_predictions_are_written_with_the_observed_targets(runs, tmp_path, capsys):
     path = written(f"ckpt={runs / 'traces'}", f"file={tmp_path / 'new' / 'predictions.h5'}")
     saved = load_checkpoint(runs / "traces", trusted=["tiny_traces"])
     with h5py.File(path) as file:
@@ -58,7 +58,7 @@ def test_predictions_stand_beside_what_was_observed(runs, tmp_path, capsys):
     assert "Scores on tiny_traces (simulated data)" in capsys.readouterr().out
 
 
-def test_latents_go_into_the_runs_folder(runs):
+def test_latents_are_written_into_the_folder_of_the_run(runs):
     path = written(f"ckpt={runs / 'traces'}", "output=latents")
     assert path == runs / "traces" / "latents.h5"
     with h5py.File(path) as file:
@@ -68,7 +68,7 @@ def test_latents_go_into_the_runs_folder(runs):
         assert {"condition", "row"} <= set(file["val"])
 
 
-def test_images_have_no_bins(runs, tmp_path):
+def test_predictions_for_images_have_no_time_axis(runs, tmp_path):
     path = written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / 'p.h5'}", "evaluate=false")
     with h5py.File(path) as file:
         assert file["val/predictions"].shape == file["val/targets"].shape == (10, 4)
@@ -90,7 +90,7 @@ def test_images_have_no_bins(runs, tmp_path):
         ("traces", ["file=/proc/none/x.h5"], SubmissionError, "cannot be written .*file=PATH"),
     ],
 )
-def test_what_cannot_be_is_one_line(runs, run, words, error, message):
+def test_invalid_outputs_are_refused_in_one_line(runs, run, words, error, message):
     with pytest.raises(error, match=message) as refused:
         written(f"ckpt={runs / run}", *words)
     assert "\n" not in str(refused.value)
@@ -101,15 +101,15 @@ def test_latents_of_several_networks_are_refused(runs):
         written(f"ckpt=[{runs / 'traces'},{runs / 'pictures'}]", "output=latents")
 
 
-def test_predictions_of_one_run_lie_beside_it(runs):
+def test_predictions_of_one_run_are_written_into_its_folder(runs):
     assert written(f"ckpt={runs / 'pictures'}", "evaluate=false") == runs / "pictures" / "predictions.h5"
 
 
-# ---- where it is written, and what is kept
+# ---- where files are written, and which are kept
 
 
-def test_nothing_that_is_there_is_lost(runs, tmp_path, monkeypatch):
-    """Neither a file of an earlier time, nor what says of which members it was."""
+def test_existing_files_are_not_overwritten(runs, tmp_path, monkeypatch):
+    """Neither an earlier file nor the members file beside it."""
     monkeypatch.setattr("neuro_lightning.runs.predict.combine", None)  # it is refused before anything is predicted
     for name, words in (("p.h5", []), ("l.h5", ["output=latents"]), ("m.h5", [])):
         taken = tmp_path / (name if name != "m.h5" else "m.h5.json")
@@ -119,7 +119,7 @@ def test_nothing_that_is_there_is_lost(runs, tmp_path, monkeypatch):
         assert taken.read_text() == "mine"
 
 
-def test_overwrite_replaces_it_and_forgets_its_members(runs, tmp_path):
+def test_overwrite_replaces_the_file_and_deletes_its_members_file(runs, tmp_path):
     (tmp_path / "p.h5").write_text("old")
     (tmp_path / "p.h5.json").write_text('{"pictures": {"members": []}}')
     path = written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / 'p.h5'}", "overwrite=true", "evaluate=false")
@@ -127,7 +127,7 @@ def test_overwrite_replaces_it_and_forgets_its_members(runs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rates.npz", "rates.npy", "rates.mat", "rates", "rates.csv", "rates.h5.gz"])
-def test_a_name_of_another_kind_of_file_is_refused(runs, tmp_path, name):
+def test_a_suffix_of_another_file_type_is_refused(runs, tmp_path, name):
     with pytest.raises(ConfigError, match=r"file=.*: the predictions of pictures are a \.h5 file; give file=NAME\.h5"):
         written(f"ckpt={runs / 'pictures'}", f"file={tmp_path / name}")
     with pytest.raises(ConfigError, match=r"the latents of tiny_traces are a \.h5 file"):
@@ -147,7 +147,7 @@ def test_a_name_of_another_kind_of_file_is_refused(runs, tmp_path, name):
         (["run", "run/checkpoints/last.ckpt"], [], "outputs/ensembles/predictions_tiny_mean_of_2.h5"),
     ],
 )
-def test_a_file_lies_beside_its_model_and_says_what_it_is(tmp_path, spikes, monkeypatch, ckpt, words, wanted):
+def test_default_path_names_folder_and_content(tmp_path, spikes, monkeypatch, ckpt, words, wanted):
     monkeypatch.chdir(spikes)
     kind = next((word.split("=")[1] for word in words if word.startswith("output=")), None)
     data = Tiny(n_train=37, n_val=11, poison={})
@@ -168,7 +168,7 @@ def spikes(tmp_path_factory):
     return folder
 
 
-def test_targets_of_spikes_have_their_forward_bins(spikes, tmp_path):
+def test_targets_of_spikes_include_forward_bins(spikes, tmp_path):
     path = written(f"ckpt={spikes / 'run'}", f"file={tmp_path / 'p.h5'}")
     trials = Tiny(n_train=37, n_val=11, poison={}).recording.splits["val"]
     with h5py.File(path) as file:
@@ -178,7 +178,7 @@ def test_targets_of_spikes_have_their_forward_bins(spikes, tmp_path):
     np.testing.assert_array_equal(targets[:, 12:, :6], trials.heldin_forward)
 
 
-def test_merging_keeps_what_is_there(spikes, tmp_path, capsys):
+def test_merging_keeps_other_datasets(spikes, tmp_path, capsys):
     path, run = tmp_path / "s.h5", f"ckpt={spikes / 'run'}"
     with h5py.File(path, "w") as file:
         file["other/eval_rates_heldin"] = np.ones((2, 3, 4), np.float32)
@@ -197,7 +197,7 @@ def test_merging_keeps_what_is_there(spikes, tmp_path, capsys):
         written(run, f"merge_into={tmp_path / 'none.h5'}", "evaluate=false")
 
 
-def test_the_members_are_said_first(spikes, tmp_path, capsys):
+def test_members_are_printed_before_they_predict(spikes, tmp_path, capsys):
     written(f"ckpt={spikes / 'sweep'}", f"file={tmp_path / 'p.h5'}", "evaluate=false")
     said = capsys.readouterr().out
     assert said.index("2 checkpoints:") < said.index("0_a") < said.index("1_b") < said.index("p.h5")

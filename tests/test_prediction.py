@@ -1,4 +1,4 @@
-"""Which trials stand where in a submission, of which neurons, and prepared with which options."""
+"""The order of trials and neurons in a submission, and the options that a cached recording depends on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def trials(rows: list[int], *, hidden: bool = False) -> Trials:
 
 
 def predicted(splits: dict[str, Trials]) -> dict[str, np.ndarray]:
-    """Rates that tell their trial's row: 1 + row / 10."""
+    """Rates that encode their trial's row: 1 + row / 10."""
     shape = (BINS + FORWARD, N_IN + N_OUT)
     return {
         name: np.broadcast_to(1 + part.row[:, None, None] / 10, (len(part), *shape)) for name, part in splits.items()
@@ -49,7 +49,7 @@ def arrays(**splits: Trials) -> dict[str, np.ndarray]:
     return submission_arrays(Recording("any", 20, splits, np.arange(N_IN + N_OUT)), predicted(splits))
 
 
-def test_supplied_trials_come_in_the_order_of_the_trial_table():
+def test_training_trials_are_in_the_order_of_the_trial_table():
     splits = {"train": trials([0, 3, 4]), "val": trials([1, 2]), "test": trials([0, 1], hidden=True)}
     test_phase = arrays(**splits)
     assert rows_of(test_phase["train_rates_heldin"]) == rows_of(test_phase["train_rates_heldout"]) == [0, 1, 2, 3, 4]
@@ -59,7 +59,7 @@ def test_supplied_trials_come_in_the_order_of_the_trial_table():
     assert rows_of(val_phase["train_rates_heldin"]) == [0, 3, 4] and rows_of(val_phase["eval_rates_heldin"]) == [1, 2]
 
 
-def test_what_is_predicted():
+def test_shapes_of_the_submission_arrays():
     one = trials([0])
     recording = Recording("any", 20, {"train": one, "val": one, "test": trials([0], hidden=True)}, np.arange(5))
     assert evaluation_split(recording) == "test"
@@ -73,8 +73,8 @@ def test_what_is_predicted():
     }  # fmt: skip
 
 
-def test_models_of_other_neurons_are_not_averaged():
-    """As many of them, but others: another draw of the held-out neurons, say."""
+def test_models_of_other_neurons_are_refused():
+    """The same number of neurons, but other ones, as after another draw of the held-out neurons."""
     spec = Tiny(n_train=8, n_val=4, poison={}).spec
     saved = SimpleNamespace(path=Path("a.ckpt"), spec=spec)
     check_same_data(saved, spec, "it")

@@ -48,7 +48,7 @@ def test_scaling_sets_are_merged_by_bin_width():
     ]
 
 
-def test_what_is_written_is_float32_and_compressed(tmp_path):
+def test_rates_are_written_as_compressed_float32(tmp_path):
     given = arrays()
     path = write_submission(tmp_path / "new" / "sub.h5", "mc_rtt", 20, given)
     with h5py.File(path) as file:
@@ -76,7 +76,7 @@ def test_merging_keeps_other_datasets_and_replaces_the_same_one(tmp_path):
     assert {key.split("/")[0] for key in content(path)} == {"mc_rtt_20"}
 
 
-def test_what_another_process_merges_meanwhile_is_not_lost(tmp_path, monkeypatch):
+def test_merging_while_another_process_merges_is_refused(tmp_path, monkeypatch):
     path = write_submission(tmp_path / "sub.h5", "mc_rtt", 5, arrays())
     own = write._write
 

@@ -1,1 +1,1 @@
-"""Several models as one: which members, how much of each, and what that has gained."""
+"""Averages several models: finds the members, selects and weights them, and measures the gain."""

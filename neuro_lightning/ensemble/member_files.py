@@ -1,4 +1,4 @@
-"""What the members of an ensemble predict, on disk: memory does not grow with their number."""
+"""Keeps the predictions of an ensemble's members on disk, so that memory does not grow with their number."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ METHODS = {
 
 
 def describe_ensemble(ensemble: Ensemble | None, n_members: int) -> str:
-    """An ensemble in a few words; of ``n_members`` models whose mean was not scored where it is None."""
+    """A short description of an ensemble; None means the mean of ``n_members`` models that was not scored."""
     if ensemble is not None and ensemble.settings.method != "mean":
         method = ensemble.settings.method
         return f"an ensemble of {ensemble.n_used} of {len(ensemble.members)} checkpoints (ensemble={method})"

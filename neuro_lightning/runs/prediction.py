@@ -1,4 +1,4 @@
-"""From trained checkpoints to a submission: which data, which trials on which side, what they score."""
+"""The steps of ``predict.py``: builds the data, selects checkpoints, arranges and scores rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where ``predict.py`` writes: beside the model, under a name that says what it is; nothing that is there is lost."""
+"""Names and writes the files of ``predict.py``: in the run's folder by default, never over an existing file unasked."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _name(settings: PredictSettings, kind: str, data: PopulationDataModule, memb
 
 
 def _check_suffix(file: str, fits: set[str], kind: str, recording: Recording) -> None:
-    """A name that says something else of a file than what is in it would mislead its next reader."""
+    """Refuses a suffix of another file type, which would mislead the next reader."""
     if Path(file).suffix.lower() not in fits:
         suffix = min(fits, key=len)
         raise ConfigError(f"file={file}: the {kind} of {recording.name} are a {suffix} file; give file=NAME{suffix}")
