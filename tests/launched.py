@@ -22,20 +22,25 @@ class Place(pl.Callback):
 
 
 class KillOnce(Place):
-    """Ends the process at once after a step, as the system does when memory is short; of one run only, and once.
+    """Ends the process at once, as the system does when memory is short; at each of some points once.
 
     Args:
-        step: after which.
-        seed: of the run.
+        points: pairs of a run's seed and the step after which it is killed; "end" is after its training.
     """
 
-    def __init__(self, step: int, seed: int) -> None:
-        self.step, self.seed = step, seed
+    def __init__(self, points: list[list]) -> None:
+        self.points = points
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
-        flag = Path(trainer.default_root_dir, "killed")
-        ours = json.loads(Path(trainer.default_root_dir, "run.json").read_text())["seed"] == self.seed
-        if trainer.global_step == self.step and ours and not flag.exists():
+        self._kill(trainer, trainer.global_step)
+
+    def on_fit_end(self, trainer: pl.Trainer, *_) -> None:
+        self._kill(trainer, "end")
+
+    def _kill(self, trainer: pl.Trainer, moment: int | str) -> None:
+        flag = Path(trainer.default_root_dir, f"killed-{moment}")
+        seed = json.loads(Path(trainer.default_root_dir, "run.json").read_text())["seed"]
+        if [seed, moment] in self.points and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -14,6 +14,7 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
+import forks
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -89,9 +90,9 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
     return subprocess.CompletedProcess(sys.argv, status, out.getvalue(), err.getvalue())
 
 
-def command(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
-    """``python train.py ...`` from ``folder``."""
-    with start(folder, *arguments) as process:
+def command(folder: Path, *arguments: str, timeout: float = 120, fork: bool = False) -> subprocess.CompletedProcess:
+    """``python train.py ...`` from ``folder``; ``fork`` saves the time of the imports, see :mod:`forks`."""
+    with start(folder, *arguments, fork=fork) as process:
         try:
             out, error = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -100,10 +101,12 @@ def command(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.C
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, fork: bool = False) -> subprocess.Popen | forks.Forked:
     """The same, not waited for."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT)])}
+    if fork:
+        return forks.start(ROOT / "train.py", arguments, folder, environment)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

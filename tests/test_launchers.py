@@ -22,7 +22,7 @@ from neuro_lightning.sweeps.launchers import LAUNCHERS, Gpus, Processes, RayClus
 PRESETS = sorted((ROOT / "conf" / "hydra" / "launcher").glob("*.yaml"))
 SWEEP = [*TINY, "trusted=[tiny,launched]", "hydra.sweep.dir=here"]
 PLACE = "+callbacks.place._target_=launched.Place"
-KILL = ["+callbacks.kill._target_=launched.KillOnce", "+callbacks.kill.step=5", "+callbacks.kill.seed=1"]
+KILL = ["+callbacks.kill._target_=launched.KillOnce", "+callbacks.kill.points=[[1,5]]"]
 
 
 # ---- the presets
@@ -165,7 +165,7 @@ def test_processes_share_the_cores_and_a_killed_one_is_replaced(tmp_path):
     places = placed(tmp_path / "here")
     assert all(place["threads"] == 1 and place["wait"] == "PASSIVE" for place in places)
     assert os.getpid() not in {place["pid"] for place in places}
-    assert (tmp_path / "here" / "1_tiny_gru" / "killed").exists()
+    assert (tmp_path / "here" / "1_tiny_gru" / "killed-5").exists()
     check_jobs_are_those_of_one_process(tmp_path, tmp_path / "here", [0, 1, 2])
 
 
@@ -229,7 +229,7 @@ def test_ray_runs_jobs_and_again_those_whose_process_was_killed(tmp_path):
     assert "Sweep: 2 of 2 jobs finished" in done.stdout
     places = placed(tmp_path / "here")
     assert all(place["cwd"] == str(tmp_path) and place["threads"] == 1 for place in places)
-    assert (tmp_path / "here" / "1_tiny_gru" / "killed").exists()
+    assert (tmp_path / "here" / "1_tiny_gru" / "killed-5").exists()
     check_jobs_are_those_of_one_process(tmp_path, tmp_path / "here", [0, 1])
 
 
@@ -241,6 +241,7 @@ def test_an_address_where_no_ray_answers_is_named(address):
 
 
 @pytest.mark.slow
+@pytest.mark.rare  # the tests with SLURM use the same package
 def test_submitit_runs_jobs_on_this_machine(tmp_path):
     done = command(tmp_path, "-m", *SWEEP, "hydra/launcher=submitit_local", "seed=0,1", PLACE)
     assert done.returncode == 0, done.stderr

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import random
+import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from omegaconf import OmegaConf
-from runs import ROOT, TINY, checkpoint, command_here, record, rows, same, start
+from runs import ROOT, TINY, checkpoint, command, command_here, record, rows, same, start
 
 from neuro_lightning.artifacts.locks import locked_folder
 from neuro_lightning.artifacts.sweep_jobs import job_settings
@@ -19,14 +18,15 @@ from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide
 
 SEEDS = [0, 1, 2]
-SWEEP = ["-m", *TINY, "trainer.max_epochs=12", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
+SWEEP = ["-m", *TINY, "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=2", f"seed={','.join(map(str, SEEDS))}"]
 
 
 def table(folder):
-    """The rows of sweep.csv, but for what depends on the clock and on where the sweep lies."""
+    """The rows of sweep.csv, without what depends on the clock, on the sweep's folder and on what kills its jobs."""
     with open(folder / "sweep.csv", newline="") as file:
         found = list(csv.DictReader(file))
-    return [{key: value for key, value in row.items() if key not in ("seconds", "checkpoint")} for row in found]
+    left_out = ("seconds", "checkpoint", "callbacks.kill._target_", "callbacks.kill.points")
+    return [{key: value for key, value in row.items() if key not in left_out} for row in found]
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +39,17 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_killed_at_random_and_resumed_it_ends_in_the_same_table(alone, tmp_path):
-    """SIGKILL at four random moments after the first job's folder is there."""
-    rng, folder = random.Random(0), tmp_path / "sweep"
-    arguments, kills = [*SWEEP, "hydra.sweep.dir=sweep"], 0
-    for _ in range(4):
-        seen = set(folder.glob("*/run.json"))
-        with start(tmp_path, *arguments) as process:
-            begun = time.monotonic()
-            while process.poll() is None and time.monotonic() < begun + 60:
-                fresh = [path for path in folder.glob("*/run.json") if path not in seen or changed(path)]
-                if fresh:
-                    time.sleep(rng.uniform(0.0, 1.2))
-                    break
-                time.sleep(0.02)
-            kills += process.poll() is None
-            process.kill()
-            process.communicate()
+def test_killed_four_times_and_resumed_it_ends_in_the_same_table(alone, tmp_path):
+    """SIGKILL before the first checkpoint, in the resumed job, after the training of a job and within an epoch."""
+    folder, points = tmp_path / "sweep", [[0, 1], [0, 11], [1, "end"], [2, 14]]
+    kill = ["trusted=[tiny,launched]", "+callbacks.kill._target_=launched.KillOnce"]
+    kill.append(f"+callbacks.kill.points={points}".replace("'", "").replace(" ", ""))
+    arguments = [*SWEEP, *kill, "hydra.sweep.dir=sweep"]
+    for seed, moment in points:
+        killed = command(tmp_path, *arguments, fork=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert (folder / f"{seed}_tiny_gru" / f"killed-{moment}").exists()
         arguments = ["-m", "sweep.resume=sweep"]
-    assert kills >= 2, "it was disturbed"
     done = command_here(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert table(folder) == table(alone)
@@ -65,14 +57,6 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_table(alone, tmp_path)
         for what in ("state_dict", "optimizer_states"):
             assert same(checkpoint(folder / name)[what], checkpoint(alone / name)[what])
         assert rows(folder / name) == rows(alone / name)
-
-
-def changed(path):
-    """A record that is of this attempt: the job runs."""
-    try:
-        return json.loads(path.read_text())["status"] == "running" and time.time() - path.stat().st_mtime < 5
-    except ValueError:
-        return False
 
 
 def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
@@ -127,7 +111,7 @@ def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
     """What it tries next depends on how that comes out."""
     with at_work_in(tmp_path / "s" / "0_tiny_gru") as other:
         search = ["-m", "hydra/sweeper=bayes", *TINY, "model.layers=choice(1,2)", "hydra.sweeper.n_trials=1"]
-        with start(tmp_path, *search, "hydra.sweep.dir=s") as process:
+        with start(tmp_path, *search, "hydra.sweep.dir=s", fork=True) as process:
             said = next(line for line in process.stdout if "0_tiny_gru" in line)
             assert said == "0_tiny_gru: another process trains it, waits for that one\n"
             assert not (tmp_path / "s" / "0_tiny_gru" / "run.json").exists()
