@@ -15,7 +15,7 @@ from runs import command_here, here
 from neuro_lightning.artifacts.records import git_state
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.runs.prediction import data_of
+from neuro_lightning.runs.prediction import data_for_checkpoint
 from neuro_lightning.runs.resume import resume_arguments
 from neuro_lightning.settings.config import to_plain
 from neuro_lightning.settings.overrides import (
@@ -89,7 +89,7 @@ def test_a_checkpoint_builds_models_only(trained, tmp_path, key, value, message)
 def test_a_checkpoint_builds_no_other_data(trained, tmp_path, key, value, message):
     saved = load_checkpoint(changed(trained, tmp_path / "a.ckpt", key, value), trusted=["tiny"])
     with pytest.raises(ConfigError, match=message):
-        data_of(saved, {}, ["tiny"])
+        data_for_checkpoint(saved, {}, ["tiny"])
 
 
 def test_a_resumed_run_deletes_nothing_but_its_own_checkpoints(tmp_path):

@@ -19,7 +19,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
-from neuro_lightning.runs.prediction import data_of, pick_device
+from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
 
 
 class Run:
@@ -88,7 +88,7 @@ class Run:
         Raises:
             NeuroError: the files have changed or are gone.
         """
-        return data_of(self._saved(), {}, self._trusted)
+        return data_for_checkpoint(self._saved(), {}, self._trusted)
 
     @property
     def network(self) -> Any:

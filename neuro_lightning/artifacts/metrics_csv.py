@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.loggers import Logger
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.ranks import is_main_process, main_process_only
 
 METRICS_FILE = "metrics.csv"
@@ -80,15 +80,14 @@ class MetricsCSV(Logger):
         self._rewrite(kept)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
+        with atomic_path(self.path) as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows[:-1])
             file.flush()
             self._start, self._row = file.tell(), rows[-1] if rows else {}
             writer.writerows(rows[-1:])
-        os.replace(part, self.path)
+            file.flush()
 
 
 def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
@@ -108,7 +107,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """The cells of each line; a byte that is no text costs its cell, and never the run that goes on."""
+    """The cells of each line; bytes that are no text are replaced, and lines that cannot be read left out."""
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         lines: list[list[str]] = []
         for line in file:

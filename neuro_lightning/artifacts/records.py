@@ -44,11 +44,11 @@ class RunRecord:
         self.path = Path(folder) / FILE_NAME
         found = _read_if_any(self.path)
         failed, self._attempts = found.get("status") == "failed", found.get("attempts") or 1
-        self._attempts += failed  # in the same folder; a run that was only interrupted is still at its first
+        self._attempts += failed  # in the same folder; an interruption is no new attempt
         before = found if resumed else {}
         self.values: dict[str, Any] = before
         self._found = dict(before)
-        self._kept = False
+        self._begun = False
         self.run_id: str = self.values.get("run_id") or stable_id(folder)
         self._spent = float(self.values.get("wall_s") or 0.0)
         self._begin = time.perf_counter()
@@ -85,7 +85,7 @@ class RunRecord:
         self._write()
 
     def close(self, status: str, error: str | None = None, **values: Any) -> None:
-        """The run is over: ``finished``, or ``pruned``, ``paused`` or ``diverged``; ``values`` as in :meth:`update`."""
+        """Note how the run ended, such as ``finished`` or ``diverged``; ``values`` as in :meth:`update`."""
         wall = self._spent + time.perf_counter() - self._begin
         self.update(
             status=status,
@@ -97,21 +97,21 @@ class RunRecord:
         )
 
     def fail(self, error: BaseException) -> None:
-        """The run ended with ``error``."""
+        """Note that the run ended with an error."""
         text = str(error) or type(error).__name__
         self.close("failed", f"{type(error).__name__}: {text}")
 
     def interrupt(self) -> None:
-        """The user stopped the run."""
+        """Note that the user stopped the run."""
         self.close("interrupted")
 
-    def keep(self, *_: Any) -> None:
-        """The training has begun: from here on an error is this run's own."""
-        self._kept = True
+    def mark_begun(self, *_: Any) -> None:
+        """Note that the training has begun: an error from now on is recorded as this run's."""
+        self._begun = True
 
-    def refuse(self, error: BaseException) -> None:
-        """A resume that is refused before it trains anything leaves the record as it found it, but counts."""
-        if self._kept:
+    def restore(self, error: BaseException) -> None:
+        """Write the earlier record back after a resume that failed before it trained; it counts as an attempt."""
+        if self._begun:
             self.fail(error)
             return
         self.values = self._found | ({"attempts": self._attempts} if self._found.get("status") == "failed" else {})
@@ -190,7 +190,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def _check_kinds(record: Any) -> None:
-    """The parts of a record that others read must be of their kind, else one of them would fail far from here."""
+    """Check the types of the parts that others read, which would otherwise fail far from here."""
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}, no dictionary")
     for kind, names in KINDS.items():
@@ -281,7 +281,7 @@ GIT_ENVIRONMENT = {
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """What git says of a folder, under no one's settings and hooks; None where it fails."""
+    """The output of a git command in a folder, without settings and hooks; None if it fails."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     settings = [word for setting in GIT_SETTINGS for word in ("-c", setting)]
     try:

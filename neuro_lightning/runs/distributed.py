@@ -175,7 +175,9 @@ def write_job_settings(settings: TrainSettings) -> None:
     if is_main_process():
         path = settings.folder / JOB_FILE
         _jobs.add(path.resolve())
-        write_job_file(path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": launch()})
+        write_job_file(
+            path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": slurm_attempt()}
+        )
 
 
 def write_job_file(path: Path, values: dict[str, Any]) -> None:
@@ -189,7 +191,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def launch() -> str | None:
+def slurm_attempt() -> str | None:
     """A name of this attempt at a SLURM job, the same in all its processes; None outside of SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     return job and f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"

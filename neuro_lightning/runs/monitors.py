@@ -29,7 +29,7 @@ def monitor_without_heldout(settings: TrainSettings, spec: DataSpec) -> dict[str
     if spec.kind != "spikes" or spec.n_out or settings.monitor != CO_SMOOTHING:
         return {}
     name = "fp_bps" if spec.n_forward else "bps"
-    watching = [f"{path}.monitor" for path, node in _watching(settings) if node.monitor == CO_SMOOTHING]
+    watching = [f"{path}.monitor" for path, node in _nodes_with_monitor(settings) if node.monitor == CO_SMOOTHING]
     print(f"No neurons are held out: val/{name}, {info(name).title}, takes the place of {CO_SMOOTHING}.")
     return dict.fromkeys(["monitor", *watching], f"val/{name}")
 
@@ -42,7 +42,7 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
     """
     for key, mode in {
         "mode": settings.mode,
-        **{f"{path}.mode": node.get("mode") for path, node in _watching(settings)},
+        **{f"{path}.mode": node.get("mode") for path, node in _nodes_with_monitor(settings)},
     }.items():
         if mode not in (None, "max", "min"):
             raise ConfigError(f"{key}={mode}: give max where more is better, else min")
@@ -51,7 +51,7 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
         logged += [f"val/{name}" for name in build_metrics(data.spec, **references["val"]).names]
     for key, metric in {
         "monitor": settings.monitor,
-        **{f"{p}.monitor": n.monitor for p, n in _watching(settings)},
+        **{f"{p}.monitor": n.monitor for p, n in _nodes_with_monitor(settings)},
     }.items():
         # schedules are shown the scores of the validation only
         trained = str(metric).startswith("train/") and not key.startswith("model.")
@@ -59,16 +59,16 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
             raise ConfigError(f"{key}={metric}: nobody logs it; with these data there are {', '.join(logged)}")
 
 
-def _watching(settings: TrainSettings) -> Iterator[tuple[str, DictConfig]]:
+def _nodes_with_monitor(settings: TrainSettings) -> Iterator[tuple[str, DictConfig]]:
     """The model's parts and the callbacks that watch a score, with their place in the config."""
     for group in ("model", "callbacks"):
-        yield from _with_monitor(getattr(settings, group), group)
+        yield from _find_monitors(getattr(settings, group), group)
 
 
-def _with_monitor(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
+def _find_monitors(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
     if not isinstance(node, DictConfig):
         return
     if "monitor" in node:
         yield path, node
     for key in node:
-        yield from _with_monitor(node.get(key), f"{path}.{key}")
+        yield from _find_monitors(node.get(key), f"{path}.{key}")

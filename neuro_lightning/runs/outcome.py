@@ -36,7 +36,7 @@ def best_checkpoint(trainer: pl.Trainer) -> Path | None:
     return Path(path) if path else None
 
 
-def ending(trainer: pl.Trainer) -> str:
+def final_status(trainer: pl.Trainer) -> str:
     """``finished``, or what a callback that ended the training early calls it (``pruned``, ``paused``)."""
     return next((ended for c in trainer.callbacks if (ended := getattr(c, "ended", None))), "finished")
 
@@ -56,12 +56,12 @@ def report_outcome(
     Returns:
         The objective; NaN in all processes but the main one.
     """
-    record.keep()
+    record.mark_begun()
     if not is_main_process():
         return math.nan
-    status = ending(trainer)
+    status = final_status(trainer)
     scores = score_best(settings, trainer, model, data) if status == "finished" else {}
-    result = outcome(settings, trainer, model, data, scores)
+    result = summarize_run(settings, trainer, model, data, scores)
     record.values.pop("refit", None)  # of an earlier training
     record.update(**result)
     log_summary(loggers, {**result["metrics"], "objective": result["objective"]["value"], "status": status})
@@ -144,7 +144,7 @@ def scores_of_data(
     return scores
 
 
-def outcome(
+def summarize_run(
     settings: TrainSettings,
     trainer: pl.Trainer,
     model: PopulationModule,
@@ -159,7 +159,7 @@ def outcome(
             "name": settings.monitor,
             "value": objective(settings, trainer, scores),
             "mode": settings.mode,
-            **end_and_peak(settings.monitor, trainer),
+            **last_and_best_score(settings.monitor, trainer),
         },
         "metrics": {f"{split}/{k}": v for split, values in scores.get("model", {}).items() for k, v in values.items()},
         "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
@@ -194,7 +194,7 @@ def show_references(
             callback.draw_learning_curve(trainer, model, references)
 
 
-def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
+def last_and_best_score(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
     """The monitored score at the last validation, and at the best one: seeds are compared at both."""
     callback = trainer.checkpoint_callback
     end = trainer.callback_metrics.get(monitor)
@@ -206,7 +206,7 @@ def end_and_peak(monitor: str, trainer: pl.Trainer) -> dict[str, float | None]:
 
 def undertrained_note(monitor: str, trainer: pl.Trainer) -> str | None:
     """A line for a training whose last validation was its best, of a model that is trained in steps; else None."""
-    values = end_and_peak(monitor, trainer)
+    values = last_and_best_score(monitor, trainer)
     if not trainer.optimizers or values["peak"] is None or values["end"] != values["peak"]:
         return None
     return (

@@ -27,13 +27,13 @@ from neuro_lightning.report.predictions import print_arrays, print_scores
 from neuro_lightning.report.table import relative
 from neuro_lightning.runs.prediction import (
     check_selection,
-    checkpoints_of,
-    data_of,
+    choose_checkpoints,
+    data_for_checkpoint,
     ensemble_settings,
     output_kind,
     pick_device,
+    predicted_splits,
     score_rates,
-    splits_of,
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
 from neuro_lightning.settings.settings import PredictSettings
@@ -57,7 +57,7 @@ def predict(cfg: DictConfig) -> Path:
     settings.check()
     members, data = members_and_data(settings)
     kind = output_kind(settings.output, data.recording, merge=settings.merge_into is not None)
-    checkpoints = checkpoints_of(members, settings, kind, data.recording)
+    checkpoints = choose_checkpoints(members, settings, kind, data.recording)
     path = target_file(settings, kind, data, checkpoints)
     write = write_latents_of if kind == "latents" else write_rates_of
     return write(settings, kind, path, checkpoints, data)
@@ -69,7 +69,7 @@ def members_and_data(settings: PredictSettings) -> tuple[list[Path], PopulationD
     for remark in remarks:
         print(remark)
     saved = load_checkpoint(members[0], trusted=settings.trusted)
-    return members, data_of(saved, settings.to_dict()["data"], settings.trusted)
+    return members, data_for_checkpoint(saved, settings.to_dict()["data"], settings.trusted)
 
 
 def write_latents_of(
@@ -95,7 +95,7 @@ def write_rates_of(
     check_selection(how, checkpoints, data)
     if several:
         print_members(checkpoints)
-    splits, device = splits_of(kind, recording), pick_device(settings.device)
+    splits, device = predicted_splits(kind, recording), pick_device(settings.device)
     rates, ensemble = combine(checkpoints, data, splits, device, how, trusted=settings.trusted, progress=progress)
     source = describe_ensemble(ensemble, len(checkpoints)) if several else relative(checkpoints[0])
     official = write_rates(path, kind, recording, rates, source, settings.merge_into)

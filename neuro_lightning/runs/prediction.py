@@ -35,7 +35,7 @@ from neuro_lightning.submission.layout import EVAL, FORWARD, TRAIN, group_name
 from neuro_lightning.submission.score import score
 
 
-def data_of(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
+def data_for_checkpoint(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
     """The data that a checkpoint was trained on, or another file of the same neurons.
 
     Paths are those of the training: a relative one does not mean another file in another folder.
@@ -150,7 +150,9 @@ def ensemble_settings(settings: PredictSettings) -> EnsembleSettings:
     )
 
 
-def checkpoints_of(members: Sequence[Path], settings: PredictSettings, kind: str, recording: Recording) -> list[Path]:
+def choose_checkpoints(
+    members: Sequence[Path], settings: PredictSettings, kind: str, recording: Recording
+) -> list[Path]:
     """The checkpoint of each run that is to predict, with a line where it is a refit.
 
     A refit has been trained on the validation trials. By itself it is taken for test trials only, and neither for
@@ -196,7 +198,7 @@ def check_selection(settings: EnsembleSettings, members: Sequence[Path], data: P
         )
 
 
-def splits_of(kind: str, recording: Recording) -> list[str]:
+def predicted_splits(kind: str, recording: Recording) -> list[str]:
     """The splits that a file holds: the challenge's CSV has the test images alone, everything else all."""
     return ["test"] if kind == "submission" and recording.name == "uwndc19" else list(recording.splits)
 

@@ -29,8 +29,8 @@ from neuro_lightning.runs.factory import build_callbacks, build_model, make_trai
 from neuro_lightning.settings.registry import find
 from neuro_lightning.settings.settings import TrainSettings
 
-WATCHERS = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
-ALONE = {
+NOT_IN_REFIT = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
+REFIT_TRAINER = {
     "logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
     "min_epochs": None, "min_steps": None, "max_time": None,
 }  # fmt: skip
@@ -88,9 +88,12 @@ def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> di
     model = build_model(settings, joint)
     model.recipe["fitted_on"] = ["train", "val"]
     model.recipe["identity"] = identify(data.recording, settings.to_dict()["data"])  # with its splits as they were
-    callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, WATCHERS)]
+    callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]
     trainer = make_trainer(
-        settings, callbacks=[*callbacks, RepeatChosenTraining(steps, seen)], default_root_dir=str(best.parent), **ALONE
+        settings,
+        callbacks=[*callbacks, RepeatChosenTraining(steps, seen)],
+        default_root_dir=str(best.parent),
+        **REFIT_TRAINER,
     )
     trainer.fit(model, datamodule=joint)
     trainer.save_checkpoint(path, weights_only=True)

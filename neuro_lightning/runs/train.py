@@ -26,7 +26,7 @@ from neuro_lightning.report.table import print_header, relative
 from neuro_lightning.runs.distributed import job_environment, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
-from neuro_lightning.runs.outcome import best_checkpoint, ending, finish_training, report_outcome
+from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
 from neuro_lightning.runs.resumed import check_training_left, readable_checkpoint
 from neuro_lightning.runs.training_length import epochs_of_short_training
@@ -58,10 +58,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         check_before_training(settings, model, data)
         write_job_settings(settings)
         with loggers_of_run(settings, record, model, data) as loggers:
-            trainer = build_trainer(settings, loggers, on_train_start=record.keep)
+            trainer = build_trainer(settings, loggers, on_train_start=record.mark_begun)
             print_header(data.recording, model, trainer, settings.folder)
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
-            status = ending(trainer)
+            status = final_status(trainer)
             value = report_outcome(settings, trainer, model, data, record, loggers)
         refitted = refit_best(settings, data, best_checkpoint(trainer)) if status == "finished" else None
         return finish_training(settings, record, status, value, refitted)
@@ -94,7 +94,7 @@ def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
         except NeuroError as error:
             # a job of a sweep that cannot be resumed has failed: left as it was found, it would be tried for ever
             if resumed and settings.group is None:
-                record.refuse(error)
+                record.restore(error)
             else:
                 record.fail(error)
             raise

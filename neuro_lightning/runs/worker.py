@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.errors import Interrupted, NeuroError
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.runs.distributed import JOB_FILE, launch, read_job_file, write_job_file
+from neuro_lightning.runs.distributed import JOB_FILE, read_job_file, slurm_attempt, write_job_file
 from neuro_lightning.runs.train import train
 
 
@@ -40,9 +40,9 @@ def run_in_slurm_tasks(run: Callable[[], Any], folder: Path) -> Any:
         try:
             return run()
         finally:
-            if read_job_file(path).get("launch") != launch():  # nothing was to be trained
-                write_job_file(path, {"launch": launch(), "over": True})
-    while (job := read_job_file(path)).get("launch") != launch():
+            if read_job_file(path).get("launch") != slurm_attempt():  # nothing was to be trained
+                write_job_file(path, {"launch": slurm_attempt(), "over": True})
+    while (job := read_job_file(path)).get("launch") != slurm_attempt():
         time.sleep(0.2)
     if "over" not in job:
         _train(job)
@@ -55,7 +55,7 @@ def _train(job: dict[str, Any]) -> None:
 
 def main(job: str) -> None:
     """Train a job's settings as one of its processes."""
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
     try:
         _train(read_job_file(Path(job)))
     except Interrupted:
@@ -64,8 +64,8 @@ def main(job: str) -> None:
         sys.exit(f"error in process {os.environ['LOCAL_RANK']}: {error}")
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: it would wait for it for half an hour."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process when its parent has ended: it would wait half an hour for it."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

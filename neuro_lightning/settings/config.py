@@ -42,8 +42,12 @@ def _read_environment(name: str, *default: Any) -> Any:
 OmegaConf.register_resolver("oc.env", _read_environment, replace=True, annotation_validation="off")
 
 
-def to_plain(cfg: DictConfig | ListConfig) -> Any:
+def to_plain(cfg: DictConfig | ListConfig, *, complete: bool = True) -> Any:
     """A config as plain dictionaries and lists, every interpolation resolved.
+
+    Args:
+        cfg: the config.
+        complete: refuse values that must still be given; else they stay ``???``.
 
     Raises:
         ConfigError: a key that must be given is not, or refers to one that does not exist.
@@ -51,7 +55,7 @@ def to_plain(cfg: DictConfig | ListConfig) -> Any:
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=complete)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} must be given, as in `{error.full_key}=...`") from None
     except OmegaConfBaseException as error:
@@ -73,7 +77,10 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
     from hydra.errors import InstantiationException
 
     # Hydra may call these and nothing else, whatever its own whitelist says or an interpolation gives the second time
-    names = [node["_target_"] for _, node in _target_nodes(_resolved(cfg), "")]
+    names = [
+        node["_target_"]
+        for _, node in _target_nodes(to_plain(cfg, complete=False) if OmegaConf.is_config(cfg) else cfg, "")
+    ]
     for name in names:
         find(name, trusted or ())
     allowed = hydra.utils.execution_whitelist(names, reset=True)
@@ -88,18 +95,6 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
         raise ConfigError(": ".join([*keys[:1], str(error)])) from error
     except InstantiationException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-
-
-def _resolved(cfg: Any) -> Any:
-    """Plain dictionaries and lists, every interpolation resolved; what is still to be given stays ``???``."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    if not isinstance(cfg, DictConfig | ListConfig):
-        return cfg
-    try:
-        return OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the config cannot be resolved: {str(error).splitlines()[0]} ({error.full_key})") from None
 
 
 def _target_nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any] | DictConfig]]:

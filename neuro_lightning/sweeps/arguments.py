@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.overrides import overrides_from_file
 from neuro_lightning.settings.quoting import override, typed
@@ -130,14 +130,8 @@ def write_command(config: DictConfig, folder: str | Path) -> None:
     """
     from omegaconf import OmegaConf
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{COMMAND_FILE}.{os.getpid()}.part"
-    try:
+    with atomic_path(Path(folder) / COMMAND_FILE) as part:
         part.write_text(OmegaConf.to_yaml(config))
-        part.replace(folder / COMMAND_FILE)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _key(word: str) -> str:
