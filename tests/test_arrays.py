@@ -161,6 +161,10 @@ def test_traces_are_split_in_time_and_z_scored_by_the_training_part(tmp_path):
     assert val.heldout.shape[2] == 3 and val.behavior.shape == (1, 150, 2)
     with pytest.raises(DataError, match=r"traces must be traces, neurons x frames, but is .* \(2, 3, 4\)"):
         load_traces(save_arrays(tmp_path / "odd.npz", {"traces": np.zeros((2, 3, 4))}), Preparation())
+    turned = {"traces": np.random.default_rng(0).normal(size=(200, 30)), "bin_ms": 100}
+    turned = save_arrays(tmp_path / "turned.npz", turned)
+    with pytest.raises(ConfigError, match=r"data\.window=64.* 200 neurons in 30 frames; give neurons x frames"):
+        load_traces(turned, Preparation(normalisation="zscore", downsample=1, window=64))
 
 
 def test_images_with_repeats_and_missing_responses(tmp_path):

@@ -216,11 +216,15 @@ def load_traces(path: str | Path, options: Preparation) -> Recording:
     traces = arrays["traces"]
     behavior = {"behavior": _with_channels(arrays["behavior"], 1)} if "behavior" in arrays else {}
     file = SpontaneousFile(path, traces, np.zeros((3, len(traces))), behavior, _bin_ms(path, arrays, options.bin_ms))
-    recording = prepare(file, options, name="array_traces", truth=arrays.get("rates"))
+    said = f"{path}: traces of shape {traces.shape} are taken for {len(traces)} neurons in {traces.shape[1]} frames"
+    said = f"{said}; give neurons x frames, as suite2p writes them" if len(traces) > traces.shape[1] else ""
+    try:
+        recording = prepare(file, options, name="array_traces", truth=arrays.get("rates"))
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{error}. {said}" if said else str(error)) from None
     recording.sources = [{"path": str(path), "size": path.stat().st_size}]
-    if len(traces) > traces.shape[1]:
-        said = f"{path}: traces of shape {traces.shape} are taken for {len(traces)} neurons in {traces.shape[1]} frames"
-        recording.info["warnings"] = [f"{said}; give neurons x frames, as suite2p writes them"]
+    if said:
+        recording.info["warnings"] = [said]
     return recording
 
 
