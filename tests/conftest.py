@@ -38,7 +38,11 @@ def ensemble_sweep(tmp_path_factory) -> Path:
     return make_sweep(tmp_path_factory.mktemp("multirun"))
 
 
+# seconds of files that take long without a slow test
+LONG = {"test_resume_ends": 40, "test_pairs": 30, "test_stringer_natimg": 30, "test_ensemble": 20, "test_figures": 15}
+
+
 def pytest_collection_modifyitems(items):
-    """Files with many slow tests come first: two workers that take file after file then end together."""
+    """Files that take long come first: two workers that take file after file then end together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: -10 * slow[item.path] - LONG.get(item.path.stem, 0))

@@ -90,7 +90,7 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
     return subprocess.CompletedProcess(sys.argv, status, out.getvalue(), err.getvalue())
 
 
-def command(folder: Path, *arguments: str, timeout: float = 120, fork: bool = False) -> subprocess.CompletedProcess:
+def command(folder: Path, *arguments: str, timeout: float = 300, fork: bool = False) -> subprocess.CompletedProcess:
     """``python train.py ...`` from ``folder``; ``fork`` saves the time of the imports, see :mod:`forks`."""
     with start(folder, *arguments, fork=fork) as process:
         try:

@@ -174,7 +174,7 @@ def test_a_sweep_that_is_interrupt_on_sigterm_leaves_no_process_behind(tmp_path)
     """SIGTERM to all of them, as from a scheduler: workers do not live on, and every job can go on."""
     words = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2", "seed=0,1", "trainer.max_epochs=100000"]
     with start(tmp_path, "-m", *SWEEP, *words) as sweep:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while len(list(tmp_path.glob("here/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < until:
             time.sleep(0.2)
         ours = [sweep.pid, *children(sweep.pid)]
@@ -286,11 +286,11 @@ def test_a_slurm_job_has_a_task_for_each_device_and_they_train_as_one(tmp_path, 
 def test_a_slurm_job_out_of_time_is_queued_again_and_goes_on(tmp_path, cluster):
     sweep = start(tmp_path, "-m", *SWEEP, "trainer.max_epochs=20", "hydra/launcher=slurm", "seed=0,1")
     folder = tmp_path / "here" / "0_tiny_gru"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(int((cluster / "tasks-1000").read_text()), signal.SIGUSR2)  # what SLURM sends before the time is over
-    out, error = sweep.communicate(timeout=120)
+    out, error = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, error
     assert "Sweep: 2 of 2 jobs finished" in out
     assert (cluster / "requeued-1000_0-0").exists() and not list(cluster.glob("requeued-1000_1-*"))

@@ -55,9 +55,14 @@ def test_every_model_is_in_the_table():
     assert set(MODELS) == set().union(*RUNS.values())
 
 
-@pytest.mark.parametrize("data", RUNS)
-@pytest.mark.parametrize("model", MODELS)
-def test_it_runs_or_says_why_not(tmp_path, data, model):
+# the second kind of images differs from the first in its likelihood: two models see it quickly, the others are rare
+def pair(model: str, data: str):
+    rare = data == "pictures data.offset=-2" and model not in ("lnp", "cnn")
+    return pytest.param(model, data, marks=pytest.mark.rare if rare else [])
+
+
+@pytest.mark.parametrize(("model", "data"), [pair(model, data) for model in MODELS for data in RUNS])
+def test_it_runs_or_says_why_not(tmp_path, model, data):
     words = [f"model={model}", *SMALL.get(model, [])]
     if model in RUNS[data]:
         run = here(tmp_path, *words, base=base(data))
