@@ -226,14 +226,12 @@ def test_mean_rate_is_a_row_of_the_scores():
 def test_training_that_was_best_at_its_end_is_noted():
     from neuro_lightning.runs.outcome import undertrained_note
 
-    def trainer(end, peak, optimizers=(1,)):
+    def trainer(end, peak, steps=200):
         callback = SimpleNamespace(best_model_score=peak)
         found = {"val/co_bps": end}
-        return SimpleNamespace(
-            checkpoint_callback=callback, callback_metrics=found, optimizers=optimizers, global_step=200
-        )
+        return SimpleNamespace(checkpoint_callback=callback, callback_metrics=found, global_step=steps)
 
     assert "the best of the 200 steps" in undertrained_note("val/co_bps", trainer(0.3, 0.3))
     assert undertrained_note("val/co_bps", trainer(0.2, 0.3)) is None
-    assert undertrained_note("val/co_bps", trainer(0.3, 0.3, ())) is None, "fitted in closed form"
+    assert undertrained_note("val/co_bps", trainer(0.3, 0.3, steps=0)) is None, "fitted in closed form"
     assert undertrained_note("val/co_bps", trainer(None, None)) is None

@@ -207,7 +207,7 @@ def last_and_best_score(monitor: str, trainer: pl.Trainer) -> dict[str, float | 
 def undertrained_note(monitor: str, trainer: pl.Trainer) -> str | None:
     """A line for a training whose last validation was its best, of a model that is trained in steps; else None."""
     values = last_and_best_score(monitor, trainer)
-    if not trainer.optimizers or values["peak"] is None or values["end"] != values["peak"]:
+    if not trainer.global_step or values["peak"] is None or values["end"] != values["peak"]:
         return None
     return (
         f"The last validation was the best of the {trainer.global_step} steps: the model may be under-trained; "
