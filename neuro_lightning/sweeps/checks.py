@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, NeuroError
+from neuro_lightning.settings.config import check_config
 from neuro_lightning.settings.options import describe_options
 from neuro_lightning.settings.overrides import check_keys, check_trusted
+from neuro_lightning.settings.settings import TrainSettings
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -56,9 +58,6 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     from hydra.errors import HydraException
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
-
-    from neuro_lightning.settings.config import check_config
-    from neuro_lightning.settings.settings import TrainSettings
 
     try:
         composed = loader.load_sweep_config(config, list(job))

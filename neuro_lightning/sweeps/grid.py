@@ -15,7 +15,9 @@ from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.quoting import to_override
+from neuro_lightning.sweeps.arguments import write_command
 from neuro_lightning.sweeps.base import BaseSweeper
+from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
 
 
 class Grid(BaseSweeper):
@@ -38,9 +40,6 @@ class Grid(BaseSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then launch them."""
-        from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
-
         with errors_in_one_line():
             jobs = in_their_folders(self.jobs(arguments), self.folder)
             check_jobs(self.loader, self.config, jobs)

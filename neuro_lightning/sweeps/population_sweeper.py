@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.records import read_record
+from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.quoting import override
+from neuro_lightning.sweeps.arguments import write_command
 from neuro_lightning.sweeps.base import BaseSweeper
+from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
 from neuro_lightning.sweeps.population import Population, Values, has_settled, nearest
+from neuro_lightning.sweeps.search.space import Space, read_space
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from neuro_lightning.sweeps.search.space import Space
 
 STATE_FILE = "population.json"
 STARTS = ".population"  # folder of the checkpoints from which members start their next generation
@@ -92,10 +95,6 @@ class PopulationSweeper(BaseSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check everything, then train generation after generation."""
-        from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import errors_in_one_line
-        from neuro_lightning.sweeps.search.space import read_space
-
         with errors_in_one_line():
             if self.unknown:
                 raise ConfigError(f"hydra.sweeper.{min(self.unknown)}: hydra/sweeper=population has no such key")
@@ -126,8 +125,6 @@ class PopulationSweeper(BaseSweeper):
         """
         import optuna
 
-        from neuro_lightning.artifacts.studies import quiet_optuna
-
         if not isinstance(self.n_trials, int) or self.n_trials < 2:
             raise ConfigError(f"hydra.sweeper.n_trials={self.n_trials}: a population has 2 members or more")
         self.settings.check(self.space.searched)
@@ -139,8 +136,6 @@ class PopulationSweeper(BaseSweeper):
 
     def _check(self, jobs: Sequence[Sequence[str]]) -> list[int]:
         """Check the jobs' config; returns the epochs after which members are compared."""
-        from neuro_lightning.sweeps.checks import check_jobs
-
         check_jobs(self.loader, self.config, jobs)
         config = self.loader.load_sweep_config(self.config, list(jobs[0]))
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
@@ -268,8 +263,6 @@ def read_result(returned: Any, until: int) -> Result:
         ConfigError: it has not ended.
     """
     from hydra.core.utils import JobStatus
-
-    from neuro_lightning.artifacts.records import read_record
 
     if returned.status is not JobStatus.COMPLETED:
         _ = returned.return_value  # raises what the job raised

@@ -13,11 +13,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.report.table import number, relative
+from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.overrides import check_keys, must_be_typed
 from neuro_lightning.settings.quoting import quoted, unquoted
-from neuro_lightning.sweeps.results.summary import objective_name, summarize
+from neuro_lightning.sweeps.results.summary import SOURCES, objective_name, summarize
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -60,9 +63,8 @@ def write_best(folder: str | Path, jobs: list[Job]) -> list[Path]:
             continue
         path = folder / (BEST_FILE if len(best) == 1 else f"best_{re.sub(r'[^A-Za-z0-9-]+', '_', dataset)}.yaml")
         head = _head(path, row, names, objective_name([by_name[name] for name in names]), _typed(folder / names[0]))
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("\n".join(["# @package _global_", *(f"# {line}".rstrip() for line in head), config]))
-        part.replace(path)
+        with atomic_path(path) as part:
+            part.write_text("\n".join(["# @package _global_", *(f"# {line}".rstrip() for line in head), config]))
         written.append(path)
     return written
 
@@ -121,9 +123,6 @@ def _typed(job: Path) -> list[str]:
 
 
 def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, where: list[str]) -> list[str]:
-    from neuro_lightning.report.table import number, relative
-    from neuro_lightning.sweeps.results.summary import SOURCES
-
     source = SOURCES.get(row["simulated"], "unknown")
     score = number(row["mean"]) + (f" (mean of {row['n']} jobs, s.e.m. {number(row['sem'])})" if row["n"] > 1 else "")
     return [
@@ -167,8 +166,6 @@ def _config_loader() -> Iterator[ConfigLoader]:
     """Hydra's reader of ``conf/``: that of the sweep which runs, or a new one."""
     from hydra import initialize_config_search_path
     from hydra.core.global_hydra import GlobalHydra
-
-    from neuro_lightning.settings.conf_folder import CONF
 
     running = GlobalHydra.instance().is_initialized()
     conf = CONF if "://" in CONF else f"file://{CONF}"

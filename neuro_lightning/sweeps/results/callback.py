@@ -13,7 +13,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput
+from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
+from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
+from neuro_lightning.report.table import number
+from neuro_lightning.sweeps.results.page import clock
+from neuro_lightning.sweeps.results.summary import short
+from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
 
 
 class SweepTable(Callback):
@@ -39,8 +45,6 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Shorten the launcher's line for each job to what is swept."""
         if not self.verbose:
-            from neuro_lightning.artifacts.sweep_jobs import normalize_override
-
             same = {normalize_override(word) for word in config.hydra.overrides.task}
             self._shorten = partial(_shorten, same=same)
             for name in LAUNCHER_LOGGERS:
@@ -50,8 +54,6 @@ class SweepTable(Callback):
         """Show that the job runs, and write its output to a file in its folder. Called in the job's process."""
         if not _in_sweep(config):
             return
-        from neuro_lightning.sweeps.results.table import write_table
-
         folder = Path(config.hydra.runtime.output_dir)
         self._before = _changed(folder)
         if not self.verbose:
@@ -64,8 +66,6 @@ class SweepTable(Callback):
         if not _in_sweep(config):
             return
         self._restore_stdout()
-        from neuro_lightning.sweeps.results.table import write_table
-
         folder = Path(config.hydra.runtime.output_dir)
         _note_error(folder, job_return)
         write_table(config.hydra.sweep.dir)
@@ -80,8 +80,6 @@ class SweepTable(Callback):
         """
         self._restore_stdout()
         self._restore_loggers()
-        from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
-
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # what ends the sweep goes on from here
         if not folder.is_dir() or write_table(folder) is None:
             return
@@ -108,9 +106,6 @@ def _in_sweep(config: DictConfig) -> bool:
 
 def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
     """Shorten a launcher's line on a job to what its sweep varies, numbers to four digits; False hides the line."""
-    from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
-    from neuro_lightning.sweeps.results.summary import short
-
     number, colon, words = record.getMessage().partition(" : ")
     if colon and number.lstrip().startswith("#"):
         kept = [word.partition("=") for word in job_settings(words.split(" ")) if normalize_override(word) not in same]
@@ -120,18 +115,12 @@ def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
 
 
 def _changed(folder: Path) -> int | None:
-    from neuro_lightning.artifacts.records import FILE_NAME
-
     path = folder / FILE_NAME
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _print_job(folder: Path) -> None:
     """One line: the job, how it ended, its score, how that compares with the others, and its time."""
-    from neuro_lightning.report.table import number
-    from neuro_lightning.sweeps.results.page import clock
-    from neuro_lightning.sweeps.results.table import collect
-
     jobs = collect(folder.parent)
     job = next((job for job in jobs if job["job"] == folder.name), None)
     if job is None:
@@ -151,8 +140,6 @@ def _print_job(folder: Path) -> None:
 
 
 def _note_error(folder: Path, job_return: Any) -> None:
-    from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
-
     try:
         _ = job_return.return_value  # raises what the job raised
         return

@@ -12,14 +12,7 @@ from typing import Any
 from neuro_lightning.artifacts.sweep_jobs import FAILED, Job
 from neuro_lightning.report.table import number
 from neuro_lightning.settings.quoting import to_override
-from neuro_lightning.sweeps.results.summary import (
-    SOURCES,
-    counts,
-    objective_name,
-    setting_keys,
-    short,
-    sources,
-)
+from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, short, sources
 
 PAGE_FILE = "sweep.md"
 STOPPED = ("pruned", "paused", "interrupted")
@@ -105,33 +98,18 @@ def _settings(folder: Path, jobs: list[Job], summary: list[dict[str, Any]]) -> l
     for dataset in datasets:
         rows = [row for row in ranked if row["data"] == dataset]
         parts.append("## Settings" + (f" on {dataset}" if len(datasets) > 1 else "") + ", best first")
-        parts.append(_table(*_ranking(folder, rows, mixed=len(sources(jobs)) > 1)))
+        parts.append(_ranking(folder, rows, mixed=len(sources(jobs)) > 1))
     return parts or ["## Settings", "No job has finished yet."]
 
 
-def _ranking(folder: Path, rows: list[dict[str, Any]], *, mixed: bool) -> tuple[list[str], list[list[str]]]:
-    seeds = any(row["n"] > 1 for row in rows)
-    moments = [key for key in ("p50_end", "p50_peak") if any(row[key] is not None for row in rows)] if seeds else []
-    columns = ["#", *(f"`{key}`" for key in rows[0]["setting"]), *(["data"] if mixed else [])]
-    columns += ["n", "mean", "s.e.m.", "best"] if seeds else ["score"]
-    columns += [{"p50_end": "median at the end", "p50_peak": "median at the peak"}[key] for key in moments]
-    columns += ["failed"] if any(row["failed"] for row in rows) else []
-    columns += ["time", "jobs", "best checkpoint"]
-    cells = []
-    for place, row in enumerate(rows, start=1):
-        line = [
-            str(place),
-            *map(_text, row["setting"].values()),
-            *([SOURCES.get(row["simulated"], "")] if mixed else []),
-        ]
-        line += (
-            [str(row["n"]), *map(number, (row["mean"], row["sem"], row["best"]))] if seeds else [number(row["mean"])]
-        )
-        line += [number(row[key]) for key in moments]
-        line += [str(row["failed"])] if "failed" in columns else []
-        line += [_time(row), ", ".join(name.split("_")[0] for name in row["jobs"]), _link(folder, row["checkpoint"])]
-        cells.append(line)
-    return columns, cells
+def _ranking(folder: Path, rows: list[dict[str, Any]], *, mixed: bool) -> str:
+    cells = {"#": [str(place) for place, _ in enumerate(rows, start=1)]}
+    cells |= {f"`{key}`": [_text(row["setting"][key]) for row in rows] for key in rows[0]["setting"]}
+    cells |= score_cells(rows, mixed=mixed)
+    cells["time"] = [_time(row) for row in rows]
+    cells["jobs"] = [", ".join(name.split("_")[0] for name in row["jobs"]) for row in rows]
+    cells["best checkpoint"] = [_link(folder, row["checkpoint"]) for row in rows]
+    return _table(list(cells), list(zip(*cells.values(), strict=True)))
 
 
 def _jobs(title: str, jobs: list[Job], keys: list[str], columns: dict[str, Any]) -> list[str]:

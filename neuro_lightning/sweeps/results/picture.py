@@ -37,9 +37,15 @@ def draw(jobs: list[Job], folder: Path, importance: Importance | None) -> list[P
 
         mode = next(job["mode"] for job in jobs if job["status"] == "finished" and job["objective"] is not None)
         study, name = study_of(keys, settings, scores, mode), objective_name(jobs)
-        shown = [*(importance.shares if importance else ()), *keys]
-        parallel = plot_parallel_coordinate(study, list(dict.fromkeys(shown))[:MAX_KEYS], target_name=name)
+        shown = list(dict.fromkeys([*(importance.shares if importance else ()), *keys]))[:MAX_KEYS]
+        parallel = plot_parallel_coordinate(study, shown, target_name=name)
+        for lines in parallel.collections:  # the worst settings would be white on white
+            lines.set_cmap("viridis" if mode == "max" else "viridis_r")
+        # Optuna sorts the keys, and cuts long names
+        parallel.set_xticks(range(len(shown) + 1), [name, *sorted(shown)], rotation=25, ha="right")
         history = plot_optimization_history(study, target_name=name)
+        history.set_xlabel("setting")
+        history.xaxis.get_major_locator().set_params(integer=True)
         source = " (simulated data)" if any(job["simulated"] for job in jobs) else ""
         title = f"Sweep {folder.resolve().name}: {len(settings)} settings{source}"
         return [_save(parallel, folder / PICTURE_FILE, title), _save(history, folder / HISTORY_FILE, title)]

@@ -12,10 +12,12 @@ import math
 from typing import Any
 
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied
+from neuro_lightning.report.table import number
 from neuro_lightning.settings.quoting import to_override
 
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
 PERCENTS = (10, 50, 90)
+MIN_SEEDS = 3  # below, percentiles are not worth showing
 SOURCES = {True: "simulated", False: "recorded"}
 
 
@@ -95,6 +97,36 @@ def is_scored(job: Job) -> bool:
     return job["status"] == "finished" and job["objective"] is not None
 
 
+def score_cells(rows: list[dict[str, Any]], *, mixed: bool) -> dict[str, list[str]]:
+    """The columns of scores in the terminal and on the page: how many jobs, and what they scored.
+
+    Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more.
+
+    Args:
+        rows: from :func:`summarize`, with a score.
+        mixed: whether some data of the sweep are simulated and some recorded; else its title says which.
+    """
+    cells = {}
+    if mixed:
+        cells["source"] = [SOURCES.get(row["simulated"], "") for row in rows]
+    seeds = any(row["n"] > 1 for row in rows)
+    if seeds:
+        cells["n"] = [str(row["n"]) for row in rows]
+    if any(row["failed"] for row in rows):
+        cells["failed"] = [str(row["failed"]) for row in rows]
+    for name, key in (("mean", "mean"), ("s.e.m.", "sem"), ("best", "best")) if seeds else (("score", "mean"),):
+        cells[name] = [number(row[key]) for row in rows]
+    for moment in MOMENTS if any(row["n"] >= MIN_SEEDS for row in rows) else ():
+        if any(row[f"p50_{moment}"] is not None for row in rows):
+            cells[f"{moment} p10/p50/p90"] = [_spread(row, moment) for row in rows]
+    return cells
+
+
+def _spread(row: dict[str, Any], moment: str) -> str:
+    values = [row[f"p{percent}_{moment}"] for percent in PERCENTS]
+    return "-" if row["n"] < MIN_SEEDS or None in values else "/".join(number(value, 3) for value in values)
+
+
 def setting_keys(jobs: list[Job]) -> list[str]:
     """The overrides that make a setting: they differ between jobs, and are not the seed."""
     return [key for key in varied(jobs) if key not in REPEATS]
@@ -119,8 +151,8 @@ def counts(jobs: list[Job]) -> str:
 
 
 def short(text: str) -> str:
-    """A value for a table: of a number four digits, which are more than a search can tell apart."""
+    """A value for a table: of a number four digits, which are more than a search can tell apart; ``-`` for none."""
     try:
         return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
     except ValueError:
-        return text
+        return text or "-"

@@ -21,7 +21,15 @@ from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
 from neuro_lightning.report.table import number, print_table, relative
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
-from neuro_lightning.sweeps.results.summary import PERCENTS, SOURCES, counts, objective_name, short, sources, summarize
+from neuro_lightning.sweeps.results.summary import (
+    PERCENTS,
+    counts,
+    objective_name,
+    score_cells,
+    short,
+    sources,
+    summarize,
+)
 
 __all__ = ["collect", "finish", "print_summary", "summarize", "summary_rows", "varied", "write_table"]
 
@@ -31,7 +39,6 @@ PATIENCE = 10.0  # seconds for which a process waits for another one that writes
 MAX_ROWS = 10
 MAX_PROBLEMS = 5  # jobs without a score that the terminal names
 MAX_WIDTH = 120  # of what is printed, in characters
-MIN_SEEDS = 3  # below, percentiles are not worth showing
 
 
 def write_table(folder: str | Path, **extras: Any) -> Path | None:
@@ -169,7 +176,7 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
         The columns, the rows, and how many settings found no room.
     """
     summary = [row for row in summarize(jobs) if row["n"]]
-    scores = _score_cells(summary, jobs)
+    scores = score_cells(summary, mixed=len(sources(jobs)) > 1)
     names = list(summary[0]["setting"]) if summary else []
     settings = {name: [short(row["setting"][name]) for row in summary] for name in names}
     shown = dict(settings)
@@ -192,29 +199,6 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
             if _width([*cells.items(), (label(metric), column)]) <= MAX_WIDTH:
                 cells[label(metric)] = column
     return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
-
-
-def _score_cells(summary: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """The columns that no table lacks: how many jobs, and what they scored."""
-    cells = {}
-    if len(sources(jobs)) > 1:  # else the title says it
-        cells["source"] = [SOURCES.get(row["simulated"], "") for row in summary]
-    seeds = any(row["n"] > 1 for row in summary)
-    if seeds:
-        cells["n"] = [str(row["n"]) for row in summary]
-    if any(row["failed"] for row in summary):
-        cells["failed"] = [str(row["failed"]) for row in summary]
-    for name, key in (("mean", "mean"), ("s.e.m.", "sem"), ("best", "best")) if seeds else (("score", "mean"),):
-        cells[name] = [number(row[key]) for row in summary]
-    for moment in MOMENTS if any(row["n"] >= MIN_SEEDS for row in summary) else ():
-        if any(row[f"p50_{moment}"] is not None for row in summary):
-            cells[f"{moment} p10/p50/p90"] = [_spread(row, moment) for row in summary]
-    return cells
-
-
-def _spread(row: dict[str, Any], moment: str) -> str:
-    values = [row[f"p{percent}_{moment}"] for percent in PERCENTS]
-    return "-" if row["n"] < MIN_SEEDS or None in values else "/".join(number(value, 3) for value in values)
 
 
 def _width(columns: Iterable[tuple[str, list[str]]]) -> int:

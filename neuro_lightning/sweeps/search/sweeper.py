@@ -17,16 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.records import read_record
+from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.overrides import check_keys
 from neuro_lightning.settings.quoting import quoted
+from neuro_lightning.settings.registry import find
+from neuro_lightning.sweeps.arguments import write_command
 from neuro_lightning.sweeps.base import BaseSweeper
+from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
+from neuro_lightning.sweeps.search.owner import Owner
+from neuro_lightning.sweeps.search.space import Space, read_space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-    from neuro_lightning.sweeps.search.space import Space
     from neuro_lightning.sweeps.search.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -75,11 +82,6 @@ class Search(BaseSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check the space, open the study, and run trials until it has enough."""
-        from neuro_lightning.sweeps.arguments import write_command
-        from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
-        from neuro_lightning.sweeps.search.owner import Owner
-        from neuro_lightning.sweeps.search.space import read_space
-
         with errors_in_one_line():
             self._check()
             space = read_space(self.params, arguments)
@@ -133,9 +135,6 @@ class Search(BaseSweeper):
         """A function that makes the sampler from a seed."""
         from hydra.errors import HydraException
 
-        from neuro_lightning.artifacts.studies import quiet_optuna
-        from neuro_lightning.settings.config import instantiate
-
         settings = OmegaConf.to_container(self.sampler, resolve=True)
 
         def build(seed: int) -> BaseSampler:
@@ -153,9 +152,6 @@ class Search(BaseSweeper):
         return str(self.sampler.get("_target_")).endswith(".GridSampler")
 
     def _pruner(self) -> Any:
-        from neuro_lightning.artifacts.studies import quiet_optuna
-        from neuro_lightning.settings.config import instantiate
-
         with quiet_optuna():
             return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
 
@@ -185,8 +181,6 @@ class Search(BaseSweeper):
 
     def _extension(self, space: Space) -> Callable[[Trial], None] | None:
         """A function that suggests further values for a trial, if the user has one."""
-        from neuro_lightning.settings.registry import find
-
         if not self.custom_search_space:
             return None
         try:
@@ -228,7 +222,6 @@ class Search(BaseSweeper):
         """
         from hydra.core.utils import JobStatus
 
-        from neuro_lightning.artifacts.records import read_record
         from neuro_lightning.sweeps.search.trials import folder_number
 
         if not wanted:
