@@ -139,7 +139,7 @@ def test_a_worker_is_killed_and_then_the_sweep_and_nothing_differs(alone, tmp_pa
 def test_a_population_in_jobs_of_submitit_ends_as_in_one_process(alone, tmp_path):
     folder, _ = alone
     (tmp_path / "mark").touch()
-    done = command(tmp_path, *POPULATION, "hydra/launcher=submitit_local")
+    done = command(tmp_path, *POPULATION, "hydra/launcher=submitit_local", timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("generation ") == 3
     assert same(left(tmp_path / "sweep"), left(folder))

@@ -43,7 +43,7 @@ class Owner:
         path = self.folder / str(name)
         if not path.is_file():
             return False
-        with locked(path, patience_s=0.0) as free:
+        with locked(path, timeout_s=0.0) as free:
             return _process_is_gone(Lock(path).read_holder()) if free is None else free
 
     @contextlib.contextmanager
