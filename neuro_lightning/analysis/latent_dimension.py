@@ -21,7 +21,7 @@ from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import collect, varied
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import info, label
-from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, new_figure, style
+from neuro_lightning.report import style
 from neuro_lightning.report.table import NAMES, kind_of, number, print_table, relative
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 METRICS = ("mse", "variance", "co_r2", "rates_r2")  # shown where they are known
 OWN = {"model.latent_dim", "model.n_components", "seed"}  # what the sweep may vary
 BEYOND = {"ceiling", "svca", "oracle"}  # not predictors of one's own
-COLORS = (BASELINE, "#5b8c5a", "#8e6c8a", "#b08d57")
+COLORS = (style.BASELINE, "#5b8c5a", "#8e6c8a", "#b08d57")
 
 
 @dataclass
@@ -166,26 +166,19 @@ def write_csv(answer: Answer, path: Path) -> None:
     groups.value.agg(seeds="count", mean="mean", sem="sem").reset_index().to_csv(path, index=False)
 
 
+@style.package_style()
 def figure(answer: Answer) -> Figure:
     """One panel for each metric: score against the number of latents."""
     metrics = answer.metrics
-    with style():
-        drawn, axes = new_figure(
-            1.0 + 3.1 * len(metrics),
-            3.4,
-            f"{answer.dataset}: how many latents?",
-            simulated=answer.simulated,
-            columns=len(metrics),
-        )
-        for panel, metric in zip(axes[0], metrics, strict=True):
-            _panel(panel, answer, metric)
-        lines, labels = axes[0, 0].get_legend_handles_labels()
-        for panel in axes[0, 1:]:
-            more = zip(*panel.get_legend_handles_labels(), strict=True)
-            for line, label in more:
-                if label not in labels:
-                    lines, labels = [*lines, line], [*labels, label]
-        drawn.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    width, title = 1.0 + 3.1 * len(metrics), f"{answer.dataset}: how many latents?"
+    drawn, axes = style.new_figure(width, 3.4, title, simulated=answer.simulated, columns=len(metrics))
+    for panel, metric in zip(axes[0], metrics, strict=True):
+        _panel(panel, answer, metric)
+    lines: dict[str, Any] = {}  # by name, each once
+    for panel in axes[0]:
+        found, names = panel.get_legend_handles_labels()
+        lines = dict(zip(names, found, strict=True)) | lines
+    drawn.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 6))
     return drawn
 
 
@@ -195,9 +188,9 @@ def _panel(panel: Axes, answer: Answer, metric: str) -> None:
     for (who, curve), color in zip(means.items(), COLORS, strict=False):
         panel.plot(curve.index, curve, "o-", color=color, ms=3, label=who)
     own, seeds = answer.summary(answer.model, metric), answer.seeds(answer.model, metric)
-    look = {"fmt": "o-", "color": MODEL, "ms": 4, "capsize": 2, "zorder": 3}
+    look = {"fmt": "o-", "color": style.MODEL, "ms": 4, "capsize": 2, "zorder": 3}
     panel.errorbar(own.index, own["mean"], own["sem"].fillna(0.0), label=answer.model, **look)
-    panel.plot(seeds.latents, seeds.value, ".", color=MODEL, ms=3, alpha=0.5)
+    panel.plot(seeds.latents, seeds.value, ".", color=style.MODEL, ms=3, alpha=0.5)
     drawn = pd.concat([own["mean"], *means.values()])
     reach = drawn.max() - drawn.min() or 1.0
     for who, color, dashes in _lines(answer, curves):
@@ -217,7 +210,8 @@ def _lines(answer: Answer, curves: list[str]) -> Iterable[tuple[str, str, Any]]:
     flat = [who for who in answer.others if who not in curves]
     styles = iter(((0, (1, 1)), (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (2, 3))))
     for who in flat:
-        yield who, TRUE if who in BEYOND else QUIET, "-" if who in ("ceiling", "svca") else next(styles, (0, (1, 3)))
+        color = style.TRUE if who in BEYOND else style.QUIET
+        yield who, color, "-" if who in ("ceiling", "svca") else next(styles, (0, (1, 3)))
 
 
 def write_report(folder: str | Path, *, split: str = "val", metric: str | None = None) -> Path:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuro_lightning.report.style import BASELINE, DASHED, MODEL, QUIET, TRUE, new_figure, note, style, whole_ticks
+from neuro_lightning.report import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+@style.package_style()
 def learning_curve(
     metrics: Mapping[str, np.ndarray],
     *,
@@ -38,30 +39,30 @@ def learning_curve(
         loss: how the losses' axis is called.
         simulated: whether the data are simulated.
     """
-    with style():
-        figure, [[losses, scores]] = new_figure(7.4, 2.9, "Learning curve", simulated=simulated, columns=2)
-        drawn = [
-            _curve(losses, metrics, "train/loss", QUIET, "training"),
-            _curve(losses, metrics, "val/loss", MODEL, "validation"),
-        ]
-        losses.set(xlabel="training step", ylabel=loss)
-        losses.legend() if any(drawn) else note(losses, "no loss was logged")
+    figure, [[losses, scores]] = style.new_figure(7.4, 2.9, "Learning curve", simulated=simulated, columns=2)
+    drawn = [
+        _curve(losses, metrics, "train/loss", style.QUIET, "training"),
+        _curve(losses, metrics, "val/loss", style.MODEL, "validation"),
+    ]
+    losses.set(xlabel="training step", ylabel=loss)
+    losses.legend() if any(drawn) else style.note(losses, "no loss was logged")
 
-        if _curve(scores, metrics, metric, MODEL, "validation"):
-            best = (np.nanargmax if mode == "max" else np.nanargmin)(metrics[metric])
-            step, value = metrics["step"][best], metrics[metric][best]
-            late = step > metrics["step"][np.isfinite(metrics[metric])].mean()
-            scores.plot(step, value, "o", color=MODEL, ms=4.5, zorder=3)
-            place = {"xytext": (-5 if late else 5, 5), "ha": "right" if late else "left"}
-            scores.annotate(f"{value:.3f}", (step, value), textcoords="offset points", color=MODEL, **place)
-        for name, value in (references or {}).items():
-            color = TRUE if name.startswith(("true rates", "noise ceiling")) else BASELINE
-            scores.axhline(value, color=color, lw=1, ls=DASHED, label=f"{name} ({value:.3f})")
-        scores.set(xlabel="training step", ylabel=label)
-        scores.legend() if scores.lines else note(scores, "nothing was logged")
+    if _curve(scores, metrics, metric, style.MODEL, "validation"):
+        best = (np.nanargmax if mode == "max" else np.nanargmin)(metrics[metric])
+        step, value = metrics["step"][best], metrics[metric][best]
+        late = step > metrics["step"][np.isfinite(metrics[metric])].mean()
+        scores.plot(step, value, "o", color=style.MODEL, ms=4.5, zorder=3)
+        place = {"xytext": (-5 if late else 5, 5), "ha": "right" if late else "left"}
+        scores.annotate(f"{value:.3f}", (step, value), textcoords="offset points", color=style.MODEL, **place)
+    for name, value in (references or {}).items():
+        color = style.TRUE if name.startswith(("true rates", "noise ceiling")) else style.BASELINE
+        scores.axhline(value, color=color, lw=1, ls=style.DASHED, label=f"{name} ({value:.3f})")
+    scores.set(xlabel="training step", ylabel=label)
+    scores.legend() if scores.lines else style.note(scores, "nothing was logged")
     return figure
 
 
+@style.package_style()
 def neuron_scores_figure(
     scores: np.ndarray, *, label: str, heldout: np.ndarray | None = None, simulated: bool = False
 ) -> Figure:
@@ -74,32 +75,31 @@ def neuron_scores_figure(
         simulated: whether the data are simulated.
     """
     known = np.isfinite(scores)
-    groups = {"neurons": (known, MODEL)}
+    groups = {"neurons": (known, style.MODEL)}
     if heldout is not None and heldout.any():
-        groups = {"held-in neurons": (known & ~heldout, MODEL), "held-out neurons": (known & heldout, BASELINE)}
-    with style():
-        figure, [[panel]] = new_figure(4.6, 3.0, "Score of each neuron", simulated=simulated)
-        if not known.any():
-            note(panel, "no neuron has a score")
-            return figure
-        low, high = np.percentile(scores[known], [1, 99])
-        low = max(low, -1.0)  # lower ones are counted in the first bin
-        reach = max(high - low, 1e-3)
-        n_bins = int(np.clip(2 * np.sqrt(known.sum()), 8, 30))
-        edges = np.linspace(min(low - 0.1 * reach, 0), max(high + 0.1 * reach, 0), n_bins + 1)
-        for name, (part, color) in groups.items():
-            if part.any():
-                values, middle = scores[part], np.median(scores[part])
-                text = f"{part.sum()} {name}, median {middle:.3f}, {(values < 0).sum()} below 0"
-                look = {"color": color, "alpha": 0.75, "ec": "white", "lw": 0.4}
-                panel.hist(np.clip(values, edges[0], edges[-1]), edges, label=text, **look)
-                panel.axvline(
-                    np.clip(middle, edges[0], edges[-1]), color=color if len(groups) > 1 else TRUE, lw=1.2, ls=DASHED
-                )
-        panel.axvline(0, color=QUIET, lw=0.8)
-        panel.set(xlabel=label, ylabel="neurons")
-        whole_ticks(panel)
-        panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
+        groups = {"held-in neurons": (known & ~heldout, style.MODEL)}
+        groups["held-out neurons"] = (known & heldout, style.BASELINE)
+    figure, [[panel]] = style.new_figure(4.6, 3.0, "Score of each neuron", simulated=simulated)
+    if not known.any():
+        style.note(panel, "no neuron has a score")
+        return figure
+    low, high = np.percentile(scores[known], [1, 99])
+    low = max(low, -1.0)  # lower ones are counted in the first bin
+    reach = max(high - low, 1e-3)
+    n_bins = int(np.clip(2 * np.sqrt(known.sum()), 8, 30))
+    edges = np.linspace(min(low - 0.1 * reach, 0), max(high + 0.1 * reach, 0), n_bins + 1)
+    for name, (part, color) in groups.items():
+        if part.any():
+            values, middle = scores[part], np.median(scores[part])
+            text = f"{part.sum()} {name}, median {middle:.3f}, {(values < 0).sum()} below 0"
+            look = {"color": color, "alpha": 0.75, "ec": "white", "lw": 0.4}
+            panel.hist(np.clip(values, edges[0], edges[-1]), edges, label=text, **look)
+            color = color if len(groups) > 1 else style.TRUE
+            panel.axvline(np.clip(middle, edges[0], edges[-1]), color=color, lw=1.2, ls=style.DASHED)
+    panel.axvline(0, color=style.QUIET, lw=0.8)
+    panel.set(xlabel=label, ylabel="neurons")
+    style.whole_ticks(panel)
+    panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
     return figure
 
 

@@ -11,19 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuro_lightning.report.style import (
-    BASELINE,
-    DASHED,
-    MODEL,
-    QUIET,
-    SIGNED,
-    TRUE,
-    label_outer,
-    new_figure,
-    note,
-    panel_grid,
-    style,
-)
+from neuro_lightning.report import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,6 +55,7 @@ def filters_figure(filters: np.ndarray, *, simulated: bool = False) -> Figure:
     return _tiles(filters[order], [str(k) for k in order], title, "no filters", side=0.85, simulated=simulated)
 
 
+@style.package_style()
 def dog_figure(
     dogs: Mapping[str, np.ndarray],
     *,
@@ -90,32 +79,32 @@ def dog_figure(
     from matplotlib.patches import Circle
 
     height, width = image_shape[-2:]
-    with style():
-        figure, [[frame, profiles]] = new_figure(7.6, 3.9, "Differences of Gaussians", simulated=simulated, columns=2)
-        strength = np.abs(_weight(dogs, 0.0))
-        strength = strength / max(float(strength.max(initial=0)), 1e-30)
-        for unit in _units(planted or {}):
-            center = (unit["x"], unit["y"])
-            frame.add_patch(Circle(center, unit["s1"] ** 0.5, facecolor="#00000010", edgecolor=TRUE, lw=0.8))
-            frame.plot(*center, "+", color=TRUE, ms=6, mew=1)
-        for k, (unit, share) in enumerate(zip(_units(dogs), strength, strict=True)):
-            center, color = (unit["x"], unit["y"]), EXCITES if _weight(unit, 0.0) >= 0 else SUPPRESSES
-            look = {"color": color, "alpha": 0.35 + 0.65 * share}
-            frame.add_patch(Circle(center, unit["s1"] ** 0.5, fill=False, lw=1.5, **look))
-            frame.add_patch(Circle(center, (unit["s1"] + unit["s2"]) ** 0.5, fill=False, lw=0.8, ls=DASHED, **look))
-            frame.annotate(str(k), center, (2, 2), textcoords="offset points", color=color, fontsize=8)
-            _profile(profiles, unit, **look)
-        frame.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
-        frame.set(xlabel="x (pixels)", ylabel="y (pixels)")
-        frame.spines[["top", "right"]].set_visible(True)
-        known = "" if planted is None else f", {len(planted['x'])} planted (black)"
-        frame.set_title(f"{len(dogs['x'])} units{known}")
-        profiles.axhline(0, color=QUIET, lw=0.8)
-        profiles.set(xlabel="distance from the center (pixels)", ylabel="weight, relative to its peak")
-        profiles.set_title("cross sections")
+    figure, [[frame, profiles]] = style.new_figure(7.6, 3.9, "Differences of Gaussians", simulated=simulated, columns=2)
+    strength = np.abs(_weight(dogs, 0.0))
+    strength = strength / max(float(strength.max(initial=0)), 1e-30)
+    for unit in _units(planted or {}):
+        center = (unit["x"], unit["y"])
+        frame.add_patch(Circle(center, unit["s1"] ** 0.5, facecolor="#00000010", edgecolor=style.TRUE, lw=0.8))
+        frame.plot(*center, "+", color=style.TRUE, ms=6, mew=1)
+    for k, (unit, share) in enumerate(zip(_units(dogs), strength, strict=True)):
+        center, color = (unit["x"], unit["y"]), EXCITES if _weight(unit, 0.0) >= 0 else SUPPRESSES
+        look = {"color": color, "alpha": 0.35 + 0.65 * share}
+        frame.add_patch(Circle(center, unit["s1"] ** 0.5, fill=False, lw=1.5, **look))
+        frame.add_patch(Circle(center, (unit["s1"] + unit["s2"]) ** 0.5, fill=False, lw=0.8, ls=style.DASHED, **look))
+        frame.annotate(str(k), center, (2, 2), textcoords="offset points", color=color, fontsize=8)
+        _profile(profiles, unit, **look)
+    frame.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
+    frame.set(xlabel="x (pixels)", ylabel="y (pixels)")
+    frame.spines[["top", "right"]].set_visible(True)
+    known = "" if planted is None else f", {len(planted['x'])} planted (black)"
+    frame.set_title(f"{len(dogs['x'])} units{known}")
+    profiles.axhline(0, color=style.QUIET, lw=0.8)
+    profiles.set(xlabel="distance from the center (pixels)", ylabel="weight, relative to its peak")
+    profiles.set_title("cross sections")
     return figure
 
 
+@style.package_style()
 def responses_figure(
     predicted: np.ndarray,
     observed: np.ndarray,
@@ -139,24 +128,24 @@ def responses_figure(
     """
     order = np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")
     order = order[np.isfinite(scores[order])]
-    with style():
-        figure, _ = new_figure(7.6, 5.0, "Predicted and observed responses", simulated=simulated, rows=0, columns=0)
-        grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1))
-        bars = figure.add_subplot(grid[1, :])
-        if not len(order):
-            note(bars, "no neuron has a score")
-            return figure
-        chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-        for column, (name, neuron) in enumerate(chosen.items()):
-            panel = figure.add_subplot(grid[0, column])
-            single = None if repeats is None else repeats[:, :, neuron]
-            _scatter(panel, predicted[:, neuron], observed[:, neuron], single)
-            panel.set_title(f"{name}: neuron {neuron}, r = {scores[neuron]:.2f}")
-            panel.set(xlabel=f"predicted {unit}", ylabel=f"observed {unit}" if column == 0 else "")
-        _score_bars(bars, scores[order], None if ceiling is None else ceiling[order])
+    figure, _ = style.new_figure(7.6, 5.0, "Predicted and observed responses", simulated=simulated, rows=0, columns=0)
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.35, 1))
+    bars = figure.add_subplot(grid[1, :])
+    if not len(order):
+        style.note(bars, "no neuron has a score")
+        return figure
+    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    for column, (name, neuron) in enumerate(chosen.items()):
+        panel = figure.add_subplot(grid[0, column])
+        single = None if repeats is None else repeats[:, :, neuron]
+        _scatter(panel, predicted[:, neuron], observed[:, neuron], single)
+        panel.set_title(f"{name}: neuron {neuron}, r = {scores[neuron]:.2f}")
+        panel.set(xlabel=f"predicted {unit}", ylabel=f"observed {unit}" if column == 0 else "")
+    _score_bars(bars, scores[order], None if ceiling is None else ceiling[order])
     return figure
 
 
+@style.package_style()
 def tuning_figure(
     angle: np.ndarray,
     observed: np.ndarray,
@@ -182,27 +171,27 @@ def tuning_figure(
     name = "orientation" if period < 1.5 * np.pi else "direction"
     place = np.minimum((np.mod(angle, period) / period * n_bins).astype(int), n_bins - 1)
     degrees = (np.arange(n_bins) + 0.5) / n_bins * np.degrees(period)
-    with style():
-        figure, axes = panel_grid(
-            len(neurons), f"Tuning to the stimulus's {name}", columns=4, panel=(1.85, 1.5), margin=(0.8, 0.8),
-            empty="no neurons", simulated=simulated, sharex=True,
-        )  # fmt: skip
-        if not len(neurons):
-            return figure
-        for panel, neuron in zip(axes.flat, neurons, strict=False):
-            mean, error = _binned(observed[:, neuron], place, n_bins)
-            panel.errorbar(degrees, mean, error, fmt="o", ms=2.5, color=TRUE, lw=0.8, label="observed, mean ± s.e.m.")
-            if predicted is not None:
-                curve, _ = _binned(predicted[:, neuron], place, n_bins)
-                seen = np.isfinite(curve)
-                panel.plot(degrees[seen], curve[seen], color=MODEL, label="predicted")
-            panel.set_title(f"neuron {neuron}")
-            panel.set_xticks(np.linspace(0, np.degrees(period), 5))
-        label_outer(axes, x=f"{name} (degrees)", y="response")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    figure, axes = style.panel_grid(
+        len(neurons), f"Tuning to the stimulus's {name}", columns=4, panel=(1.85, 1.5), margin=(0.8, 0.8),
+        empty="no neurons", simulated=simulated, sharex=True,
+    )  # fmt: skip
+    if not len(neurons):
+        return figure
+    for panel, neuron in zip(axes.flat, neurons, strict=False):
+        mean, error = _binned(observed[:, neuron], place, n_bins)
+        panel.errorbar(degrees, mean, error, fmt="o", ms=2.5, color=style.TRUE, lw=0.8, label="observed, mean ± s.e.m.")
+        if predicted is not None:
+            curve, _ = _binned(predicted[:, neuron], place, n_bins)
+            seen = np.isfinite(curve)
+            panel.plot(degrees[seen], curve[seen], color=style.MODEL, label="predicted")
+        panel.set_title(f"neuron {neuron}")
+        panel.set_xticks(np.linspace(0, np.degrees(period), 5))
+    style.label_outer(axes, x=f"{name} (degrees)", y="response")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
+@style.package_style()
 def _tiles(
     values: np.ndarray, titles: Sequence[str], title: str, empty: str, *, side: float, simulated: bool
 ) -> Figure:
@@ -211,15 +200,14 @@ def _tiles(
     # the widest grid that leaves fewest places empty
     columns = min(range(most, most // 2, -1), key=lambda columns: -len(values) % columns)
     shape = values.shape[2] / values.shape[3] if values.size else 1.0
-    with style():
-        figure, axes = panel_grid(
-            len(values), title, columns=columns, panel=(side, side * shape + 0.14), margin=(0.2, 0.45), empty=empty,
-            simulated=simulated,
-        )  # fmt: skip
-        figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02, wspace=0.02)
-        for panel, weights, name in zip(axes.flat, values, titles, strict=False):
-            _picture(panel, weights)
-            panel.set_title(name, fontsize=7.5, pad=2)
+    figure, axes = style.panel_grid(
+        len(values), title, columns=columns, panel=(side, side * shape + 0.14), margin=(0.2, 0.45), empty=empty,
+        simulated=simulated,
+    )  # fmt: skip
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02, wspace=0.02)
+    for panel, weights, name in zip(axes.flat, values, titles, strict=False):
+        _picture(panel, weights)
+        panel.set_title(name, fontsize=7.5, pad=2)
     return figure
 
 
@@ -229,7 +217,7 @@ def _picture(panel: Axes, weights: np.ndarray) -> None:
         panel.imshow(np.moveaxis(0.5 + 0.5 * weights / max(reach, 1e-30), 0, 2), interpolation="nearest")
     else:
         reach = float(np.abs(weights.mean(0)).max(initial=0.0)) or 1.0
-        panel.imshow(weights.mean(0), cmap=SIGNED, vmin=-reach, vmax=reach, interpolation="nearest")
+        panel.imshow(weights.mean(0), cmap=style.SIGNED, vmin=-reach, vmax=reach, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set(visible=True, color="#d0d0d0")
 
@@ -257,30 +245,30 @@ def _profile(panel: Axes, dog: Mapping[str, float], **look: Any) -> None:
 def _scatter(panel: Axes, predicted: np.ndarray, observed: np.ndarray, repeats: np.ndarray | None) -> None:
     seen = np.isfinite(observed) & np.isfinite(predicted)
     if not seen.any():
-        note(panel, "no responses")
+        style.note(panel, "no responses")
         return
     if repeats is not None:
         count = np.isfinite(repeats).sum(1)
         error = np.full(len(repeats), np.nan)
         several = count > 1
         error[several] = np.nanstd(repeats[several], axis=1, ddof=1) / np.sqrt(count[several])
-        look = {"fmt": "none", "ecolor": QUIET, "elinewidth": 0.6, "alpha": 0.6}
+        look = {"fmt": "none", "ecolor": style.QUIET, "elinewidth": 0.6, "alpha": 0.6}
         panel.errorbar(predicted[seen], observed[seen], error[seen], **look)
     look = {"ms": 2, "alpha": 0.35} if seen.sum() > 300 else {"ms": 3, "alpha": 0.7}
-    panel.plot(predicted[seen], observed[seen], "o", color=MODEL, mew=0, **look)
+    panel.plot(predicted[seen], observed[seen], "o", color=style.MODEL, mew=0, **look)
     low, high = min(predicted[seen].min(), 0), max(predicted[seen].max(), np.percentile(observed[seen], 75))
-    panel.plot([low, high], [low, high], color=QUIET, lw=0.8, ls=DASHED, zorder=0)
+    panel.plot([low, high], [low, high], color=style.QUIET, lw=0.8, ls=style.DASHED, zorder=0)
 
 
 def _score_bars(panel: Axes, scores: np.ndarray, ceiling: np.ndarray | None) -> None:
     place = np.arange(len(scores))
-    panel.bar(place, scores, width=0.85 if len(scores) < 200 else 1.0, color=MODEL, alpha=0.85)
+    panel.bar(place, scores, width=0.85 if len(scores) < 200 else 1.0, color=style.MODEL, alpha=0.85)
     title = f"{len(scores)} neurons, mean r = {scores.mean():.3f}"
     if ceiling is not None and np.isfinite(ceiling).any():
-        panel.hlines(ceiling, place - 0.45, place + 0.45, color=BASELINE, lw=1.2, label="ceiling of the noise")
+        panel.hlines(ceiling, place - 0.45, place + 0.45, color=style.BASELINE, lw=1.2, label="ceiling of the noise")
         title += f", mean ceiling {np.nanmean(ceiling):.3f}"
         panel.legend(loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
-    panel.axhline(0, color=QUIET, lw=0.8)
+    panel.axhline(0, color=style.QUIET, lw=0.8)
     panel.set(xlabel="neurons, best first", ylabel="correlation", xlim=(-0.8, len(scores) - 0.2))
     panel.set_title(title)
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuro_lightning.report.style import BASELINE, MODEL, QUIET, TRUE, color_map, new_figure, note, style
+from neuro_lightning.report import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@style.package_style()
 def umap_figure(
     embeddings: Mapping[str, tuple[np.ndarray, np.ndarray]],
     labels: tuple[np.ndarray, np.ndarray],
@@ -33,37 +34,37 @@ def umap_figure(
         simulated: whether the data are simulated.
     """
     names = np.unique(np.concatenate(labels))
-    palette = color_map("Spectral", np.linspace(0, 1, max(len(names), 2)))
+    palette = style.color_map("Spectral", np.linspace(0, 1, max(len(names), 2)))
     # the map's middle is too pale on white
     palette[:, :3] *= 1 - 0.22 * np.exp(-np.square(np.linspace(-1, 1, len(palette)) / 0.35))[:, None]
     colors = [palette[np.searchsorted(names, label)] for label in labels]
     rows = max(len(embeddings), 1)
-    with style():
-        figure, axes = new_figure(8.4, 0.7 + 2.7 * rows, title, simulated=simulated, rows=rows, columns=3)
-        for row, (name, (train, test)) in zip(axes, embeddings.items(), strict=False):
-            size = 9 if len(train) < 1500 else 3
-            row[0].scatter(*train.T, c=colors[0], s=size, lw=0)
-            row[1].scatter(*test.T, c=colors[1], s=size, lw=0)
-            row[2].scatter(*train.T, c=colors[0], s=size / 2, lw=0, alpha=0.25)
-            row[2].scatter(*test.T, c=colors[1], s=1.3 * size, lw=0.3, edgecolors=TRUE)
-            row[0].set_ylabel(name, fontsize=10)
-            row[0].set_title(f"{len(train)} training points")
-            row[1].set_title((captions or {}).get(name, f"{len(test)} test points"))
-            row[2].set_title("both")
-            both = np.concatenate([train, test])
-            reach = 0.04 * np.ptp(both, axis=0) + 1e-6
-            limits = np.stack([both.min(0) - reach, both.max(0) + reach], 1)
-            for panel in row:
-                panel.set(xticks=[], yticks=[], xlim=limits[0], ylim=limits[1])
-        if not embeddings:
-            note(axes[0, 0], "no embedding")
-            return figure
-        if len(names) <= 20:
-            points = [axes[0, 0].scatter([], [], color=color, s=14) for color in palette[: len(names)]]
-            figure.legend(points, [str(name) for name in names], title=label_name, loc="outside right center")
+    figure, axes = style.new_figure(8.4, 0.7 + 2.7 * rows, title, simulated=simulated, rows=rows, columns=3)
+    for row, (name, (train, test)) in zip(axes, embeddings.items(), strict=False):
+        size = 9 if len(train) < 1500 else 3
+        row[0].scatter(*train.T, c=colors[0], s=size, lw=0)
+        row[1].scatter(*test.T, c=colors[1], s=size, lw=0)
+        row[2].scatter(*train.T, c=colors[0], s=size / 2, lw=0, alpha=0.25)
+        row[2].scatter(*test.T, c=colors[1], s=1.3 * size, lw=0.3, edgecolors=style.TRUE)
+        row[0].set_ylabel(name, fontsize=10)
+        row[0].set_title(f"{len(train)} training points")
+        row[1].set_title((captions or {}).get(name, f"{len(test)} test points"))
+        row[2].set_title("both")
+        both = np.concatenate([train, test])
+        reach = 0.04 * np.ptp(both, axis=0) + 1e-6
+        limits = np.stack([both.min(0) - reach, both.max(0) + reach], 1)
+        for panel in row:
+            panel.set(xticks=[], yticks=[], xlim=limits[0], ylim=limits[1])
+    if not embeddings:
+        style.note(axes[0, 0], "no embedding")
+        return figure
+    if len(names) <= 20:
+        points = [axes[0, 0].scatter([], [], color=color, s=14) for color in palette[: len(names)]]
+        figure.legend(points, [str(name) for name in names], title=label_name, loc="outside right center")
     return figure
 
 
+@style.package_style()
 def separability_figure(
     accuracies: Sequence[tuple[str, float, float, float]],
     agreements: Sequence[tuple[str, float, float]],
@@ -81,22 +82,22 @@ def separability_figure(
         label_name: what a label is called.
         simulated: whether the data are simulated.
     """
-    with style():
-        figure, [[left, right]] = new_figure(
-            8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"How well latents tell the {label_name}",
-            simulated=simulated, columns=2,
-        )  # fmt: skip
-        for panel, rows in ((left, accuracies), (right, agreements)):
-            place = np.arange(len(rows))
-            panel.barh(place - 0.18, [row[1] for row in rows], 0.36, color=MODEL, label="latents")
-            spread = [row[3] for row in rows] if panel is left else None
-            panel.barh(place + 0.18, [row[2] for row in rows], 0.36, xerr=spread, color=QUIET, label="shuffled labels")
-            panel.set_yticks(place, [row[0] for row in rows])
-            panel.invert_yaxis()
-            panel.axvline(0, color="#555555", lw=0.8)
-        place, levels = np.arange(len(accuracies)), [chance[row[0]] for row in accuracies]
-        left.vlines(levels, place - 0.4, place + 0.4, color=BASELINE, lw=1.4, label="chance")
-        left.set(xlabel="accuracy, cross-validated", xlim=(0, 1))
-        right.set(xlabel="adjusted Rand index of clusters", xlim=(min([-0.05, *(row[1] for row in agreements)]), 1))
-        left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
+    figure, [[left, right]] = style.new_figure(
+        8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"How well latents tell the {label_name}",
+        simulated=simulated, columns=2,
+    )  # fmt: skip
+    for panel, rows in ((left, accuracies), (right, agreements)):
+        place = np.arange(len(rows))
+        panel.barh(place - 0.18, [row[1] for row in rows], 0.36, color=style.MODEL, label="latents")
+        spread = [row[3] for row in rows] if panel is left else None
+        look = {"color": style.QUIET, "label": "shuffled labels"}
+        panel.barh(place + 0.18, [row[2] for row in rows], 0.36, xerr=spread, **look)
+        panel.set_yticks(place, [row[0] for row in rows])
+        panel.invert_yaxis()
+        panel.axvline(0, color="#555555", lw=0.8)
+    place, levels = np.arange(len(accuracies)), [chance[row[0]] for row in accuracies]
+    left.vlines(levels, place - 0.4, place + 0.4, color=style.BASELINE, lw=1.4, label="chance")
+    left.set(xlabel="accuracy, cross-validated", xlim=(0, 1))
+    right.set(xlabel="adjusted Rand index of clusters", xlim=(min([-0.05, *(row[1] for row in agreements)]), 1))
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return figure

@@ -9,22 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuro_lightning.report import style
 from neuro_lightning.report.figures import principal_components
-from neuro_lightning.report.style import (
-    MODEL,
-    QUIET,
-    RATES,
-    TRUE,
-    condition_colors,
-    evenly_spaced,
-    heat_map,
-    label_outer,
-    new_figure,
-    note,
-    panel_grid,
-    style,
-    whole_ticks,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +20,7 @@ MAX_CONDITIONS = 8
 MAX_LINES = 60
 
 
+@style.package_style()
 def rates_figure(
     spikes: np.ndarray,
     rates: np.ndarray,
@@ -69,36 +56,36 @@ def rates_figure(
     if true_rates is not None:
         panels["true"] = true_rates[..., order] * 1000 / bin_ms
     rows, columns = 1 + len(panels), max(n_trials, 1)
-    with style():
-        figure, axes = new_figure(
-            1.2 + 2.6 * columns, 0.6 + 1.7 * rows, "Spikes and rates", simulated=simulated, rows=rows, columns=columns,
-            sharex=True, sharey=True,
-        )  # fmt: skip
-        if not rates.size:
-            note(axes[0, 0], "no trials")
-            return figure
-        starts = np.broadcast_to(np.asarray(start_ms, float), n_trials)
-        top = _robust_top(np.concatenate([panel.ravel() for panel in panels.values()]))
-        for column, start in enumerate(starts):
-            ends = (start, start + n_total * bin_ms)
-            _raster(axes[0, column], spikes[column][:, order], bin_ms, start)
-            for row, panel in enumerate(panels.values(), start=1):
-                image = heat_map(axes[row, column], panel[column], ends, cmap=RATES, vmin=0, vmax=top)
-            axes[0, column].set_title(f"trial {column if trials is None else trials[column]}")
-            for row in range(rows):
-                color = TRUE if row == 0 else "white"
-                if n_bins is not None and n_bins < n_total:
-                    axes[row, column].axvline(start + n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
-                _mark_event(axes[row, column], ends, align, color)
-        axes[0, 0].set_xlim(starts.min(), starts.max() + n_total * bin_ms)  # shared
-        label_outer(axes, x=_time_label(align), y="")
-        for row, name in enumerate(["spikes", *(f"{name} rates" for name in panels)]):
-            axes[row, 0].set_ylabel(f"{name}\n{neurons}")
-        whole_ticks(axes[0, 0])
-        figure.colorbar(image, ax=axes[1:, :], label="rate (spikes/s)", shrink=0.8, pad=0.01, extend="max")
+    figure, axes = style.new_figure(
+        1.2 + 2.6 * columns, 0.6 + 1.7 * rows, "Spikes and rates", simulated=simulated, rows=rows, columns=columns,
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    if not rates.size:
+        style.note(axes[0, 0], "no trials")
+        return figure
+    starts = np.broadcast_to(np.asarray(start_ms, float), n_trials)
+    top = _robust_top(np.concatenate([panel.ravel() for panel in panels.values()]))
+    for column, start in enumerate(starts):
+        ends = (start, start + n_total * bin_ms)
+        _raster(axes[0, column], spikes[column][:, order], bin_ms, start)
+        for row, panel in enumerate(panels.values(), start=1):
+            image = style.heat_map(axes[row, column], panel[column], ends, cmap=style.RATES, vmin=0, vmax=top)
+        axes[0, column].set_title(f"trial {column if trials is None else trials[column]}")
+        for row in range(rows):
+            color = style.TRUE if row == 0 else "white"
+            if n_bins is not None and n_bins < n_total:
+                axes[row, column].axvline(start + n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
+            _mark_event(axes[row, column], ends, align, color)
+    axes[0, 0].set_xlim(starts.min(), starts.max() + n_total * bin_ms)  # shared
+    style.label_outer(axes, x=_time_label(align), y="")
+    for row, name in enumerate(["spikes", *(f"{name} rates" for name in panels)]):
+        axes[row, 0].set_ylabel(f"{name}\n{neurons}")
+    style.whole_ticks(axes[0, 0])
+    figure.colorbar(image, ax=axes[1:, :], label="rate (spikes/s)", shrink=0.8, pad=0.01, extend="max")
     return figure
 
 
+@style.package_style()
 def latents_figure(
     latents: np.ndarray,
     *,
@@ -123,26 +110,26 @@ def latents_figure(
     scores, explained = principal_components(latents, 3)
     n_shown = scores.shape[2]
     time = start_ms + (np.arange(scores.shape[1]) + 0.5) * bin_ms
-    with style():
-        figure, _ = new_figure(8, 3.9, "Latents' principal components", simulated=simulated, rows=0, columns=0)
-        grid = figure.add_gridspec(max(n_shown, 1), 2, width_ratios=(1.15, 1))
-        space = figure.add_subplot(grid[:, 0], projection="3d" if n_shown == 3 else None)
-        if not scores.size:
-            note(space, "no latents")
-            return figure
-        curves = _curves(scores, condition)
-        _trajectories(space, curves)
-        for k in range(n_shown):
-            axes = figure.add_subplot(grid[k, 1])
-            for path, color, is_mean in curves:
-                axes.plot(time, path[:, k], color=color, lw=1.6 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
-            _mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
-            axes.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
-            axes.tick_params(labelbottom=k == n_shown - 1)
-        axes.set_xlabel(_time_label(align))
+    figure, _ = style.new_figure(8, 3.9, "Latents' principal components", simulated=simulated, rows=0, columns=0)
+    grid = figure.add_gridspec(max(n_shown, 1), 2, width_ratios=(1.15, 1))
+    space = figure.add_subplot(grid[:, 0], projection="3d" if n_shown == 3 else None)
+    if not scores.size:
+        style.note(space, "no latents")
+        return figure
+    curves = _curves(scores, condition)
+    _trajectories(space, curves)
+    for k in range(n_shown):
+        axes = figure.add_subplot(grid[k, 1])
+        for path, color, is_mean in curves:
+            axes.plot(time, path[:, k], color=color, lw=1.6 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
+        _mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
+        axes.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
+        axes.tick_params(labelbottom=k == n_shown - 1)
+    axes.set_xlabel(_time_label(align))
     return figure
 
 
+@style.package_style()
 def psth_figure(
     predicted: np.ndarray,
     true: np.ndarray,
@@ -165,31 +152,30 @@ def psth_figure(
         simulated: whether the data are simulated.
     """
     known = np.flatnonzero(~np.isnan(predicted).all((1, 2)) & ~np.isnan(true).all((1, 2)))
-    known = known[evenly_spaced(len(known), MAX_CONDITIONS)]
+    known = known[style.evenly_spaced(len(known), MAX_CONDITIONS)]
     predicted, true = predicted[known] * 1000 / bin_ms, true[known] * 1000 / bin_ms
     with np.errstate(invalid="ignore"):
         spread = np.nan_to_num(np.ma.masked_invalid(true).std((0, 1)).filled(0.0)) if true.size else np.zeros(0)
     chosen = np.argsort(-spread, kind="stable")[:n_neurons]
     time = start_ms + (np.arange(predicted.shape[1]) + 0.5) * bin_ms
     dotted = (0, (2, 1))
-    with style():
-        figure, axes = panel_grid(
-            len(chosen), "Predicted and true PSTHs", columns=3, panel=(2.5, 1.9), margin=(0.8, 0.7),
-            empty="no conditions", simulated=simulated, sharex=True,
-        )  # fmt: skip
-        if not len(chosen):
-            return figure
-        for panel, neuron in zip(axes.flat, chosen, strict=False):
-            for c, color in enumerate(condition_colors(len(known))):
-                panel.plot(time, true[c, :, neuron], color=color, lw=0.9, ls=dotted, alpha=0.75)
-                panel.plot(time, predicted[c, :, neuron], color=color, lw=1.5)
-            _mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
-            panel.set_title(f"neuron {neuron}")
-            panel.set_ylim(bottom=0)
-        label_outer(axes, x=_time_label(align), y="rate (spikes/s)")
-        names = {"predicted": "-", "true": dotted}
-        lines = [axes[0, 0].plot([], [], color=TRUE, ls=ls, label=name)[0] for name, ls in names.items()]
-        figure.legend(handles=lines, loc="outside upper right", ncols=2)
+    figure, axes = style.panel_grid(
+        len(chosen), "Predicted and true PSTHs", columns=3, panel=(2.5, 1.9), margin=(0.8, 0.7),
+        empty="no conditions", simulated=simulated, sharex=True,
+    )  # fmt: skip
+    if not len(chosen):
+        return figure
+    for panel, neuron in zip(axes.flat, chosen, strict=False):
+        for c, color in enumerate(style.condition_colors(len(known))):
+            panel.plot(time, true[c, :, neuron], color=color, lw=0.9, ls=dotted, alpha=0.75)
+            panel.plot(time, predicted[c, :, neuron], color=color, lw=1.5)
+        _mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
+        panel.set_title(f"neuron {neuron}")
+        panel.set_ylim(bottom=0)
+    style.label_outer(axes, x=_time_label(align), y="rate (spikes/s)")
+    names = {"predicted": "-", "true": dotted}
+    lines = [axes[0, 0].plot([], [], color=style.TRUE, ls=ls, label=name)[0] for name, ls in names.items()]
+    figure.legend(handles=lines, loc="outside upper right", ncols=2)
     return figure
 
 
@@ -201,7 +187,7 @@ def _time_label(align: str) -> str:
     return f"time from {align} (ms)" if align else "time in trial (ms)"
 
 
-def _mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = QUIET) -> None:
+def _mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = style.QUIET) -> None:
     """Draw a dotted line at 0, the event that windows are aligned to, unless the window begins there."""
     if align and ends[0] < 0 <= ends[1]:
         axes.axvline(0, color=color, lw=0.9, ls=":")
@@ -211,16 +197,16 @@ def _raster(axes: Axes, counts: np.ndarray, bin_ms: float, start_ms: float) -> N
     """Draw (L, N) counts as ticks, one line a neuron; a bin with more spikes has a thicker tick."""
     bins, neurons = np.nonzero(np.nan_to_num(counts) > 0)
     widths = 0.8 + 0.5 * (counts[bins, neurons] - 1).clip(0, 3)
-    axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=TRUE, lw=widths)
+    axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=style.TRUE, lw=widths)
 
 
 def _curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.ndarray, Any, bool]]:
     """Paths (L, n) of single trials and of conditions' means, each with its color and whether it is a mean."""
     names = np.unique(condition[condition >= 0]) if condition is not None else np.zeros(0, int)
     if not len(names):
-        return [(path, MODEL, False) for path in scores[:MAX_LINES]]
-    names = names[evenly_spaced(len(names), MAX_CONDITIONS)]
-    colors = dict(zip(names, condition_colors(len(names)), strict=True))
+        return [(path, style.MODEL, False) for path in scores[:MAX_LINES]]
+    names = names[style.evenly_spaced(len(names), MAX_CONDITIONS)]
+    colors = dict(zip(names, style.condition_colors(len(names)), strict=True))
     trials = np.flatnonzero(np.isin(condition, names))[:MAX_LINES]
     means = [(scores[condition == name].mean(0), color, True) for name, color in colors.items()]
     return [(scores[trial], colors[condition[trial]], False) for trial in trials] + means

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neuro_lightning.report import style
 from neuro_lightning.report.figures import principal_components
-from neuro_lightning.report.style import (
-    MODEL,
-    RATES,
-    SIGNED,
-    TRUE,
-    evenly_spaced,
-    heat_map,
-    new_figure,
-    note,
-    style,
-    whole_ticks,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +19,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 400
 
 
+@style.package_style()
 def reconstruction_figure(
     observed: np.ndarray,
     reconstruction: np.ndarray,
@@ -54,31 +44,35 @@ def reconstruction_figure(
     """
     panels = {"data": observed, "reconstruction": reconstruction, "data - reconstruction": observed - reconstruction}
     scale, unit = _time_unit(max(len(observed), 1) * bin_ms)
-    with style():
-        figure, axes = new_figure(7.6, 5.8, title, simulated=simulated, rows=3, sharex=True)
-        if not observed.size:
-            note(axes[0, 0], "no traces")
-            return figure
-        order = similarity_order(reconstruction)
-        order = order[evenly_spaced(len(order), MAX_ROWS)]
-        top = float(np.nanpercentile(observed, 98)) or 1.0
-        low = min(float(np.nanpercentile(observed, 2)), 0.0)
-        ends = (start * bin_ms / scale, (start + len(observed)) * bin_ms / scale)
-        for panel, (name, values) in zip(axes[:, 0], panels.items(), strict=True):
-            left = name.startswith("data -")
-            look = {"cmap": SIGNED, "vmin": -top, "vmax": top} if left else {"cmap": RATES, "vmin": low, "vmax": top}
-            image = heat_map(panel, values[:, order], ends, **look)
-            panel.set_ylabel("neurons, sorted")
-            panel.set_title(name)
-            whole_ticks(panel, 4)
-            figure.colorbar(image, ax=panel, pad=0.01, aspect=12, extend="both" if left else "max")
-        axes[-1, 0].set_xlabel(f"time ({unit})")
-        shown = "" if len(order) == observed.shape[1] else f" ({len(order)} of {observed.shape[1]} neurons)"
-        share = variance_explained(observed, reconstruction)
-        axes[1, 0].set_title(f"reconstruction{shown}: {100 * share:.1f} % of the variance")
+    figure, axes = style.new_figure(7.6, 5.8, title, simulated=simulated, rows=3, sharex=True)
+    if not observed.size:
+        style.note(axes[0, 0], "no traces")
+        return figure
+    order = similarity_order(reconstruction)
+    order = order[style.evenly_spaced(len(order), MAX_ROWS)]
+    top = float(np.nanpercentile(observed, 98)) or 1.0
+    low = min(float(np.nanpercentile(observed, 2)), 0.0)
+    ends = (start * bin_ms / scale, (start + len(observed)) * bin_ms / scale)
+    for panel, (name, values) in zip(axes[:, 0], panels.items(), strict=True):
+        left = name.startswith("data -")
+        look = (
+            {"cmap": style.SIGNED, "vmin": -top, "vmax": top}
+            if left
+            else {"cmap": style.RATES, "vmin": low, "vmax": top}
+        )
+        image = style.heat_map(panel, values[:, order], ends, **look)
+        panel.set_ylabel("neurons, sorted")
+        panel.set_title(name)
+        style.whole_ticks(panel, 4)
+        figure.colorbar(image, ax=panel, pad=0.01, aspect=12, extend="both" if left else "max")
+    axes[-1, 0].set_xlabel(f"time ({unit})")
+    shown = "" if len(order) == observed.shape[1] else f" ({len(order)} of {observed.shape[1]} neurons)"
+    share = variance_explained(observed, reconstruction)
+    axes[1, 0].set_title(f"reconstruction{shown}: {100 * share:.1f} % of the variance")
     return figure
 
 
+@style.package_style()
 def latents_figure(
     latents: np.ndarray,
     *,
@@ -103,27 +97,26 @@ def latents_figure(
     time = (start + np.arange(len(latents)) + 0.5) * bin_ms / scale
     n_behavior = 0 if behavior is None else min(behavior.shape[1], 3)
     rows = 1 + scores.shape[2] + n_behavior
-    with style():
-        figure, axes = new_figure(
-            7.6, 2.4 + 0.8 * (rows - 1), "Latents over time", simulated=simulated, rows=rows, sharex=True,
-            height_ratios=[3] + [1] * (rows - 1),
-        )  # fmt: skip
-        if not latents.size:
-            note(axes[0, 0], "no latents")
-            return figure
-        order = similarity_order(latents)
-        spread = latents.std(0)
-        shown = (latents - latents.mean(0)) / np.where(spread > 0, spread, 1.0)
-        ends = (start * bin_ms / scale, (start + len(latents)) * bin_ms / scale)
-        image = heat_map(axes[0, 0], shown[:, order], ends, cmap=SIGNED, vmin=-2.5, vmax=2.5)
-        axes[0, 0].set_ylabel("latents, sorted")
-        figure.colorbar(image, ax=axes[0, 0], label="z-score", pad=0.01, aspect=12, extend="both")
-        for k in range(scores.shape[2]):
-            _line(axes[1 + k, 0], time, scores[0, :, k], MODEL, f"PC{k + 1}\n{100 * explained[k]:.0f} %")
-        for k in range(n_behavior):
-            name = behavior_names[k] if k < len(behavior_names) else f"behavior {k}"
-            _line(axes[1 + scores.shape[2] + k, 0], time, behavior[:, k], TRUE, name)
-        axes[-1, 0].set_xlabel(f"time ({unit})")
+    figure, axes = style.new_figure(
+        7.6, 2.4 + 0.8 * (rows - 1), "Latents over time", simulated=simulated, rows=rows, sharex=True,
+        height_ratios=[3] + [1] * (rows - 1),
+    )  # fmt: skip
+    if not latents.size:
+        style.note(axes[0, 0], "no latents")
+        return figure
+    order = similarity_order(latents)
+    spread = latents.std(0)
+    shown = (latents - latents.mean(0)) / np.where(spread > 0, spread, 1.0)
+    ends = (start * bin_ms / scale, (start + len(latents)) * bin_ms / scale)
+    image = style.heat_map(axes[0, 0], shown[:, order], ends, cmap=style.SIGNED, vmin=-2.5, vmax=2.5)
+    axes[0, 0].set_ylabel("latents, sorted")
+    figure.colorbar(image, ax=axes[0, 0], label="z-score", pad=0.01, aspect=12, extend="both")
+    for k in range(scores.shape[2]):
+        _line(axes[1 + k, 0], time, scores[0, :, k], style.MODEL, f"PC{k + 1}\n{100 * explained[k]:.0f} %")
+    for k in range(n_behavior):
+        name = behavior_names[k] if k < len(behavior_names) else f"behavior {k}"
+        _line(axes[1 + scores.shape[2] + k, 0], time, behavior[:, k], style.TRUE, name)
+    axes[-1, 0].set_xlabel(f"time ({unit})")
     return figure
 
 

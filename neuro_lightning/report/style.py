@@ -43,8 +43,8 @@ _STYLE = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Use this package's colors, sizes and fonts for everything that is drawn in the ``with`` block."""
+def package_style() -> Iterator[None]:
+    """Use this package's colors, sizes and fonts within a ``with`` block, or in the function that it decorates."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
