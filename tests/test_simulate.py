@@ -79,7 +79,6 @@ def test_layout_of_a_twin(twins, dataset):
         assert splits == {"train", "val"} | ({"none"} if dataset == "area2_bump" else set())
         if dataset == "mc_maze_small":
             assert (np.diff(file["processing/behavior/hand_vel/timestamps"][:]) > 0.0015).sum() > 30
-            assert file["intervals/trials/target_pos"].shape[1] == 2
         if dataset == "area2_bump":
             assert np.isnan(file["intervals/trials/move_onset_time"][:]).sum() == 32
         if dataset == "dmfc_rsg":

@@ -1,8 +1,9 @@
 """Simulated twins of the Neural Latents Benchmark's datasets: NWB files in the layout of the published ones.
 
-Names, tables, columns, dtypes, observed intervals, gaps in the behavior's clock, unusable trials: all as in the files
-on DANDI (https://neurallatents.github.io), so that a twin goes down the same road as the real recording. The spikes
-are Poisson, driven by low-dimensional dynamics that follow the simulated behavior; the file says that it is simulated.
+Names, tables, dtypes, observed intervals, gaps in the behavior's clock, unusable trials: all as in the files on DANDI
+(https://neurallatents.github.io), so that a twin is read as the real recording is. Trial columns and series that
+neither our reader nor the benchmark's code reads are left out. The spikes are Poisson, driven by low-dimensional
+dynamics that follow the simulated behavior; the file says that it is simulated.
 """
 
 from __future__ import annotations

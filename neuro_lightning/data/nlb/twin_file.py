@@ -1,16 +1,21 @@
-"""The NWB file itself: units, electrodes, trial table and behavior, laid out as in the benchmark's published files."""
+"""Write a twin's NWB file: units, electrodes, trial table and behavior, laid out as in the benchmark's published files.
+
+Trial columns and series that neither our readers nor the benchmark's code read are left out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuro_lightning.data.nlb.params import NLBParams
-from neuro_lightning.data.nlb.tasks.common import BehaviorSeries, Session
+from neuro_lightning.data.nlb.tasks.common import Session
 
 SESSION_DATES = {
     "mc_maze": (2009, 9, 25),
@@ -25,8 +30,7 @@ SESSION_DATES = {
 DESCRIPTIONS = {
     "start_time": "Start time of epoch, in seconds",
     "stop_time": "Stop time of epoch, in seconds",
-    "split": "Trial split that the trial belongs to for the Neural Latents Benchmark",
-    "move_onset_time": "Time of movement onset",
+    "heldout": "Whether the unit is held out (True) or not",
 }
 
 
@@ -59,6 +63,7 @@ def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, des
         note: kept in ``general/notes``.
     """
     from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.epoch import TimeIntervals
     from pynwb.file import Subject
 
     subject = params.train.path.split("/")[0].removeprefix("sub-")
@@ -72,20 +77,19 @@ def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, des
         keywords=["simulated"],
         subject=Subject(subject_id=subject, sex="M", species="Macaca mulatta", description="simulated"),
     )
-    electrodes = _add_electrodes(nwb, params.name)
-    nwb.units = _units_table(units, None if params.name == "dmfc_rsg" else electrodes)
-    nwb.trials = _trial_table(session.trials)
-    if session.series:
+    nwb.electrodes = _electrodes_table(nwb, params.name)
+    nwb.units = _units_table(units, None if params.name == "dmfc_rsg" else nwb.electrodes)
+    ids = np.arange(len(session.trials["start_time"]))
+    nwb.trials = TimeIntervals(name="trials", description="experimental trials", id=ids, **_columns(session.trials))
+    if session.velocity is not None:
         module = nwb.create_processing_module("behavior", "Processed behavioral data")
-        for series in session.series:
-            module.add(_time_series(series, session.samples_ms))
+        module.add(_velocity(params, session))
     with NWBHDF5IO(str(path), "w") as io:
         io.write(nwb)
 
 
-def _add_electrodes(nwb: Any, dataset: str) -> Any:
+def _electrodes_table(nwb: Any, dataset: str) -> Any:
     """The electrodes table: two arrays of 96 (maze), one (rtt, area 2), or three probes of 24 (dmfc)."""
-    from hdmf.common import VectorData
     from pynwb.ecephys import ElectrodesTable
 
     if dataset.startswith("mc_maze"):
@@ -105,90 +109,51 @@ def _add_electrodes(nwb: Any, dataset: str) -> Any:
     values["filtering"] = [filtering] * len(arrays)
     values["group"] = arrays
     values["group_name"] = [group.name for group in arrays]
-    nwb.electrodes = ElectrodesTable(
-        id=np.arange(1, len(arrays) + 1),
-        columns=[VectorData(name=name, description=name, data=data) for name, data in values.items()],
-        colnames=list(values),
-    )
-    return nwb.electrodes
+    return ElectrodesTable(id=np.arange(1, len(arrays) + 1), **_columns(values))
 
 
 def _units_table(units: Units, electrodes: Any | None) -> Any:
     """``units``: heldout, spike_times, obs_intervals and electrodes, ragged ones with an index."""
-    from hdmf.common import DynamicTableRegion, VectorIndex
+    from hdmf.common import DynamicTableRegion
     from pynwb.misc import Units as UnitsTable
 
     n = len(units.ids)
-    columns = [
-        *_columns("heldout", "Whether the unit is held out (True) or not", units.heldout),
-        *_columns("spike_times", "the spike times for each unit", units.spike_times),
-        *_columns("obs_intervals", "the observation intervals for each unit", [units.intervals] * n),
-    ]
-    names = ["heldout", "spike_times", "obs_intervals"]
+    content = {"heldout": units.heldout, "spike_times": units.spike_times, "obs_intervals": [units.intervals] * n}
     if electrodes is not None:
         # as in the published files, an M1 unit of the maze points at its electrode's row within its own array
-        rows = units.ids // 10 % 100 - 1
-        about = "the electrodes that each spike unit came from"
-        region = DynamicTableRegion(name="electrodes", data=rows, description=about, table=electrodes)
-        index = VectorIndex(name="electrodes_index", data=_smallest_unsigned(np.arange(1, n + 1)), target=region)
-        columns += [region, index]
-        names.append("electrodes")
-    return UnitsTable(
-        name="units",
-        description="data on spiking units",
-        id=units.ids,
-        columns=columns,
-        colnames=names,
-        electrode_table=electrodes,
-    )
+        content["electrodes"] = list((units.ids // 10 % 100 - 1)[:, None])
+    columns = _columns(content, electrodes=partial(DynamicTableRegion, table=electrodes))
+    about = "data on spiking units"
+    return UnitsTable(name="units", description=about, id=units.ids, electrode_table=electrodes, **columns)
 
 
-def _smallest_unsigned(values: np.ndarray) -> np.ndarray:
-    """An index in the smallest unsigned type it fits into."""
-    return values.astype(np.min_scalar_type(int(values[-1])))
+def _columns(content: dict[str, Any], **kinds: Callable[..., Any]) -> dict[str, list[Any]]:
+    """What a table is made of: its columns and their names.
 
-
-def _trial_table(trials: dict[str, np.ndarray | list[np.ndarray]]) -> Any:
-    """``intervals/trials``, its columns in the order given; lists of arrays become ragged columns."""
-    from pynwb.epoch import TimeIntervals
-
-    pairs = [_columns(name, DESCRIPTIONS.get(name, name.replace("_", " ")), v) for name, v in trials.items()]
-    columns = [column for pair in pairs for column in pair]
-    ids = np.arange(len(trials["start_time"]))
-    return TimeIntervals(
-        name="trials", description="experimental trials", id=ids, columns=columns, colnames=list(trials)
-    )
-
-
-def _columns(name: str, about: str, values: np.ndarray | list[np.ndarray]) -> list[Any]:
-    """A column with a value a row; or of a list of arrays a ragged column and its index."""
+    Args:
+        content: a value a row, or a list of arrays for a ragged column and its index.
+        kinds: the columns that are no ``VectorData``.
+    """
     from hdmf.common import VectorData, VectorIndex
 
-    if isinstance(values, list):
-        data = VectorData(name=name, description=about, data=np.concatenate(values))
-        ends = _smallest_unsigned(np.cumsum([len(v) for v in values]))
-        return [data, VectorIndex(name=f"{name}_index", data=ends, target=data)]
-    # the NWB writer takes text as a list of str
-    values = [str(v) for v in values] if values.dtype.kind in "OU" else values
-    return [VectorData(name=name, description=about, data=values)]
+    columns = []
+    for name, values in content.items():
+        ragged = isinstance(values[0], np.ndarray)
+        if ragged:
+            ends, values = np.cumsum([len(part) for part in values]).tolist(), np.concatenate(values)
+        elif isinstance(values[0], str):
+            values = [str(value) for value in values]  # the NWB writer takes text as a list of str
+        data = kinds.get(name, VectorData)(name=name, description=DESCRIPTIONS.get(name, name), data=values)
+        columns += [data, VectorIndex(name=f"{name}_index", data=ends, target=data)] if ragged else [data]
+    return {"columns": columns, "colnames": list(content)}
 
 
-def _time_series(series: BehaviorSeries, samples_ms: np.ndarray) -> Any:
-    """One behavior series; its channels' names stand in the comments, as ``columns=[x,y]``."""
+def _velocity(params: NLBParams, session: Session) -> Any:
+    """The behavior; its channels' names stand in the comments, as ``columns=[x,y]``."""
     from pynwb import TimeSeries
-    from pynwb.behavior import SpatialSeries
 
-    common = {
-        "name": series.name,
-        "data": series.data,
-        "unit": series.unit,
-        "description": series.name.replace("_", " "),
-        "comments": f"columns=[{','.join(series.columns)}]",
-    }
-    if series.rate_based:
-        common |= {"rate": 1000.0, "starting_time": 0.0}
-    else:
-        common |= {"timestamps": samples_ms / 1000}
-    if series.spatial:
-        return SpatialSeries(reference_frame="(0, 0) is the center of the screen", **common)
-    return TimeSeries(**common)
+    times = {"rate": 1000.0, "starting_time": 0.0}
+    if session.samples_ms is not None:
+        times = {"timestamps": session.samples_ms / 1000}
+    unit = "cm/s" if params.name == "area2_bump" else "mm/s"
+    return TimeSeries(name=params.behavior, data=session.velocity, unit=unit, comments="columns=[x,y]", **times)

@@ -1,8 +1,8 @@
-"""What every simulated task has in common: events, behavior and the latent variables that drive the neurons."""
+"""What the simulated tasks share: the session, and the shapes of movements and of the latent variables over time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -11,43 +11,27 @@ from neuro_lightning.data.nlb.tasks.population import STEP_MS, Block
 
 
 @dataclass
-class BehaviorSeries:
-    """A continuous behavior at 1 kHz.
-
-    Attributes:
-        name: the series' name in the file.
-        data: (S, K).
-        unit: of the data.
-        columns: (K,) the channels' names.
-        spatial: stored as a ``SpatialSeries`` (positions), else as a plain ``TimeSeries``.
-        rate_based: stored with a rate and a starting time, else with every sample's time.
-    """
-
-    name: str
-    data: np.ndarray
-    unit: str
-    columns: tuple[str, ...]
-    spatial: bool = False
-    rate_based: bool = False
-
-
-@dataclass
 class Session:
     """A simulated recording before its spikes are drawn.
 
     Attributes:
-        trials: the trial table's columns, in order; each (B,), or a list of 2-d arrays for a ragged column.
+        trials: the trial table's columns, in order; each (B,).
         blocks: the stretches in which spikes were recorded: what ``obs_intervals`` holds.
-        series: the behavior.
-        samples_ms: (S,) the times of the series' samples, which may have gaps.
         align_ms: (B,) the event that windows are cut around, NaN where a trial has none.
+        velocity: (S, 2) the hand's or the finger's velocity at 1 kHz; None without.
+        samples_ms: (S,) the times of its samples, which may have gaps; None for all from 0 on.
     """
 
-    trials: dict[str, np.ndarray | list[np.ndarray]]
+    trials: dict[str, np.ndarray]
     blocks: list[Block]
-    series: list[BehaviorSeries] = field(default_factory=list)
-    samples_ms: np.ndarray | None = None
     align_ms: np.ndarray | None = None
+    velocity: np.ndarray | None = None
+    samples_ms: np.ndarray | None = None
+
+
+def trial_table(rows: list[dict]) -> dict[str, np.ndarray]:
+    """The columns of a table that is given by its rows; text as objects."""
+    return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else None) for k in rows[0]}
 
 
 def min_jerk(t: np.ndarray, onset: float, duration: float) -> np.ndarray:

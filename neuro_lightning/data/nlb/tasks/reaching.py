@@ -10,7 +10,6 @@ import numpy as np
 from scipy.signal import lfilter
 
 from neuro_lightning.data.nlb.tasks.common import (
-    BehaviorSeries,
     Session,
     assign_conditions,
     bump,
@@ -20,6 +19,7 @@ from neuro_lightning.data.nlb.tasks.common import (
     sigmoid,
     slow_noise,
     steps,
+    trial_table,
     whole_steps,
 )
 from neuro_lightning.data.nlb.tasks.population import STEP_MS, Block
@@ -38,9 +38,10 @@ def _reach(t: np.ndarray, onset: float, duration: float, angle: float, length: f
     )
 
 
-def _integrate(velocity: np.ndarray) -> np.ndarray:
-    """Position from velocity per s at 1 kHz."""
-    return np.cumsum(velocity, axis=0) / 1000
+def _band_noise(rng: np.random.Generator, n_samples: int, tau_ms: float) -> np.ndarray:
+    """(S, 2) low-pass noise of variance 1 at 1 kHz: tremor and measurement."""
+    decay = np.exp(-1 / tau_ms)
+    return lfilter([np.sqrt(1 - decay**2)], [1, -decay], rng.standard_normal((n_samples, 2)), axis=0)
 
 
 # --- maze ----------------------------------------------------------------------------------------------------
@@ -65,16 +66,15 @@ def maze(
     extra_ms = 0 if trial_ms is None else max(0, int(trial_ms) - 2070)
 
     rows, blocks, velocities, samples, clock = [], [], [], [], 0
-    for c in condition:
+    for c, part in zip(condition, split, strict=True):
         kind, version = divmod(int(c), 3)
-        row = _maze_times(rng, clock, extra_ms)
-        onset, stop = row["move_onset_ms"] - clock, row["stop_ms"] - clock
+        target_on, go, onset, stop = _maze_times(rng, extra_ms)
         angle = angles[kind] + rng.normal(0, 0.06)
         length, duration = lengths[kind] * rng.normal(1, 0.07), rng.normal(420, 35)
         reach = (duration, angle, length, (0.0, 1.0, 0.6)[version] * curves[kind])
         t = steps(stop)
         velocity_ahead = 1000 * _reach(t, onset - lag_ms, *reach)
-        planned = sigmoid(t, row["target_on_ms"] - clock + 90, 25) * (1 - sigmoid(t, onset + 20, 25))
+        planned = sigmoid(t, target_on + 90, 25) * (1 - sigmoid(t, onset + 20, 25))
         plan = planned[:, None] * [np.cos(angle), np.sin(angle), version - 1]
         trigger = np.stack([bump(t, onset - 70, 110), bump(t, onset + 130, 90)], axis=1)
         swing = rotations(t, onset - 100, angle + version, length / 100)
@@ -83,92 +83,30 @@ def maze(
         blocks.append(Block(clock, latents.astype(np.float32)))
         velocities.append(1000 * _reach(np.arange(stop), onset, *reach))
         samples.append(clock + np.arange(stop))
-        rows.append(row | {"kind": kind, "version": version, "angle": angles[kind], "length": lengths[kind]})
-        clock = row["stop_ms"] + STEP_MS * int(rng.integers(0, 14))  # the cameras rest between most trials
+        row = {
+            "start_time": clock / 1000,
+            "stop_time": (clock + stop) / 1000,
+            "move_onset_time": (clock + onset) / 1000,
+            "split": part,
+            "trial_type": kind + 1,
+            "trial_version": version,
+            "target_on_time": (clock + target_on) / 1000,
+            "go_cue_time": (clock + go) / 1000,
+        }
+        rows.append(row)
+        clock += stop + STEP_MS * int(rng.integers(0, 14))  # the cameras rest between most trials
     velocity = np.concatenate(velocities)
-    velocity += 4 * _band_noise(rng, len(velocity), 2, 40)
-    return Session(
-        trials=_maze_table(rows, split),
-        blocks=blocks,
-        series=_maze_series(rng, velocity, [len(s) for s in samples]),
-        samples_ms=np.concatenate(samples),
-        align_ms=np.array([r["move_onset_ms"] for r in rows], float),
-    )
+    velocity += 4 * _band_noise(rng, len(velocity), 40)
+    trials = trial_table(rows)
+    return Session(trials, blocks, (1000 * trials["move_onset_time"]).round(), velocity, np.concatenate(samples))
 
 
-def _maze_times(rng: np.random.Generator, clock: int, extra_ms: int) -> dict[str, int]:
-    """One trial's events in ms."""
-    target_on = clock + int(rng.integers(300, 500))
-    delay = int(rng.integers(0, 900)) + int(rng.uniform(0, 2 * extra_ms))
-    rt = int(np.clip(rng.normal(340, 50), 220, 500))
-    onset = target_on + delay + rt
-    stop = clock + whole_steps(onset - clock + SETTLE_MS + int(rng.integers(0, 250)))
-    return {
-        "start_ms": clock,
-        "stop_ms": stop,
-        "target_on_ms": target_on,
-        "go_cue_ms": target_on + delay,
-        "move_onset_ms": onset,
-        "delay": delay,
-        "rt": rt,
-    }
-
-
-def _maze_table(rows: list[dict], split: np.ndarray) -> dict:
-    """The trial table, columns as in the published train files."""
-    columns = {k: np.array([r[k] for r in rows]) for k in rows[0]}
-    version = columns["version"].astype(np.int64)
-    n_targets = np.where(version == 2, 3, 1).astype(np.int64)
-    n_barriers = np.where(version == 0, 0, 5 + columns["kind"] % 4).astype(np.int64)
-    target = np.stack([columns["length"] * f(columns["angle"]) for f in (np.cos, np.sin)], axis=1).round()
-    places = [np.array([t, -t, t[::-1]], np.int64)[:n] for t, n in zip(target, n_targets, strict=True)]
-    barrier = np.arange(4 * 9).reshape(9, 4) * 7 % 120
-    seconds = {
-        "start_time": "start_ms",
-        "stop_time": "stop_ms",
-        "target_on_time": "target_on_ms",
-        "go_cue_time": "go_cue_ms",
-        "move_onset_time": "move_onset_ms",
-    }
-    times = {name: columns[key] / 1000 for name, key in seconds.items()}
-    return {
-        "start_time": times["start_time"],
-        "stop_time": times["stop_time"],
-        "move_onset_time": times["move_onset_time"],
-        "split": split,
-        "trial_type": (columns["kind"] + 1).astype(np.int64),
-        "trial_version": version,
-        "maze_id": (10 * columns["kind"] + 3).astype(np.int64),
-        "success": np.ones(len(rows), bool),
-        "target_on_time": times["target_on_time"],
-        "go_cue_time": times["go_cue_time"],
-        "rt": columns["rt"].astype(np.int64),
-        "delay": columns["delay"].astype(np.int64),
-        "num_targets": n_targets,
-        "target_pos": places,
-        "num_barriers": n_barriers,
-        "barrier_pos": [barrier[:n].astype(np.int64) for n in n_barriers],
-        "active_target": np.zeros(len(rows), np.int64),
-    }
-
-
-def _maze_series(rng: np.random.Generator, velocity: np.ndarray, lengths: list[int]) -> list[BehaviorSeries]:
-    """Hand, cursor and eye; every trial starts at the center."""
-    position = np.concatenate([_integrate(v) for v in np.split(velocity, np.cumsum(lengths)[:-1])])
-    xy = ("x", "y")
-    eye = position + 6 * _band_noise(rng, len(position), 2, 60)
-    return [
-        BehaviorSeries("cursor_pos", position + 0.2, "mm", xy, spatial=True),
-        BehaviorSeries("eye_pos", eye, "mm", xy, spatial=True),
-        BehaviorSeries("hand_pos", position, "mm", xy, spatial=True),
-        BehaviorSeries("hand_vel", velocity, "mm/s", xy),
-    ]
-
-
-def _band_noise(rng: np.random.Generator, n_samples: int, n_dims: int, tau_ms: float) -> np.ndarray:
-    """(S, K) low-pass noise of variance 1 at 1 kHz: tremor and measurement."""
-    decay = np.exp(-1 / tau_ms)
-    return lfilter([np.sqrt(1 - decay**2)], [1, -decay], rng.standard_normal((n_samples, n_dims)), axis=0)
+def _maze_times(rng: np.random.Generator, extra_ms: int) -> tuple[int, int, int, int]:
+    """When the target, the go cue and the movement come and the trial ends, ms from its start."""
+    target_on = int(rng.integers(300, 500))
+    go = target_on + int(rng.integers(0, 900)) + int(rng.uniform(0, 2 * extra_ms))
+    onset = go + int(np.clip(rng.normal(340, 50), 220, 500))
+    return target_on, go, onset, whole_steps(onset + SETTLE_MS + int(rng.integers(0, 250)))
 
 
 # --- random targets ------------------------------------------------------------------------------------------
@@ -182,34 +120,21 @@ def random_targets(rng: np.random.Generator, n_trials: int, *, lag_ms: int) -> S
         n_trials: number of tiles B.
         lag_ms: by how much the neurons lead the finger.
     """
-    starts, blocks, velocities, targets, samples, clock = [], [], [], [], [], 0
+    starts, blocks, velocities, samples, clock = [], [], [], [], 0
     for n_tiles in segment_sizes(n_trials, 4):
         duration = 600 * n_tiles + 400
         velocity, target = _random_reaches(rng, duration + lag_ms)
         blocks.append(Block(clock, _rtt_latents(rng, velocity, target, duration, lag_ms).astype(np.float32)))
         velocities.append(velocity[:duration])
-        targets.append(target[:duration])
         samples.append(clock + np.arange(duration))
         starts.append(clock + 600 * np.arange(n_tiles))
         clock += duration + 3000
     start = np.concatenate(starts)
     split = np.full(n_trials, "train", object)
     split[rng.permutation(n_trials)[: max(1, round(n_trials / 4))]] = "val"
-    velocity = np.concatenate(velocities) + 3 * _band_noise(rng, sum(map(len, velocities)), 2, 40)
-    position = np.concatenate([_integrate(v) for v in np.split(velocity, np.cumsum([len(v) for v in velocities])[:-1])])
-    finger = np.column_stack([position, 50 + 2 * _band_noise(rng, len(position), 1, 200)])
-    return Session(
-        trials={"start_time": start / 1000, "stop_time": (start + 600) / 1000, "split": split},
-        blocks=blocks,
-        series=[
-            BehaviorSeries("cursor_pos", position, "mm", ("x", "y"), spatial=True),
-            BehaviorSeries("finger_pos", finger, "mm", ("x", "y", "z"), spatial=True),
-            BehaviorSeries("finger_vel", velocity, "mm/s", ("x", "y")),
-            BehaviorSeries("target_pos", np.concatenate(targets), "mm", ("x", "y"), spatial=True),
-        ],
-        samples_ms=np.concatenate(samples),
-        align_ms=start.astype(float),
-    )
+    velocity = np.concatenate(velocities) + 3 * _band_noise(rng, sum(map(len, velocities)), 40)
+    trials = {"start_time": start / 1000, "stop_time": (start + 600) / 1000, "split": split}
+    return Session(trials, blocks, start.astype(float), velocity, np.concatenate(samples))
 
 
 def _random_reaches(rng: np.random.Generator, duration: int) -> tuple[np.ndarray, np.ndarray]:
@@ -247,12 +172,6 @@ def _rtt_latents(
 
 # --- bumps ---------------------------------------------------------------------------------------------------
 
-BUMP_SERIES = (
-    ("force", 6, "N", ("fx", "fy", "fz", "mx", "my", "mz")),
-    ("joint_ang", 7, "degrees", None),
-    ("joint_vel", 7, "degrees/s", None),
-)
-
 
 def bumps(rng: np.random.Generator, n_trials: int, *, n_conditions: int, lag_ms: int) -> Session:
     """Center-out reaches (active) and bumps of the resting hand (passive), eight directions each.
@@ -284,15 +203,10 @@ def bumps(rng: np.random.Generator, n_trials: int, *, n_conditions: int, lag_ms:
         rows.append(row)
         clock += len(velocity)
     segments.append((begin, clock))
-    velocity = np.concatenate(pieces) + 0.4 * _band_noise(rng, clock, 2, 40)
+    velocity = np.concatenate(pieces) + 0.4 * _band_noise(rng, clock, 40)
     blocks = [Block(a, _bump_latents(rng, velocity, rows, a, b, lag_ms).astype(np.float32)) for a, b in segments]
-    return Session(
-        trials={k: np.array([r[k] for r in rows], object if k in ("split", "result") else None) for k in rows[0]},
-        blocks=blocks,
-        series=_bump_behavior(rng, velocity),
-        samples_ms=np.arange(clock),
-        align_ms=np.array([1000 * r["move_onset_time"] for r in rows]).round(),
-    )
+    trials = trial_table(rows)
+    return Session(trials, blocks, (1000 * trials["move_onset_time"]).round(), velocity)
 
 
 def _bump_trial(rng: np.random.Generator, clock: int, condition: int, good: bool) -> tuple[dict, np.ndarray]:
@@ -355,20 +269,3 @@ def _bump_latents(
     scale = felt.std()
     noise = 0.5 * scale * slow_noise(rng, len(t), 2, 90)
     return np.column_stack([felt, fast, slow, felt - fast, speed, scale * passive, noise])
-
-
-def _bump_behavior(rng: np.random.Generator, velocity: np.ndarray) -> list[BehaviorSeries]:
-    """Hand, force and joints, but no muscles, all from the hand; positions are pulled back to the center slowly."""
-    leak = np.exp(-1 / 2000)
-    position = lfilter([1e-3], [1, -leak], velocity, axis=0)
-    xy = ("x", "y")
-    series = [
-        BehaviorSeries("hand_pos", position, "cm", xy, spatial=True, rate_based=True),
-        BehaviorSeries("hand_vel", velocity, "cm/s", xy, rate_based=True),
-    ]
-    for name, n_columns, unit, columns in BUMP_SERIES:
-        source = velocity if name.endswith("vel") or name == "force" else position
-        data = source @ rng.standard_normal((2, n_columns))
-        names = columns or tuple(f"{name}_{k}" for k in range(n_columns))
-        series.append(BehaviorSeries(name, data, unit, names, rate_based=True))
-    return series

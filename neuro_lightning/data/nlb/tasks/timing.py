@@ -16,6 +16,7 @@ from neuro_lightning.data.nlb.tasks.common import (
     sigmoid,
     slow_noise,
     steps,
+    trial_table,
     whole_steps,
 )
 from neuro_lightning.data.nlb.tasks.population import Block
@@ -43,13 +44,13 @@ def ready_set_go(rng: np.random.Generator, n_trials: int, *, n_conditions: int) 
             row = _trial(rng, clock, int(condition[k]), n_intervals, bool(outlier[k]))
             row["split"] = split[k]
             latents.append(_latents(rng, row, clock))
+            clock += row.pop("length_ms")
             rows.append(row)
-            clock += row["length_ms"]
         first += size
         blocks.append(Block(begin, np.concatenate(latents).astype(np.float32)))
         clock += 4000
-    trials = {k: np.array([r[k] for r in rows], object if k == "split" else None) for k in rows[0] if k != "length_ms"}
-    return Session(trials=trials, blocks=blocks, align_ms=1000 * trials["go_time"])
+    trials = trial_table(rows)
+    return Session(trials, blocks, 1000 * trials["go_time"])
 
 
 def _trial(rng: np.random.Generator, clock: int, condition: int, n_intervals: int, outlier: bool) -> dict:
