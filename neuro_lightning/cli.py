@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
-import functools
-import io
 import logging
 import math
 import os
 import shlex
-import signal
 import sys
-import threading
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from neuro_lightning.artifacts.locks import new_folder
-from neuro_lightning.artifacts.output import copy_output
+from neuro_lightning.artifacts.locks import locked_folder
+from neuro_lightning.artifacts.output import copy_output, terminal
 from neuro_lightning.errors import ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
+from neuro_lightning.runs.resume import resume_arguments, resume_requeued_job
 from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.help_page import help_page
-from neuro_lightning.settings.options import check_options
+from neuro_lightning.settings.options import check_options, hydra_message
 from neuro_lightning.settings.overrides import (
     add_trusted_packages,
     check_environment,
@@ -44,205 +40,101 @@ from neuro_lightning.settings.overrides import (
     forget_config_folders,
     has_config_folders_from_file,
 )
-from neuro_lightning.settings.quoting import override, typed
 from neuro_lightning.settings.registry import HYDRA_NAMES
+from neuro_lightning.sweeps.arguments import sweep_arguments
+from neuro_lightning.sweeps.grid import Grid
+from neuro_lightning.sweeps.jobs import decide
+from neuro_lightning.sweeps.launchers import LAUNCHERS
+from neuro_lightning.sweeps.population_sweeper import PopulationSweeper
+from neuro_lightning.sweeps.results.best import register_experiment_files
+from neuro_lightning.sweeps.search.sweeper import Search
 
 # Threads that wait for each other by spinning slow a recurrent network down a hundredfold as soon as anything else runs
 # on the machine; sleeping costs next to nothing. It must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-
-# in neuro_lightning.sweeps
-SWEEPERS = ("grid.Grid", "search.sweeper.Search", "population_sweeper.PopulationSweeper")
-LAUNCHERS = ("launchers.Processes", "launchers.Gpus", "launchers.RayCluster", "launchers.Slurm")
+SWEEPERS = (Grid, Search, PopulationSweeper)
 STEP_TIMEOUT_S = 60.0  # for a process that is about to leave a job's folder
 
 
-def _exit_on_interrupt(command: Callable[[], None]) -> Callable[[], None]:
-    """The command, which Ctrl-C ends with one line also before a run has begun."""
-
-    @functools.wraps(command)
-    def called() -> None:
-        try:
-            command()
-        except KeyboardInterrupt:
-            print("interrupted.", file=sys.stderr)
-            sys.exit(130)
-
-    return called
-
-
-@_exit_on_interrupt
 def train() -> None:
     """``python train.py`` and ``neuro-train``."""
-    if _print_help("train"):
-        return
+    _run_command("train", train_arguments, train_task)
+
+
+def predict() -> None:
+    """``python predict.py`` and ``neuro-predict``."""
+    _run_command("predict", predict_arguments, predict_task)
+
+
+def _run_command(name: str, prepare: Callable[[list[str]], list[str]], task: Callable[[DictConfig], Any]) -> None:
+    """Print the help page if it is asked for; else run the command. Errors that the user can mend are one line."""
     try:
-        sys.argv[1:] = _train_arguments(sys.argv[1:])
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            program = Path(sys.argv[0]).name
+            program = f"python {program}" if program.endswith(".py") else program
+            print(help_page(name, program, CONF, sys.argv[1:]))
+            return
+        sys.argv[1:] = prepare(sys.argv[1:])
+        hydra_app(name, task)
     except NeuroError as error:
         sys.exit(f"error: {error}")
-    _hydra_app("train", _train_task)
+    except KeyboardInterrupt:  # before a run has begun
+        print("interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except SystemExit as stop:
+        if isinstance(stop.__cause__, Interrupted):
+            print(stop.__cause__, file=sys.stderr)  # below a sweep's table
+        raise
 
 
-def _train_arguments(arguments: list[str]) -> list[str]:
-    """The command line as Hydra reads it: runs and sweeps that go on and experiment files are resolved.
+def train_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line of ``train.py`` as Hydra reads it: resumed runs and sweeps and experiment files are filled in.
 
     Raises:
         NeuroError: a word that names nothing.
     """
-    from neuro_lightning.runs.resume import resume_arguments, resume_requeued_job
-    from neuro_lightning.sweeps.arguments import sweep_arguments
-    from neuro_lightning.sweeps.results.best import register_experiment_files
-
     forget_config_folders()
-    arguments = resume_requeued_job(add_trusted_packages(arguments))
-    arguments = register_experiment_files(sweep_arguments(resume_arguments(arguments)))
-    check_options(arguments, CONF)
-    return arguments
+    words = resume_requeued_job(add_trusted_packages(list(arguments)))
+    words = register_experiment_files(sweep_arguments(resume_arguments(words)))
+    check_options(words, CONF)
+    return words
 
 
-def run_train(arguments: Sequence[str]) -> Path:
-    """Do what ``python train.py ARGUMENTS`` does, in this process, which is left as it was.
+def predict_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line of ``predict.py`` as Hydra reads it."""
+    return add_trusted_packages(list(arguments))
+
+
+def compose_config(name: str, words: Sequence[str]) -> DictConfig:
+    """The config of a command for the words of its command line, without a run.
 
     Args:
-        arguments: the command line; with ``-m`` it is a sweep.
-
-    Returns:
-        The folder of the run or of the sweep.
+        name: ``train`` or ``predict``.
+        words: see :func:`train_arguments`.
 
     Raises:
-        NeuroError: what the command would end with, as an exception.
+        ConfigError: a word that cannot be, in one line.
     """
-    words = [name for name in arguments if name != "-m"]
-    sweeps = len(words) < len(arguments)
-    if sweeps and typed(words, "hydra.sweep.dir") is None and typed(words, "sweep.resume") is None:
-        words.append(override("hydra.sweep.dir", new_folder(Path("multirun") / time.strftime("%Y-%m-%d_%H-%M-%S"))))
-    words = _train_arguments(["-m", *words] if sweeps else words)
-    folder = Path(typed(words, "hydra.sweep.dir") or ".")
-
-    def task(cfg: DictConfig) -> float:
-        nonlocal folder
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        return _train_task(cfg)
-
-    if sweeps:  # whose jobs may run in other processes, which take the task by its name
-        _call_in_process(["train.py", *words], "train", _train_task)
-    else:
-        _call_in_process(["train.py", *words], "train", _TaskResult(task))
-    return folder
-
-
-def run_predict(arguments: Sequence[str]) -> Path:
-    """Do what ``python predict.py ARGUMENTS`` does, in this process, which is left as it was.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        NeuroError: what the command would end with, as an exception.
-    """
-    task = _TaskResult(_predict_task)
-    _call_in_process(["predict.py", *add_trusted_packages(list(arguments))], "predict", task)
-    return task.result
-
-
-class _TaskResult:
-    """A task that stores its result and error: Hydra returns no result, and prints an error's traceback."""
-
-    def __init__(self, task: Callable[[DictConfig], Any]) -> None:
-        self.task, self.result, self.error, self.stderr = task, None, None, sys.stderr
-
-    def __call__(self, cfg: DictConfig) -> Any:
-        try:
-            with redirect_stderr(self.stderr):
-                self.result = self.task(cfg)
-        except Exception as error:
-            self.error = error
-        return self.result
-
-
-def _call_in_process(argv: list[str], config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Run a command's task; what Hydra says of an error is not printed, since the error is raised."""
-    printed, stderr = io.StringIO(), sys.stderr
-    try:
-        with _unchanged_process(argv), redirect_stderr(printed):
-            _hydra_app(config_name, task)
-    except SystemExit as stop:
-        atexit.unregister(_print_error)
-        _raise_cause(stop)
-    else:
-        print(printed.getvalue(), end="", file=stderr)
-    if error := getattr(task, "error", None):
-        raise error
-
-
-def compose_config(words: Sequence[str]) -> DictConfig:
-    """The config of ``train.py`` for the words of a command line, without a run.
-
-    Raises:
-        ConfigError: a word that cannot be.
-    """
-    words = _train_arguments(list(words))
     begin = hydra.initialize_config_module if CONF.startswith("pkg://") else hydra.initialize_config_dir
     try:
         with begin(CONF.removeprefix("pkg://")):
-            return hydra.compose("train", overrides=words)
+            return hydra.compose(name, overrides=list(words))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(hydra_message(error)) from None
 
 
-def _raise_cause(stop: SystemExit) -> None:
-    """Raise the error for which a command has ended; nothing where it has ended well."""
-    cause = stop.__cause__ or stop.__context__
-    if not stop.code:
-        return
-    if isinstance(cause, NeuroError):
-        raise cause from None
-    if isinstance(stop.code, str):
-        raise NeuroError(stop.code.removeprefix("error: ")) from cause
-    if isinstance(cause, HydraException | OmegaConfBaseException):
-        raise ConfigError(" ".join(str(cause).split())) from None
-    raise cause or NeuroError(f"the command ended with {stop.code}")
+def hydra_app(name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose the config of the command line and hand it to a task.
 
-
-@contextmanager
-def _unchanged_process(argv: list[str]) -> Iterator[None]:
-    """Set the command line; afterwards restore it, and what Hydra, Lightning and ``logging`` keep for the process."""
-    hydra_before, config_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
-    root, environment, argv_before = logging.getLogger(), dict(os.environ), sys.argv
-    handlers, level = list(root.handlers), root.level
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if in_main_thread else ()
-    signals = {number: signal.getsignal(number) for number in numbers}
-    GlobalHydra.instance().clear()
-    sys.argv = argv
-    try:
-        with warnings.catch_warnings():
-            yield
-    finally:
-        sys.argv = argv_before
-        GlobalHydra.instance().clear()
-        if hydra_before is not None:
-            GlobalHydra.instance().initialize(hydra_before)
-        HydraConfig.instance().cfg = config_before
-        for handler in set(root.handlers) - set(handlers):
-            handler.close()
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for number, handler in signals.items():
-            signal.signal(number, handler)
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
-
-
-def _print_help(command: str) -> bool:
-    """Print the help page if the command line asks for it; whether it does."""
-    if not {"--help", "-h"} & set(sys.argv[1:]):
-        return False
-    name = Path(sys.argv[0]).name
-    print(help_page(command, f"python {name}" if name.endswith(".py") else name, CONF, sys.argv[1:]))
-    return True
+    Raises:
+        ConfigError: a word of a single run that cannot be; Hydra itself takes five lines to say so.
+    """
+    words = sys.argv[1:]
+    if not any(word.startswith(("-", "hydra.mode=")) for word in words):
+        compose_config(name, words)
+    with _register_plugins() if name == "train" else nullcontext(), execution_whitelist(HYDRA_NAMES):
+        hydra.main(config_path=CONF, config_name=name)(task)()
 
 
 @contextmanager
@@ -251,22 +143,13 @@ def _register_plugins() -> Iterator[None]:
 
     Configs that a resumed sweep's folder names may choose these only, since they check their commands.
     """
-    from importlib import import_module
-
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.launcher import Launcher
-    from hydra.plugins.sweeper import Sweeper
-
     known = Plugins.instance().class_name_to_class
     before = dict(known)
-    for name in [
-        name for name, cls in known.items() if has_config_folders_from_file() and issubclass(cls, Launcher | Sweeper)
-    ]:
-        if not name.startswith(("neuro_lightning.", f"{BASIC_LAUNCHER}.")):
+    for name, plugin in before.items() if has_config_folders_from_file() else ():
+        if issubclass(plugin, Launcher | Sweeper) and not name.startswith(("neuro_lightning.", f"{BASIC_LAUNCHER}.")):
             del known[name]
-    for name in (*SWEEPERS, *LAUNCHERS):
-        module, _, cls = name.rpartition(".")
-        Plugins.instance().register(getattr(import_module(f"neuro_lightning.sweeps.{module}"), cls))
+    for plugin in (*SWEEPERS, *LAUNCHERS):
+        Plugins.instance().register(plugin)
     try:
         yield
     finally:
@@ -274,23 +157,8 @@ def _register_plugins() -> Iterator[None]:
         known.update(before)
 
 
-@_exit_on_interrupt
-def predict() -> None:
-    """``python predict.py`` and ``neuro-predict``."""
-    if _print_help("predict"):
-        return
-    sys.argv[1:] = add_trusted_packages(sys.argv[1:])
-    _hydra_app("predict", _predict_task)
-
-
-def _hydra_app(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Let Hydra compose the config of the command line and hand it to a task."""
-    plugins = _register_plugins() if config_name == "train" else nullcontext()
-    with plugins, execution_whitelist(HYDRA_NAMES):
-        hydra.main(config_path=CONF, config_name=config_name)(task)()
-
-
-def _train_task(cfg: DictConfig) -> float:
+def train_task(cfg: DictConfig) -> float:
+    """Train what a composed config of ``train.py`` says: a run, or a job of a sweep."""
     overrides = list(HydraConfig.get().overrides.task)
     if _in_sweep():
         return _report_errors(lambda: _sweep_job(cfg, overrides), sweep=True, worst=_worst_objective(cfg.mode))
@@ -301,18 +169,15 @@ def _train_task(cfg: DictConfig) -> float:
 
 def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     """A job of a sweep, or what is left to do of it."""
-    from neuro_lightning.artifacts.locks import locked_folder
-    from neuro_lightning.sweeps.jobs import decide
-
     _check_typed_overrides(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def announce_wait() -> None:
-        _print_to_terminal(f"{folder.name}: another process trains it, waits for that one")
+        _print_to_terminal(f"{folder.name}: waits for another process, which trains it")
 
     with locked_folder(folder, _lock_timeout_s(cfg), announce_wait) as acquired:
         if not acquired:
-            _print_to_terminal(f"{folder.name}: another process trains it, left to that one")
+            _print_to_terminal(f"{folder.name}: left to another process, which trains it")
             return _worst_objective(cfg.mode)
         job = decide(folder, overrides, start=cfg.resume)
         if job.message:
@@ -332,7 +197,7 @@ def _lock_timeout_s(cfg: DictConfig) -> float:
 
 
 def _print_to_terminal(line: str) -> None:
-    print(line, file=getattr(sys.stdout, "terminal", None), flush=True)  # not into the job's file
+    print(line, file=terminal(), flush=True)  # not into the job's file
 
 
 def _check_typed_overrides(cfg: DictConfig) -> None:
@@ -343,14 +208,15 @@ def _check_typed_overrides(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
-    from neuro_lightning.runs.train import train
+    from neuro_lightning.runs.train import train  # with torch
 
     _check_typed_overrides(cfg)
     return train(cfg, overrides, group)
 
 
-def _predict_task(cfg: DictConfig) -> Path:
-    from neuro_lightning.runs.predict import predict
+def predict_task(cfg: DictConfig) -> Path:
+    """Predict what a composed config of ``predict.py`` says; the file that was written."""
+    from neuro_lightning.runs.predict import predict  # with torch
 
     def job() -> Path:
         _check_typed_overrides(cfg)
@@ -373,8 +239,7 @@ def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.n
     try:
         return job()
     except Interrupted as error:
-        atexit.register(_print_error, error)  # below a sweep's table
-        sys.exit(130)  # also out of a sweep
+        raise SystemExit(130) from error  # also out of a sweep
     except Exception as error:
         if full := _full_disk_message(error):
             sys.exit(f"error: {full}")  # out of a sweep, too: every other job would meet the same
@@ -382,18 +247,15 @@ def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.n
             raise
         if not isinstance(error, NeuroError) and (forbidden := forbidden_path(error)):
             error = NeuroError(forbidden)
-        if not sweep and not isinstance(error, NeuroError):
-            raise
-        if not isinstance(error, NeuroError):
-            logging.getLogger(__name__).exception("the job failed")
+        known = isinstance(error, NeuroError)
         if not sweep:
-            sys.exit(f"error: {error}")
+            if known:
+                sys.exit(f"error: {error}")
+            raise
+        if not known:
+            logging.getLogger(__name__).exception("the job failed")
         print(f"error: {error}", file=sys.stderr)
         return worst
-
-
-def _print_error(error: Interrupted) -> None:
-    print(error, file=sys.stderr)
 
 
 def _full_disk_message(error: BaseException | None) -> str:
@@ -402,6 +264,6 @@ def _full_disk_message(error: BaseException | None) -> str:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({error.filename} could not be written)" if error.filename else ""
             sweep = f"-m sweep.resume={shlex.quote(HydraConfig.get().sweep.dir)}" if _in_sweep() else "resume=FOLDER"
-            return f"the disk is full{where}: make room, then go on with: python train.py {sweep}"
+            return f"the disk is full{where}: make room, then resume with: python train.py {sweep}"
         error = error.__cause__ or error.__context__
     return ""

@@ -3,23 +3,21 @@
 import csv
 import io
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import forks
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from neuro_lightning import cli
+from neuro_lightning.api.in_process import unchanged_process
 from neuro_lightning.runs.train import train
 from neuro_lightning.settings.quoting import override
 
@@ -44,26 +42,6 @@ def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNam
     return SimpleNamespace(folder=folder, score=train(cfg, overrides))
 
 
-@contextmanager
-def restored_process() -> Iterator[None]:
-    """Put back what a command changes in its process: arguments, environment, signal handlers, logging, Hydra."""
-    arguments, environment = sys.argv, dict(os.environ)
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        yield
-    finally:
-        sys.argv = arguments
-        os.environ.clear()
-        os.environ.update(environment)
-        for number, handler in signals.items():
-            signal.signal(number, handler)
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        GlobalHydra.instance().clear()
-
-
 def command_here(folder: Path, *arguments: str, program: str = "train") -> subprocess.CompletedProcess:
     """``python train.py ...`` from ``folder`` as :func:`command` runs it, but in this process, which is seconds faster.
 
@@ -76,8 +54,8 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
     """
     folder.mkdir(parents=True, exist_ok=True)
     out, err, status = io.StringIO(), io.StringIO(), 0
-    with restored_process(), chdir(folder), redirect_stdout(out), redirect_stderr(err):
-        sys.argv = [str(ROOT / f"{program}.py"), *arguments]
+    argv = [str(ROOT / f"{program}.py"), *arguments]
+    with unchanged_process(argv), chdir(folder), redirect_stdout(out), redirect_stderr(err):
         try:
             getattr(cli, program)()
         except SystemExit as error:
@@ -87,7 +65,7 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
         except Exception:
             traceback.print_exc()
             status = 1
-    return subprocess.CompletedProcess(sys.argv, status, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
 
 
 def command(folder: Path, *arguments: str, timeout: float = 300, fork: bool = False) -> subprocess.CompletedProcess:

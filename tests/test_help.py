@@ -1,10 +1,12 @@
 """What --help prints: the groups a user chooses from, each with a line, and commands that work."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from runs import command_here
 
 from neuro_lightning import cli
 from neuro_lightning.settings.help_page import COMMANDS, WIDTH, help_page
@@ -60,3 +62,9 @@ def test_the_page_is_quick():
 def test_an_installed_package_has_the_page_too(monkeypatch):
     monkeypatch.syspath_prepend(CONF.parent)
     assert help_page("train", "neuro-train", "pkg://conf") == help_page("train", "neuro-train", cli.CONF)
+
+
+def test_a_mistyped_key_is_one_line_that_names_the_nearest(tmp_path):
+    done = command_here(tmp_path, "model=gru", "model.hiden=3")
+    assert done.returncode == 1
+    assert re.fullmatch("error: model.hiden: no such key; did you mean 'hidden'[?] there are .*\n", done.stderr)

@@ -107,7 +107,7 @@ def test_hydra_builds_no_launcher_or_sweeper_but_those_that_are_registered():
     for kind, own in ((Launcher, LAUNCHERS), (Sweeper, SWEEPERS)):
         with _register_plugins():
             names = {f"{cls.__module__}.{cls.__qualname__}" for cls in Plugins.instance().discover(kind)}
-        assert {f"neuro_lightning.sweeps.{name}" for name in own} <= names
+        assert {f"{cls.__module__}.{cls.__qualname__}" for cls in own} <= names
         assert all(name.startswith(("neuro_lightning.sweeps.", "hydra.", "hydra_plugins.")) for name in names)
 
 

@@ -9,9 +9,10 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from neuro_lightning.api.data import Data
+from neuro_lightning.api.in_process import run_predict, run_train
 from neuro_lightning.api.results import Run, Sweep
 from neuro_lightning.api.words import Overrides, choices, to_words, trusted_packages, word
-from neuro_lightning.cli import compose_config, run_predict, run_train
+from neuro_lightning.cli import compose_config, train_arguments
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.settings.config import instantiate
@@ -155,7 +156,7 @@ def dataset(data: str | Data, overrides: Overrides = ()) -> PopulationDataModule
         >>> nl.dataset("mc_rtt", {"data.simulate": True}).recording.splits["val"].heldin.shape  # doctest: +SKIP
     """
     further = to_words(overrides)
-    cfg = compose_config([*_data_words(data, further), *further])
+    cfg = compose_config("train", train_arguments([*_data_words(data, further), *further]))
     return instantiate(cfg.data, trusted=cfg.trusted)
 
 

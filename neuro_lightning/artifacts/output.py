@@ -105,6 +105,11 @@ def copy_output(folder: Path) -> Iterator[None]:
             file.close()
 
 
+def terminal() -> TextIO:
+    """Standard output; where a sweep keeps that in a file, what it was before."""
+    return getattr(sys.stdout, "terminal", sys.stdout)
+
+
 def _error_text(error: BaseException) -> str:
     """The text that the terminal will show of an error that ends a command."""
     if isinstance(error, SystemExit):

@@ -6,10 +6,11 @@ import math
 import multiprocessing
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import pytorch_lightning as pl
 
+from neuro_lightning.artifacts.output import terminal
 from neuro_lightning.ranks import is_main_process
 
 
@@ -35,7 +36,7 @@ class FitProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._start, self._first_step, self._best, self._told = time.perf_counter(), trainer.global_step, None, 0
-        if _alone(trainer) and _terminal().isatty():
+        if _alone(trainer) and terminal().isatty():
             self._bar = _open_bar(total_steps(trainer), trainer.global_step)
 
     def on_train_batch_end(
@@ -47,7 +48,7 @@ class FitProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new score."""
-        in_file = _terminal() is not sys.stdout
+        in_file = terminal() is not sys.stdout
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if not is_main_process() or not (in_file or _alone(trainer)):
@@ -114,11 +115,6 @@ def _alone(trainer: pl.Trainer) -> bool:
     return is_main_process() and multiprocessing.current_process().name == "MainProcess"
 
 
-def _terminal() -> TextIO:
-    """Standard output; where a sweep keeps that in a file, what it was before."""
-    return getattr(sys.stdout, "terminal", sys.stdout)
-
-
 def _metric(trainer: pl.Trainer, name: str) -> float | None:
     value = trainer.callback_metrics.get(name)
     return None if value is None else float(value)
@@ -128,7 +124,7 @@ def _open_bar(total: int | None, completed: int) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    in_file = _terminal() is not sys.stdout
+    in_file = terminal() is not sys.stdout
     bar = Progress(
         TextColumn("training"),
         BarColumn(bar_width=24),
@@ -136,7 +132,7 @@ def _open_bar(total: int | None, completed: int) -> Any:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[scores]}", style="cyan"),
         refresh_per_second=4,
-        console=Console(file=_terminal()) if in_file else None,
+        console=Console(file=terminal()) if in_file else None,
         redirect_stdout=not in_file,
         transient=in_file,  # a line says how the job ended
     )

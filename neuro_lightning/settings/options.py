@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.old_names import MOVED_KEYS, update_override
 from neuro_lightning.errors import ConfigError
@@ -84,6 +87,26 @@ def describe_options(option: str, options: Iterable[str]) -> str:
     shown = sorted(name for name in options if not name.startswith("_"))
     near = get_close_matches(option, shown, n=1)
     return f"did you mean {near[0]!r}? there are {', '.join(shown)}" if near else f"there are {', '.join(shown)}"
+
+
+def hydra_message(error: Exception) -> str:
+    """One line of Hydra's long error message: what is wrong, and the nearest keys or options.
+
+    Args:
+        error: of a composition.
+    """
+    cause, lines = error.__cause__, [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
+        return f"{cause.full_key}: no such key; {describe_options(str(cause.key), map(str, cause.parent_node))}"
+    text = lines[0] if lines else type(error).__name__
+    if cause is not None and str(cause):
+        text += " " + str(cause).splitlines()[0]
+    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    if start is not None:
+        options = takewhile(lambda line: not line.startswith("Config search path"), lines[start + 1 :])
+        missing = str(getattr(error, "missing_cfg_file", "")).rpartition("/")[2]
+        text += f"; {describe_options(missing, options)}"
+    return text
 
 
 def _chosen_options(arguments: list[str]) -> Iterator[tuple[str, str]]:

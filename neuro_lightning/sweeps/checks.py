@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, NeuroError
 from neuro_lightning.settings.config import check_config
-from neuro_lightning.settings.options import describe_options
+from neuro_lightning.settings.options import hydra_message
 from neuro_lightning.settings.overrides import check_keys, check_trusted
 from neuro_lightning.settings.settings import TrainSettings
 
@@ -62,7 +61,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
     try:
         composed = loader.load_sweep_config(config, list(job))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{_hydra_message(error)}\n  in the job {_job_name(job)}") from None
+        raise ConfigError(f"{hydra_message(error)}\n  in the job {_job_name(job)}") from None
     with open_dict(composed):
         composed.pop("hydra", None)
     try:
@@ -86,20 +85,6 @@ def _is_group(key: str, loader: ConfigLoader, known: dict[str, bool]) -> bool:
     if name not in known:
         known[name] = "." not in name and bool(loader.get_group_options(name))
     return known[name]
-
-
-def _hydra_message(error: Exception) -> str:
-    """One line of Hydra's long error message: what is wrong, and the options that there are."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    if error.__cause__ is not None and str(error.__cause__):
-        text += " " + str(error.__cause__).splitlines()[0]
-    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
-    if start is not None:
-        options = takewhile(lambda line: not line.startswith("Config search path"), lines[start + 1 :])
-        missing = str(getattr(error, "missing_cfg_file", "")).rpartition("/")[2]
-        text += f"; {describe_options(missing, options)}"
-    return text
 
 
 def _job_name(job: Sequence[str]) -> str:
