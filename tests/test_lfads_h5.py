@@ -146,17 +146,19 @@ BAD = np.where(np.arange(240).reshape(6, 8, 5) == 7, np.nan, 0)
         (lfads(train_behavior=np.ones((6, 7, 2)), valid_behavior=np.ones((4, 7, 2))), "behavior has 7 bins"),
         (lfads(train_behavior=np.full((6, 8, 2), np.inf), valid_behavior=np.ones((4, 8, 2))), "infinite"),
         (lfads(valid_data=None), "It has train_data"),
-        (lfads(valid_data=counts(4, 7, 5)), "differ in bins or neurons"),
+        (lfads(valid_data=counts(4, 7, 5)), "L = 8 as in train_data"),
         (lfads(valid_data=counts(4, 8)), "trials x bins x neurons"),
         (lfads(train_data=BAD), "train_data holds NaN or infinite values"),
         (lfads(train_data=-counts(6, 8, 5)), "negative"),
         (lfads(train_truth=counts(5, 8, 5), valid_truth=counts(4, 8, 5)), "does not fit"),
         (lfads(train_truth=BAD, valid_truth=counts(4, 8, 5)), "truth holds NaN"),
         (lfads(train_truth=counts(6, 8, 5), valid_truth=counts(4, 8, 5), conversion_factor=0.0), "conversion_factor"),
-        (lfads(train_inds=np.arange(5), valid_inds=np.arange(4)), "train inds has 5 trials"),
+        (lfads(train_inds=np.arange(5), valid_inds=np.arange(4)), "train inds has the shape .5,., but the data have 6 trials"),
         ({f"{s}_{k}_data": counts(4, 8, 5) for s in ("train", "valid") for k in ("encod", "recon")}, "first part"),
         ({f"{s}_spikes_held{g}": counts(4 + len(g), 8, 2) for s in ("train", "eval") for g in ("in", "out")},
-         "does not fit"),
+         "A = 6 as in train_spikes_heldin"),
+        ({f"{s}_spikes_held{g}": counts(4, 8, 2) for s in ("train", "eval") for g in ("in", "out")}
+         | {"train_spikes_heldin_forward": counts(4, 2, 2)}, "forward bins in train_spikes_heldin_forward only"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, arrays, message):

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_array, read_h5, reading
-from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_h5, reading
+from neuro_lightning.data.checks.options import check_share, check_whole
 from neuro_lightning.data.checks.overlap import first_identical, shared_counts
 from neuro_lightning.data.checks.plausible import multiples_warning
 from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
@@ -34,13 +34,23 @@ Arrays = dict[str, np.ndarray]
 TOLERANCE = np.log(1.5)
 """How far the number of spikes may lie from that of the true rates, as a logarithm."""
 
-SPIKES = tuple(f"{p}_spikes_held{g}{f}" for p in ("train", "eval") for g in ("in", "out") for f in ("", "_forward"))
-STYLES = {  # by the keys that must be there
-    "nlb": ("train_spikes_heldin", "train_spikes_heldout", "eval_spikes_heldin", "eval_spikes_heldout"),
-    "lfads_torch": ("train_encod_data", "train_recon_data", "valid_encod_data", "valid_recon_data"),
-    "lfads": ("train_data", "valid_data"),
+STYLES = {  # the keys that must be there, and their axes: A and B trials, L = T + F bins, N = I + O neurons
+    "nlb": {
+        "train_spikes_heldin": "ATI",
+        "train_spikes_heldout": "ATO",
+        "eval_spikes_heldin": "BTI",
+        "eval_spikes_heldout": "BTO",
+    },
+    "lfads_torch": {
+        "train_encod_data": "ATI",
+        "train_recon_data": "ALN",
+        "valid_encod_data": "BTI",
+        "valid_recon_data": "BLN",
+    },
+    "lfads": {"train_data": "ALN", "valid_data": "BLN"},
 }
-COUNTS = {*SPIKES, *(key for keys in STYLES.values() for key in keys)}
+FORWARD = {f"{key}_forward": axes.replace("T", "F") for key, axes in STYLES["nlb"].items()}
+COUNTS = {*FORWARD, *(key for keys in STYLES.values() for key in keys)}
 OTHERS = {f"{p}_{name}" for p in ("train", "valid", "eval") for name in ("behavior", "lowd", "decode_mask", "inds")}
 TRUTH = ("train_truth", "valid_truth", "conversion_factor", "dt")
 
@@ -78,6 +88,7 @@ def load_lfads_h5(
     """
     path = Path(path).expanduser()
     check_whole("bin_ms", bin_ms, 1)
+    check_share("heldout_fraction", heldout_fraction, zero=True)
     arrays = _read(path)
     style, counts, n_in, n_bins = _counts(path, arrays)
     _check_width(path, arrays.get("dt"), bin_ms)
@@ -161,19 +172,22 @@ def _counts(path: Path, arrays: Arrays) -> tuple[str, Arrays, int, int]:
         wanted = "; or ".join(", ".join(keys) for keys in STYLES.values())
         has = ", ".join(key for key in arrays if key in COUNTS) or "none of them"
         raise DataError(f"{path} has none of the known sets of keys. Expected {wanted}. It has {has}")
+    ahead = [key for key in FORWARD if key in arrays] if style == "nlb" else []
+    check_sizes(f"{path}: ", arrays, STYLES[style] | {key: FORWARD[key] for key in ahead})
+    if ahead and len(ahead) < len(FORWARD):
+        raise DataError(f"{path} has forward bins in {', '.join(ahead)} only; {', '.join(FORWARD)} are needed")
+    parts = {"train": "train", "val": "eval" if style == "nlb" else "valid"}
+    first = arrays[next(iter(STYLES[style]))]
     if style == "nlb":
-        parts = {"train": _from_nlb(path, arrays, "train"), "val": _from_nlb(path, arrays, "eval")}
-        counts = {split: np.concatenate(p, axis=2) for split, p in parts.items()}
-        first = arrays["train_spikes_heldin"]
+        pieces = [[f"spikes_{group}{ending}" for group in ("heldin", "heldout")] for ending in ("", "_forward")]
+        rows = pieces if ahead else pieces[:1]  # of bins; in each the groups of neurons
+        counts = {s: np.block([[arrays[f"{p}_{name}"] for name in row] for row in rows]) for s, p in parts.items()}
     else:
-        key = "data" if style == "lfads" else "recon_data"
-        counts = {"train": arrays[f"train_{key}"], "val": arrays[f"valid_{key}"]}
-        if style == "lfads_torch":
-            _check_encoded(path, arrays)
-        first = arrays["train_encod_data"] if style == "lfads_torch" else counts["train"]
-    if counts["train"].shape[1:] != counts["val"].shape[1:]:
-        shapes = [v.shape for v in counts.values()]
-        raise DataError(f"{path}: training and validation data differ in bins or neurons: {shapes[0]} and {shapes[1]}")
+        counts = {s: arrays[f"{p}_data" if style == "lfads" else f"{p}_recon_data"] for s, p in parts.items()}
+    for split, part in parts.items() if style == "lfads_torch" else ():
+        encoded = arrays[f"{part}_encod_data"]
+        if not np.array_equal(counts[split][:, : encoded.shape[1], : encoded.shape[2]], encoded):
+            raise DataError(f"{path}: {part}_encod_data is not the first part of {part}_recon_data")
     return style, counts, first.shape[2], first.shape[1]
 
 
@@ -184,50 +198,12 @@ def _check_width(path: Path, dt: np.ndarray | None, bin_ms: int) -> None:
         log.warning(f"{path} says that its bins are {width:g} ms wide, data.bin_ms that they are {bin_ms}")
 
 
-def _from_nlb(path: Path, arrays: Arrays, prefix: str) -> list[np.ndarray]:
-    """Held-in and held-out counts (B, L, ·) of one split, forward bins joined on."""
-    both = [arrays[f"{prefix}_spikes_{group}"] for group in ("heldin", "heldout")]
-    ahead = [arrays.get(f"{prefix}_spikes_{group}_forward") for group in ("heldin", "heldout")]
-    pieces = {"heldout": both[1]} | {f"{g}_forward": a for g, a in zip(("heldin", "heldout"), ahead, strict=True)}
-    if (ahead[0] is None) != (ahead[1] is None):
-        raise DataError(f"{path}: {prefix}_spikes has forward bins of one group only; held-in and held-out are needed")
-    for name, values in pieces.items():
-        like = both[name.startswith("heldout")]
-        fits = values is None or (len(values) == len(both[0]) and values.shape[2] == like.shape[2])
-        if not fits or (name == "heldout" and values.shape[1] != both[0].shape[1]):
-            raise DataError(
-                f"{path}: {prefix}_spikes_{name} {values.shape} does not fit {prefix}_spikes_heldin {both[0].shape}"
-            )
-    if ahead[0] is None:
-        return both
-    if ahead[0].shape[1] != ahead[1].shape[1]:
-        raise DataError(f"{path}: {prefix}_spikes_heldin_forward and _heldout_forward differ in bins")
-    return [np.concatenate(pair, axis=1) for pair in zip(both, ahead, strict=True)]
-
-
-def _check_encoded(path: Path, arrays: Arrays) -> None:
-    """Whether lfads-torch's encoder data are the first part of what is reconstructed."""
-    for split in ("train", "valid"):
-        encod, recon = arrays[f"{split}_encod_data"], arrays[f"{split}_recon_data"]
-        part = recon[:, : encod.shape[1], : encod.shape[2]]
-        if part.shape != encod.shape or not np.array_equal(part, encod):
-            raise DataError(
-                f"{path}: {split}_encod_data {encod.shape} is not the first part of {split}_recon_data {recon.shape}"
-            )
-    if arrays["train_encod_data"].shape[1:] != arrays["valid_encod_data"].shape[1:]:
-        raise DataError(f"{path}: train_encod_data and valid_encod_data differ in bins or neurons")
-
-
 def _choose_heldout(n_neurons: int, fraction: float, seed: int) -> np.ndarray:
     """(N,) bool, a seeded share of the neurons."""
     n_out = round(fraction * n_neurons)
-    if not 0 <= fraction < 1 or n_out >= n_neurons:
-        raise ConfigError(
-            f"data.heldout_fraction={fraction} of {n_neurons} neurons leaves none to look at; use 0 to 0.9"
-        )
-    heldout = np.zeros(n_neurons, bool)
-    heldout[np.random.default_rng(seed).permutation(n_neurons)[:n_out]] = True
-    return heldout
+    if n_out >= n_neurons:
+        raise ConfigError(f"data.heldout_fraction={fraction} of {n_neurons} neurons leaves none to look at; lower it")
+    return np.isin(np.arange(n_neurons), np.random.default_rng(seed).permutation(n_neurons)[:n_out])
 
 
 def _rates(path: Path, arrays: Arrays, counts: Arrays, bin_ms: int) -> tuple[Arrays | None, str]:
@@ -240,14 +216,13 @@ def _rates(path: Path, arrays: Arrays, counts: Arrays, bin_ms: int) -> tuple[Arr
     Returns:
         ``(rates, unit)``: the second says how they were found.
     """
-    truth = {"train": arrays.get("train_truth"), "val": arrays.get("valid_truth")}
-    if truth["train"] is None or truth["val"] is None:
+    if not {"train_truth", "valid_truth"} <= set(arrays):
         return None, ""
+    truth = {"train": arrays["train_truth"], "val": arrays["valid_truth"]}
     for split, values in truth.items():
-        where = f"{path}: the {split} truth"
         if values.shape != counts[split].shape:
-            raise DataError(f"{where} {values.shape} does not fit its data {counts[split].shape}")
-        check_array(values, where, minimum=0, what="rates")
+            raise DataError(f"{path}: the {split} truth {values.shape} does not fit its data {counts[split].shape}")
+        check_array(values, f"{path}: the {split} truth", minimum=0, what="rates")
     units = {"Hz": bin_ms / 1000, "spikes per bin": 1.0}
     if "conversion_factor" in arrays:
         check_array(arrays["conversion_factor"], f"{path}: conversion_factor", kinds="iuf", what="a positive number")
@@ -288,22 +263,17 @@ def _conditions(rates: Arrays) -> tuple[Arrays | None, np.ndarray | None]:
 
 def _extras(path: Path, arrays: Arrays, counts: Arrays, n_bins: int) -> dict[str, dict[str, np.ndarray]]:
     """Behavior (or the simulation's low-dimensional state), decoding masks and the trials' numbers of both splits."""
-    found = {
-        "behavior": _both(path, arrays, "behavior") or _both(path, arrays, "lowd"),
-        "decode_mask": _both(path, arrays, "decode_mask"),
-        "row": _both(path, arrays, "inds"),
-    }
-    for name, pair in list(found.items()):
+    behavior = _both(path, arrays, "behavior") or _both(path, arrays, "lowd")
+    mask, rows = _both(path, arrays, "decode_mask"), _both(path, arrays, "inds")
+    for name, pair in {"behavior": behavior, "decode_mask": mask, "inds": rows}.items():
         for split, values in pair.items():
-            where = f"{path}: {split} {'inds' if name == 'row' else name}"
+            where = f"{path}: {split} {name}"
             check_array(values, where, may_be_nan=name == "behavior", whole=name != "behavior")
-            if values.ndim == 0 or len(values) != len(counts[split]):
-                n = len(values) if values.ndim else 0
-                raise DataError(f"{where} has {n} trials, but the data have {len(counts[split])}")
+            if values.shape[:1] != counts[split].shape[:1]:
+                raise DataError(f"{where} has the shape {values.shape}, but the data have {len(counts[split])} trials")
         if pair and pair["train"].shape[1:] != pair["val"].shape[1:]:
             shapes = f"{pair['train'].shape} and {pair['val'].shape}"
             raise DataError(f"{path}: {name} differs between training and validation in bins or channels: {shapes}")
-    behavior, mask, rows = found.values()
     if behavior and behavior["train"].ndim != 3:
         log.warning(f"{path}: behavior of shape {behavior['train'].shape} is not trials x bins x channels; not used")
         behavior = {}
