@@ -6,14 +6,9 @@ import scipy.io
 from runs import here, record
 
 from neuro_lightning.data.arrays.files import read_arrays, save_arrays, write_arrays
-from neuro_lightning.data.arrays.reader import (
-    SPIKES,
-    ImageOptions,
-    SpikeOptions,
-    load_images,
-    load_spikes,
-    load_traces,
-)
+from neuro_lightning.data.arrays.images import ImageOptions, load_images
+from neuro_lightning.data.arrays.spikes import SHAPES, SpikeOptions, load_spikes
+from neuro_lightning.data.arrays.traces import load_traces
 from neuro_lightning.data.arrays.twin import simulated_images, simulated_spikes, simulated_traces
 from neuro_lightning.data.stringer.reader import Preparation
 from neuro_lightning.errors import ConfigError, DataError
@@ -97,8 +92,8 @@ def test_trials_that_share_time_or_content_stay_on_one_side(tmp_path):
         ({"counts": np.full((20, 8, 6), np.nan)}, "counts holds NaN or infinite values"),
         ({"counts": counts(20, 8)}, r"counts must be spike counts, trials x bins x neurons, but is int64 .* \(20, 8\)"),
         ({"counts": np.full((20, 8, 6), None)}, "an array of object .* numbers or text are expected"),
-        ({"behavior": np.zeros((20, 7, 2))}, r"behavior has the shape \(20, 7\), but trials x bins .* \(20, 8\)"),
-        ({"condition": np.zeros(19)}, "condition has 19 trials, but the data have 20"),
+        ({"behavior": np.zeros((20, 7, 2))}, r"behavior has the shape \(20, 7, 2\), .* L = 8 as in counts"),
+        ({"condition": np.zeros(19)}, r"condition has the shape \(19,\), .* B = 20 as in counts"),
         ({"split": np.array(["train"] * 19 + ["valid"])}, "split holds 'valid'; it may hold train, val and test"),
         ({"split": np.array(["train"] * 20)}, "split column needs train and val, but has train"),
         ({"times": np.zeros(20)}, "too few to train and to validate"),
@@ -119,15 +114,15 @@ def test_what_cannot_be_is_one_line(tmp_path, arrays, message):
 def test_files_that_cannot_be_read_are_one_line(tmp_path):
     np.savez(tmp_path / "other.npz", spikes=counts(20, 8, 6))
     with pytest.raises(DataError, match="no array 'spikes'; did you mean 'counts'"):
-        read_arrays(tmp_path / "other.npz", SPIKES)
+        read_arrays(tmp_path / "other.npz", tuple(SHAPES))
     content = write(tmp_path).read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"cut.npz cannot be read: damaged, cut short"):
-        read_arrays(tmp_path / "cut.npz", SPIKES)
+        read_arrays(tmp_path / "cut.npz", tuple(SHAPES))
     with pytest.raises(DataError, match=r"gone.npz is not there"):
-        read_arrays(tmp_path / "gone.npz", SPIKES)
+        read_arrays(tmp_path / "gone.npz", tuple(SHAPES))
     with pytest.raises(DataError, match=r"give a file of arrays, .npz, .npy or .mat"):
-        read_arrays(tmp_path / "mine.csv", SPIKES)
+        read_arrays(tmp_path / "mine.csv", tuple(SHAPES))
     with pytest.raises(ConfigError, match=r"data.bin_ms=10: .* 20 ms wide"):
         load_spikes(write(tmp_path), SpikeOptions(bin_ms=10))
     np.save(tmp_path / "mine.npy", counts(20, 8, 6))
@@ -141,7 +136,7 @@ def test_the_same_arrays_are_one_file(tmp_path):
     content = one.read_bytes()
     one.unlink()
     assert write_arrays(tmp_path, "spikes", dict(reversed(arrays.items()))) == one
-    assert sorted(read_arrays(one, SPIKES)) == ["bin_ms", "counts"] and len(content) == one.stat().st_size
+    assert sorted(read_arrays(one, tuple(SHAPES))) == ["bin_ms", "counts"] and len(content) == one.stat().st_size
     assert write_arrays(tmp_path, "spikes", {**arrays, "counts": arrays["counts"] + 1}) != one
 
 
@@ -179,7 +174,7 @@ def test_images_with_repeats_and_missing_responses(tmp_path):
     responses = np.concatenate([part.responses for part in parts.values()])[np.argsort(rows)]
     assert np.isnan(responses[3, 2]) and responses[4, 2] == arrays["responses"][4, [0, 2], 2].mean()
     assert parts["train"].images.mean() == pytest.approx(0, abs=1e-5) and parts["test"].repeats.shape[1] == 3
-    with pytest.raises(DataError, match=r"responses has the shape .59,., but as many rows as images"):
+    with pytest.raises(DataError, match=r"responses has the shape .59, 1, 5., .* I = 60 as in images"):
         load_images(save_arrays(tmp_path / "odd.npz", arrays | {"responses": np.zeros((59, 5))}), ImageOptions())
     split = np.array(["train"] * 8 + ["val"] * 30 + ["test"] * 22)
     with pytest.raises(DataError, match=r"image 8 \(val\) is the same as image 7 \(train\)"):

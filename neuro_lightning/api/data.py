@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.api.words import word
+from neuro_lightning.data.arrays import images as image_arrays
+from neuro_lightning.data.arrays import spikes as spike_arrays
+from neuro_lightning.data.arrays import traces as trace_arrays
 from neuro_lightning.data.arrays.files import Arrays, check_names, save_arrays, write_arrays
-from neuro_lightning.data.arrays.reader import KEYS, check_images, check_spikes, check_traces
 from neuro_lightning.data.arrays.spike_times import are_spike_times, bin_spike_times
 from neuro_lightning.errors import DataError
 from neuro_lightning.settings.quoting import override
 
 GROUPS = {"spikes": "arrays", "traces": "array_traces", "images": "array_images"}
-CHECKS = {"spikes": check_spikes, "traces": check_traces, "images": check_images}
+KEYS = {"spikes": spike_arrays.SHAPES, "traces": trace_arrays.SHAPES, "images": image_arrays.SHAPES}
+CHECKS = {"spikes": spike_arrays.check_spikes, "traces": trace_arrays.check_traces, "images": image_arrays.check_images}
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def images(
 
 def _data(kind: str, given: Mapping[str, Any], options: dict[str, Any]) -> Data:
     arrays = {name: _array(name, values) for name, values in given.items() if values is not None}
-    check_names(arrays, KEYS[kind], "these data")
+    check_names(arrays, tuple(KEYS[kind]), "these data")
     CHECKS[kind](arrays)
     return Data(kind, arrays, options)
 

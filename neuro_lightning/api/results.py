@@ -14,7 +14,8 @@ import torch
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.callbacks.figures import Figures
-from neuro_lightning.data.arrays.reader import check_spikes, scale_images, with_color_axis
+from neuro_lightning.data.arrays.images import scale_images
+from neuro_lightning.data.arrays.spikes import check_spikes
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
@@ -192,7 +193,7 @@ class Run:
         if spec.kind == "traces":
             raise ConfigError("predict takes spikes and images; traces are normalised as a session: train on it")
         if spec.kind == "images":
-            found = with_color_axis(new) if new.ndim in (3, 4) else new
+            found = new[:, None] if new.ndim == 3 else new
             if found.ndim != 4 or found.shape[1:] != tuple(spec.image_shape):
                 raise DataError(f"new images have the shape {new.shape}, but the model takes B x {spec.image_shape}")
             return scale_images(found, info.get("image_mean", 0.0), info.get("image_std", 1.0))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from neuro_lightning.data.arrays.reader import ImageOptions, SpikeOptions, load_images, load_spikes, load_traces
+from neuro_lightning.data.arrays.images import ImageOptions, load_images
+from neuro_lightning.data.arrays.spikes import SpikeOptions, load_spikes
+from neuro_lightning.data.arrays.traces import load_traces
 from neuro_lightning.data.arrays.twin import write_twin
 from neuro_lightning.data.cache import cached
 from neuro_lightning.data.module import ImageDataModule, TwinDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.stringer.datamodule import Spontaneous
+from neuro_lightning.data.stringer.datamodule import TraceDataModule
+from neuro_lightning.data.stringer.reader import Preparation
 from neuro_lightning.errors import ConfigError
 
 
@@ -36,12 +39,12 @@ class _ArrayFile(TwinDataModule):
 class ArraySpikes(_ArrayFile):
     """Spike counts (trials, bins, neurons) in an ``.npz``, ``.npy`` or ``.mat`` file.
 
-    The arrays of the file are explained at :func:`neuro_lightning.data.arrays.reader.check_spikes`.
+    The arrays of the file are explained at :func:`neuro_lightning.data.arrays.spikes.check_spikes`.
 
     Args:
         path: the file.
         loader: see :class:`neuro_lightning.data.module.TwinDataModule`; and how counts are split and scored, see
-            :class:`neuro_lightning.data.arrays.reader.SpikeOptions`.
+            :class:`neuro_lightning.data.arrays.spikes.SpikeOptions`.
     """
 
     kind = "spikes"
@@ -55,12 +58,12 @@ class ArraySpikes(_ArrayFile):
 class ArrayImages(_ArrayFile, ImageDataModule):
     """Images and the responses to them in an ``.npz`` or ``.mat`` file.
 
-    The arrays of the file are explained at :func:`neuro_lightning.data.arrays.reader.check_images`.
+    The arrays of the file are explained at :func:`neuro_lightning.data.arrays.images.check_images`.
 
     Args:
         path: the file.
         loader: see :class:`neuro_lightning.data.module.ImageDataModule` and ``TwinDataModule``; and how images are
-            split and scaled, see :class:`neuro_lightning.data.arrays.reader.ImageOptions`.
+            split and scaled, see :class:`neuro_lightning.data.arrays.images.ImageOptions`.
     """
 
     kind = "images"
@@ -70,48 +73,29 @@ class ArrayImages(_ArrayFile, ImageDataModule):
         return load_images(self.file(), self.options)
 
 
-class ArrayTraces(_ArrayFile, Spontaneous):
+OF_PLANES = ("planes", "blocks", "neurons_per_plane", "neuron_seed", "behavior_components")
+"""Options that arrays have no use for: their neurons lie in one plane and are all used."""
+
+
+@takes_options_of(Preparation, without=OF_PLANES)
+class ArrayTraces(_ArrayFile, TraceDataModule):
     """Calcium traces (neurons, frames) of one session in an ``.npz``, ``.npy`` or ``.mat`` file, split in time.
 
-    The options from ``bin_ms`` on are explained at :class:`neuro_lightning.data.stringer.reader.Preparation`, the
-    arrays of the file at :func:`neuro_lightning.data.arrays.reader.check_traces`.
+    The arrays of the file are explained at :func:`neuro_lightning.data.arrays.traces.check_traces`.
 
     Args:
         path: the file.
+        cache_dir: prepared tensors.
         seed: of the held-out neurons.
-        loader: see :class:`neuro_lightning.data.stringer.datamodule.Spontaneous`.
+        loader: see :class:`neuro_lightning.data.module.TwinDataModule`; and how the traces are prepared, see
+            :class:`neuro_lightning.data.stringer.reader.Preparation`.
     """
 
     kind = "traces"
 
-    def __init__(
-        self,
-        path: str | None = None,
-        *,
-        bin_ms: int | None = None,
-        normalisation: str = "zscore",
-        downsample: int = 1,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        window: int | None = 64,
-        stride: int | None = 16,
-        heldout_fraction: float = 0.25,
-        seed: int = 0,
-        **loader: Any,
-    ) -> None:
-        super().__init__(
-            path,
-            bin_ms=bin_ms,
-            normalisation=normalisation,
-            downsample=downsample,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            window=window,
-            stride=stride,
-            heldout_fraction=heldout_fraction,
-            neuron_seed=seed,
-            **loader,
-        )
+    def __init__(self, path: str | None = None, *, cache_dir: str, seed: int = 0, **loader: Any) -> None:
+        super().__init__(path, **loader)
+        self.cache_dir, self.options = Path(cache_dir), replace(self.options, neuron_seed=seed)
 
     def load(self) -> Recording:
         """The prepared traces, from the cache if they are there."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.data.checks.bounds import check_array, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
 from neuro_lightning.data.formats.mat import read_mat
-from neuro_lightning.errors import DataError
+from neuro_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,17 @@ OTHER_NAMES = {
     "f": "traces", "spks": "traces", "stimuli": "images", "responses_mean": "responses", "binsize": "bin_ms",
 }  # fmt: skip
 """What others call our keys, for a guess."""
+
+AXES = {"B": "trials", "L": "bins", "N": "neurons", "F": "frames", "I": "images", "k": "channels", "r": "repeats"}
+"""What the letters of a shape stand for."""
+COMMON = {
+    "split": {"kinds": "SU", "what": "train, val and test"},
+    "unit_ids": {"kinds": "iuf", "whole": True, "what": "the neurons' numbers"},
+    "behavior": {"kinds": "iuf", "may_be_nan": True},
+    "bin_ms": {"minimum": 1, "whole": True, "what": "a whole number"},
+    "rates": {"kinds": "f"},
+}
+"""What arrays that several kinds of files share may hold, see :func:`check_values`."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -107,52 +118,83 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
     return path
 
 
-def check_splits_column(values: np.ndarray, n: int, where: str) -> np.ndarray:
+def check_values(arrays: Arrays, shapes: Mapping[str, str], rules: Mapping[str, dict[str, Any]], where: str) -> Arrays:
+    """The arrays with all of their axes, once their values and their sizes are found to be right.
+
+    Args:
+        arrays: by name.
+        shapes: the axes of each, a letter an axis, as for :func:`neuro_lightning.data.checks.bounds.check_sizes`. An
+            axis with a small letter may be missing; an array of one axis may lie in a row or a column of a matrix.
+        rules: keyword arguments of :func:`neuro_lightning.data.checks.bounds.check_array` for each.
+        where: the file, for the messages.
+
+    Raises:
+        DataError: naming the first array that does not fit, and why.
+    """
+    found = {}
+    for name, values in arrays.items():
+        axes = shapes[name]
+        optional = next((place for place, axis in enumerate(axes) if axis.islower()), None)
+        if len(axes) == 1:
+            values = values.reshape(-1)
+        elif optional is not None and values.ndim == len(axes) - 1:
+            values = np.expand_dims(values, optional)
+        check_array(values, f"{where}{name}", axes=tuple(AXES.get(axis, axis) for axis in axes), **rules[name])
+        found[name] = values
+    check_sizes(where, found, shapes)
+    if "unit_ids" in found and len(np.unique(found["unit_ids"])) < len(found["unit_ids"]):
+        raise DataError(f"{where}unit_ids holds a number twice; neurons' numbers must differ")
+    return found
+
+
+def splits_column(values: np.ndarray, where: str) -> np.ndarray:
     """(B,) the split of each trial or image, as text.
 
     Raises:
-        DataError: another number of them, or other words than train, val and test.
+        DataError: other words than train, val and test.
     """
-    values = values.reshape(-1)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
-    if values.dtype.kind != "U" or len(values) != n:
-        raise DataError(f"{where} must name train, val or test for each of {n}, but is {values.dtype} {values.shape}")
     values = np.char.strip(values)
     if odd := set(values.tolist()) - {"train", "val", "test"}:
-        raise DataError(f"{where} holds {min(odd)!r}; it may hold train, val and test")
+        raise DataError(f"{where}split holds {min(odd)!r}; it may hold train, val and test")
     return values
 
 
-def conditions(values: np.ndarray, n: int, where: str) -> tuple[np.ndarray, list[Any]]:
+def conditions(values: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Each trial's condition as a number from 0 on, and what the numbers stand for.
 
     Args:
         values: (B,) numbers or text; NaN, -1 and empty text for none.
-        n: trials B.
-        where: the file and the array, for the error.
 
     Returns:
         ``(condition, values)``: (B,) int64, -1 for none, and the distinct values in ascending order.
     """
-    values = values.reshape(-1)
-    check_array(values, where, kinds="biufSU", may_be_nan=True, what="a condition for each trial")
-    if len(values) != n:
-        raise DataError(f"{where} has {len(values)} trials, but the data have {n}")
     text = values.dtype.kind in "SU"
     known = np.char.str_len(values) > 0 if text else ~np.isnan(values.astype(float)) & (values.astype(float) != -1)
     distinct, number = np.unique(values[known], return_inverse=True)
-    condition = np.full(n, -1, np.int64)
+    condition = np.full(len(values), -1, np.int64)
     condition[known] = number
     return condition, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in distinct.tolist()]
 
 
-def whole_number(values: np.ndarray, where: str) -> int:
-    """A single whole number above 0."""
-    check_array(values, where, minimum=1, whole=True, what="a whole number")
-    if values.size != 1:
-        raise DataError(f"{where} must be one number, but has the shape {values.shape}")
-    return int(values.reshape(-1)[0])
+def bin_width(path: Path, arrays: Arrays, asked: int | None) -> int:
+    """The bin width in ms that is asked for and that the file says, which must be the same.
+
+    Raises:
+        ConfigError: neither says it, or they differ.
+    """
+    said = int(arrays["bin_ms"][0]) if "bin_ms" in arrays else None
+    if asked is None and said is None:
+        raise ConfigError(f"{path} does not say how wide its bins are: give data.bin_ms=MILLISECONDS")
+    if asked is not None and said is not None and asked != said:
+        raise ConfigError(f"data.bin_ms={asked}: {path} says that its bins are {said} ms wide; leave it out")
+    return said if asked is None else asked
+
+
+def unit_ids(arrays: Arrays, n_neurons: int) -> np.ndarray:
+    """(N,) int64, the neurons' numbers, from 0 on where the file does not say them."""
+    return arrays.get("unit_ids", np.arange(n_neurons)).astype(np.int64)
 
 
 def _from_matlab(values: np.ndarray) -> np.ndarray:

@@ -28,50 +28,19 @@ VERSION = 1
 """Of the preparation: raised whenever it gives other content than before, so that older caches are left aside."""
 
 
-@takes_options_of(Preparation)
-class Spontaneous(TwinDataModule):
-    """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
+class TraceDataModule(TwinDataModule):
+    """A session of traces, split in time, beside whose scores stands the variance that its neurons share."""
 
-    Args:
-        cache_dir: prepared tensors.
-        path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``; None for
-            ``root/stringer/stringer_spontaneous.npy``.
-        sha256: what the file must be; None for anything.
-        loader: see :class:`PopulationDataModule`; and how the file is prepared, see
-            :class:`neuro_lightning.data.stringer.reader.Preparation`.
-    """
+    options: Preparation
 
-    def __init__(
-        self,
-        *,
-        cache_dir: str,
-        path: str | None = None,
-        sha256: str | None = None,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, **loader: Any) -> None:
         super().__init__(**loader)
-        self.cache_dir, self.path, self.sha256 = Path(cache_dir), path, sha256
         self._shared: dict[str, float] = {}
 
     @property
     def stride(self) -> int | None:
         """Bins between the starts of training windows."""
         return self.options.stride
-
-    def load(self) -> Recording:
-        """The prepared planes, from the cache if they are there."""
-        truth = None
-        if self.simulate:
-            path, truth = write_twin(self.twin_folder("stringer_spontaneous"), seed=self.simulate_seed)
-        else:
-            path = find_file(self.path, self.root)
-
-        def build() -> Recording:
-            rates = None if truth is None else load_dict(truth, ["rates"])["rates"]
-            return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
-
-        params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
-        return cached(self.cache_dir, params, [path, *companion_files(path)] if truth is None else [path, truth], build)
 
     def reference_scores(self, split: str) -> dict[str, dict[str, float]]:
         """Share of the split's variance that neurons have in common, by shared variance components: ``svca``.
@@ -97,6 +66,46 @@ class Spontaneous(TwinDataModule):
             half = torch.tensor(recording.info["half"][str(plane)], dtype=torch.bool)
             parts.append(shared_variance(train, test, half))
         return float(pooled_share(parts))
+
+
+@takes_options_of(Preparation)
+class Spontaneous(TraceDataModule):
+    """Spontaneous activity of mouse V1 in nine imaging planes (Stringer et al. 2019).
+
+    Args:
+        cache_dir: prepared tensors.
+        path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``; None for
+            ``root/stringer/stringer_spontaneous.npy``.
+        sha256: what the file must be; None for anything.
+        loader: see :class:`PopulationDataModule`; and how the file is prepared, see
+            :class:`neuro_lightning.data.stringer.reader.Preparation`.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache_dir: str,
+        path: str | None = None,
+        sha256: str | None = None,
+        **loader: Any,
+    ) -> None:
+        super().__init__(**loader)
+        self.cache_dir, self.path, self.sha256 = Path(cache_dir), path, sha256
+
+    def load(self) -> Recording:
+        """The prepared planes, from the cache if they are there."""
+        truth = None
+        if self.simulate:
+            path, truth = write_twin(self.twin_folder("stringer_spontaneous"), seed=self.simulate_seed)
+        else:
+            path = find_file(self.path, self.root)
+
+        def build() -> Recording:
+            rates = None if truth is None else load_dict(truth, ["rates"])["rates"]
+            return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
+
+        params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
+        return cached(self.cache_dir, params, [path, *companion_files(path)] if truth is None else [path, truth], build)
 
 
 def _sequence(trials: Trials, plane: int) -> Tensor:
