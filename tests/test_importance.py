@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import numpy as np
@@ -15,9 +16,15 @@ from neuro_lightning.sweeps.results.importance import (
 from neuro_lightning.sweeps.results.picture import MAX_KEYS, draw
 
 
+NUMBERS = itertools.count()
+
+
 def job(overrides, objective, *, status="finished", mode="max"):
-    return {"status": status, "objective": objective, "overrides": overrides, "mode": mode, "objective_name": "val/x",
-            "simulated": True}  # fmt: skip
+    return {
+        "job": f"{next(NUMBERS)}_x", "status": status, "objective": objective, "overrides": overrides, "mode": mode,
+        "objective_name": "val/x", "data": "x", "simulated": True, "metrics": {}, "end": None, "peak": None,
+        "seconds": None,
+    }  # fmt: skip
 
 
 def search(n, score, seed=0, repeats=1):

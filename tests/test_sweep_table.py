@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from neuro_lightning.artifacts.records import read_record, write_json
-from neuro_lightning.artifacts.sweep_jobs import collect, varied
+from neuro_lightning.artifacts.sweep_jobs import collect, varied_keys
 from neuro_lightning.errors import DataError
 from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import print_summary, write_table
@@ -146,7 +146,7 @@ def test_jobs_are_summarized_over_seeds(tmp_path):
     job(tmp_path, "10_x_ndt", None, model="ndt", seed=2, status="failed")
     jobs = collect(tmp_path)
     assert [j["job"].split("_")[0] for j in jobs] == ["0", "1", "2", "3", "4", "10"]  # by number, not by name
-    assert varied(jobs) == ["model", "seed"]
+    assert varied_keys([job["overrides"] for job in jobs]) == ["model", "seed"]
 
     gru, ndt = summarize(jobs)
     assert gru["setting"] == {"model": "gru"} and (gru["n"], gru["failed"], gru["best"]) == (3, 0, 0.4)
@@ -171,7 +171,7 @@ def test_the_best_setting_of_each_dataset_comes_first(tmp_path):
             job(tmp_path, f"{number}_j", value, mode=mode, data=data, width=width,
                 status="finished" if value is not None else "failed")  # fmt: skip
         rows = summarize(collect(tmp_path))
-        assert [row["data"] + row["setting"]["width"] for row in rows if row["data"]] == expected
+        assert [row["data"] + str(row["setting"]["width"]) for row in rows if row["data"]] == expected
     assert summarize(collect(tmp_path))[0]["sem"] is None
     (tmp_path / "0_j" / "run.json").write_text('{"status": "failed", "overrides": ["width=9"]}')
     assert [row["data"] for row in summarize(collect(tmp_path))] == ["x", "x", "y", "y", ""]

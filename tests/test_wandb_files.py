@@ -11,7 +11,7 @@ from runs import ROOT, TINY, record, rows
 from test_loggers import artifacts, history, read_wandb, run_record, summary
 
 from neuro_lightning.artifacts.records import stable_id
-from neuro_lightning.artifacts.sweep_jobs import swept
+from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.train import train
 from neuro_lightning.settings.config import check_config, to_plain
@@ -125,8 +125,8 @@ def by_step(records):
 def test_what_a_sweep_varies(tmp_path):
     begin(tmp_path / "s", "model.hidden=4,5", "fast=true")
     words = ["data=tiny", "model=gru", "model.hidden=4", "+fast=True", "++new=1", "sweep.trial=3", "resume=x"]
-    assert swept(tmp_path / "s" / "0_j", words) == {"model.hidden": 4, "new": 1}
-    assert swept(tmp_path / "elsewhere" / "0_j", ["a=1", "sweep.trial=3"]) == {"a": 1}
+    assert varied_overrides(tmp_path / "s" / "0_j", words) == {"model.hidden": 4, "new": 1}
+    assert varied_overrides(tmp_path / "elsewhere" / "0_j", ["a=1", "sweep.trial=3"]) == {"a": 1}
 
 
 # ---- conf/wandb_sweep.yaml

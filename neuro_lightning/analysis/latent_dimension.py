@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
-from neuro_lightning.artifacts.sweep_jobs import collect, varied
+from neuro_lightning.artifacts.sweep_jobs import collect, varied_keys
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import info, label
 from neuro_lightning.report import style
@@ -116,7 +116,7 @@ def read_answer(folder: str | Path, split: str = "val") -> Answer:
 
 def _records(folder: str | Path) -> list[dict[str, Any]]:
     jobs = collect(folder)
-    if others := set(varied(jobs)) - OWN:
+    if others := set(varied_keys([job["overrides"] for job in jobs])) - OWN:
         raise DataError(
             f"{folder}: the sweep varies {', '.join(sorted(others))} too; sweep over model.latent_dim and seed alone"
         )

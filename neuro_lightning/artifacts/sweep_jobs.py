@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,17 @@ def job_settings(overrides: Sequence[str]) -> list[str]:
     return [word for word in overrides if not word.lstrip("+").startswith(BOOKKEEPING)]
 
 
-def varied(jobs: list[Job]) -> list[str]:
-    """The overrides that differ between jobs, in the order in which they were typed."""
-    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
-    return [key for key in keys if len({str(job["overrides"].get(key)) for job in jobs}) > 1]
+def varied_keys(overrides: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between jobs, in the order in which they were typed.
+
+    Args:
+        overrides: of each job, by key.
+    """
+    keys = dict.fromkeys(key for own in overrides for key in own)
+    return [key for key in keys if len({str(own.get(key)) for own in overrides}) > 1]
 
 
-def swept(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+def varied_overrides(job: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     """What a job's sweep varies, by key: what was typed for all of its jobs alike is left out.
 
     Args:

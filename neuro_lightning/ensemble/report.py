@@ -11,7 +11,7 @@ import numpy as np
 
 from neuro_lightning.artifacts.checkpoint_files import BEST, run_folder
 from neuro_lightning.artifacts.records import flat_overrides, read_record, versions, write_json
-from neuro_lightning.artifacts.sweep_jobs import job_settings, varied
+from neuro_lightning.artifacts.sweep_jobs import job_settings, varied_keys
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Ensemble
 from neuro_lightning.errors import DataError
@@ -107,7 +107,7 @@ def differing_settings(members: Sequence[Path]) -> dict[str, list[str]]:
             found.append(flat_overrides(job_settings(read_record(run_folder(member)).get("overrides") or [])))
         except DataError:  # a checkpoint alone
             found.append({})
-    differ = {key: [str(own.get(key, "")) for own in found] for key in varied([{"overrides": own} for own in found])}
+    differ = {key: [str(own.get(key, "")) for own in found] for key in varied_keys(found)}
     room = MAX_WIDTH
     return {key: values for key, values in differ.items() if (room := room - 2 - max(map(len, (key, *values)))) > 0}
 

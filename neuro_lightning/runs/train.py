@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
 from neuro_lightning.artifacts.folders import claimed_run_folder
 from neuro_lightning.artifacts.records import RunRecord
-from neuro_lightning.artifacts.sweep_jobs import swept
+from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import Interrupted, NeuroError
 from neuro_lightning.loggers.building import build_loggers, close_loggers
@@ -171,7 +171,7 @@ def loggers_of_run(
         run_id=record.run_id,
         group=settings.group,
         tags=[*names[:2], *settings.tags],
-        swept=swept(settings.folder, settings.overrides) if settings.group else None,
+        swept=varied_overrides(settings.folder, settings.overrides) if settings.group else None,
         resumed_step=read_checkpoint(settings.resume)["global_step"] if settings.resume else None,
     )
     exit_code = 1

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.studies import quiet_optuna
-from neuro_lightning.artifacts.sweep_jobs import Job, varied
+from neuro_lightning.artifacts.sweep_jobs import Job, varied_keys
 from neuro_lightning.settings.quoting import to_override
-from neuro_lightning.sweeps.results.summary import REPEATS
+from neuro_lightning.sweeps.results.summary import summarize
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -90,7 +90,7 @@ def importance(jobs: list[Job]) -> Importance | None:
 
 
 def scored_settings(jobs: list[Job]) -> tuple[list[str], list[dict[str, Any]], list[float]]:
-    """The settings of the jobs that finished, with typed values.
+    """The settings with a score, in the order of their first jobs.
 
     Args:
         jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`.
@@ -98,13 +98,10 @@ def scored_settings(jobs: list[Job]) -> tuple[list[str], list[dict[str, Any]], l
     Returns:
         The keys that differ, without the seed; and for each setting its values by key and its mean objective.
     """
-    done = [job for job in jobs if job["status"] == "finished" and job["objective"] is not None]
-    keys = [key for key in varied(done) if key not in REPEATS]
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in done:
-        groups.setdefault(tuple(str(job["overrides"].get(key, "")) for key in keys), []).append(job)
-    settings = [{key: group[0]["overrides"].get(key) for key in keys} for group in groups.values()]
-    return keys, settings, [math.fsum(j["objective"] for j in group) / len(group) for group in groups.values()]
+    place = {job["job"]: i for i, job in enumerate(jobs)}
+    rows = sorted((row for row in summarize(jobs) if row["n"]), key=lambda row: place[row["jobs"][0]])
+    settings = [row["setting"] for row in rows]
+    return varied_keys(settings), settings, [row["mean"] for row in rows]
 
 
 def study_of(keys: list[str], settings: list[dict[str, Any]], scores: Any, mode: str = "max") -> Study:

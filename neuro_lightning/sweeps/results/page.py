@@ -15,7 +15,12 @@ from neuro_lightning.settings.quoting import to_override
 from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, short, sources
 
 PAGE_FILE = "sweep.md"
-STOPPED = ("pruned", "paused", "interrupted")
+# further tables of jobs: which statuses they have, and their columns
+SECTIONS = {
+    "Running": (("running",), ("best score", "epochs")),
+    "Stopped before their end": (("pruned", "paused", "interrupted"), ("status", "best score", "epochs", "time")),
+    "Failed": (FAILED, ("attempts", "error")),
+}
 BETTER = {"max": "higher is better", "min": "lower is better"}
 TITLES = {"sweep.png": "Parallel coordinates of the settings", "sweep_history.png": "Scores by the number of settings"}
 BAR = 20  # characters of the longest bar
@@ -42,15 +47,15 @@ def page(
     """
     settings = setting_keys(jobs)
     parts = [*_head(jobs, settings, Path(folder), best), *_settings(Path(folder), jobs, summary)]
-    running = [job for job in jobs if job["status"] == "running"]
-    stopped = [job for job in jobs if job["status"] in STOPPED]
-    failed = [job for job in jobs if job["status"] in FAILED]
     keys = [*settings, *(["seed"] if any("seed" in job["overrides"] for job in jobs) else [])]
-    parts += _jobs("Running", running, keys, {"best so far": _peak, "epochs": _epochs})
-    stops = {"status": lambda job: job["status"], "best score": _score, "epochs": _epochs, "time": _time}
-    parts += _jobs("Stopped before their end", sorted(stopped, key=_rank), keys, stops)
-    errors = {"attempts": lambda job: str(job["attempts"]), "error": lambda job: job["error"] or job["status"]}
-    parts += _jobs("Failed", failed, keys, errors)
+    for title, (statuses, columns) in SECTIONS.items():
+        rows = [
+            [job["job"], *(short(job["overrides"].get(key, "")) for key in keys), *map(_job_cells(job).get, columns)]
+            for job in sorted(jobs, key=_rank)
+            if job["status"] in statuses
+        ]
+        if rows:
+            parts += [f"## {title}", _table(["job", *(f"`{key}`" for key in keys), *columns], rows)]
     if pictures:
         parts += ["## Pictures", *(f"![{TITLES[picture.name]}]({picture.name})" for picture in pictures)]
     parts += importance_lines(importance)
@@ -104,22 +109,12 @@ def _settings(folder: Path, jobs: list[Job], summary: list[dict[str, Any]]) -> l
 
 def _ranking(folder: Path, rows: list[dict[str, Any]], *, mixed: bool) -> str:
     cells = {"#": [str(place) for place, _ in enumerate(rows, start=1)]}
-    cells |= {f"`{key}`": [_text(row["setting"][key]) for row in rows] for key in rows[0]["setting"]}
+    cells |= {f"`{key}`": [short(row["setting"][key]) for row in rows] for key in rows[0]["setting"]}
     cells |= score_cells(rows, mixed=mixed)
-    cells["time"] = [_time(row) for row in rows]
+    cells["time"] = [clock(row["seconds"]) for row in rows]
     cells["jobs"] = [", ".join(name.split("_")[0] for name in row["jobs"]) for row in rows]
     cells["best checkpoint"] = [_link(folder, row["checkpoint"]) for row in rows]
     return _table(list(cells), list(zip(*cells.values(), strict=True)))
-
-
-def _jobs(title: str, jobs: list[Job], keys: list[str], columns: dict[str, Any]) -> list[str]:
-    if not jobs:
-        return []
-    rows = [
-        [job["job"], *(_text(job["overrides"].get(key, "")) for key in keys), *(cell(job) for cell in columns.values())]
-        for job in jobs
-    ]
-    return [f"## {title}", _table(["job", *(f"`{key}`" for key in keys), *columns], rows)]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -128,24 +123,23 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rank(job: Job) -> float:
-    score = job["objective"] if job["objective"] is not None else job["peak"]
+    score = _score(job)
     return float("inf") if score is None else -score if job["mode"] == "max" else score
 
 
-def _peak(job: Job) -> str:
-    return number(job["peak"])
+def _score(job: Job) -> float | None:
+    return job["peak"] if job["objective"] is None else job["objective"]
 
 
-def _score(job: Job) -> str:
-    return number(job["objective"] if job["objective"] is not None else job["peak"])
-
-
-def _epochs(job: Job) -> str:
-    return "-" if job["epochs"] is None else str(job["epochs"])
-
-
-def _time(row: dict[str, Any]) -> str:
-    return clock(row["seconds"])
+def _job_cells(job: Job) -> dict[str, str]:
+    return {
+        "status": job["status"],
+        "attempts": str(job["attempts"]),
+        "best score": number(_score(job)),
+        "epochs": "-" if job["epochs"] is None else str(job["epochs"]),
+        "time": clock(job["seconds"]),
+        "error": job["error"] or job["status"],
+    }
 
 
 def clock(seconds: float | None) -> str:
@@ -157,10 +151,6 @@ def clock(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _text(value: Any) -> str:
-    return short(to_override(value))
 
 
 def _link(folder: Path, checkpoint: str | None) -> str:

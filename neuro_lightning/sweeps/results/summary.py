@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied
+from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied_keys
 from neuro_lightning.report.table import number
 from neuro_lightning.settings.quoting import to_override
 
@@ -30,23 +30,22 @@ def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
         jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`.
 
     Returns:
-        For each setting ``setting`` (the overrides), ``jobs``, ``n`` (finished with a finite objective), ``failed``
-        (or diverged), ``mean``, ``sem`` (None below two), ``best``, ``p10_end``, ``p50_end``, ``p90_end``,
-        ``p10_peak`` and so on (None without such values), ``seconds`` (their mean), ``metrics``, their means, and
-        ``checkpoint``, that of the best job.
+        For each setting ``setting`` (the overrides by key, empty text for one without), ``jobs``, ``n`` (finished with
+        a finite objective), ``failed`` (or diverged), ``mean``, ``sem`` (None below two), ``best``, ``p10_end``,
+        ``p50_end``, ``p90_end``, ``p10_peak`` and so on (None without such values), ``seconds`` (their mean),
+        ``metrics``, their means, and ``checkpoint``, that of the best job.
     """
     keys = setting_keys(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         groups.setdefault(tuple(to_override(job["overrides"].get(key, "")) for key in keys), []).append(job)
-    numbers = statistics(list(groups.values()))
     rows = []
-    for (setting, members), row in zip(groups.items(), numbers, strict=True):
+    for members, numbers in zip(groups.values(), statistics(list(groups.values())), strict=True):
         finished = [job for job in members if is_scored(job)]
         mode = next((job["mode"] for job in members if job["objective"] is not None), "max")
         best = (max if mode == "max" else min)(finished, key=lambda job: job["objective"], default={})
         rows.append({
-            "setting": dict(zip(keys, setting, strict=True)),
+            "setting": {key: members[0]["overrides"].get(key, "") for key in keys},
             "jobs": [job["job"] for job in members],
             "data": next((job["data"] for job in members if job["data"]), ""),
             "simulated": next((job["simulated"] for job in members if job["simulated"] is not None), None),
@@ -56,16 +55,15 @@ def summarize(jobs: list[Job]) -> list[dict[str, Any]]:
             "best": best.get("objective"),
             "checkpoint": best.get("checkpoint"),
             "job": best.get("job", ""),
-            **row,
+            **numbers,
         })  # fmt: skip
-    datasets = list(dict.fromkeys(row["data"] for row in rows if row["data"]))
+    datasets = [*dict.fromkeys(row["data"] for row in rows if row["data"]), ""]  # failed before it had data: last
 
-    def place(row: dict[str, Any]) -> tuple[int, float]:
-        dataset = datasets.index(row["data"]) if row["data"] else len(datasets)  # failed before it had data: last
-        score = math.inf if row["mean"] is None else row["mean"]
-        return dataset, -score if row["mode"] == "max" and row["mean"] is not None else score
+    def rank(row: dict[str, Any]) -> tuple[int, float]:
+        sign = -1 if row["mode"] == "max" else 1
+        return datasets.index(row["data"]), math.inf if row["mean"] is None else sign * row["mean"]
 
-    return sorted(rows, key=place)
+    return sorted(rows, key=rank)
 
 
 def statistics(groups: list[list[Job]]) -> list[dict[str, Any]]:
@@ -74,22 +72,16 @@ def statistics(groups: list[list[Job]]) -> list[dict[str, Any]]:
 
     group = [i for i, members in enumerate(groups) for _ in members]
     jobs = [job for members in groups for job in members]
-    metrics = pd.DataFrame([job["metrics"] for job in jobs], dtype=float).groupby(group).mean()
-    columns = ["objective", *MOMENTS, "seconds"]
-    values = [[job[key] if is_scored(job) else None for key in columns] for job in jobs]
-    done = pd.DataFrame(values, columns=columns, dtype=float).groupby(group)
+    scored = [job if is_scored(job) else {} for job in jobs]
+    done = pd.DataFrame(scored, columns=["objective", *MOMENTS, "seconds"], dtype=float).groupby(group)
     found = pd.DataFrame({"mean": done["objective"].mean(), "sem": done["objective"].sem()})
     for moment in MOMENTS:
         for percent in PERCENTS:
             found[f"p{percent}_{moment}"] = done[moment].quantile(percent / 100)
     found["seconds"] = done["seconds"].mean()
-    known = found.astype(object).where(found.notna(), None).to_dict("records")
-    means = metrics.astype(object).where(metrics.notna(), None).to_dict("index")
-    own = [{name for job in members for name in job["metrics"]} for members in groups]
-    return [
-        {**row, "metrics": {name: value for name, value in means.get(i, {}).items() if name in own[i]}}
-        for i, row in enumerate(known)
-    ]
+    means = pd.DataFrame([job["metrics"] for job in jobs], dtype=float).groupby(group).mean()
+    known, metrics = (table.astype(object).where(table.notna(), None) for table in (found, means))
+    return [{**known.loc[i], "metrics": dict(metrics.loc[i])} for i in known.index]
 
 
 def is_scored(job: Job) -> bool:
@@ -129,7 +121,7 @@ def _spread(row: dict[str, Any], moment: str) -> str:
 
 def setting_keys(jobs: list[Job]) -> list[str]:
     """The overrides that make a setting: they differ between jobs, and are not the seed."""
-    return [key for key in varied(jobs) if key not in REPEATS]
+    return [key for key in varied_keys([job["overrides"] for job in jobs]) if key not in REPEATS]
 
 
 def sources(jobs: list[Job]) -> list[str]:
@@ -150,8 +142,9 @@ def counts(jobs: list[Job]) -> str:
     return ", ".join([f"{kinds.count('finished')} of {len(jobs)} jobs finished", *others])
 
 
-def short(text: str) -> str:
+def short(value: Any) -> str:
     """A value for a table: of a number four digits, which are more than a search can tell apart; ``-`` for none."""
+    text = to_override(value)
     try:
         return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
     except ValueError:

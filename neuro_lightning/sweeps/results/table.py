@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.locks import locked
-from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect, varied
+from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
 from neuro_lightning.report.table import number, print_table, relative
@@ -30,8 +30,6 @@ from neuro_lightning.sweeps.results.summary import (
     sources,
     summarize,
 )
-
-__all__ = ["collect", "finish", "print_summary", "summarize", "summary_rows", "varied", "write_table"]
 
 TABLE_FILE = "sweep.csv"
 LOCK_FILE = ".sweep.lock"
@@ -165,7 +163,7 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     sys.stdout.flush()
 
 
-def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str], list[list[str]], int]:
+def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[str]], int]:
     """Columns and rows of the summary, as text, not wider than :data:`MAX_WIDTH` if that can be.
 
     Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more. Other metrics of the
@@ -176,33 +174,39 @@ def summary_rows(jobs: list[dict[str, Any]], objective: str) -> tuple[list[str],
         The columns, the rows, and how many settings found no room.
     """
     summary = [row for row in summarize(jobs) if row["n"]]
+    if not summary:
+        return [], [], 0
+    settings = {key: [short(row["setting"][key]) for row in summary] for key in summary[0]["setting"]}
     scores = score_cells(summary, mixed=len(sources(jobs)) > 1)
-    names = list(summary[0]["setting"]) if summary else []
-    settings = {name: [short(row["setting"][name]) for row in summary] for name in names}
-    shown = dict(settings)
-    if _width([*settings.items(), *scores.items()]) > MAX_WIDTH:
-        shown = {"job": [row["job"].split("_")[0] for row in summary]}
-        for name, column in settings.items():
-            if _width([*shown.items(), (name, column), *scores.items()]) <= MAX_WIDTH:
-                shown[name] = column
-    left_out = len(set(settings) - set(shown))
-    cells = shown | scores
-    time_column = ("time", [clock(row["seconds"]) for row in summary])
-    if any(row["seconds"] is not None for row in summary) and _width([*cells.items(), time_column]) <= MAX_WIDTH:
-        cells |= dict([time_column])
-    split = objective.split("/")[0]
-    known = {name for row in summary for name, value in row["metrics"].items() if value is not None}
-    for metric in shown_metrics(METRICS):
-        key = f"{split}/{metric}"
-        if key in known and key != objective and not left_out:
-            column = [number(row["metrics"].get(key)) for row in summary]
-            if _width([*cells.items(), (label(metric), column)]) <= MAX_WIDTH:
-                cells[label(metric)] = column
+    shown = _fitting(settings, scores)
+    if len(shown) < len(settings):
+        shown = _fitting({"job": [row["job"].split("_")[0] for row in summary], **settings}, scores)
+    left_out = len(settings.keys() - shown.keys())
+    further = {"time": [clock(row["seconds"]) for row in summary]}
+    for metric in shown_metrics(METRICS) if not left_out else ():
+        key = f"{objective.split('/')[0]}/{metric}"
+        if key != objective:
+            further[label(metric)] = [number(row["metrics"].get(key)) for row in summary]
+    known = {name: cells for name, cells in further.items() if set(cells) != {"-"}}
+    cells = {**shown, **scores}
+    cells |= _fitting(known, cells)
     return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
 
 
-def _width(columns: Iterable[tuple[str, list[str]]]) -> int:
-    return sum(2 + max(map(len, (name, *cells))) for name, cells in columns) - 2
+def _fitting(columns: dict[str, list[str]], others: dict[str, list[str]]) -> dict[str, list[str]]:
+    """As many of the columns as have room in :data:`MAX_WIDTH` beside the others."""
+    fitting = {}
+    room = MAX_WIDTH + 2 - sum(map(_width, others.items()))
+    for column in columns.items():
+        if _width(column) <= room:
+            fitting |= [column]
+            room -= _width(column)
+    return fitting
+
+
+def _width(column: tuple[str, list[str]]) -> int:
+    name, cells = column
+    return 2 + max(map(len, (name, *cells)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
