@@ -9,7 +9,7 @@ import scipy.io
 import torch
 from test_cache import assert_same, make_recording
 
-from neuro_lightning.artifacts.metrics_csv import MetricsCSV, read_metrics
+from neuro_lightning.artifacts.metrics_csv import read_metrics
 from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.artifacts.tensors import read_tensors
@@ -21,6 +21,7 @@ from neuro_lightning.data.stringer.files import read_spontaneous
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
 from neuro_lightning.data.uwndc19 import reader as uwndc19
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, NeuroError
+from neuro_lightning.loggers.metrics_csv import MetricsCSV
 from neuro_lightning.submission.kaggle import check_kaggle, write_kaggle
 from neuro_lightning.submission.score import score
 from neuro_lightning.submission.write import write_submission

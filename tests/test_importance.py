@@ -15,7 +15,6 @@ from neuro_lightning.sweeps.results.importance import (
 )
 from neuro_lightning.sweeps.results.picture import MAX_KEYS, draw
 
-
 NUMBERS = itertools.count()
 
 

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, command_here, here, record, rows, same
 
-from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
+from neuro_lightning.loggers.metrics_csv import MetricsCSV
 from neuro_lightning.runs.resume import resume_arguments
 from neuro_lightning.settings.quoting import quoted
 from neuro_lightning.sweeps.arguments import resumed

@@ -105,7 +105,7 @@ def test_a_running_job_shows_its_best_score_so_far(tmp_path):
     (tmp_path / "4_j" / ".hydra" / "overrides.yaml").write_text("- data=x\n- width=64\n- sweep.trial=4\n")
     assert section(written(tmp_path), "Running") == [
         ["job", "`width`", "best score", "epochs"],
-        ["1_j", "8", "0.2500", "5"], ["2_j", "16", "0.5000", "2"], ["3_j", "32", "-", "-"], ["4_j", "64", "-", "-"],
+        ["1_j", "8", "0.2500", "4"], ["2_j", "16", "0.5000", "2"], ["3_j", "32", "-", "-"], ["4_j", "64", "-", "-"],
     ]  # fmt: skip
     with open(tmp_path / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))

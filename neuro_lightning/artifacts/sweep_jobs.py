@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.records import FILE_NAME, flat_overrides, read_record
 from neuro_lightning.errors import DataError
 
@@ -120,7 +120,7 @@ def _summarize(folder: Path, record: dict[str, Any]) -> Job:
     moments = {moment: objective.get(moment) for moment in MOMENTS}
     epochs = checkpoints.get("epochs")
     if status in TRAINING:
-        moments, epochs = _logged_scores(folder / "metrics.csv", name, mode)
+        moments, epochs = _logged_scores(folder / METRICS_FILE, name, mode)
     words = record.get("overrides")
     return {
         "job": folder.name,
@@ -143,23 +143,10 @@ def _summarize(folder: Path, record: dict[str, Any]) -> Job:
 
 def _logged_scores(path: Path, metric: str, mode: str) -> tuple[dict[str, float | None], int | None]:
     """The last and the best score in a ``metrics.csv`` that is being written, and the epochs that are done."""
-    try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, csv.Error):
-        return dict.fromkeys(MOMENTS), None
-    values = [value for row in rows if (value := _float(row.get(metric))) is not None]
-    epochs = [int(epoch) + 1 for row in rows if (epoch := row.get("epoch") or "").isdecimal()]
+    logged = read_metrics(path) if path.is_file() else {}
+    values, epochs = ([v for v in logged.get(key, ()) if math.isfinite(v)] for key in (metric, "epoch"))
     best = (max if mode == "max" else min)(values, default=None)
-    return {"end": values[-1] if values else None, "peak": best}, max(epochs, default=None)
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:  # the row is being written
-        return None
-    return value if math.isfinite(value) else None
+    return {"end": values[-1] if values else None, "peak": best}, int(max(epochs)) + 1 if epochs else None
 
 
 def _hydra_overrides(folder: Path) -> list[str]:

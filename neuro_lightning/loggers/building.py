@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.artifacts.checkpoint_files import run_folder
-from neuro_lightning.artifacts.metrics_csv import MetricsCSV
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import errors_as_warnings, warn_on_errors
+from neuro_lightning.loggers.metrics_csv import MetricsCSV
 from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.settings.config import instantiate
