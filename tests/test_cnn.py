@@ -8,10 +8,11 @@ from runs import TESTS, checkpoint, here, record, same
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.models.cnn import CNN, rectifier
+from neuro_lightning.losses import poisson
+from neuro_lightning.models.cnn import CNN
 from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.warm_start import restore_layers
-from neuro_lightning.nn.conv import ConvLayer, ConvNet, DenseLayer, pooled_shape
+from neuro_lightning.nn.conv import ConvLayer, ConvNet, pooled_shape
 
 PICTURES = [
     f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures", "model=cnn", "trainer=cpu",
@@ -20,14 +21,14 @@ PICTURES = [
 ]  # fmt: skip
 
 
-def spec(shape=(3, 12, 10), n=4, mean=1.0):
-    return DataSpec("pictures", kind="images", n_out=n, image_shape=shape, mean_rates=(mean,) * n)
+def spec(shape=(3, 12, 10), n=4, means=None):
+    return DataSpec("pictures", kind="images", n_out=n, image_shape=shape, mean_rates=means or (1.0,) * n)
 
 
-def net(shape=(3, 12, 10), n=4, *, conv=({"filters": 4, "kernel": 3},), dense=({"units": 8},), **options):
+def net(shape=(3, 12, 10), n=4, *, conv=({"filters": 4, "kernel": 3},), dense=({"units": 8},), means=None, **options):
     torch.manual_seed(0)
-    return ConvNet(shape, n, conv=[ConvLayer(**c) for c in conv], dense=[DenseLayer(**d) for d in dense],
-                   **{"logits": DenseLayer(n), **options})  # fmt: skip
+    start = {"logits": {}, "output_bias": "mean" if means else "zero"}
+    return ConvNet(spec(shape, n, means), conv=conv, dense=dense, **{**start, **options})
 
 
 # ---- the network
@@ -44,9 +45,9 @@ def test_the_winner_has_its_published_number_of_parameters():
 @pytest.mark.parametrize("shape", [(1, 31, 31), (1, 17, 67), (3, 80, 80), (2, 11, 10)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_images_of_any_shape_pass(shape, padding):
-    layers = [ConvLayer(5, 2, padding), ConvLayer(7, 3, padding)]
-    network = ConvNet(shape, 3, conv=layers, dense=[], logits=DenseLayer(3))
-    assert network.conv(torch.rand(2, *shape)).shape[1:] == pooled_shape(shape, layers)
+    layers = [{"filters": 5, "kernel": 2, "padding": padding}, {"filters": 7, "kernel": 3, "padding": padding}]
+    network = net(shape, 3, conv=layers, dense=[])
+    assert network.conv(torch.rand(2, *shape)).shape[1:] == pooled_shape(shape, [ConvLayer(**c) for c in layers])
     assert network(torch.rand(2, *shape))["rates"].shape == (2, 3)
 
 
@@ -89,13 +90,13 @@ def test_weights_start_glorot_uniform_and_biases_at_zero_or_the_mean():
         assert 0.98 * limit < layer.weight.abs().max() <= limit and not layer.bias.any()
     blank = torch.zeros(1, 3, 12, 10)  # nothing but the output's bias is left of a blank image
     for output in ("relu", "softplus", "none"):
-        start = net(output=output, bias=(0.5, 1.0, 2.0, 3.0))(blank)["rates"]
+        start = net(output=output, means=(0.5, 1.0, 2.0, 3.0))(blank)["rates"]
         torch.testing.assert_close(start, torch.tensor([[0.5, 1.0, 2.0, 3.0]]))
     assert not net()(blank)["rates"].any()
 
 
 def test_the_l2_penalty_is_a_loss_term_in_training():
-    network = net(conv=[{"filters": 4, "kernel": 3, "l2": 0.1}], logits=DenseLayer(4, l2=0.5))
+    network = net(conv=[{"filters": 4, "kernel": 3, "l2": 0.1}], logits={"l2": 0.5})
     expected = 0.05 * network.conv[0].linear.weight.square().sum() + 0.25 * network.logits.linear.weight.square().sum()
     torch.testing.assert_close(network(torch.rand(1, 3, 12, 10))["losses"], {"l2": expected})
     assert "losses" not in network.eval()(torch.rand(1, 3, 12, 10))
@@ -118,7 +119,7 @@ def test_the_l2_penalty_is_a_loss_term_in_training():
         ({"conv": [{"filters": 2, "kernel": 11, "padding": "valid"}]}, "nothing is left .* after layer 0"),
         ({"dense": [{"units": 4, "dropout": 1}]}, r"model.dense\[0\].dropout=1: give a number from 0 to below 1"),
         ({"logits": {"l2": -1}}, "model.logits.l2=-1: give a number from 0"),
-        ({"output": "tanh"}, "model.output=tanh: give auto, relu, softplus, none"),
+        ({"output": "tanh"}, "model.output=tanh: give auto, none, identity, relu, softplus, elu, exp"),
         ({"output_bias": "median"}, "output_bias=median: give mean or zero"),
         ({"freeze": ["core"]}, "model.freeze=core: the network has no such layer; it has conv, conv.0"),
         ({"freeze": "conv"}, r"model.freeze=conv: give a list of layers, such as \[conv\]"),
@@ -132,10 +133,14 @@ def test_a_wrong_layer_is_named(wrong, message):
 
 
 def test_a_rectified_output_is_refused_where_responses_are_negative():
-    assert rectifier("auto", spec()) == "relu" and rectifier("auto", replace(spec(), nonnegative=False)) == "none"
-    assert rectifier("softplus", spec()) == "softplus" and rectifier("none", spec()) == "none"
-    with pytest.raises(ConfigError, match=r"responses of pictures are: give model.output=none"):
-        rectifier("relu", replace(spec(), nonnegative=False))
+    negative = replace(spec(), nonnegative=False)
+    right = {"conv": [{"filters": 4, "kernel": 3}], "dense": [], "logits": {}}
+    assert CNN(spec(), **right).net.output == "relu" and CNN(negative, **right).net.output == "none"
+    assert all(CNN(spec(), **right, output=name).net.output == name for name in ("softplus", "none"))
+    with pytest.raises(ConfigError, match=r"responses in pictures are: take model.output=auto"):
+        CNN(negative, **right, output="relu")
+    with pytest.raises(ConfigError, match=r"model.output=none may be negative, which a Poisson loss has no"):
+        CNN(spec(), **right, output="none", loss=poisson)
 
 
 # ---- in a run

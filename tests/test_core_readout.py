@@ -119,8 +119,8 @@ def test_invalid_settings_are_refused():
             ConvCore((1, 14, 12), **wrong)
     with pytest.raises(ValueError, match=r"core\.stride=0"):
         ViTCore((1, 14, 12), stride=0)
-    with pytest.raises(ValueError, match=r"model\.output=relu is none of elu, softplus, identity"):
-        model(output="relu")
+    with pytest.raises(ConfigError, match=r"model\.output=tanh is none of auto, none, identity, relu, softplus, elu"):
+        model(output="tanh")
 
 
 # ---- as composed by the configs

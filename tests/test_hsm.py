@@ -15,7 +15,8 @@ from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import auto_normalised, mse, poisson_normalised
 from neuro_lightning.models.hsm import HSM, HSMNet, QuasiNewtonHSM
-from neuro_lightning.nn.hsm_layers import ACTIVATIONS, POSITIVE, Conv, Dense, DoG, Layer, LinScale, n_units
+from neuro_lightning.nn.hsm_layers import Conv, Dense, DoG, Layer, n_units
+from neuro_lightning.nn.nonlinearities import NONLINEARITIES
 from neuro_lightning.settings.config import check_config, instantiate
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
@@ -73,7 +74,7 @@ def test_numbers_of_units():
 
 def test_layers_in_a_row_are_the_papers_formula():
     torch.manual_seed(0)
-    net = HSMNet((1, 12, 12), 6, parts()).eval()
+    net = HSMNet(spec(), **parts(), scale_input="none").eval()
     images = torch.randn(5, 1, 12, 12)
     dog, hidden, output = net.layers.values()
     u = images.flatten(1) @ dog.dog().flatten(1).T + dog.bias
@@ -87,7 +88,7 @@ def test_layers_in_a_row_are_the_papers_formula():
 
 def test_penalties_are_there_in_training_only():
     torch.manual_seed(0)
-    net = HSMNet((1, 12, 12), 6, parts(reg={"l2": 0.1, "l1": 0}))
+    net = HSMNet(spec(), **parts(reg={"l2": 0.1, "l1": 0}), scale_input="none")
     losses = net(torch.randn(2, 1, 12, 12))["losses"]
     assert list(losses) == ["output_l2"]
     torch.testing.assert_close(losses["output_l2"], 0.05 * net.layers["output"].weight.square().sum())
@@ -96,7 +97,7 @@ def test_penalties_are_there_in_training_only():
 
 def test_learnt_scale_of_the_image():
     torch.manual_seed(0)
-    net = HSMNet((1, 12, 12), 6, parts(), scale=LinScale()).eval()
+    net = HSMNet(spec(), **parts(), scale_input="learnt").eval()
     images = torch.randn(2, 1, 12, 12)
     with torch.no_grad():
         plain = net(3 * images - 1)["rates"]
@@ -117,17 +118,17 @@ def test_images_are_standardised_by_the_training_ones():
 
 def test_what_figures_show():
     torch.manual_seed(0)
-    net = HSMNet((3, 9, 9), 4, parts())
+    net = HSMNet(spec(4, (3, 9, 9)), **parts())
     torch.testing.assert_close(net.filters()[:, 0], net.layers["first"].dog().detach())
     table = net.dog_parameters()
     assert set(table) == {"x", "y", "a1", "a2", "s1", "s2"} and all(v.shape == (3,) for v in table.values())
-    conv = HSMNet((3, 9, 9), 4, parts() | {"first": partial(Conv, filters=5, size=3)})
+    conv = HSMNet(spec(4, (3, 9, 9)), **parts() | {"first": partial(Conv, filters=5, size=3)})
     assert conv.filters().shape == (5, 3, 3, 3) and conv.dog_parameters() == {}
 
 
 def test_layers_that_do_not_fit_are_refused():
     negative = replace(spec(), nonnegative=False)
-    with pytest.raises(ConfigError, match=r"activation=auto loss@model\.loss=auto_normalised"):
+    with pytest.raises(ConfigError, match=r"take model\.output\.activation=auto .*loss@model\.loss=auto"):
         HSM(negative, **parts(), loss=mse)
     with pytest.raises(ConfigError, match="may be negative"):
         HSM(spec(), **parts(activation="none"), loss=partial(poisson_normalised))
@@ -220,11 +221,14 @@ def test_a_quasi_newton_fit_counts_penalties_and_validates_without():
     assert fit.score == pytest.approx(mean_loss(val), rel=1e-5)
 
 
-def test_activations():
+def test_nonlinearities_their_range_and_their_inverses():
     x = torch.tensor([-2.0, 0.0, 3.0])
-    torch.testing.assert_close(ACTIVATIONS["elu"](x), torch.tensor([np.exp(-2.0), 1.0, 4.0], dtype=torch.float32))
-    for name in POSITIVE:
-        assert (ACTIVATIONS[name](torch.linspace(-9, 9, 50)) >= 0).all(), name
+    elu = NONLINEARITIES["elu"].function(x)
+    torch.testing.assert_close(elu, torch.tensor([np.exp(-2.0), 1.0, 4.0], dtype=torch.float32))
+    values = torch.linspace(0.1, 9, 50)
+    for name, (function, inverse, never_negative) in NONLINEARITIES.items():
+        assert bool((function(torch.linspace(-9, 9, 50)) >= 0).all()) == never_negative, name
+        torch.testing.assert_close(function(inverse(values)), values)
 
 
 def test_batch_normalisation_comes_before_the_bias_and_has_no_scale():
@@ -246,7 +250,7 @@ def plant(n_neurons=12, size=15, n_images=500):
     field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(n_images, size, size))) / np.maximum(frequency, 1 / size)).real
     images = torch.from_numpy((field / field.std()).astype(np.float32))[:, None]
     torch.manual_seed(1)
-    net = HSMNet((1, size, size), n_neurons, parts(hidden=6)).eval()
+    net = HSMNet(spec(n_neurons, (1, size, size)), **parts(hidden=6), scale_input="none").eval()
     first, hidden, output = net.layers.values()
     variance, amplitude = torch.tensor([[2.0, 3.0, 4.0], [6.0, 8.0, 5.0]]), torch.tensor([[8.0] * 3, [6.0] * 3])
     first.dog.assign(center=CENTERS, variance=variance, amplitude=amplitude)

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from neuro_lightning.artifacts.checkpoint_files import BEST, checkpoint_file
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.image_model import ImageModel
 
 
 def read_network(path: str | Path) -> dict[str, Tensor]:
@@ -23,9 +24,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: nothing there, not readable, or not a checkpoint of this package.
     """
-    path = Path(path)
-    places = (path, path / "best.ckpt", path / "checkpoints" / "best.ckpt")
-    if (file := next((place for place in places if place.is_file()), None)) is None:
+    if (file := checkpoint_file(path, BEST)) is None:
         raise CheckpointError(
             f"model.init_from={path}: no checkpoint there; give a .ckpt file or a run's folder that holds "
             "checkpoints/best.ckpt"
@@ -91,7 +90,7 @@ def freeze_layers(net: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
 def _module(net: nn.Module, name: str, key: str) -> nn.Module:
     modules = dict(net.named_modules())
     if not name or name not in modules:
-        children = [child for child, module in modules.items() if child and next(module.parameters(), None) is not None]
+        children = [child for child, module in modules.items() if child and any(True for _ in module.parameters())]
         raise ConfigError(f"{key}={name}: the network has no such layer; it has {', '.join(children)}")
     return modules[name]
 
@@ -100,19 +99,18 @@ def _within(name: str, layer: str) -> bool:
     return name == layer or name.startswith(f"{layer}.")
 
 
-class WarmStartModule(PopulationModule):
-    """A module whose network may begin with another run's layers, frozen or free.
+class WarmStartModel(ImageModel):
+    """A model whose network may begin with another run's layers, frozen or free.
 
     The weights are read when a training begins, not when the module is built: a checkpoint of this run rebuilds its
     network without the file it once began from.
 
     Args:
-        net: see :class:`PopulationModule`.
-        spec: likewise.
-        init_from: a checkpoint or a run's folder; None begins afresh.
+        spec: the description of the data.
+        init_from: a checkpoint or a run's folder whose layers to begin with, or None.
         init_layers: the layers that are taken from it.
         freeze: layers that are not trained.
-        base: further arguments of :class:`PopulationModule`.
+        settings: see :class:`ImageModel`.
 
     Raises:
         ConfigError: a layer to freeze does not exist, or nothing would be left to train.
@@ -120,19 +118,18 @@ class WarmStartModule(PopulationModule):
 
     def __init__(
         self,
-        net: nn.Module,
         spec: DataSpec,
         *,
         init_from: str | None = None,
         init_layers: Sequence[str] = ("conv",),
         freeze: Sequence[str] = (),
-        **base: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(net, spec, **base)
+        super().__init__(spec, **settings)
         self.init_from, self.init_layers = init_from, _names(init_layers, "model.init_layers")
         self._resumed = False
-        self._frozen = freeze_layers(net, _names(freeze, "model.freeze"))
-        if self._frozen and not any(weight.requires_grad for weight in net.parameters()):
+        self._frozen = freeze_layers(self.net, _names(freeze, "model.freeze"))
+        if self._frozen and not any(weight.requires_grad for weight in self.net.parameters()):
             raise ConfigError(f"model.freeze={list(freeze)} leaves nothing to train")
         self.train(self.training)
 
@@ -148,7 +145,7 @@ class WarmStartModule(PopulationModule):
             source = f"model.init_from={self.init_from}"
             restore_layers(self.net, read_network(self.init_from), self.init_layers, source)
 
-    def train(self, mode: bool = True) -> WarmStartModule:
+    def train(self, mode: bool = True) -> WarmStartModel:
         """Training mode for all but the frozen layers."""
         super().train(mode)
         for module in getattr(self, "_frozen", ()):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import Output
+from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.nn.nonlinearities import NONLINEARITIES
 
-RECTIFIERS = {"relu": nn.ReLU, "softplus": nn.Softplus, "none": nn.Identity}
 POOL = 2
 
 
@@ -42,32 +43,28 @@ class _Layer:
         if missing := sorted(set(cls.example) - set(values)):
             raise ConfigError(f"{key} needs {missing[0]!r}, as in {example}")
         for name, value in values.items():
-            if not _in_range(name, value):
-                raise ConfigError(f"{key}.{name}={value!r}: give {RANGES[name]}")
+            words, may_be = RANGES[name]
+            if not may_be(value):
+                raise ConfigError(f"{key}.{name}={value!r}: give {words}")
         return cls(**values)
 
 
-RANGES = {
-    "filters": "a whole number from 1",
-    "units": "a whole number from 1",
-    "kernel": "a whole number from 1",
-    "padding": "same or valid",
-    "dropout": "a number from 0 to below 1",
-    "l2": "a number from 0",
-    "batch_norm": "true or false",
+def _is_number(value: Any, low: float, below: float = float("inf"), kind: type = float) -> bool:
+    """Whether a value is a number of a kind (every whole number is a float, too) from ``low`` to ``below``."""
+    return type(value) in (int, kind) and low <= value < below
+
+
+WHOLE = "a whole number from 1", lambda value: _is_number(value, 1, kind=int)
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "filters": WHOLE,
+    "units": WHOLE,
+    "kernel": WHOLE,
+    "padding": ("same or valid", lambda value: value in ("same", "valid")),
+    "dropout": ("a number from 0 to below 1", lambda value: _is_number(value, 0, 1)),
+    "l2": ("a number from 0", lambda value: _is_number(value, 0)),
+    "batch_norm": ("true or false", lambda value: isinstance(value, bool)),
 }
-
-
-def _in_range(name: str, value: Any) -> bool:
-    if name == "padding":
-        return value in ("same", "valid")
-    if name == "batch_norm":
-        return isinstance(value, bool)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if name in ("filters", "units", "kernel"):
-        return isinstance(value, int) and value >= 1
-    return 0 <= value < (1 if name == "dropout" else float("inf"))
+"""By setting: the values it may have, in words, and whether one of them is given."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +134,10 @@ class DenseBlock(nn.Module):
     Args:
         inputs: width of the input.
         layer: what to build.
-        activation: after the linear map.
+        activation: after the linear map, a name in ``NONLINEARITIES``.
     """
 
-    def __init__(self, inputs: int, layer: DenseLayer, activation: nn.Module) -> None:
+    def __init__(self, inputs: int, layer: DenseLayer, activation: str = "relu") -> None:
         super().__init__()
         self.l2 = layer.l2
         self.dropout = nn.Dropout(layer.dropout) if layer.dropout else nn.Identity()
@@ -149,7 +146,7 @@ class DenseBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, inputs) -> (B, units)."""
-        return self.activation(self.linear(self.dropout(inputs)))
+        return NONLINEARITIES[self.activation].function(self.linear(self.dropout(inputs)))
 
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
@@ -190,41 +187,54 @@ class ConvNet(nn.Module):
     final model, three convolutions of 32, 64 and 96 filters and one dense layer of 512, has 1,986,610 parameters
     for 18 neurons and color images of 48 x 48.
 
+    A rectified output is never negative, as the counts it predicts. Its price: a neuron whose output is zero for every
+    image has no gradient and never comes back. With ``output_bias="mean"`` each neuron starts at its mean response
+    instead of zero, where the winner's network starts about half of them below zero.
+
     Args:
-        image_shape: (C, H, W).
-        n_neurons: N.
-        conv: the convolutional layers.
-        dense: the dense layers.
-        logits: dropout and L2 penalty of the output layer; its units are the neurons.
-        output: what rectifies the output: ``relu``, ``softplus`` or ``none``.
-        bias: (N,) of the output layer at the start, in units of the targets; zero without.
+        spec: the description of the data.
+        conv: convolutional layers, see :class:`ConvLayer`.
+        dense: dense layers, see :class:`DenseLayer`.
+        logits: ``dropout`` and ``l2`` of the output layer.
+        output: ``relu``, ``softplus``, ``none`` or another of ``NONLINEARITIES``; ``auto`` is ReLU, and none where
+            responses may be negative, as z-scored ones are.
+        output_bias: what the output layer's bias starts at: each neuron's ``mean`` response, or ``zero``.
+
+    Raises:
+        ConfigError: a layer is not described as it should be, or images shrink to nothing on their way through them.
     """
+
+    output_key = "model.output"
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        n_neurons: int,
+        spec: DataSpec,
         *,
-        conv: Sequence[ConvLayer],
-        dense: Sequence[DenseLayer],
-        logits: DenseLayer,
-        output: str = "relu",
-        bias: Sequence[float] = (),
+        conv: Sequence[dict[str, Any]],
+        dense: Sequence[dict[str, Any]],
+        logits: dict[str, Any],
+        output: str = "auto",
+        output_bias: str = "mean",
     ) -> None:
         super().__init__()
-        channels = [image_shape[0], *(layer.filters for layer in conv)]
-        self.conv = nn.Sequential(*(ConvBlock(c, layer) for c, layer in zip(channels, conv, strict=False)))
-        shape = pooled_shape(image_shape, conv)
-        widths = [shape[0] * shape[1] * shape[2], *(layer.units for layer in dense)]
-        self.dense = nn.Sequential(*(DenseBlock(w, layer, nn.ReLU()) for w, layer in zip(widths, dense, strict=False)))
-        last = DenseLayer(n_neurons, logits.dropout, logits.l2)
-        self.logits = DenseBlock(widths[-1], last, RECTIFIERS[output]())
-        if len(bias):
-            start = torch.tensor(bias, dtype=torch.float32)
-            if output == "softplus":  # its inverse, so that the rectified value is the one that was asked for
-                start = start.clamp_min(1e-3).expm1().log()
+        if output_bias not in ("mean", "zero"):
+            raise ConfigError(f"model.output_bias={output_bias}: give mean or zero")
+        if output == "auto":
+            output = "relu" if spec.nonnegative else "none"
+        if output not in NONLINEARITIES:
+            raise ConfigError(f"model.output={output}: give auto, {', '.join(NONLINEARITIES)}")
+        self.output = output
+        convs = [ConvLayer.parse(values, f"model.conv[{i}]") for i, values in enumerate(conv or ())]
+        denses = [DenseLayer.parse(values, f"model.dense[{i}]") for i, values in enumerate(dense or ())]
+        last = DenseLayer.parse({"units": spec.n_neurons, **(logits or {})}, "model.logits")
+        channels = [spec.image_shape[0], *(layer.filters for layer in convs)]
+        self.conv = nn.Sequential(*map(ConvBlock, channels, convs))
+        widths = [math.prod(pooled_shape(spec.image_shape, convs)), *(layer.units for layer in denses)]
+        self.dense = nn.Sequential(*map(DenseBlock, widths, denses))
+        self.logits = DenseBlock(widths[-1], last, output)
+        if output_bias == "mean" and len(spec.mean_rates):
             with torch.no_grad():
-                self.logits.linear.bias.copy_(start)
+                self.logits.linear.bias.copy_(NONLINEARITIES[output].inverse(torch.tensor(spec.mean_rates)))
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, C, H, W) images -> rates (B, N) and, in training, the L2 penalty of the layers that have one."""

@@ -6,7 +6,7 @@ the number of neurons in the population, of which the number of its units may be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,17 +15,9 @@ from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dog import DoGFilters, same_padding
+from neuro_lightning.nn.nonlinearities import NONLINEARITIES
 from neuro_lightning.nn.regularizers import nonzero_strengths, penalties
 from neuro_lightning.nn.separable import SeparableLinear
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "softplus": F.softplus,
-    "relu": F.relu,
-    "elu": lambda x: F.elu(x) + 1,
-    "exp": torch.exp,
-}
-POSITIVE = ("softplus", "relu", "elu", "exp")  # never negative
 
 
 def n_units(units: float | None, n_neurons: int) -> int:
@@ -76,8 +68,8 @@ class Layer(nn.Module):
         reg: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ConfigError(f"activation={activation} is none of {', '.join(ACTIVATIONS)}")
+        if activation not in NONLINEARITIES:
+            raise ConfigError(f"activation={activation} is none of {', '.join(NONLINEARITIES)}")
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout} must lie in [0, 1): it is the share that is left out")
         if weight_std < 0 or bias_std < 0:
@@ -96,7 +88,7 @@ class Layer(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, F', H', W')."""
-        return self.dropout(ACTIVATIONS[self.activation](self.linear(maps)))
+        return self.dropout(NONLINEARITIES[self.activation].function(self.linear(maps)))
 
     def penalties(self) -> dict[str, Tensor]:
         """The penalties by name, each times its strength."""
