@@ -30,7 +30,7 @@ def test_settings_cannot_be_changed():
     with pytest.raises(ReadonlyConfigError):
         settings.model.hidden = 8
     cfg.model.hidden = 9
-    assert settings.model.hidden == settings.to_dict()["model"]["hidden"] == 7 and settings.tags == ["a"]
+    assert settings.model.hidden == settings.config["model"]["hidden"] == 7 and settings.tags == ["a"]
     assert isinstance(settings.callbacks, DictConfig) and settings.overrides == ["model.hidden=7"]
 
 

@@ -183,9 +183,7 @@ class SWA(WeightAverage):
         """All members count the same."""
         return 1 / count
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """An epoch's last step: its validation, which comes before the epoch's end, sees the new average."""
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if last and trainer.optimizers and self.has_started(trainer, trainer.global_step):

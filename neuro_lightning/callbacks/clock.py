@@ -25,9 +25,7 @@ class StepClock(pl.Callback):
         if len(self._times) > 100:
             self._times.clear()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         """Start the watch."""
         self._start = time.perf_counter()
 

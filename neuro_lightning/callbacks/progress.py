@@ -39,9 +39,7 @@ class FitProgress(pl.Callback):
         if _alone(trainer) and terminal().isatty():
             self._bar = _open_bar(total_steps(trainer), trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Move on."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)

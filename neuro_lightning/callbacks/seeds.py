@@ -24,9 +24,7 @@ class StepSeed(pl.Callback):
         """Let the model call this before each of several steps that it takes in one batch of the trainer's."""
         pl_module.before_step = lambda step: self.seed_step(step, trainer.global_rank)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Seed all of torch's generators."""
         if pl_module.automatic_optimization:
             self.seed_step(trainer.fit_loop.total_batch_idx, trainer.global_rank)

@@ -176,7 +176,7 @@ def write_job_settings(settings: TrainSettings) -> None:
         path = settings.folder / JOB_FILE
         _jobs.add(path.resolve())
         write_job_file(
-            path, {"config": settings.to_dict(), "overrides": list(settings.overrides), "launch": slurm_attempt()}
+            path, {"config": settings.config, "overrides": list(settings.overrides), "launch": slurm_attempt()}
         )
 
 

@@ -53,7 +53,7 @@ def build_data(settings: TrainSettings) -> PopulationDataModule:
     """
     data = instantiate(settings.data, trusted=settings.trusted)
     if settings.group is not None:
-        data.share_recording(settings.to_dict()["data"])
+        data.share_recording(settings.config["data"])
     data.prepare_data()
     return data
 
@@ -66,13 +66,8 @@ def build_model(settings: TrainSettings, data: PopulationDataModule) -> Populati
     """
     check_match(find(settings.model._target_, settings.trusted), data.spec)
     model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
-    config = settings.to_dict()
-    model.recipe = {
-        "model": config["model"],
-        "data": config["data"],
-        "info": data.recording.info,
-        "identity": identify(data.recording, config["data"]),
-    }
+    config = {key: settings.config[key] for key in ("model", "data")}
+    model.recipe = {**config, "info": data.recording.info, "identity": identify(data.recording, config["data"])}
     return model
 
 

@@ -165,7 +165,7 @@ def summarize_run(
         "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
         "oracle": scores.get("oracle"),
         "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
-        "data": data_record(data.recording, **settings.to_dict()["data"]),
+        "data": data_record(data.recording, **settings.config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": epochs},
         "parameters": model.size,
         "steps": trainer.global_step,

@@ -69,7 +69,7 @@ def members_and_data(settings: PredictSettings) -> tuple[list[Path], PopulationD
     for remark in remarks:
         print(remark)
     saved = load_checkpoint(members[0], trusted=settings.trusted)
-    return members, data_for_checkpoint(saved, settings.to_dict()["data"], settings.trusted)
+    return members, data_for_checkpoint(saved, settings.config["data"], settings.trusted)
 
 
 def write_latents_of(

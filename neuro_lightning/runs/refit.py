@@ -87,7 +87,7 @@ def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> di
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     model = build_model(settings, joint)
     model.recipe["fitted_on"] = ["train", "val"]
-    model.recipe["identity"] = identify(data.recording, settings.to_dict()["data"])  # with its splits as they were
+    model.recipe["identity"] = identify(data.recording, settings.config["data"])  # with its splits as they were
     callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]
     trainer = make_trainer(
         settings,
@@ -151,9 +151,7 @@ class RepeatChosenTraining(pl.Callback):
     def __init__(self, steps: int, seen: Sequence[tuple[int, float]] = ()) -> None:
         self.steps, self.seen = steps, dict(seen)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Step the plateau schedules where validation did, and stop."""
         step = trainer.global_step
         for config in trainer.lr_scheduler_configs if step in self.seen else ():

@@ -85,7 +85,7 @@ def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
     with job_environment(), claimed_run_folder(folder, resume=settings.resume, overwrite=settings.overwrite):
         folder.mkdir(parents=True, exist_ok=True)
         record = RunRecord(folder, resumed=resumed)
-        record.start(config=settings.to_dict(), overrides=settings.overrides, seed=settings.seed)
+        record.start(config=settings.config, overrides=settings.overrides, seed=settings.seed)
         try:
             yield record
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
@@ -135,10 +135,12 @@ def quiet_libraries() -> None:
 
 def settings_for_data(settings: TrainSettings, data: PopulationDataModule, record: RunRecord) -> TrainSettings:
     """The settings with what depends on the data: the monitor without held-out neurons, epochs of few trials."""
-    changed = settings.changed(monitor_without_heldout(settings, data.spec))
-    changed = changed.changed(epochs_of_short_training(changed, data))
-    record.update(config=changed.to_dict())
-    return changed
+    changes = monitor_without_heldout(settings, data.spec) | epochs_of_short_training(settings, data)
+    if not changes:
+        return settings
+    settings = settings.changed(changes)
+    record.update(config=settings.config)
+    return settings
 
 
 def check_before_training(settings: TrainSettings, model: PopulationModule, data: PopulationDataModule) -> None:
@@ -162,11 +164,10 @@ def loggers_of_run(
         yield []
         return
     names = type(model).__name__.lower(), data.recording.name, f"seed{settings.seed}"
-    config = settings.to_dict()
     loggers = build_loggers(
-        config["logger"] or {},
+        settings.config["logger"] or {},
         output_dir=settings.folder,
-        config=config,
+        config=settings.config,
         name=settings.name or "-".join(names),
         run_id=record.run_id,
         group=settings.group,

@@ -10,6 +10,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.old_names import MOVED_KEYS, update_override
@@ -32,11 +36,11 @@ def check_options(arguments: list[str], conf: str) -> None:
     Raises:
         ConfigError: naming the nearest option and all others; or a word that is written wrongly.
     """
-    _check_grammar(arguments)
+    chosen = [option for word, parsed in _parse(arguments) for option in _chosen_options(word, parsed)]
     _check_old_keys(arguments)
     if any(word.lstrip("+").startswith(OTHER_FOLDERS) for word in arguments):
         return
-    for key, option in _chosen_options(arguments):
+    for key, option in chosen:
         group = key.lstrip("+").split("@")[0]
         known = group_options(conf, group)
         if not known or option in known or "/" in option or "${" in option:
@@ -57,17 +61,18 @@ def _check_old_keys(arguments: list[str]) -> None:
                 raise ConfigError(f"{word.partition('=')[0]} has moved: write {new}")
 
 
-def _check_grammar(arguments: list[str]) -> None:
-    """Name the word that Hydra's grammar does not know; Hydra itself says it in three lines, or in a traceback."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+def _parse(arguments: list[str]) -> Iterator[tuple[str, Override]]:
+    """Each override with what Hydra reads in it.
 
+    Raises:
+        ConfigError: a word that Hydra's grammar does not know; Hydra says it in three lines, or in a traceback.
+    """
     parser = OverridesParser.create()
     for before, word in zip(["", *arguments], arguments, strict=False):
         if word.startswith("-") or (before.startswith("-") and before not in ("-m", "--multirun", "--resolve")):
             continue
         try:
-            parser.parse_override(word)
+            parsed = parser.parse_override(word)
             reason = "" if word.lstrip("+~").partition("=")[0] else "it has no key"
         except HydraException as error:
             reason = str(error).splitlines()[0]
@@ -76,6 +81,7 @@ def _check_grammar(arguments: list[str]) -> None:
                 f"{word}: Hydra cannot read this override ({reason}); a value with brackets, commas, spaces or = in it "
                 "that are text stands in quotes of its own: 'KEY=\"VALUE\"'"
             )
+        yield word, parsed
 
 
 def describe_options(option: str, options: Iterable[str]) -> str:
@@ -109,26 +115,18 @@ def hydra_message(error: Exception) -> str:
     return text
 
 
-def _chosen_options(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """Every key that may be a group's, as it was typed, with each option that is chosen, swept ones too."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep
-    from hydra.errors import HydraException
-
-    for word in arguments:
-        key = word.partition("=")[0]
-        if "=" not in word or word.startswith(("-", "~")) or "." in key.split("@")[0]:
-            continue
-        try:
-            value: Any = OverridesParser.create().parse_override(word).value()
-        except HydraException:
-            continue  # Hydra says what is wrong with it
-        values = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
-        for part in values:
-            for option in part if isinstance(part, list) else [part]:
-                text = getattr(option, "text", option)  # of one in quotes
-                if isinstance(text, str):
-                    yield key, text.removesuffix(".yaml")
+def _chosen_options(word: str, parsed: Override) -> Iterator[tuple[str, str]]:
+    """The key as it was typed, if it may be a group's, with each option that is chosen, swept ones too."""
+    key = word.partition("=")[0]
+    if parsed.is_delete() or "." in key.split("@")[0]:
+        return
+    value: Any = parsed.value()
+    values = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    for part in values:
+        for option in part if isinstance(part, list) else [part]:
+            text = getattr(option, "text", option)  # of one in quotes
+            if isinstance(text, str):
+                yield key, text.removesuffix(".yaml")
 
 
 def config_folder(conf: str) -> Traversable:
@@ -138,8 +136,6 @@ def config_folder(conf: str) -> Traversable:
 
 def group_options(conf: str, group: str) -> set[str]:
     """The options of a group: files, and those that are stored by code, such as an experiment's file; none of a key."""
-    from hydra.core.config_store import ConfigStore
-
     files = file_options(conf, group)
     if not files:
         return set()

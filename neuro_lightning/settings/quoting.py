@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 
 def override(key: str, value: str | Path) -> str:
     r"""``key='value'``, which Hydra composes to exactly this text.
@@ -18,8 +20,6 @@ def override(key: str, value: str | Path) -> str:
 
 def quoted(text: str) -> str:
     """Text in Hydra's quotes; ``${...}`` in it is filled in."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     return QuotedString(text, Quote.single).with_quotes()
 
 

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.config import check_config, to_plain
 
+NOT_IN_CONFIG = {"source", "config", "overrides", "group"}  # fields that are no keys of the config
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -22,16 +24,18 @@ class Settings:
 
     Attributes:
         source: the composed config, whose interpolations are resolved anew when a setting changes.
+        config: the same, resolved, as plain dictionaries and lists, which are not to be changed.
         trusted: packages of the user's own that configs may build from.
     """
 
     source: DictConfig = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
     trusted: list[str]
 
     @classmethod
     def config_keys(cls) -> set[str]:
         """The top-level keys of the config."""
-        return {each.name for each in fields(cls) if not each.metadata.get("given")} - {"source"}
+        return {each.name for each in fields(cls)} - NOT_IN_CONFIG
 
     @classmethod
     def resolve(cls, cfg: DictConfig, **given: Any) -> Self:
@@ -45,25 +49,13 @@ class Settings:
             ConfigError: a key that must be given is not, or refers to one that does not exist.
         """
         source = copy.deepcopy(cfg)
-        plain = to_plain(source)
-        resolved = OmegaConf.create(plain)
-        OmegaConf.set_readonly(resolved, True)
-        values = {key: plain.get(key) for key in cls.config_keys()}
-        nodes = {key: resolved[key] for key, value in values.items() if isinstance(value, dict)}
-        trusted = plain.get("trusted") or []
-        return cls(source=source, **{**values, **nodes, "trusted": trusted, **given})
-
-    def changed(self, values: Mapping[str, Any]) -> Self:
-        """The same settings with other values, and whatever refers to them.
-
-        Args:
-            values: by dotted key, such as ``trainer.max_epochs``.
-        """
-        source = copy.deepcopy(self.source)
-        for key, value in values.items():
-            OmegaConf.update(source, key, value, force_add=True)
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get("given")}
-        return self.resolve(source, **given)
+        config = to_plain(source)
+        nodes = OmegaConf.create(config)
+        OmegaConf.set_readonly(nodes, True)
+        values = {key: config.get(key) for key in cls.config_keys()}
+        values |= {key: nodes[key] for key, value in values.items() if isinstance(value, dict)}
+        values["trusted"] = values["trusted"] or []
+        return cls(source=source, config=config, **values, **given)
 
     def check(self) -> None:
         """Refuse settings that nothing reads, or that cannot be what their class asks for.
@@ -72,10 +64,6 @@ class Settings:
             ConfigError: with one line for each problem.
         """
         check_config(self.source, known=self.config_keys())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as plain dictionaries and lists."""
-        return to_plain(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +92,24 @@ class TrainSettings(Settings):
     overwrite: bool
     name: str | None
     tags: list[str]
-    overrides: Sequence[str] = field(default=(), metadata={"given": True})
-    group: str | None = field(default=None, metadata={"given": True})
+    overrides: Sequence[str] = ()
+    group: str | None = None
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.paths.output_dir)
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """The same settings with other values, and whatever refers to them.
+
+        Args:
+            values: by dotted key, such as ``trainer.max_epochs``.
+        """
+        source = copy.deepcopy(self.source)
+        for key, value in values.items():
+            OmegaConf.update(source, key, value, force_add=True)
+        return self.resolve(source, overrides=self.overrides, group=self.group)
 
     def check(self) -> None:
         """As :meth:`Settings.check`, and the seed."""
