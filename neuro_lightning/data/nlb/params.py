@@ -90,10 +90,9 @@ class NLBParams:
     @property
     def train_columns(self) -> tuple[str, ...]:
         """The trial columns that the train file must have."""
-        extra = (self.decode_column, self.scored_from, "tp" if self.scored_from else None)
-        skip = ("is_outlier",) if self.scored_from else ()
-        named = ("split", self.align, *self.behavior_columns, *self.conditions, *filter(None, extra), *skip)
-        return tuple(dict.fromkeys(named))
+        of_intervals = (self.scored_from, "tp", "is_outlier") if self.scored_from else ()
+        named = ("split", self.align, *self.behavior_columns, *self.conditions, self.decode_column, *of_intervals)
+        return tuple(dict.fromkeys(filter(None, named)))
 
     @property
     def test_columns(self) -> tuple[str, ...]:
@@ -101,86 +100,70 @@ class NLBParams:
         return "split", self.align
 
 
-def _maze(
-    name: str,
-    session: str,
-    dandiset: str,
-    version: str,
-    train: tuple[int, str],
-    test: tuple[int, str],
-    units: tuple[int, int],
-    lag: int,
-    psth_sd: int,
-) -> NLBParams:
-    """One of the four maze datasets: the same task, monkey and windows."""
-    stem = f"sub-Jenkins/sub-Jenkins_ses-{session}_desc"
-    files = Asset(f"{stem}-train_behavior+ecephys.nwb", *train), Asset(f"{stem}-test_ecephys.nwb", *test)
-    return NLBParams(
-        name,
-        dandiset,
-        version,
-        *files,
-        *units,
-        align="move_onset_time",
-        window=(-250, 450),
-        behavior="hand_vel",
-        lag=lag,
-        conditions=("trial_type", "trial_version"),
-        psth_sd=psth_sd,
-    )
+def _files(
+    stem: str, train: tuple[int, str], test: tuple[int, str], of_train: str = "behavior+ecephys"
+) -> tuple[Asset, ...]:
+    """The two files of a dataset, from their sizes and checksums."""
+    stem = f"sub-{stem.split('_')[0]}/sub-{stem}_desc"
+    return Asset(f"{stem}-train_{of_train}.nwb", *train), Asset(f"{stem}-test_ecephys.nwb", *test)
 
+
+# the four maze datasets: the same task, monkey and windows
+_MAZE = {"align": "move_onset_time", "window": (-250, 450), "behavior": "hand_vel",
+         "conditions": ("trial_type", "trial_version")}  # fmt: skip
 
 NLB_DATASETS: dict[str, NLBParams] = {
     p.name: p
     for p in (
-        _maze(
-            "mc_maze", "full", "000128", "0.220113.0400",
-            (690_612_247, "a27f84f9c31f077011062fd99a6ced199fdf19e656151f056c3c6244a408a3c4"),
-            (3_392_688, "ad802feb85beb41660550ee9820ad42e9e591dd61c10d401d1cf2eab3ab5de10"),
-            units=(137, 45), lag=100, psth_sd=70,
-        ),
-        _maze(
-            "mc_maze_large", "large", "000138", "0.220113.0407",
-            (148_590_536, "1188ddf5b822dd9ac49afb8916f4b42a85867613cf7f169d0b04a1d1aeecd700"),
-            (802_352, "c65e12e9f484653ec8d85b265fc7e0e93789fd5f760c6adddd54759ac48974f1"),
-            units=(122, 40), lag=120, psth_sd=50,
-        ),
-        _maze(
-            "mc_maze_medium", "medium", "000139", "0.220113.0408",
-            (76_604_764, "3852799f85f662f1cacadb0d758ba8fa0dc6cca318f46c9b131978adf1baffb6"),
-            (695_928, "4021be45ae55f3a8278d1dd6c1237a13d0f3972bed9bc2e543360403118a4a99"),
-            units=(114, 38), lag=120, psth_sd=50,
-        ),
-        _maze(
-            "mc_maze_small", "small", "000140", "0.220113.0408",
-            (29_207_528, "dcaf3a524e2b2f65f163ee3b07789b8474bdfc6ca66098bc542ab93dff489884"),
-            (689_312, "ca8a0bef5f189eafb9db1961d617e065cb461360718fde1c16a538922a6fa5fe"),
-            units=(107, 35), lag=120, psth_sd=50,
+        NLBParams(
+            "mc_maze", "000128", "0.220113.0400", *_files(
+                "Jenkins_ses-full",
+                (690_612_247, "a27f84f9c31f077011062fd99a6ced199fdf19e656151f056c3c6244a408a3c4"),
+                (3_392_688, "ad802feb85beb41660550ee9820ad42e9e591dd61c10d401d1cf2eab3ab5de10"),
+            ), 137, 45, lag=100, psth_sd=70, **_MAZE,
         ),
         NLBParams(
-            "mc_rtt", "000129", "0.241017.1444",
-            Asset("sub-Indy/sub-Indy_desc-train_behavior+ecephys.nwb", 49_764_168,
-                  "2f78db62bd4d68b9bc737444f72bc2dfe475d7390dd7a54848aaf6a6a6ba8da5"),
-            Asset("sub-Indy/sub-Indy_desc-test_ecephys.nwb", 1_201_344,
-                  "7d5e2125fa3afc0fc170b0c867a920f85fabe0f1a751da5dcb49351ccd943add"),
-            98, 32, align="start_time", window=(0, 600), behavior="finger_vel", lag=140,
+            "mc_maze_large", "000138", "0.220113.0407", *_files(
+                "Jenkins_ses-large",
+                (148_590_536, "1188ddf5b822dd9ac49afb8916f4b42a85867613cf7f169d0b04a1d1aeecd700"),
+                (802_352, "c65e12e9f484653ec8d85b265fc7e0e93789fd5f760c6adddd54759ac48974f1"),
+            ), 122, 40, lag=120, psth_sd=50, **_MAZE,
         ),
         NLBParams(
-            "area2_bump", "000127", "0.220113.0359",
-            Asset("sub-Han/sub-Han_desc-train_behavior+ecephys.nwb", 1_822_876_234,
-                  "639b1a03ab813f96fec76681110a1634942476badc0fd4c93d406c24701f5db2"),
-            Asset("sub-Han/sub-Han_desc-test_ecephys.nwb", 492_576,
-                  "adde1de7bb83d36d93d0a524ccf4ac77cdf370ec826c3acc1d2fc16a21237617"),
-            49, 16, align="move_onset_time", window=(-100, 500), behavior="hand_vel", lag=-20,
+            "mc_maze_medium", "000139", "0.220113.0408", *_files(
+                "Jenkins_ses-medium",
+                (76_604_764, "3852799f85f662f1cacadb0d758ba8fa0dc6cca318f46c9b131978adf1baffb6"),
+                (695_928, "4021be45ae55f3a8278d1dd6c1237a13d0f3972bed9bc2e543360403118a4a99"),
+            ), 114, 38, lag=120, psth_sd=50, **_MAZE,
+        ),
+        NLBParams(
+            "mc_maze_small", "000140", "0.220113.0408", *_files(
+                "Jenkins_ses-small",
+                (29_207_528, "dcaf3a524e2b2f65f163ee3b07789b8474bdfc6ca66098bc542ab93dff489884"),
+                (689_312, "ca8a0bef5f189eafb9db1961d617e065cb461360718fde1c16a538922a6fa5fe"),
+            ), 107, 35, lag=120, psth_sd=50, **_MAZE,
+        ),
+        NLBParams(
+            "mc_rtt", "000129", "0.241017.1444", *_files(
+                "Indy",
+                (49_764_168, "2f78db62bd4d68b9bc737444f72bc2dfe475d7390dd7a54848aaf6a6a6ba8da5"),
+                (1_201_344, "7d5e2125fa3afc0fc170b0c867a920f85fabe0f1a751da5dcb49351ccd943add"),
+            ), 98, 32, align="start_time", window=(0, 600), behavior="finger_vel", lag=140,
+        ),
+        NLBParams(
+            "area2_bump", "000127", "0.220113.0359", *_files(
+                "Han",
+                (1_822_876_234, "639b1a03ab813f96fec76681110a1634942476badc0fd4c93d406c24701f5db2"),
+                (492_576, "adde1de7bb83d36d93d0a524ccf4ac77cdf370ec826c3acc1d2fc16a21237617"),
+            ), 49, 16, align="move_onset_time", window=(-100, 500), behavior="hand_vel", lag=-20,
             conditions=("cond_dir", "ctr_hold_bump"), psth_sd=40, decode_column="ctr_hold_bump",
         ),
         NLBParams(
-            "dmfc_rsg", "000130", "0.241017.1448",
-            Asset("sub-Haydn/sub-Haydn_desc-train_ecephys.nwb", 14_119_912,
-                  "6212aaee2c978d1cd53fbfb433d11f418ed27cd83017b8b2befa4a1d7add5198"),
-            Asset("sub-Haydn/sub-Haydn_desc-test_ecephys.nwb", 1_553_584,
-                  "4b4e9118d833876a9643dd38df1d3d0c53737811720705e5cfad50d6de0bec3a"),
-            40, 14, align="go_time", window=(-1500, 0),
+            "dmfc_rsg", "000130", "0.241017.1448", *_files(
+                "Haydn",
+                (14_119_912, "6212aaee2c978d1cd53fbfb433d11f418ed27cd83017b8b2befa4a1d7add5198"),
+                (1_553_584, "4b4e9118d833876a9643dd38df1d3d0c53737811720705e5cfad50d6de0bec3a"), "ecephys",
+            ), 40, 14, align="go_time", window=(-1500, 0),
             behavior_columns=("is_eye", "theta", "is_short", "ts", "tp"),
             conditions=("is_eye", "theta", "is_short", "ts"), psth_sd=70, scored_from="set_time",
         ),
@@ -194,12 +177,10 @@ def get_params(dataset: str) -> NLBParams:
     Raises:
         ConfigError: the benchmark has no dataset of that name.
     """
-    try:
-        return NLB_DATASETS[dataset]
-    except KeyError:
-        raise ConfigError(
-            f"the Neural Latents Benchmark has no dataset {dataset!r}; it has {', '.join(NLB_DATASETS)}"
-        ) from None
+    if dataset not in NLB_DATASETS:
+        known = ", ".join(NLB_DATASETS)
+        raise ConfigError(f"the Neural Latents Benchmark has no dataset {dataset!r}; it has {known}")
+    return NLB_DATASETS[dataset]
 
 
 def group_name(dataset: str, bin_ms: int) -> str:

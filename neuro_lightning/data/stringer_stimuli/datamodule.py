@@ -107,17 +107,9 @@ class NaturalImages(TwinDataModule, ImageDataModule):
         Raises:
             DataError: one is missing, or no session is named though there are several.
         """
+        session = self.session or "M*"
+        name = session if session.endswith(".mat") else f"natimg2800_{session}.mat"
         where = f"fetch it from {FIGSHARE}"
-        if self.session is None:
-            found = {
-                p.name: p for folder in _folders(self.root, NATIMG) for p in sorted(folder.glob("natimg2800_M*.mat"))
-            }
-            if not found:
-                raise DataError(_missing(self.root, NATIMG, "natimg2800_<mouse>_<date>.mat", where))
-            if len(found) > 1:
-                raise DataError(f"{self.root} has {', '.join(found)}: choose one with data.session=<mouse>_<date>")
-            return next(iter(found.values())), _find(self.root, NATIMG, self.images, where)
-        name = self.session if self.session.endswith(".mat") else f"natimg2800_{self.session}.mat"
         return _find(self.root, NATIMG, name, where), _find(self.root, NATIMG, self.images, where)
 
     def load(self) -> Recording:
@@ -134,26 +126,23 @@ class NaturalImages(TwinDataModule, ImageDataModule):
         )
 
 
-def _folders(root: Path, name: str) -> list[Path]:
-    return [root / name, root / "stringer", root]
-
-
 def _find(root: Path, name: str, file: str, where: str) -> Path:
-    """A file by its name in the dataset's folders, or by its path.
+    """A file by its name in the dataset's folders, of which ``*`` may be a part, or by its path.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is not there, or there are several.
     """
     path = Path(file).expanduser()
-    places = [path] if path.parent != Path() else [folder / file for folder in _folders(root, name)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DataError(_missing(root, name, file, where))
-
-
-def _missing(root: Path, name: str, file: str, where: str) -> str:
-    if Path(file).parent != Path():
-        return f"{file} is not there: {where}, or set data.simulate=true"
-    places = f"{root / name} nor in {root / 'stringer'}"
-    return f"{file} is neither in {places}: {where} and put it into {root / name}, or set data.simulate=true"
+    if path.parent != Path():
+        found = {path.name: path} if path.is_file() else {}
+        missing = f"{file} is not there: {where}"
+    else:
+        folders = [root, root / "stringer", root / name]
+        found = {path.name: path for folder in folders for path in sorted(folder.glob(file))}
+        places = f"{folders[2]} nor in {folders[1]}"
+        missing = f"{file.replace('M*', '<mouse>_<date>')} is neither in {places}: {where} and put it into {folders[2]}"
+    if not found:
+        raise DataError(f"{missing}, or set data.simulate=true")
+    if len(found) > 1:
+        raise DataError(f"{root} has {', '.join(found)}: choose one with data.session=<mouse>_<date>")
+    return next(iter(found.values()))

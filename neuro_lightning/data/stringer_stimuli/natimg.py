@@ -11,6 +11,7 @@ MouseLand/stringer-pachitariu-et-al-2018b.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,9 @@ from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.data.stringer_stimuli.responses import (
     EPSILON,
     SpontaneousActivity,
-    check_scores,
-    check_spontaneous,
     choose_neurons,
-    standardizer,
+    spontaneous_activity,
+    standardize_responses,
     subtract_spontaneous,
     true_rates,
 )
@@ -89,23 +89,17 @@ def load_natimg(
             f"{images_path} has {images.shape[0]} images, but {path.name} numbers {n_images} and the grey screen "
             f"({n_images + 1}): it is of other stimuli"
         )
-    ongoing, usable = _read_spontaneous(path, spont, remove_components)
-    chosen = choose_neurons(usable, neurons, seed)
+    ongoing = _spontaneous(path, spont, remove_components)
+    chosen = choose_neurons(ongoing.active, neurons, seed)
     shown = istim <= n_images
-    with np.errstate(over="ignore"):  # checked below
-        single = subtract_spontaneous(resp.T[:, shown], ongoing, chosen)
-    check_scores(path, single)
-    row, repeats = stack_repeats(istim[shown] - 1, single)
+    row, repeats = stack_repeats(istim[shown] - 1, subtract_spontaneous(path, resp.T[:, shown], ongoing, chosen))
     rates = None
     if truth is not None:
-        rates = subtract_spontaneous(true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
+        rates = subtract_spontaneous(truth, true_rates(truth, (resp.shape[1], n_images)), ongoing, chosen)[row]
     small = shrink(images[row], crop, downsample)
     index, warnings = _split(small, {"val": val_fraction, "test": test_fraction}, seed, images_path)
     if standardize:
-        mean, std = standardizer(repeats[index["train"]])
-        repeats -= mean
-        repeats /= std
-        rates = None if rates is None else (rates - mean) / std
+        repeats, rates = standardize_responses(repeats, index["train"], rates)
     level, contrast = small[index["train"]].mean(dtype=np.float64), small[index["train"]].std(dtype=np.float64)
     if not contrast > 0:
         raise DataError(f"{images_path}: the training images have one grey level only; check data.crop")
@@ -126,7 +120,7 @@ def load_natimg(
         sources=[{"path": str(p), "size": p.stat().st_size} for p in (path, images_path)],
         info={
             "n_recorded": resp.shape[1],
-            "n_silent": resp.shape[1] - len(usable),
+            "n_silent": resp.shape[1] - len(ongoing.active),
             "remove_components": remove_components,
             "image_mean": float(level),
             "image_std": float(contrast),
@@ -186,14 +180,14 @@ def shrink(images: np.ndarray, crop: Sequence[int] | None, factor: int) -> np.nd
         ConfigError: nothing would be left.
     """
     height, width = images.shape[1:]
-    top, bottom, left, right = edges = (0, height, 0, width) if crop is None or len(crop) != 4 else crop
-    whole = all(isinstance(edge, int) and not isinstance(edge, bool) for edge in edges)
-    inside = whole and 0 <= top < bottom <= height and 0 <= left < right <= width
-    if not inside or (crop is not None and len(crop) != 4):
+    edges = (0, height, 0, width) if crop is None else tuple(crop)
+    whole = len(edges) == 4 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in edges)
+    if not whole or not (0 <= edges[0] < edges[1] <= height and 0 <= edges[2] < edges[3] <= width):
         raise ConfigError(
             f"data.crop={list(crop)} must be [top, bottom, left, right] with 0 <= top < bottom <= {height} "
             f"and 0 <= left < right <= {width}"
         )
+    top, bottom, left, right = edges
     height, width = bottom - top, right - left
     check_whole("downsample", factor, 1, min(height, width))
     top, left = top + height % factor // 2, left + width % factor // 2
@@ -223,16 +217,15 @@ def spontaneous_components(z: np.ndarray, n: int) -> np.ndarray:
     return np.linalg.qr(z.T @ vectors)[0] if wide else vectors
 
 
-def _read_spontaneous(path: Path, spont: np.ndarray, remove: int) -> tuple[SpontaneousActivity, np.ndarray]:
-    """Spontaneous activity of all neurons, and the neurons that have any."""
+def _spontaneous(path: Path, spont: np.ndarray, remove: int) -> SpontaneousActivity:
+    """Spontaneous activity of all neurons."""
     mean, std = spont.mean(0, dtype=np.float64), spont.std(0, dtype=np.float64)
-    mean, std, usable = check_spontaneous(path, mean, np.where(std > 0, std + EPSILON, 0.0), "stim.spont")
-    most = min(len(spont) - 1, len(usable))
+    found = spontaneous_activity(path, mean, np.where(std > 0, std + EPSILON, 0.0), "stim.spont")
+    most = min(len(spont) - 1, len(found.active))
     check_whole("remove_components", remove, 0, most, f" (what stim.spont in {path} allows)")
-    components = np.empty((len(std), 0))
-    if remove:
-        components = spontaneous_components((spont - mean) / std, remove)
-    return SpontaneousActivity(mean, std, components), usable
+    if not remove:
+        return found
+    return replace(found, components=spontaneous_components((spont - found.mean) / found.std, remove))
 
 
 def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,9 @@ from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.data.stringer_stimuli.responses import (
     SpontaneousActivity,
-    check_scores,
-    check_spontaneous,
     choose_neurons,
-    orthonormal,
-    standardizer,
+    spontaneous_activity,
+    standardize_responses,
     subtract_spontaneous,
     true_rates,
 )
@@ -85,18 +84,15 @@ def load_orientations(
     path = Path(path).expanduser()
     arrays = _read(path, remove_components)
     istim = arrays["istim"]
-    ongoing, usable = _read_spontaneous(path, arrays, remove_components)
-    chosen = choose_neurons(usable, neurons, seed)
-    with np.errstate(over="ignore"):  # checked below
-        responses = subtract_spontaneous(arrays["sresp"], ongoing, chosen)
-    check_scores(path, responses)
-    rates = None if truth is None else subtract_spontaneous(true_rates(truth, arrays["sresp"].shape), ongoing, chosen)
+    ongoing = _spontaneous(path, arrays, remove_components)
+    chosen = choose_neurons(ongoing.active, neurons, seed)
+    responses = subtract_spontaneous(path, arrays["sresp"], ongoing, chosen)
+    rates = None
+    if truth is not None:
+        rates = subtract_spontaneous(truth, true_rates(truth, arrays["sresp"].shape), ongoing, chosen)
     index = split_trials(len(istim), val_fraction, seed)
     if standardize:
-        mean, std = standardizer(responses[index["train"]])
-        responses -= mean  # in place: all neurons of a session take 400 MB
-        responses /= std
-        rates = None if rates is None else (rates - mean) / std
+        responses, rates = standardize_responses(responses, index["train"], rates)
     images = render_gratings(
         torch.from_numpy(np.rad2deg(istim)),
         tuple(size),
@@ -117,7 +113,7 @@ def load_orientations(
         info={
             "period": period,
             "n_recorded": len(ongoing.mean),
-            "n_silent": len(ongoing.mean) - len(usable),
+            "n_silent": len(ongoing.mean) - len(ongoing.active),
             "remove_components": remove_components,
             "seed": seed,
         },
@@ -157,20 +153,20 @@ def _read(path: Path, remove_components: int) -> dict[str, np.ndarray]:
     return arrays | {"istim": istim}
 
 
-def _read_spontaneous(path: Path, arrays: dict[str, np.ndarray], remove: int) -> tuple[SpontaneousActivity, np.ndarray]:
-    """Spontaneous activity of all neurons, and the neurons that have any."""
+def _spontaneous(path: Path, arrays: dict[str, np.ndarray], remove: int) -> SpontaneousActivity:
+    """Spontaneous activity of all neurons."""
     mean, std = (arrays[key].astype(np.float64) for key in ("mean_spont", "std_spont"))
     if (std < 0).any():
         raise DataError(f"{path}: std_spont holds negative values; fetch the file again")
-    mean, std, usable = check_spontaneous(path, mean, std, "std_spont")
-    components = np.empty((len(std), 0))
-    if remove:
-        if "u_spont" not in arrays:
-            raise DataError(f"{path} has no u_spont to take components from: set data.remove_components=0")
-        columns = arrays["u_spont"].shape[1]
-        check_whole("remove_components", remove, 0, columns, f" (the columns of u_spont in {path})")
-        components = orthonormal(arrays["u_spont"][:, :remove])
-    return SpontaneousActivity(mean, std, components), usable
+    found = spontaneous_activity(path, mean, std, "std_spont")
+    if not remove:
+        return found
+    if "u_spont" not in arrays:
+        raise DataError(f"{path} has no u_spont to take components from: set data.remove_components=0")
+    columns = arrays["u_spont"].shape[1]
+    check_whole("remove_components", remove, 0, columns, f" (the columns of u_spont in {path})")
+    # orthonormal columns stay as they are, up to sign
+    return replace(found, components=np.linalg.qr(arrays["u_spont"][:, :remove].astype(np.float64))[0])
 
 
 def _check_stimulus(size: Sequence[int], pixel: float, frequency: float, phase: float, period: float) -> None:

@@ -21,11 +21,11 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class SpontaneousActivity:
-    """Spontaneous activity: what responses are measured against.
+    """Spontaneous activity: what responses are measured against. The z-scores of silent neurons are 0.
 
     Attributes:
-        mean: (N,) of each neuron.
-        std: (N,) of each neuron, above 0.
+        mean: (N,) of each neuron; 0 for silent ones.
+        std: (N,) of each neuron; infinite for silent ones.
         components: (N, K) orthonormal directions of the population that are taken out of the responses; K may be 0.
     """
 
@@ -33,30 +33,31 @@ class SpontaneousActivity:
     std: np.ndarray
     components: np.ndarray
 
+    @property
+    def active(self) -> np.ndarray:
+        """The neurons that are not silent."""
+        return np.flatnonzero(np.isfinite(self.std))
 
-def check_spontaneous(
-    path: Path, mean: np.ndarray, std: np.ndarray, what: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and deviation of each neuron's spontaneous activity, such that the z-scores of silent neurons are 0.
+
+def spontaneous_activity(path: Path, mean: np.ndarray, std: np.ndarray, what: str) -> SpontaneousActivity:
+    """Spontaneous activity of which no component is taken out.
 
     Args:
         path: the file, for the messages.
-        mean: (N,).
-        std: (N,).
+        mean: (N,) of each neuron.
+        std: (N,) of each neuron, 0 for silent ones.
         what: in the file, for the messages.
-
-    Returns:
-        ``(mean, std, usable)``; the last are the neurons that are not silent.
 
     Raises:
         DataError: all neurons are silent.
     """
-    usable = np.flatnonzero(std > 0)
-    if not len(usable):
+    silent = int((std <= 0).sum())
+    if silent == len(std):
         raise DataError(f"{path}: no neuron has spontaneous activity ({what}), so that no response can be z-scored")
-    if len(usable) < len(std):
-        log.warning(f"{path}: {len(std) - len(usable)} neurons without spontaneous activity ({what}) are left out")
-    return np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf), usable
+    if silent:
+        log.warning(f"{path}: {silent} neurons without spontaneous activity ({what}) are left out")
+    mean, std = np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf)
+    return SpontaneousActivity(mean, std, np.empty((len(std), 0)))
 
 
 def true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
@@ -68,14 +69,8 @@ def true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
     return rates
 
 
-def orthonormal(components: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (N, K) of the span of (N, K) columns; orthonormal columns are returned up to sign."""
-    basis, _ = np.linalg.qr(np.asarray(components, np.float64))
-    return basis
-
-
 def subtract_spontaneous(
-    responses: np.ndarray, ongoing: SpontaneousActivity, chosen: np.ndarray, *, block: int = 1024
+    path: str | Path, responses: np.ndarray, ongoing: SpontaneousActivity, chosen: np.ndarray, *, block: int = 1024
 ) -> np.ndarray:
     """``z - U U'z`` of the chosen neurons, z the responses z-scored by spontaneous activity.
 
@@ -83,6 +78,7 @@ def subtract_spontaneous(
     ``responses``. NaN takes no part in it and stays.
 
     Args:
+        path: the file, for the message.
         responses: (N, T) activity of all neurons.
         ongoing: of all neurons.
         chosen: (M,) the neurons wanted.
@@ -90,6 +86,9 @@ def subtract_spontaneous(
 
     Returns:
         (T, M) float32.
+
+    Raises:
+        DataError: they are not finite or absurdly large, so that means or deviations in the file must be damaged.
     """
     (n_neurons, n_trials), n_components = responses.shape, ongoing.components.shape[1]
 
@@ -107,17 +106,26 @@ def subtract_spontaneous(
     result = np.empty((n_trials, len(chosen)), np.float32)
     for start in range(0, len(chosen), block):
         rows = chosen[start : start + block]
-        result[:, start : start + block] = (zscored(rows) - ongoing.components[rows] @ projected).T
+        with np.errstate(over="ignore"):  # checked below
+            result[:, start : start + block] = (zscored(rows) - ongoing.components[rows] @ projected).T
+    check_array(result, f"{path}: the z-scored responses", may_be_nan=True, what="finite z-scores")
     return result
 
 
-def check_scores(path: object, values: np.ndarray) -> None:
-    """Whether z-scored responses are finite and not absurd; NaN marks what was not observed.
+def standardize_responses(
+    responses: np.ndarray, train: np.ndarray, rates: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Responses and true rates, z-scored by the responses at ``train``.
 
-    Raises:
-        DataError: they are not, so that means or deviations in the file must be damaged.
+    Args:
+        responses: (B, ..., N), changed in place: all neurons of a session take 400 MB.
+        train: the rows that train.
+        rates: (B, N), or None.
     """
-    check_array(values, f"{path}: the z-scored responses", may_be_nan=True, what="finite z-scores")
+    mean, std = standardizer(responses[train])
+    responses -= mean
+    responses /= std
+    return responses, None if rates is None else (rates - mean) / std
 
 
 def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
