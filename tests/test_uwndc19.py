@@ -84,8 +84,8 @@ def test_twin_is_made_once_and_by_its_seed(folder, tmp_path):
     assert (tmp_path / "train.csv").read_bytes() != (folder / "train.csv").read_bytes()
     twin.write_uwndc19(tmp_path, seed=0)  # another seed's files in the way are replaced
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in FILES[:3])
-    with pytest.raises(ConfigError, match="simulate_seed=-1"):
-        twin.write_uwndc19(tmp_path, seed=-1)
+    with pytest.raises(ConfigError, match="simulate_seed must be a whole number from 0 on, not -1"):
+        UWNDC19(root=str(tmp_path), simulate=True, simulate_seed=-1)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"data\.root"):
         twin.write_uwndc19(tmp_path / "file")
@@ -186,12 +186,13 @@ def edit(row, cell=None, value=None, drop=False, swap=None, text=None):
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("train.csv", edit(3, swap=9), "line 4: wrong row order, Id 58 where 52 .* sort the rows by Id"),
-        ("train.csv", edit(5, 0, "50"), "line 6: the Id 50 comes twice"),
-        ("train.csv", edit(5, 0, "601"), "Id 601; the Ids must be 50 to 600"),
-        ("train.csv", edit(1, 0, "0"), "Id 0;"),
-        ("train.csv", edit(5, drop=True), "1 Ids are missing, the first is 54"),
-        ("train.csv", edit(5, 0, "54.0"), "'54.0' is no whole number"),
+        ("train.csv", edit(3, swap=9), "line 4: the Id is '58' where 52 was expected; the Ids must be 50 to 600"),
+        ("train.csv", edit(5, 0, "50"), "line 6: the Id is '50' where 54 was expected"),
+        ("train.csv", edit(5, 0, "601"), "line 6: the Id is '601' where 54 was expected"),
+        ("train.csv", edit(1, 0, "0"), "line 2: the Id is '0' where 50 was expected"),
+        ("train.csv", edit(5, drop=True), "line 6: the Id is '55' where 54 was expected"),
+        ("train.csv", lambda table: table[:-1], "has 550 rows, expected 551"),
+        ("train.csv", edit(5, 0, "54.0"), "line 6: the Id is '54.0' where 54 was expected"),
         ("train.csv", edit(5, 3, "much"), "line 6, column 11_06_18_0_0: 'much' is no number"),
         ("train.csv", edit(5, 3, "-0.5"), "cannot be -0.5"),
         ("train.csv", edit(5, 3, "inf"), "cannot be inf"),
@@ -204,7 +205,7 @@ def edit(row, cell=None, value=None, drop=False, swap=None, text=None):
                                      for i, r in enumerate(table)], "10_1_2018_0_0 has no response at all"),
         ("train.csv", lambda table: [], "header must be Id"),
         ("sub.csv", edit(0, 4, "other"), "differs from that of train.csv at neuron column 4"),
-        ("sub.csv", edit(3, swap=9), "wrong row order"),
+        ("sub.csv", edit(3, swap=9), "line 4: the Id is '8' where 2 was expected"),
     ],
 )  # fmt: skip
 def test_bad_tables(copy, name, change, says):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data import memory
+from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.recording import Recording
@@ -299,6 +300,7 @@ class TwinDataModule(PopulationDataModule):
 
     def __init__(self, *, root: str, simulate: bool = False, simulate_seed: int = 0, **loader: Any) -> None:
         super().__init__(**loader)
+        check_whole("simulate_seed", simulate_seed)
         self.root, self.simulate, self.simulate_seed = Path(root).expanduser(), simulate, simulate_seed
 
     def twin_folder(self, name: str) -> Path:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from neuro_lightning.data.checks.overlap import first_identical
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule, TwinDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, Challenge, read_challenge
+from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
 from neuro_lightning.data.uwndc19.twin import write_uwndc19
-
-Transform = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @takes_options_of(split_images)
@@ -34,12 +30,7 @@ class UWNDC19(TwinDataModule, ImageDataModule):
             :func:`neuro_lightning.data.uwndc19.split.split_images`.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 48,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, *, image_size: int = 48, **loader: Any) -> None:
         super().__init__(**loader)
         self.image_size = image_size
 
@@ -62,14 +53,18 @@ class UWNDC19(TwinDataModule, ImageDataModule):
                 f"are used, and stay on its side of the split: {len(train)} images train and {len(val)} validate"
             )
         names = [*FILES, TRUTH] if challenge.rates is not None else FILES
+        unknown = np.full((N_TEST, challenge.responses.shape[1]), np.nan, np.float32)
+        trials = ImageTrials(
+            images=challenge.images,
+            responses=np.concatenate([unknown, challenge.responses]),
+            rates=challenge.rates,
+            row=np.arange(len(challenge.images)),
+        )
+        rows = {"train": train + N_TEST, "val": val + N_TEST, "test": np.arange(N_TEST)}
         return Recording(
             name="uwndc19",
             bin_ms=0,
-            splits={
-                "train": _labelled(challenge, train),
-                "val": _labelled(challenge, val),
-                "test": _unlabelled(challenge),
-            },
+            splits={split: trials.take(index) for split, index in rows.items()},
             unit_ids=np.arange(challenge.responses.shape[1]),
             kind="images",
             simulated=challenge.rates is not None,
@@ -77,27 +72,6 @@ class UWNDC19(TwinDataModule, ImageDataModule):
             info={
                 "columns": challenge.columns,
                 "warnings": warnings,
-                "split": {**self.options, "train": (train + N_TEST).tolist(), "val": (val + N_TEST).tolist()},
+                "split": {**self.options, "train": rows["train"].tolist(), "val": rows["val"].tolist()},
             },
         )
-
-
-def _labelled(challenge: Challenge, rows: np.ndarray) -> ImageTrials:
-    """The labelled images at ``rows`` of train.csv."""
-    ids = rows + N_TEST
-    return ImageTrials(
-        images=challenge.images[ids],
-        responses=challenge.responses[rows],
-        rates=None if challenge.rates is None else challenge.rates[ids],
-        row=ids.astype(np.int64),
-    )
-
-
-def _unlabelled(challenge: Challenge) -> ImageTrials:
-    """The challenge's test images."""
-    return ImageTrials(
-        images=challenge.images[:N_TEST],
-        responses=np.full((N_TEST, challenge.responses.shape[1]), np.nan, np.float32),
-        rates=None if challenge.rates is None else challenge.rates[:N_TEST],
-        row=np.arange(N_TEST),
-    )

@@ -17,7 +17,6 @@ from scipy.special import gammaln
 
 from neuro_lightning.data.twin_files import is_written, write_twin_files
 from neuro_lightning.data.uwndc19.reader import FILES, N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE, TRUTH
-from neuro_lightning.errors import ConfigError
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -58,11 +57,8 @@ def write_uwndc19(folder: str | Path, *, seed: int = 0) -> Path:
         The folder.
 
     Raises:
-        ConfigError: the seed is negative.
         DataError: the folder cannot be written to.
     """
-    if seed < 0:
-        raise ConfigError(f"data.simulate_seed={seed} must be at least 0")
     folder = Path(folder).expanduser()
     recipe = {"twin": VERSION, "dataset": "uwndc19", "seed": seed}
     files = [folder / name for name in FILES]
