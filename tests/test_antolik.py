@@ -194,7 +194,7 @@ def test_load_one_region(root):
     assert set(data.ceilings("test")) >= {"corr", "feve", "rmse"} and data.ceilings("val") == {}
     json.dumps(data.recording.info)  # plain values
     assert sorted(data.references()) == ["test", "val"]
-    batch = next(iter(data.test_dataloader()[0]))
+    batch = next(iter(data.eval_dataloader("test")))
     assert batch["inputs"].shape == (50, 1, 31, 31) and batch["repeats"].shape == (50, 10, 6)
     assert torch.allclose(batch["targets"], batch["repeats"].mean(1), atol=1e-6)
 

@@ -112,7 +112,7 @@ def test_an_interrupted_epoch_goes_on_where_it_stopped():
 
 
 def test_more_processes_than_trials_in_a_batch_is_an_error():
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(DataError, match="batch_size"):
         EpochBatches(10, 2, world=4)
 
 

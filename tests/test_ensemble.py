@@ -166,7 +166,7 @@ def test_full_disk_is_an_error_before_anything_is_predicted(ensemble_sweep, monk
 def test_block_size_does_not_change_the_rates(ensemble_sweep, monkeypatch, method):
     whole = combined(members_of(ensemble_sweep), method=method)[0]
     monkeypatch.setattr("neuro_lightning.functional.selection.BLOCK", 50)
-    monkeypatch.setattr(member_files, "BLOCK", 100)
+    monkeypatch.setattr("neuro_lightning.data.blocks.BLOCK", 100)
     for split, rates in combined(members_of(ensemble_sweep), method=method)[0].items():
         np.testing.assert_allclose(rates, whole[split], rtol=1e-6)
 

@@ -8,6 +8,7 @@ import pytest
 from nlb_tools import evaluation as nlb
 from nlb_tools.make_tensors import save_to_h5
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission import check, layout, score
 from neuro_lightning.submission.write import write_submission
@@ -167,9 +168,10 @@ def test_degenerate_rates_equal_the_reference():
 def test_blocks_of_any_size_make_the_same_score(monkeypatch, files):
     paths = files({g: (targets(d, 2), rates(d, 2)) for g, (d, b) in layout.OFFICIAL.items() if b == 5})
     whole = score.score(*paths)
-    monkeypatch.setattr(check, "BLOCK_BYTES", 1)
+    for module in (check, score):
+        monkeypatch.setattr(module, "BLOCK", 1)
     arrays = np.zeros((18, 15, 3))
-    assert len(list(check.blocks(arrays))) == 18
+    assert len(list(row_blocks(arrays, 1))) == 18
     target, submitted = ({g: {k: v[()] for k, v in f[g].items()} for g in f} for f in map(h5py.File, paths))
     agree(score.score(target, submitted), whole)
 

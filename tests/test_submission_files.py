@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission import check, layout, write
 from neuro_lightning.submission.write import write_submission
@@ -190,10 +191,9 @@ def test_hz_and_a_wrong_order_are_found_by_the_spikes():
         submit(good[..., ::-1])
 
 
-def test_blocks_cover_everything_once_and_keep_to_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "BLOCK_BYTES", 8 * 10 * 3 * 5)
+def test_blocks_cover_everything_once_and_keep_to_chunks(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         stored = file.create_dataset("a", data=np.zeros((23, 10, 3)), chunks=(2, 10, 3))
-        found = list(check.blocks(stored))
+        found = list(row_blocks(stored, 10 * 3 * 5))
     assert found == [slice(k, min(k + 4, 23)) for k in range(0, 23, 4)]
-    assert list(check.blocks(np.zeros((0, 2, 2)))) == []
+    assert list(row_blocks(np.zeros((0, 2, 2)))) == []

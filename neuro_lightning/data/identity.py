@@ -133,7 +133,13 @@ def trial_keys(trials: Trials | ImageTrials) -> np.ndarray:
 
 def with_checksums(sources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The files with absolute path, size and SHA-256, as they are now."""
-    return [_with_checksum(source) for source in sources]
+    found = []
+    for source in sources:
+        path, source = Path(source["path"]), {**source, "path": _absolute(source["path"])}
+        if not source.get("sha256") and path.is_file():
+            source |= {"size": path.stat().st_size, "sha256": checksum(path)}
+        found.append(source)
+    return found
 
 
 def checksum(path: str | Path) -> str:
@@ -322,14 +328,6 @@ def _is_complete(identity: Any) -> bool:
 def _hash(values: np.ndarray) -> int:
     digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
-
-
-def _with_checksum(source: Mapping[str, Any]) -> dict[str, Any]:
-    path = Path(source["path"])
-    source = {**source, "path": _absolute(path)}
-    if source.get("sha256") or not path.is_file():
-        return source
-    return {**source, "size": path.stat().st_size, "sha256": checksum(path)}
 
 
 @functools.lru_cache(maxsize=64)  # the jobs of a sweep share their files

@@ -217,41 +217,27 @@ class PopulationDataModule(pl.LightningDataModule):
         dataset = self.dataset("train", evaluate=False)
         rank, world = self._place()
         if self.trainer is not None and self.trainer.overfit_batches:
-            return self._loader(dataset, Shards(len(dataset), self.batch_size, rank=rank, world=world))
-        try:
-            share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
-            sampler = EpochBatches(len(dataset), self.batch_size, **share)
-        except ValueError as error:
-            raise DataError(str(error)) from None
+            return _loader(dataset, Shards(len(dataset), self.batch_size, rank=rank, world=world))
+        share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
+        sampler = EpochBatches(len(dataset), self.batch_size, **share)
         sampler.resume(*self._resume_at)
         if self.steps_at_once > 1:
             self.steps_per_epoch = len(sampler)
-            return DataLoader(_Groups(dataset), batch_size=None, sampler=Grouped(sampler, self.steps_at_once))
-        return self._loader(dataset, sampler)
+            return _loader(_Groups(dataset), Grouped(sampler, self.steps_at_once))
+        return _loader(dataset, sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The validation trials and, when velocity is decoded, the training trials that the decoder learns from."""
-        return self._eval_loaders("val")
-
-    def test_dataloader(self) -> list[DataLoader]:
-        """The same for the labelled test trials."""
-        return self._eval_loaders("test")
+        loaders = [self.eval_dataloader("val", shared=True)]
+        if self.spec.behavior_kind == "velocity":
+            loaders.append(self.eval_dataloader("train", evaluate=False, shared=True))
+        return loaders
 
     def eval_dataloader(self, split: str, *, evaluate: bool = True, shared: bool = False) -> DataLoader:
         """All trials of a split in order; ``shared`` deals them to the processes without padding."""
         dataset = self.dataset(split, evaluate=evaluate)
         rank, world = self._place() if shared else (0, 1)
-        return self._loader(dataset, Shards(len(dataset), self.eval_batch_size, rank=rank, world=world))
-
-    def _eval_loaders(self, split: str) -> list[DataLoader]:
-        loaders = [self.eval_dataloader(split, shared=True)]
-        if self.spec.behavior_kind == "velocity":
-            loaders.append(self.eval_dataloader("train", evaluate=False, shared=True))
-        return loaders
-
-    def _loader(self, dataset: Dataset, sampler: Sampler) -> DataLoader:
-        # batch_size=None: the sampler's lists of trials go to the dataset whole, which needs no collation
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
+        return _loader(dataset, Shards(len(dataset), self.eval_batch_size, rank=rank, world=world))
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -276,6 +262,11 @@ class PopulationDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there: the epoch's finished batches are left out."""
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
+
+
+def _loader(dataset: Dataset, sampler: Sampler) -> DataLoader:
+    # batch_size=None: the sampler's lists of trials go to the dataset whole, which needs no collation
+    return DataLoader(dataset, batch_size=None, sampler=sampler)
 
 
 class _Groups(Dataset):

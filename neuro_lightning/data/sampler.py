@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler, SequentialSampler
 
+from neuro_lightning.errors import DataError
+
 
 class EpochBatches(Sampler[list[int]]):
     """Shuffled batches of one epoch, of near-equal size, each shared out among the processes.
@@ -22,6 +24,9 @@ class EpochBatches(Sampler[list[int]]):
         rank: this process.
         world: how many processes share each batch.
         n_batches: batches in an epoch, whatever their size; None follows from ``batch_size``.
+
+    Raises:
+        DataError: a process would get no trial of some batch.
     """
 
     def __init__(
@@ -30,7 +35,7 @@ class EpochBatches(Sampler[list[int]]):
         self.n, self.seed, self.rank, self.world = n, seed, rank, world
         self.n_batches = n_batches or max(1, -(-n // batch_size))
         if n // self.n_batches < world:
-            raise ValueError(
+            raise DataError(
                 f"data.batch_size={batch_size} leaves a batch with fewer trials than there are processes ({world}): "
                 "use a larger data.batch_size or fewer trainer.devices"
             )

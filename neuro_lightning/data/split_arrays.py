@@ -1,4 +1,4 @@
-"""What holds a split: a dataclass of arrays that have one row for each trial or image."""
+"""Dataclasses of arrays that have one row for each trial, image or window."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.compatibility import check_members, check_same_data
-from neuro_lightning.ensemble.member_files import MemberFiles, row_blocks
+from neuro_lightning.ensemble.member_files import MemberFiles
 from neuro_lightning.ensemble.validation_halves import ValidationHalves
 from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError, NeuroError
 from neuro_lightning.functional.likelihood import ZERO_RATE
@@ -250,7 +251,7 @@ class _Members:
         used = np.flatnonzero(weights.reshape(len(weights), -1).any(1))
         space = self.settings.space if len(used) > 1 else "rate"  # the rates of a single member do not change at all
         blocks = []
-        for rows in row_blocks(self.files.open(split, 0).shape):
+        for rows in row_blocks(self.files.open(split, 0)):
             total = None
             for member in used:
                 total = _add(total, self.files.open(split, member)[rows], weights[member], space)

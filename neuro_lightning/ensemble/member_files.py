@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -12,15 +11,6 @@ import numpy as np
 from numpy import ndarray
 
 from neuro_lightning.errors import DataError
-
-BLOCK = 2**20  # numbers that are read or scored at a time
-
-
-def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of rows that cover an array of this shape, about :data:`BLOCK` numbers each."""
-    step = max(1, BLOCK // max(1, int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0]))
 
 
 class MemberFiles:

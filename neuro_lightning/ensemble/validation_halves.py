@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy import ndarray
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.ensemble.member_files import row_blocks
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.metrics.catalog import label
@@ -81,7 +81,7 @@ class ValidationHalves:
         """
         total = np.zeros(len(self.selecting))
         rates = self._region(rates)
-        for rows in row_blocks(self.targets.shape):
+        for rows in row_blocks(self.targets):
             predicted = rates[rows].astype(np.float64)
             targets, mask = self.targets[rows], self.mask[rows]
             with np.errstate(invalid="ignore"):
@@ -150,7 +150,7 @@ class ValidationHalves:
         if self.log_space:
             rates = np.log(np.where(rates == 0, np.float32(ZERO_RATE), rates))
         if self.spikes:
-            for rows in row_blocks(rates.shape):
+            for rows in row_blocks(rates):
                 part = rates[rows].astype(np.float64)
                 part = np.where(self._selected[rows], -part * self.targets[rows] if self.log_space else part, 0.0)
                 linear += part.reshape(-1, len(linear)).sum(0)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import check_sizes, check_stored, reading
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 
 AGAIN = "write or copy it again"
-BLOCK_BYTES = 4 * 2**20
-"""How much of an array is held in memory at a time (as float64)."""
-
-
-def blocks(array: Any) -> Iterator[slice]:
-    """Slices of trials that cover an array, each about :data:`BLOCK_BYTES` and whole chunks of an HDF5 dataset."""
-    if not len(array):
-        return
-    chunk = array.chunks[0] if getattr(array, "chunks", None) else 1
-    per_trial = 8 * max(1, int(np.prod(array.shape[1:])))
-    step = max(1, BLOCK_BYTES // per_trial // chunk) * chunk
-    for start in range(0, len(array), step):
-        yield slice(start, min(start + step, len(array)))
+BLOCK = 2**19
+"""Numbers of an array that are held in memory at a time."""
 
 
 def open_h5(path: str | Path) -> h5py.File:
@@ -106,7 +96,7 @@ def check_rates(where: str, array: Any, shape: tuple[int, ...] | None = None) ->
     if array.dtype.kind not in "fiu":
         raise SubmissionError(f"{where}: the values are {array.dtype}, expected numbers (float32)")
     total = np.zeros(found[2])
-    for block in blocks(array):
+    for block in row_blocks(array, BLOCK):
         rates = np.asarray(array[block], dtype=np.float64)
         for name, bad in (("not finite (NaN or infinite)", ~np.isfinite(rates)), ("negative", rates < 0)):
             if bad.any():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.artifacts.records import write_json
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import NeuroError, SubmissionError
 from neuro_lightning.functional.ridge import decode_folds
@@ -28,7 +29,7 @@ from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2
 from neuro_lightning.report.table import print_official_scores
-from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
+from neuro_lightning.submission.check import AGAIN, BLOCK, arrays_of, check_submission, open_h5
 from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, RATES, TRAIN, group_order, official_results
 from neuro_lightning.submission.targets import SHAPES, read_targets
 
@@ -129,7 +130,7 @@ def _expected(used: list[str], target: dict[str, np.ndarray], rates: Arrays) -> 
 def _rates(rates: Arrays, names: tuple[str, ...]) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of trials and their rates in float64, held-in neurons first."""
     widest = max((rates[name] for name in names), key=lambda array: array.shape[2])
-    for block in blocks(widest):
+    for block in row_blocks(widest, BLOCK):
         parts = [np.asarray(rates[name][block], dtype=np.float64) for name in names]
         yield block, torch.from_numpy(np.concatenate(parts, axis=2))
 

@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
-from neuro_lightning.submission.check import AGAIN, arrays_of, blocks, check_submission, open_h5
+from neuro_lightning.submission.check import AGAIN, BLOCK, arrays_of, check_submission, open_h5
 from neuro_lightning.submission.layout import RATES, group_name
 
 CHUNK_BYTES = 2**20
@@ -79,7 +80,7 @@ def _whole_groups(file: h5py.File, where: str, but: str) -> list[str]:
         names = [name for name in file if name != but]
         for name in names:
             for array in arrays_of(file, name, where).values():
-                for block in blocks(array) if array.ndim else ():
+                for block in row_blocks(array, BLOCK) if array.ndim else ():
                     array[block]
     return names
 

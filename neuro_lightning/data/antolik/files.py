@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, read_npy, read_npz, reading
+from neuro_lightning.data.split_arrays import SplitArrays
 from neuro_lightning.errors import DataError
 
 DOI = "https://doi.org/10.1371/journal.pcbi.1004927.s001"
@@ -26,7 +27,7 @@ TRUTH = "truth.npz"
 
 
 @dataclass
-class ShownImages:
+class ShownImages(SplitArrays):
     """Images and the responses to them, as the files have them.
 
     Attributes:
@@ -40,14 +41,6 @@ class ShownImages:
     repeats: np.ndarray
     row: np.ndarray
     rates: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, index: np.ndarray) -> ShownImages:
-        """The images at ``index`` (integers or a boolean mask), in that order."""
-        rates = None if self.rates is None else self.rates[index]
-        return ShownImages(self.images[index], self.repeats[index], self.row[index], rates)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.errors import DataError, NeuroError
 
 PACKED = 1100
@@ -171,7 +172,9 @@ def check_array(
         raise error(f"{where} is empty, shape {values.shape}; {what} are expected")
     if values.dtype.kind in "SUb":
         return
-    for block in _blocks(values):
+    values = np.atleast_1d(values)
+    for rows in row_blocks(values):
+        block = values[rows]
         if values.dtype.kind in "fc":
             seen = block[~np.isnan(block)] if may_be_nan else block
             if not np.isfinite(seen).all():
@@ -250,16 +253,6 @@ def check_sizes(
                 want = " x ".join(shapes[key])
                 raise error(f"{where}{key} has the shape {array.shape}, but it must be {want}{like}")
     return sizes
-
-
-def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Parts of an array along its first axis, so that no mask as large as the array is made."""
-    if values.nbytes <= SMALL:
-        yield values
-        return
-    step = max(1, len(values) * SMALL // values.nbytes)
-    for start in range(0, len(values), step):
-        yield values[start : start + step]
 
 
 def _header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], str, np.dtype]:

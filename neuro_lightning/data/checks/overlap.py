@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuro_lightning.data.split_arrays import SplitArrays
+
 BLOCK = 10
 """Validation blocks of a long chain hold so many times the trials that one border costs."""
 
 
 @dataclass
-class Spans:
+class Spans(SplitArrays):
     """Where windows lie in time.
 
     Attributes:
@@ -22,13 +24,6 @@ class Spans:
 
     start: np.ndarray
     stop: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def take(self, index: np.ndarray) -> Spans:
-        """The windows at ``index``."""
-        return Spans(self.start[index], self.stop[index])
 
 
 def distinct_windows(spans: Spans) -> np.ndarray:
