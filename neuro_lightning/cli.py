@@ -25,10 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.locks import locked_folder
 from neuro_lightning.artifacts.output import copy_output, terminal
-from neuro_lightning.errors import ConfigError, Interrupted, NeuroError, forbidden_path
+from neuro_lightning.artifacts.records import newest_finished_run
+from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.runs.resume import resume_arguments, resume_requeued_job
+from neuro_lightning.runs.resume import LATEST_ROOT, resume_arguments, resume_requeued_job
 from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.help_page import help_page
@@ -40,6 +41,7 @@ from neuro_lightning.settings.overrides import (
     forget_config_folders,
     has_config_folders_from_file,
 )
+from neuro_lightning.settings.quoting import override, typed
 from neuro_lightning.settings.registry import HYDRA_NAMES
 from neuro_lightning.sweeps.arguments import sweep_arguments
 from neuro_lightning.sweeps.grid import Grid
@@ -102,8 +104,18 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def predict_arguments(arguments: Sequence[str]) -> list[str]:
-    """The command line of ``predict.py`` as Hydra reads it."""
-    return add_trusted_packages(list(arguments))
+    """The command line of ``predict.py`` as Hydra reads it; ``ckpt=latest`` names the run that finished last.
+
+    Raises:
+        CheckpointError: no run has finished.
+    """
+    words = add_trusted_packages(list(arguments))
+    if typed(words, "ckpt") != "latest":
+        return words
+    if (newest := newest_finished_run(LATEST_ROOT)) is None:
+        raise CheckpointError(f"ckpt=latest: no run under {LATEST_ROOT}/ has finished")
+    print(f"ckpt=latest is {newest}")
+    return [override("ckpt", newest) if word.startswith("ckpt=") else word for word in words]
 
 
 def compose_config(name: str, words: Sequence[str]) -> DictConfig:

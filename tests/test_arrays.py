@@ -1,10 +1,12 @@
 """Arrays from files: what is read, how it is split, what is refused, and that the command trains on it."""
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
 from runs import here, record
 
+from neuro_lightning.api.in_process import run_predict
 from neuro_lightning.data.arrays.files import read_arrays, save_arrays, write_arrays
 from neuro_lightning.data.arrays.images import ImageOptions, load_images
 from neuro_lightning.data.arrays.spikes import SHAPES, SpikeOptions, load_spikes
@@ -191,3 +193,32 @@ def test_the_twins_train(tmp_path, data, model):
     assert found["data"]["sources"][0]["path"].startswith(str(tmp_path / "data" / "simulated" / "arrays"))
     with pytest.raises(ConfigError, match=r"data.path=FILE must name a file of arrays"):
         here(tmp_path / "none", f"data={data}", f"model={model}", *where[:2], *small, base=SHORT)
+
+
+def test_another_file_of_the_same_neurons_is_predicted(tmp_path, capfd):
+    """Its trials come out as they would from the file that trained the model, whatever the order of its neurons."""
+    values, ids, width = RNG.poisson(2.0, (40, 8, 6)), np.array([11, 5, 7, 2, 9, 3]), np.array(20)
+    split = np.array(["train"] * 24 + ["val"] * 8 + ["test"] * 8)
+    path = save_arrays(tmp_path / "mine.npz", {"counts": values, "split": split, "unit_ids": ids, "bin_ms": width})
+    run = here(tmp_path / "run", f"data.path={path}", base=["data=arrays", "model=gru", *SHORT]).folder
+    other, order = counts(5, 8, 6), [3, 1, 0, 5, 4, 2]
+
+    def predicted(name, **arrays):
+        path = save_arrays(tmp_path / f"{name}.npz", {"bin_ms": width, **arrays})
+        return run_predict([f"ckpt={run}", f"data.path={path}", f"file={tmp_path / name}.h5"])
+
+    own = run_predict([f"ckpt={run}", f"file={tmp_path / 'own.h5'}"])
+    mixed = np.concatenate([values[:2], values[32:]])[..., order]
+    with h5py.File(own) as own, h5py.File(predicted("mixed", counts=mixed, unit_ids=ids[order])) as found:
+        np.testing.assert_array_equal(found["test/predictions"], own["test/predictions"])
+        np.testing.assert_array_equal(found["train/predictions"], own["train/predictions"][:2])
+    said = capfd.readouterr().out
+    assert "2 of its 10 trials trained the model" in said and "by unit_ids or by columns" in said
+    with pytest.raises(DataError, match="holds 5 neurons, which are not the 6 of the file"):
+        predicted("fewer", counts=other[..., :5])
+    with pytest.raises(DataError, match="which are not the 6"):  # no ids: columns 0 to 5
+        predicted("columns", counts=other)
+    with pytest.raises(DataError, match="its trials have 7 bins, those that trained the model 8"):
+        predicted("short", counts=other[:, :7], unit_ids=ids)
+    with pytest.raises(ConfigError, match="bins are 10 ms wide"):
+        predicted("wide", counts=other, unit_ids=ids, bin_ms=np.array(10))

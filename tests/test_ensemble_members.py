@@ -39,6 +39,8 @@ def test_folder_of_unrelated_runs_is_refused(ensemble_sweep, tmp_path):
     (folder / "multirun.yaml").unlink()
     with pytest.raises(CheckpointError, match=r"gru holds 5 runs of no sweep, .* or a list, ckpt=\[.*0_tiny_gru,"):
         find_members([folder])
+    with pytest.raises(CheckpointError, match=rf"the newest run in it: python predict.py ckpt={folder}/._tiny_gru$"):
+        find_members([folder.parent])
     assert find_members([folder / "0_tiny_gru", folder / "1_tiny_gru"])[0] == [
         folder / f"{i}_tiny_gru" / "checkpoints" / "best.ckpt" for i in range(2)
     ]

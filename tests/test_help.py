@@ -49,7 +49,7 @@ def test_the_commands_name_options_that_exist(words):
 
 def test_predict_has_a_page_of_its_keys(monkeypatch, capsys):
     page = printed(monkeypatch, capsys, "/usr/bin/neuro-predict", "-h")
-    assert "  neuro-predict ckpt=" in page and "a run's folder, a checkpoint" in page
+    assert "  neuro-predict ckpt=" in page and "a run's folder or latest, a checkpoint" in page
 
 
 def test_the_page_is_quick():

@@ -1,5 +1,7 @@
 """``predict.py`` for data without a benchmark: predictions and latents as h5, Kaggle's CSV, one-line refusals."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from runs import ROOT, TINY, here
+from runs import ROOT, TINY, command_here, here, record
 from tiny import Tiny
 
 from neuro_lightning.contracts import rates_of
@@ -39,6 +41,18 @@ def written(*overrides: str):
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("predict", overrides=[TRUSTED, *overrides])
     return predict(cfg)
+
+
+def test_latest_is_the_run_that_finished_last(runs, tmp_path):
+    refused = command_here(tmp_path, "ckpt=latest", program="predict")
+    assert refused.stderr == "error: ckpt=latest: no run under outputs/ has finished\n"
+    for age, name, status in ((3, "old", "finished"), (2, "new", "finished"), (1, "newest", "failed")):
+        folder = shutil.copytree(runs / "traces", tmp_path / "outputs" / "x" / name)
+        (folder / "run.json").write_text(json.dumps(record(folder) | {"status": status}))
+        os.utime(folder / "run.json", (1e9 - age, 1e9 - age))
+    done = command_here(tmp_path, "ckpt=latest", TRUSTED, program="predict")
+    assert done.returncode == 0 and "ckpt=latest is outputs/x/new\n" in done.stdout, done.stderr
+    assert (tmp_path / "outputs/x/new/predictions.h5").is_file()
 
 
 def test_predictions_are_written_with_the_observed_targets(runs, tmp_path, capsys):

@@ -18,7 +18,7 @@ from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.sweeps.results.callback import SweepTable, _shorten
+from neuro_lightning.sweeps.results.callback import SweepTable, _print_launch
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import finish, main, print_summary, write_table
@@ -323,21 +323,21 @@ def test_launchers_say_all_again_after_a_sweep(tmp_path):
     assert launcher.filters == before
 
 
-def test_the_launcher_names_what_is_swept():
+def test_the_launcher_names_what_is_swept(capsys):
     def shown(words):
-        record = logging.LogRecord("x", logging.INFO, "", 0, f"\t#3 : {words}", (), None)
-        assert _shorten(record, {"model=gru", "fast=false"})
-        return record.getMessage()
+        assert not _print_launch(
+            logging.LogRecord("x", 20, "", 0, f"\t#3 : {words}", (), None), {"model=gru", "fast=false"}
+        )
+        return capsys.readouterr().out
 
-    assert shown("model=gru width=2 ++fast=False +new=1") == "\t#3 : width=2 +new=1"
+    assert shown("model=gru width=2 ++fast=False +new=1") == "job 3: width=2 +new=1\n"
     assert (
-        shown("lr=0.0012345678 width=16 sweep.trial=3 kind=1e-3.ckpt") == "\t#3 : lr=0.001235 width=16 kind=1e-3.ckpt"
+        shown("lr=0.0012345678 width=16 sweep.trial=3 kind=1e-3.ckpt") == "job 3: lr=0.001235 width=16 kind=1e-3.ckpt\n"
     )
-    assert shown("model=gru") == "\t#3 : model=gru"
-    other = logging.LogRecord("x", logging.INFO, "", 0, "Launching %d jobs", (3,), None)
-    one = logging.LogRecord("x", logging.INFO, "", 0, "Launching 1 jobs locally", (), None)
-    assert not _shorten(one, set())
-    assert _shorten(other, {"jobs"}) and other.getMessage() == "Launching 3 jobs"
+    assert shown("model=gru") == "job 3: model=gru\n"
+    launching = logging.LogRecord("x", 20, "", 0, "Launching %d jobs", (3,), None)
+    warning = logging.LogRecord("x", 30, "", 0, "a worker was lost", (), None)
+    assert not _print_launch(launching, set()) and _print_launch(warning, set()) and not capsys.readouterr().out
 
 
 def test_a_page_without_scores(tmp_path):

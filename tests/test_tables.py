@@ -231,7 +231,7 @@ def test_training_that_was_best_at_its_end_is_noted():
         found = {"val/co_bps": end}
         return SimpleNamespace(checkpoint_callback=callback, callback_metrics=found, global_step=steps)
 
-    assert "the best of the 200 steps" in undertrained_note("val/co_bps", trainer(0.3, 0.3))
+    assert "at the last validation, after 200 steps" in undertrained_note("val/co_bps", trainer(0.3, 0.3))
     assert undertrained_note("val/co_bps", trainer(0.2, 0.3)) is None
     assert undertrained_note("val/co_bps", trainer(0.3, 0.3, steps=0)) is None, "fitted in closed form"
     assert undertrained_note("val/co_bps", trainer(None, None)) is None

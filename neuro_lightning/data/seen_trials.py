@@ -14,13 +14,13 @@ from neuro_lightning.errors import DataError
 log = logging.getLogger(__name__)
 
 
-def split_seen_trials(recording: Recording, trained: Identity, *, same_units: bool) -> Recording:
+def split_seen_trials(recording: Recording, trained: Identity, *, same_units: bool | None) -> Recording:
     """A file's trials, those that trained or validated the model apart from those that test it.
 
     Args:
         recording: all trials of the file as its split ``test``, units in the order of the model's.
         trained: identity of the data that the model was trained on.
-        same_units: the user says that the units of two sessions were matched.
+        same_units: the user says that the units of two sessions were matched; None for files that name no session.
 
     Returns:
         The recording with the splits ``train`` and ``val`` of the trials that the model has seen, and ``test``.
@@ -30,7 +30,7 @@ def split_seen_trials(recording: Recording, trained: Identity, *, same_units: bo
             trained the model.
     """
     path, session = recording.sources[0]["path"], recording.info.get("session")
-    if not same_session(trained["session"], session):
+    if same_units is not None and not same_session(trained["session"], session):
         found = f"{path} is of {_named(session)}, the model of {_named(trained['session'])}"
         if not same_units:
             raise DataError(

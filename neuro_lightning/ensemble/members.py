@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuro_lightning.artifacts.records import FILE_NAME
+from neuro_lightning.artifacts.records import FILE_NAME, newest_finished_run
 from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.loading import find_checkpoint
@@ -50,15 +51,17 @@ def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
         if (path / "checkpoints").is_dir() or (path / FILE_NAME).is_file():
             raise
     jobs = collect(path) if path.is_dir() else []
+    newest = newest_finished_run(path) if path.is_dir() else None
+    alone = f"; the newest run in it: python predict.py ckpt={shlex.quote(str(relative(newest)))}" if newest else ""
     if not jobs:
         raise CheckpointError(
             f"no checkpoint at {path}: give a .ckpt file, a run's folder that holds checkpoints/best.ckpt, or a "
-            "sweep's folder (multirun/...) whose jobs do"
+            f"sweep's folder (multirun/...) whose jobs do{alone}"
         )
     if not is_sweep(path):
         raise CheckpointError(
             f"{path} holds {len(jobs)} runs of no sweep, which need not belong together: a set is a sweep's folder "
-            f"(with its {SWEEP_FILES[0]}) or a list, ckpt=[{path / jobs[0]['job']},...]"
+            f"(with its {SWEEP_FILES[0]}) or a list, ckpt=[{path / jobs[0]['job']},...]{alone}"
         )
     found, remarks = [], []
     for job in jobs:

@@ -210,8 +210,8 @@ def undertrained_note(monitor: str, trainer: pl.Trainer) -> str | None:
     if not trainer.global_step or values["peak"] is None or values["end"] != values["peak"]:
         return None
     return (
-        f"The last validation was the best of the {trainer.global_step} steps: the model may be under-trained; "
-        "raise trainer.max_epochs"
+        f"The best {monitor} came at the last validation, after {trainer.global_step} steps: a longer training may "
+        "score better (trainer.max_epochs=...)"
     )
 
 

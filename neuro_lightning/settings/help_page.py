@@ -25,6 +25,7 @@ COMMANDS = {
     },
     "predict": {
         "ckpt=outputs/...": "write a run's submission or its predictions",
+        "ckpt=latest": "the same of the run that finished last",
         "ckpt=outputs/... data.phase=test": "predict the test trials",
         "ckpt=outputs/... output=latents": "write the latents of every trial",
         "ckpt=multirun/... ensemble=greedy": "average several models of a sweep",

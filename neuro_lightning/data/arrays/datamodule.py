@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.arrays.images import ImageOptions, load_images
-from neuro_lightning.data.arrays.spikes import SpikeOptions, load_spikes
+from neuro_lightning.data.arrays.spikes import SpikeOptions, load_other_spikes, load_spikes
 from neuro_lightning.data.arrays.traces import load_traces
 from neuro_lightning.data.arrays.twin import write_twin
 from neuro_lightning.data.cache import cached
+from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.module import ImageDataModule, TwinDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.seen_trials import split_seen_trials
 from neuro_lightning.data.stringer.datamodule import TraceDataModule
 from neuro_lightning.data.stringer.reader import Preparation
 from neuro_lightning.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class _ArrayFile(TwinDataModule):
@@ -48,6 +54,16 @@ class ArraySpikes(_ArrayFile):
     """
 
     kind = "spikes"
+
+    def serve_other_file(
+        self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False
+    ) -> None:
+        """Serve all trials of another file, whose neurons have the same unit ids or else the same columns."""
+        # velocity is decoded from training trials and PSTHs are of known conditions: another file has neither
+        self._spec = replace(spec, behavior_kind="none", behavior_dim=0, n_conditions=0, true_rates=False)
+        other = load_other_spikes(self.path, info, spec)
+        log.warning(f"{self.path}: its neurons are taken for those that trained the model, by unit_ids or by columns")
+        self._recording, self.serves_other_file = split_seen_trials(other, identity, same_units=None), True
 
     def load(self) -> Recording:
         """Read anew each time: the files are small and hold binned counts."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.arrays.files import (
     COMMON,
     Arrays,
@@ -24,6 +25,7 @@ from neuro_lightning.data.checks.plausible import multiples_warning
 from neuro_lightning.data.counts import MOST, without_duplicates, without_shared_trials
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.splitting import SPLITS, TrialSplit, hold_out, split_trials
+from neuro_lightning.errors import DataError
 
 SHAPES = {"counts": "BLN", "behavior": "BLk", "condition": "B", "split": "B", "times": "B", "heldout": "N",
           "unit_ids": "N", "bin_ms": "1", "rates": "BLN"}  # fmt: skip
@@ -131,6 +133,44 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
             "rows": {split: part.row.tolist() for split, part in parts.items()},
             **({"warnings": warnings} if warnings else {}),
         },
+    )
+
+
+def load_other_spikes(path: str | Path, info: dict[str, Any], spec: DataSpec) -> Recording:
+    """Read another file of the same neurons as a trained model expects it.
+
+    Args:
+        path: as for :func:`load_spikes`.
+        info: what :func:`load_spikes` noted of the file that the model was trained on.
+        spec: of that file's data. Units have the same numbers in both files, or where there are none the same columns.
+
+    Returns:
+        A recording whose split ``test`` has all of the file's trials.
+
+    Raises:
+        DataError: the file has other neurons, or trials of another length.
+        ConfigError: its bins have another width.
+    """
+    path = Path(path).expanduser()
+    arrays = check_spikes(read_arrays(path, tuple(SHAPES)), f"{path}: ")
+    counts, n_neurons = arrays["counts"], arrays["counts"].shape[2]
+    position = {int(unit): k for k, unit in enumerate(unit_ids(arrays, n_neurons))}
+    if n_neurons != info["n_columns"] or not set(spec.unit_ids) <= set(position):
+        raise DataError(
+            f"{path} holds {n_neurons} neurons, which are not the {info['n_columns']} of the file that trained the "
+            "model: give counts of the same neurons in the same order, or with the same unit_ids"
+        )
+    if counts.shape[1] != spec.n_total:
+        raise DataError(f"{path}: its trials have {counts.shape[1]} bins, those that trained the model {spec.n_total}")
+    order, row = [position[unit] for unit in spec.unit_ids], np.arange(len(counts))
+    return Recording(
+        name="arrays",
+        bin_ms=bin_width(path, arrays, spec.bin_ms),
+        splits={"test": Trials.from_counts(compact(counts[:, :, order]), spec.n_bins, spec.n_in, row=row)},
+        unit_ids=np.array(spec.unit_ids),
+        simulated="rates" in arrays,
+        sources=[{"path": str(path), "size": path.stat().st_size}],
+        info={name: info[name] for name in ("seed", "columns", "n_columns", "heldout_units")},
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput
+from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, terminal
 from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
@@ -36,19 +36,19 @@ class SweepTable(Callback):
         self.verbose = verbose
         self._before: int | None = None
         self._output: JobOutput | None = None
-        self._shorten: Callable[[logging.LogRecord], bool] = bool
+        self._print_launch: Callable[[logging.LogRecord], bool] = bool
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files out: a job that SLURM queues again is pickled while it writes."""
         return {**vars(self), "_before": None, "_output": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Shorten the launcher's line for each job to what is swept."""
+        """Print what each job varies, in place of the launcher's lines."""
         if not self.verbose:
             same = {normalize_override(word) for word in config.hydra.overrides.task}
-            self._shorten = partial(_shorten, same=same)
+            self._print_launch = partial(_print_launch, same=same)
             for name in LAUNCHER_LOGGERS:
-                logging.getLogger(name).addFilter(self._shorten)
+                logging.getLogger(name).addFilter(self._print_launch)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Show that the job runs, and write its output to a file in its folder. Called in the job's process."""
@@ -89,7 +89,7 @@ class SweepTable(Callback):
 
     def _restore_loggers(self) -> None:
         for name in LAUNCHER_LOGGERS:
-            logging.getLogger(name).removeFilter(self._shorten)
+            logging.getLogger(name).removeFilter(self._print_launch)
 
     def _restore_stdout(self) -> None:
         """Send output to the terminal again."""
@@ -104,14 +104,14 @@ def _in_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
 
 
-def _shorten(record: logging.LogRecord, same: set[str]) -> bool:
-    """Shorten a launcher's line on a job to what its sweep varies, numbers to four digits; False hides the line."""
-    number, colon, words = record.getMessage().partition(" : ")
-    if colon and number.lstrip().startswith("#"):
+def _print_launch(record: logging.LogRecord, same: set[str]) -> bool:
+    """Print what a job varies, numbers to four digits, in place of a launcher's line, which False hides."""
+    number, _, words = record.getMessage().strip().partition(" : ")
+    if number.startswith("#"):
         kept = [word.partition("=") for word in job_settings(words.split(" ")) if normalize_override(word) not in same]
         shown = " ".join(f"{key}{equals}{short(value)}" for key, equals, value in kept)
-        record.msg, record.args = f"{number} : {shown or words}", ()
-    return not record.getMessage().startswith("Launching 1 jobs")  # a search launches them one by one
+        print(f"job {number.removeprefix('#')}: {shown or words}", file=terminal(), flush=True)
+    return not number.startswith(("#", "Launching"))
 
 
 def _changed(folder: Path) -> int | None:
