@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec, full_mask
-from neuro_lightning.models.ndt import NDT, CountInputs
+from neuro_lightning.models.ndt import NDT
 from neuro_lightning.nn.masking import RandomMasking
+from neuro_lightning.nn.rate_readout import ReadoutSettings
 from neuro_lightning.nn.step_transformer import Attention, Dropouts
 
 TRIALS, BINS, FORWARD, N_IN, N_OUT, BIN_MS = 188, 140, 40, 114, 38, 5
@@ -44,8 +45,8 @@ def ndt(dropout: float) -> NDT:
     spec = DataSpec("shape", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=BIN_MS)
     return NDT(
         spec, width=None, layers=LAYERS, heads=HEADS, feedforward=HIDDEN, step_ms=None, pre_norm=True,
-        scaled_init=True, inputs=CountInputs(linear_embedder=False), attention=Attention(*[CONTEXT * BIN_MS] * 2),
-        dropout=Dropouts(dropout, dropout, None, dropout), optimizer=optimizer,
+        scaled_init=True, positions="learned", attention=Attention(*[CONTEXT * BIN_MS] * 2),
+        dropout=Dropouts(dropout, dropout), readout=ReadoutSettings(dropout=dropout), optimizer=optimizer,
         masking=RandomMasking("timestep", ratio=RATIO, token_ratio=TOKEN_RATIO, random_ratio=RANDOM_RATIO),
     )  # fmt: skip
 
@@ -123,12 +124,12 @@ def plain_masking(counts: Tensor, heldout: Tensor, forward: Tensor) -> tuple[Ten
 
 def like(ours: NDT, dropout: float) -> PlainNDT:
     """The plain network with the same weights."""
-    net, plain = ours.net, PlainNDT(dropout)
+    core, plain = ours.net.core, PlainNDT(dropout)
     with torch.no_grad():
-        plain.positions.weight.copy_(net.positions.table)
-    plain.norm.load_state_dict(net.norm.state_dict())
-    plain.readout.load_state_dict(net.readout.state_dict())
-    for theirs, layer in zip(plain.layers, net.layers, strict=True):
+        plain.positions.weight.copy_(core.positions.table)
+    plain.norm.load_state_dict(core.norm.state_dict())
+    plain.readout.load_state_dict(ours.net.readout.linear.state_dict())
+    for theirs, layer in zip(plain.layers, core.layers, strict=True):
         qkv = layer.attention.qkv.state_dict()
         theirs.attention.load_state_dict(
             {f"in_proj_{name}": value for name, value in qkv.items()}

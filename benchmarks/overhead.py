@@ -40,6 +40,8 @@ from neuro_lightning.loggers.building import MetricsCSV
 from neuro_lightning.models.gru import GRU
 from neuro_lightning.nn.augment import Saturation
 from neuro_lightning.nn.masking import CoordinatedDropout
+from neuro_lightning.nn.rate_readout import ReadoutSettings
+from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.runs.train import quiet_libraries
 from neuro_lightning.settings.config import instantiate
 
@@ -96,8 +98,9 @@ def gru(steps_at_once: int | None) -> Problem:
     optimizer = functools.partial(torch.optim.AdamW, lr=5e-3, weight_decay=1e-4)
     module, twin = (
         GRU(
-            data.spec, hidden=64, layers=2, bidirectional=True, step_ms=None, input_dropout=0.5, layer_dropout=0.5,
-            readout_dropout=0.5, masking=CoordinatedDropout(0.27), optimizer=optimizer,
+            data.spec, hidden=64, layers=2, bidirectional=True, step_ms=None, layer_dropout=0.5,
+            readin=ReadInSettings(dropout=0.5), readout=ReadoutSettings(dropout=0.5),
+            masking=CoordinatedDropout(0.27), optimizer=optimizer,
         )
         for _ in range(2)
     )  # fmt: skip

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from config_reference import RECIPES, ConfigFile, Configs
-from pictures import road_picture, room_imports, room_rows, rooms_picture
+from pictures import parts_picture, road_picture, room_imports, room_rows, rooms_picture
 
 import neuro_lightning
 
@@ -30,6 +30,7 @@ HOW_TO_CHOOSE = {
     "loss": ("loss@model.loss=NAME", "model.loss."),
     "masking": ("masking@model.masking=NAME", "model.masking."),
     "optimizer": ("optimizer@model.optimizer=NAME", "model.optimizer."),
+    "readin": ("readin@model.readin=NAME", "model.readin."),
     "readout": ("readout@model.readout=NAME", "model.readout."),
     "scheduler": ("scheduler@model.scheduler=NAME", "model.scheduler."),
 }
@@ -42,6 +43,7 @@ def write_all(docs: Path) -> None:
     config_pages(Configs.read(ROOT / "conf"), docs / "reference" / "config")
     api_pages(docs / "reference" / "api")
     write(docs / "images" / "rooms.svg", rooms_picture(PACKAGE))
+    write(docs / "images" / "parts.svg", parts_picture())
     write(docs / "images" / "road.svg", road_picture(PACKAGE))
     write(docs / "_rooms.md", rooms_table())
     contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")

@@ -88,6 +88,44 @@ def overview_picture() -> str:
     return svg(960, 380, parts)
 
 
+def parts_picture() -> str:
+    """What networks are made of: read-in, core and readout for spikes and traces, core and readout for images."""
+    rows = [
+        (
+            "spikes",
+            "traces",
+            [
+                ("green", "read-in", ["knows the neurons", "readin=identity, smoothed, ..."]),
+                ("violet", "core", ["knows no neurons", "model=gru, ndt, stndt, lfads"]),
+                ("green", "readout", ["knows the neurons", "readout=linear"]),
+            ],
+            ("rates", "of all neurons in all bins"),
+        ),
+        (
+            "images",
+            "",
+            [
+                ("grey", "", []),
+                ("violet", "core", ["knows no neurons", "core=conv, vit"]),
+                ("green", "readout", ["knows the neurons", "readout=gaussian, dense, ..."]),
+            ],
+            ("responses", "of all neurons"),
+        ),
+    ]
+    parts, width, lefts = [], 226, (120, 376, 632)
+    for number, (first, second, boxes, (result, of)) in enumerate(rows):
+        y = 24 + 112 * number
+        parts.append(text(20, y + (36 if second else 44), first, size=15, weight=600))
+        parts.append(text(20, y + 58, second, size=15, weight=600))
+        shown = [(left, *values) for left, values in zip(lefts, boxes, strict=True) if values[1]]
+        parts.append(arrow((92, y + 40), (shown[0][0] - 4, y + 40)))
+        for left, color, title, lines in shown:
+            parts += box(left, y, width, 84, color, title, lines)
+            parts.append(arrow((left + width, y + 40), (left + width + 26, y + 40)))
+        parts += [text(890, y + 36, result, size=15, weight=600), text(890, y + 56, of, size=12.5, color=GREY)]
+    return svg(1060, 236, parts)
+
+
 def room_of(path: Path, package: Path) -> str:
     """The part of the package that a file belongs to."""
     return path.relative_to(package).parts[0].removesuffix(".py")

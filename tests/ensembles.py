@@ -16,6 +16,7 @@ from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.runs.predict import predict
 
 TRUSTED = "trusted=[tiny,tiny_traces,pictures]"
+READOUT = "net.readout.linear.bias"
 
 
 def make_sweep(folder: Path) -> Path:
@@ -29,7 +30,7 @@ def make_sweep(folder: Path) -> Path:
     scatter = np.random.default_rng(0).normal(0, 0.4, (3, 10))
     for job, offset in enumerate(torch.from_numpy(scatter - scatter.mean(0)).float()):
         path = folder / f"{job}_tiny_gru" / "checkpoints" / "best.ckpt"
-        changed(path, path, lambda content, offset=offset: content["state_dict"]["net.readout.bias"].add_(offset))
+        changed(path, path, lambda content, offset=offset: content["state_dict"][READOUT].add_(offset))
     record = json.loads((folder / "3_tiny_gru" / "run.json").read_text())
     failed = record | {"status": "failed", "error": "RuntimeError: out of memory"}
     (folder / "3_tiny_gru" / "run.json").write_text(json.dumps(failed))

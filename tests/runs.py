@@ -30,7 +30,7 @@ TINY = [
 ]  # fmt: skip
 # no dropout, nothing hidden, double precision: what is left is arithmetic
 PLAIN = [
-    "model.masking=null", "model.input_dropout=0", "model.layer_dropout=0", "model.readout_dropout=0",
+    "model.masking=null", "model.readin.dropout=0", "model.layer_dropout=0", "model.readout.dropout=0",
     "++trainer.precision=64-true",
 ]  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_averaged_weights_are_what_is_saved_and_scored(tmp_path):
     raw, mean = content["current_model_state"], content["state_dict"]
     weights = checkpoint(plain.folder, "last.ckpt")["state_dict"]
     assert all(torch.equal(raw[key], weights[key]) for key in weights), "averaging does not touch the training"
-    assert not any(torch.equal(mean[key], raw[key]) for key in weights if key.startswith("net.gru.weight"))
+    assert not any(torch.equal(mean[key], raw[key]) for key in weights if key.startswith("net.core.gru.weight"))
     anew = evaluate(network_predictor(load_checkpoint(averaged.folder).model.net), tiny(), "val")
     assert anew["co_bps"] == averaged.score != plain.score
     logged = [float(row["val/co_bps"]) for row in rows(averaged.folder)]

@@ -35,7 +35,7 @@ def test_another_seed_another_result(tmp_path, changed):
 
 def test_without_noise_the_seed_of_the_steps_changes_nothing(tmp_path):
     """The counterpart of the test above: it compares what it says."""
-    quiet = ["model.masking=null", "model.input_dropout=0", "model.layer_dropout=0", "model.readout_dropout=0"]
+    quiet = ["model.masking=null", "model.readin.dropout=0", "model.layer_dropout=0", "model.readout.dropout=0"]
     one = here(tmp_path / "one", *quiet)
     other = here(tmp_path / "other", *quiet, "callbacks.seeds.seed=6")
     assert same(trained(one.folder), trained(other.folder))

@@ -192,7 +192,7 @@ def test_diverged_member_is_left_out(ensemble_sweep, tmp_path):
         assert "bad.ckpt is left out: not all of its weights are numbers" in ensemble.left_out[0]
 
     def diverge_for_held_in_neuron(content):  # co-bps is of the held-out ones
-        content["state_dict"]["net.readout.bias"][0] = float("inf")
+        content["state_dict"]["net.readout.linear.bias"][0] = float("inf")
 
     part = changed(members[0], tmp_path / "part.ckpt", diverge_for_held_in_neuron)
     assert "part.ckpt is left out" in combined([part, *members], method="stack")[1].left_out[0]

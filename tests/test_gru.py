@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import spec_of
+from networks import parts, spec_of
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.smoothing import gaussian_smooth
@@ -13,10 +13,9 @@ from neuro_lightning.nn.steps import to_steps
 
 def net(*, stride=1, smoothed=(), mean_rates=(), **options):
     torch.manual_seed(0)
-    dropouts = dict.fromkeys(("input_dropout", "layer_dropout", "readout_dropout"), 0.5)
-    settings = {"hidden": 6, "layers": 2, "bidirectional": True, **dropouts, **options}
-    smoothed_ms = [sd * stride for sd in smoothed]
-    return GRUNet(spec_of(mean_rates=mean_rates), step_ms=stride, smoothed_ms=smoothed_ms, **settings).eval()
+    settings = {"hidden": 6, "layers": 2, "bidirectional": True, "layer_dropout": 0.5, **options}
+    shown = parts(0.5, 0.5, smoothed_ms=[sd * stride for sd in smoothed], width=settings.pop("projection", None))
+    return GRUNet(spec_of(mean_rates=mean_rates), step_ms=stride, **shown, **settings).eval()
 
 
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, False), (2, True), (3, True)])
@@ -31,15 +30,15 @@ def test_parameter_count_is_the_closed_form(layers, bidirectional):
 
 def test_smoothed_counts_widen_the_input_and_a_projection_narrows_it():
     wide, narrow = net(layers=1, smoothed=[2.0, 4.0]), net(layers=1, smoothed=[2.0, 4.0], projection=4)
-    assert wide.gru.weight_ih_l0.shape == (18, 15) and narrow.gru.weight_ih_l0.shape == (18, 4)
-    assert narrow.projection.weight.shape == (4, 15)
+    assert wide.core.gru.weight_ih_l0.shape == (18, 15) and narrow.core.gru.weight_ih_l0.shape == (18, 4)
+    assert narrow.readin.linear.weight.shape == (4, 15)
 
 
 def test_smoothed_copies_are_those_of_the_observed_steps_and_lean_on_them_in_forward_bins():
     counts = torch.poisson(torch.ones(2, 12, 5))
     model = net(smoothed=[1.5], stride=4)
     steps = to_steps(counts, 15, 4)
-    seen = model._with_smoothed(steps, 12)
+    seen = model.readin.embed(steps, 12)
     assert torch.equal(seen[..., :5], steps) and (steps[:, 3] == 0).all()
     torch.testing.assert_close(seen[..., 5:], gaussian_smooth(steps[:, :3], 1.5, n_out=4))
 
@@ -47,7 +46,7 @@ def test_smoothed_copies_are_those_of_the_observed_steps_and_lean_on_them_in_for
 def test_shapes_and_the_starting_rates():
     rates = [0.5, 0.0, *([0.02] * 6)]
     model = net(mean_rates=rates)
-    torch.nn.init.zeros_(model.readout.weight)
+    torch.nn.init.zeros_(model.readout.linear.weight)
     output = model(torch.poisson(torch.ones(4, 10, 5)))
     assert output["log_rates"].shape == (4, 13, 8) and output["latents"].shape == (4, 13, 12)
     torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))

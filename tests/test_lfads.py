@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from networks import spec_of
+from networks import parts, spec_of
 from runs import ROOT, TINY, here, rows
 from test_poison import HIDDEN, tiny
 from torch import nn
@@ -34,6 +34,7 @@ WEIGHTS = {"kl_ic": 0.1, "kl_co": 0.2, "l2_gen": 0.3, "l2_con": 0.4}
 def net(sizes=CONTROLLED, **options) -> LFADSNet:
     torch.manual_seed(0)
     stride, settings = options.pop("stride", 1), {"posterior_samples": 4, "dropout": 0.3, **options}
+    settings |= parts(settings["dropout"])
     return LFADSNet(spec_of(6, mean_rates=[0.4] * 8), sizes=sizes, step_ms=stride, **settings).eval()
 
 
@@ -113,7 +114,7 @@ def test_dropout_in_training_hides_states_and_what_the_controller_reads(inputs):
 
 def test_factors_are_of_unit_length():
     """The weights' scale does not matter, unless rows differ in direction."""
-    generator, state = net().generator, torch.randn(2, 7)
+    generator, state = net().core.generator, torch.randn(2, 7)
     before = generator(state, torch.zeros(2, 3, 12), torch.zeros(2, 3, 2)).factors
     generator.factor_weight.data *= torch.tensor([[3.0], [0.1], [7.0]])
     torch.testing.assert_close(generator(state, torch.zeros(2, 3, 12), torch.zeros(2, 3, 2)).factors, before)
@@ -204,7 +205,7 @@ def wide(**options) -> LFADSNet:
     """A net whose posteriors are wide and whose rates depend on them."""
     model = net(**options)
     with torch.no_grad():
-        model.readout.weight *= 10
+        model.readout.linear.weight *= 10
     return model
 
 
@@ -317,7 +318,7 @@ def test_terms_of_a_training_step(sizes):
     losses = net(sizes).train()(counts())["losses"]
     assert set(losses) == (set(WEIGHTS) if sizes.controlled else {"kl_ic", "l2_gen"})
     assert losses["kl_ic"] > 0
-    torch.testing.assert_close(losses["l2_gen"], net(sizes).generator.cell.weight_hh.square().mean() / 2)
+    torch.testing.assert_close(losses["l2_gen"], net(sizes).core.generator.cell.weight_hh.square().mean() / 2)
 
 
 # ---- traces

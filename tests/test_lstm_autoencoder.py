@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from networks import parts, spec_of
 from runs import TESTS, checkpoint, here, record
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.models.lstm_autoencoder import FeedbackNet, LSTMAutoencoder, LSTMAutoencoderNet
+from neuro_lightning.models.lstm_autoencoder import LSTMAutoencoder, LSTMAutoencoderNet
+from neuro_lightning.nn.rate_readout import ReadoutSettings
 from neuro_lightning.nn.recurrent import CELLS, TwoWay
 
 TRACES = [
@@ -21,9 +23,10 @@ def size(net):
     return sum(p.numel() for p in net.parameters())
 
 
-def make(cls=LSTMAutoencoderNet, n_in=5, n_neurons=8, **options):
+def make(feedback=False, n_in=5, n_neurons=8, **options):
     torch.manual_seed(0)
-    return cls(n_in, n_neurons, **{"latent_dim": 4, **options}).eval()
+    size = {"latent_dim": 4, **({"mlp_width": 3} if feedback else {}), **options}
+    return LSTMAutoencoderNet(spec_of(n_in, n_neurons, n_forward=0), feedback=feedback, **parts(), **size).eval()
 
 
 def test_the_published_number_of_parameters():
@@ -47,7 +50,7 @@ def test_the_feedback_networks_size():
     n, c = 8, 4  # two LSTMs, a perceptron of three times the neurons in between, a linear readout
     expected = 8 * c * (5 + c + 2) + 8 * c * (5 + n + c + 2) + (c + 1) * n
     expected += (c + 1) * 3 * n + (3 * n + 1) * 3 * n + (3 * n + 1) * n
-    assert size(make(FeedbackNet)) == expected
+    assert size(make(feedback=True)) == expected
     spec = DataSpec("x", kind="traces", n_in=5, n_out=3)
     assert size(LSTMAutoencoder(spec, latent_dim=c, feedback=True, mlp_width=3).net) == expected
 
@@ -65,27 +68,27 @@ def test_both_directions_are_averaged(cell):
     torch.testing.assert_close(block(inputs), (states[0] + states[1].flip(1)) / 2)
 
 
-@pytest.mark.parametrize("cls", [LSTMAutoencoderNet, FeedbackNet])
-def test_the_latents_are_all_that_the_readout_sees(cls):
-    net, inputs = make(cls), torch.randn(3, 9, 5)
+@pytest.mark.parametrize("feedback", [False, True])
+def test_the_latents_are_all_that_the_readout_sees(feedback):
+    net, inputs = make(feedback), torch.randn(3, 9, 5)
     output = net(inputs)
     assert output["rates"].shape == (3, 9, 8)
-    torch.testing.assert_close(output["rates"], net.readout(output["latents"]))
+    torch.testing.assert_close(output["rates"], net.readout.linear(output["latents"]))
     assert "latents" not in net.train()(inputs)
     assert not torch.equal(net(inputs)["rates"], net(inputs)["rates"]), "dropout"
 
 
-@pytest.mark.parametrize("cls", [LSTMAutoencoderNet, FeedbackNet])
-def test_every_bin_sees_the_whole_sequence_and_no_other(cls):
-    net, inputs = make(cls), torch.randn(3, 9, 5, requires_grad=True)
+@pytest.mark.parametrize("feedback", [False, True])
+def test_every_bin_sees_the_whole_sequence_and_no_other(feedback):
+    net, inputs = make(feedback), torch.randn(3, 9, 5, requires_grad=True)
     net(inputs)["rates"][1, 4].sum().backward()
     assert (inputs.grad[1] != 0).any(1).all() and (inputs.grad[[0, 2]] == 0).all()
 
 
 def test_the_latents_of_the_mlp_are_as_published():
     """Linear, Mish, linear, Mish, dropout, linear, Mish: no latent is below Mish's least value."""
-    assert [type(layer).__name__ for layer in make().mlp] == ["Linear", "Mish"] * 2 + ["Dropout", "Linear", "Mish"]
-    assert make().mlp[4].p == 0.25
+    assert [type(layer).__name__ for layer in make().core.mlp] == ["Linear", "Mish"] * 2 + ["Dropout", "Linear", "Mish"]
+    assert make().core.mlp[4].p == 0.25
     assert float(make()(100 * torch.randn(50, 9, 5))["latents"].min()) >= -0.3089
 
 
@@ -94,9 +97,10 @@ def test_it_begins_at_the_mean_activity():
     for kind, expected in (("traces", mean), ("spikes", torch.tensor(mean).log().tolist())):
         spec = DataSpec("x", kind=kind, n_in=2, n_out=1, n_bins=4, mean_rates=tuple(mean))
         net = LSTMAutoencoder(spec, latent_dim=2).net.eval()
-        assert net.readout.bias.tolist() == pytest.approx(expected)
+        assert net.readout.linear.bias.tolist() == pytest.approx(expected)
         assert ("rates" if kind == "traces" else "log_rates") in net(torch.ones(1, 4, 2))
-        assert LSTMAutoencoder(spec, latent_dim=2, init_bias_mean=False).net.readout.bias.tolist() != expected
+        random = LSTMAutoencoder(spec, latent_dim=2, readout=ReadoutSettings(start_at_mean=False)).net
+        assert random.readout.linear.bias.tolist() != expected
 
 
 def test_unsupported_settings_are_refused():
@@ -119,7 +123,7 @@ def test_it_learns_and_its_checkpoint_gives_the_latents_back(tmp_path):
     output = model(inputs)
     assert output["latents"].shape == (2, 30, 4)
     weights = {name.removeprefix("net."): w for name, w in checkpoint(tmp_path, "best.ckpt")["state_dict"].items()}
-    net = LSTMAutoencoderNet(8, 11, latent_dim=4).eval()
+    net = make(n_in=8, n_neurons=11)
     net.load_state_dict({name: w for name, w in weights.items() if name in net.state_dict()})
     torch.testing.assert_close(net(inputs)["latents"], output["latents"])
 

@@ -23,7 +23,7 @@ SPEC = DataSpec("tiny", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, 
 def net(**options) -> NDTNet:
     torch.manual_seed(0)
     model = transformer(NDTNet, **{"layers": 2, "feedforward": 7, **options}).eval()
-    torch.nn.init.normal_(model.readout.weight)
+    torch.nn.init.normal_(model.readout.linear.weight)
     return model
 
 
@@ -39,7 +39,7 @@ def ndt(*overrides: str, spec: DataSpec = SPEC):
         cfg = compose("train", overrides=[*words, "model=ndt", "masking@model.masking=random", *overrides])
     torch.manual_seed(0)
     model = instantiate(cfg.model, spec=spec)
-    torch.nn.init.normal_(model.net.readout.weight)
+    torch.nn.init.normal_(model.net.readout.linear.weight)
     return model
 
 
@@ -47,20 +47,20 @@ def ndt(*overrides: str, spec: DataSpec = SPEC):
 
 
 @pytest.mark.parametrize("count_width", [0, 2])
-@pytest.mark.parametrize("linear_embedder", [True, False])
+@pytest.mark.parametrize("linear", [True, False])
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
-def test_parameter_count_is_the_closed_form(count_width, linear_embedder, positions):
-    model = net(count_width=count_width, linear_embedder=linear_embedder, positions=positions, max_count=4, stride=2)
+def test_parameter_count_is_the_closed_form(count_width, linear, positions):
+    model = net(count_width=count_width, linear=linear, positions=positions, max_count=4, stride=2)
     width, hidden, layers, steps = 8 * max(1, count_width), 7, 2, 7
     expected = layers * (4 * width**2 + 9 * width + 2 * width * hidden + hidden) + 2 * width + (width + 1) * 8
     expected += (4 + 2) * count_width + (positions == "learned") * steps * width
-    expected += linear_embedder * width * (5 * max(1, count_width) + 1)
+    expected += linear * width * (5 * max(1, count_width) + 1)
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_shapes_and_the_starting_rates():
     model = net(mean_rates=[0.5, 0.0, *([0.02] * 6)], width=12)
-    torch.nn.init.zeros_(model.readout.weight)
+    torch.nn.init.zeros_(model.readout.linear.weight)
     output = model(counts(4))
     assert output["log_rates"].shape == (4, 13, 8) and output["latents"].shape == (4, 13, 12)
     torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))
@@ -68,7 +68,7 @@ def test_shapes_and_the_starting_rates():
 
 @pytest.mark.parametrize(("neurons", "heads", "width"), [(8, 2, 8), (9, 2, 10), (7, 4, 8), (12, 5, 15)])
 def test_the_width_is_the_neurons_rounded_up_to_the_heads(neurons, heads, width):
-    assert transformer(NDTNet, 5, neurons, heads=heads).width == width
+    assert transformer(NDTNet, 5, neurons, heads=heads).core.width == width
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
@@ -117,8 +117,8 @@ def test_counts_are_looked_up_and_large_ones_share_a_row():
 
 
 def test_without_an_embedder_channels_are_neurons():
-    model, inputs = net(linear_embedder=False), counts()
-    shown = model.embedder(model.embedding(inputs))
+    model, inputs = net(linear=False), counts()
+    shown = model.core.fill_up(model.readin(inputs, 10))
     assert torch.equal(shown[..., :5], inputs) and (shown[..., 5:] == 0).all()
 
 
@@ -134,8 +134,8 @@ def test_longer_sequences_are_read_in_windows():
     ("options", "words"),
     [
         ({"heads": 3, "width": 8}, "model.heads=3 does not divide the width, 8"),
-        ({"width": 4, "linear_embedder": False}, "model.width=4 holds no 5 channels"),
-        ({"positions": "none"}, "model.inputs.positions=none: there are learned, sinusoidal"),
+        ({"width": 4, "linear": False}, "model.width=4 holds no 5 channels without model.readin.width=auto"),
+        ({"positions": "none"}, "model.positions=none: there are learned, sinusoidal"),
     ],
 )
 def test_invalid_networks_are_refused(options, words):
@@ -149,15 +149,15 @@ def test_invalid_networks_are_refused(options, words):
 def test_traces_have_no_counts_to_embed():
     traces = replace(SPEC, kind="traces", n_forward=0)
     with pytest.raises(ConfigError, match="tiny has traces, not counts") as refused:
-        ndt("model.inputs.count_width=2", spec=traces)
+        ndt("readin@model.readin=embedding", spec=traces)
     assert "\n" not in str(refused.value)
     assert ndt(spec=traces).masking.kind == "traces"
 
 
 def test_steps_context_and_masking_agree():
     model = ndt("model.step_ms=20", "model.attention.context_forward_ms=40", "model.attention.context_backward_ms=0")
-    assert model.net.stride == model.masking.block == 2 and model.net.allowed.shape == (8, 8)
-    assert model.net.allowed.sum(1).tolist() == [3] * 6 + [2, 1]
+    assert model.net.steps.stride == model.masking.block == 2 and model.net.core.allowed.shape == (8, 8)
+    assert model.net.core.allowed.sum(1).tolist() == [3] * 6 + [2, 1]
 
 
 def test_causality_is_set_in_ms():
@@ -173,11 +173,12 @@ def test_published_settings_have_none_of_our_additions(experiment):
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("train", overrides=[f"experiment={experiment}"])
     net = instantiate(cfg.model, spec=SPEC).net
-    layer = net.layers[0]
-    assert net.width == N * max(1, cfg.model.inputs.count_width) and net.stride == 1 and layer.attention.heads == 2
-    assert net.smoothed == () and layer.attention.bias is None
+    layer, width = net.core.layers[0], net.core.width
+    assert width == N * max(1, cfg.model.readin.count_width) and net.steps.stride == 1 and layer.attention.heads == 2
+    assert net.readin.kernels == () and isinstance(net.readin.linear, torch.nn.Identity)
+    assert layer.attention.bias is None
     assert layer.attention.dropout.p == layer.dropout.p == cfg.model.dropout.layers
-    assert sum(p.numel() for p in layer.parameters()) == 4 * net.width**2 + 9 * net.width + 2 * net.width * 128 + 128
+    assert sum(p.numel() for p in layer.parameters()) == 4 * width**2 + 9 * width + 2 * width * 128 + 128
 
 
 def first_batch():
@@ -210,7 +211,7 @@ def test_what_is_scored_was_hidden(words):
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["model.inputs.raw_counts=true", "model.inputs.count_width=2", "model.inputs.linear_embedder=false"]],
+    [[], ["readin@model.readin=embedding", "model.readin.width=null", "model.width=16"]],
 )
 def test_every_parameter_learns(overrides):
     model = ndt(*overrides)
@@ -251,16 +252,16 @@ def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
     ("words", "message"),
     [
         (
-            ["model.inputs.count_width=2", "model.inputs.raw_counts=true", "masking@model.masking=coordinated"],
+            ["readin@model.readin=embedding", "masking@model.masking=coordinated"],
             r"only whole counts have an embedding",
         ),
         (
-            ["model.inputs.count_width=2"],
-            r"model.inputs.count_width=2 embeds counts: it needs model.inputs.raw_counts=true",
+            ["model.readin.count_width=2"],
+            r"model.readin.count_width=2 embeds counts: it needs model.readin.counts=true",
         ),
         (
-            ["model.inputs.smoothed_ms=[]"],
-            r"model.inputs.raw_counts=false leaves no input without model.inputs.smoothed_ms",
+            ["model.readin.smoothed_ms=[]"],
+            r"model.readin.counts=false leaves no input without model.readin.smoothed_ms",
         ),
         (["model.heads=0"], r"model.heads=0"),
         (["model.layers=0"], r"model.layers=0"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from networks import spec_of
+from networks import parts, spec_of
 from runs import ROOT, same
 from torch import nn
 
@@ -21,6 +21,7 @@ def net(n_forward=3, *, stride=1, mean_rates=(), **options):
     torch.manual_seed(0)
     published = {"layers": 2, "encoder_layers": 1, "heads": 2, "dropout": 0.47, "encoder_dropout": 0.1}
     settings = {"hidden": 6, "width": 8, "step_ms": stride, **published, **options}
+    settings |= parts(settings["dropout"], settings["dropout"])
     return NeuralRobertaNet(spec_of(n_forward=n_forward, mean_rates=mean_rates), **settings).eval()
 
 
@@ -50,7 +51,7 @@ def test_the_published_sizes():
     d = 130
     layer = 4 * (d + 1) * d + (d + 1) * 2 * d + (2 * d + 1) * d + 2 * 2 * d
     assert roberta.size == gru_size(98, 40, 2) + 81 * d + layer + (d + 1) * d == 227_070
-    assert roberta.net.encoder[0].attention.heads == 5 and roberta.net.stride == 1
+    assert roberta.net.core.encoder[0].attention.heads == 5 and roberta.net.steps.stride == 1
     assert cfg.model.optimizer.lr == 1e-3 and cfg.model.scheduler == {}
 
 
@@ -70,7 +71,7 @@ def test_the_winning_pair_is_one_sweep():
 def test_the_layers_are_normalised_after_each_block():
     """The same numbers as torch's own encoder layer, set to what RoBERTa is."""
     model = net(encoder_layers=1, heads=2, width=12)
-    ours = model.encoder[0]
+    ours = model.core.encoder[0]
     oracle = nn.TransformerEncoderLayer(12, 2, 24, activation="gelu", norm_first=False, batch_first=True).eval()
     names = {
         "self_attn.in_proj_": ours.attention.qkv, "self_attn.out_proj.": ours.attention.out,
@@ -92,8 +93,8 @@ def test_the_width_is_the_neurons_rounded_up(heads, width):
     spec = DataSpec("x", n_in=7, n_out=4, n_bins=6, n_forward=2, bin_ms=10)
     options = {"hidden": 3, "layers": 1, "encoder_layers": 1, "dropout": 0.1, "encoder_dropout": 0.1, "step_ms": None}
     model = NeuralRoberta(spec, heads=heads, width=None, **options)
-    assert model.net.transform.out_features == width
-    assert NeuralRoberta(spec, heads=heads, width=30, **options).net.transform.out_features == 30
+    assert model.net.core.transform.out_features == width
+    assert NeuralRoberta(spec, heads=heads, width=30, **options).net.core.transform.out_features == 30
     with pytest.raises(ConfigError, match=r"model\.heads=0"):
         NeuralRoberta(spec, heads=0, width=None, **options)
     with pytest.raises(ConfigError, match=r"model\.heads=4 does not divide the width, 30"):
@@ -103,12 +104,12 @@ def test_the_width_is_the_neurons_rounded_up(heads, width):
 @pytest.mark.parametrize("stride", [1, 4])
 def test_shapes_and_the_starting_rates(stride):
     model = net(mean_rates=RATES, stride=stride)
-    torch.nn.init.zeros_(model.readout.weight)
+    torch.nn.init.zeros_(model.readout.linear.weight)
     output = model(torch.poisson(torch.ones(4, 10, 5)))
     assert output["log_rates"].shape == (4, 13, 8) and output["latents"].shape == (4, 13, 8)
     torch.testing.assert_close(output["log_rates"][0, 0].exp()[[0, 2]], torch.tensor([0.5, 0.02]))
     traces = net(n_forward=0, mean_rates=RATES, names=("rates",))
-    torch.nn.init.zeros_(traces.readout.weight)
+    torch.nn.init.zeros_(traces.readout.linear.weight)
     for bins in (10, 27):
         assert torch.equal(traces(torch.randn(1, bins, 5))["rates"], torch.tensor(RATES).expand(1, bins, 8))
 
@@ -136,7 +137,7 @@ def test_neurons_have_no_order():
     before, model = net()(inputs)["log_rates"], net()
     assert not torch.allclose(model(inputs[..., order])["log_rates"], before)
     for name in ("weight_ih_l0", "weight_ih_l0_reverse"):
-        weight = getattr(model.gru, name)
+        weight = getattr(model.core.gru, name)
         weight.data = weight.data[:, order]
     torch.testing.assert_close(model(inputs[..., order])["log_rates"], before)
 
@@ -151,7 +152,7 @@ def test_every_dropout_is_at_its_place():
     """With all states dropped the output is what the biases make of nothing; the encoder has a share of its own."""
     inputs = torch.poisson(torch.ones(2, 10, 5))
     model = net(dropout=1.0, mean_rates=RATES).train()
-    torch.testing.assert_close(model(inputs)["log_rates"], model.readout.bias.expand(2, 13, 8))
-    assert model.gru.dropout == 1.0 and model.encoder[0].dropout.p == 0.1
+    torch.testing.assert_close(model(inputs)["log_rates"], model.readout.linear.bias.expand(2, 13, 8))
+    assert model.core.gru.dropout == 1.0 and model.core.encoder[0].dropout.p == 0.1
     still = net(dropout=0.0, encoder_dropout=0.0)
     torch.testing.assert_close(still.train()(inputs)["log_rates"], still.eval()(inputs)["log_rates"])

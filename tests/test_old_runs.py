@@ -131,8 +131,12 @@ def test_keys_that_have_moved_into_groups_are_translated():
     ndt, gru = "neuro_lightning.models.ndt.NDT", "neuro_lightning.models.gru.GRU"
     assert update_override("model.layer_dropout=0.3", ndt) == "model.dropout.layers=0.3"
     assert update_override("++model.reach_ms=[20,80]", ndt) == "++model.attention.reach_ms=[20,80]"
+    assert update_override("model.inputs.linear_embedder=false", ndt) == "model.readin.width=null"
+    assert update_override("model.input_dropout=0.3", gru) == "model.readin.dropout=0.3"
     for word, model in (("model.layer_dropout=0.3", gru), ("model.width=3", ndt), ("data.reach_ms=1", ndt)):
         assert update_override(word, model) == word
     with pytest.raises(ConfigError, match=r"^model.contrast has moved: write model.contrast.weight=0.1$"):
         check_options(["model=stndt", "model.contrast=0.1"], "conf")
+    with pytest.raises(ConfigError, match=r"^model.init_bias_mean has moved: write model.readout.start_at_mean=false$"):
+        check_options(["model=lstm_autoencoder", "model.init_bias_mean=false"], "conf")
     check_options(["model=gru", "model.layer_dropout=0.1"], "conf")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from networks import spec_of
+from networks import parts, spec_of
 from runs import ROOT, TINY, checkpoint, here, record, rows, same
 from tiny import BINS, N_IN, Tiny
 
@@ -16,7 +16,7 @@ from neuro_lightning.models.gru import GRUNet
 from neuro_lightning.settings.config import instantiate
 
 POISONS = [math.nan, 1e30, -1e30]
-GRU_SETTINGS = {"layers": 2, "step_ms": None, "input_dropout": 0.5, "layer_dropout": 0.5, "readout_dropout": 0.5}
+GRU_SETTINGS = {"layers": 2, "step_ms": None, "layer_dropout": 0.5, **parts(0.5, 0.5)}
 HIDDEN = ("heldout", "heldin_forward", "heldout_forward", "behavior", "rates")
 
 
@@ -30,7 +30,7 @@ def gru(data: Tiny, *overrides: str):
         cfg = compose("train", overrides=[*TINY, *overrides])
     torch.manual_seed(0)
     model = instantiate(cfg.model, spec=data.spec)
-    torch.nn.init.normal_(model.net.readout.weight)
+    torch.nn.init.normal_(model.net.readout.linear.weight)
     return model
 
 
@@ -199,7 +199,7 @@ def test_what_is_scored_was_hidden():
     """No held-in spike reaches the prediction that is scored against it, through the whole training step."""
     data = tiny({})
     batch = next(iter(data.train_dataloader()))
-    model = gru(data, "model.input_dropout=0")
+    model = gru(data, "model.readin.dropout=0")
     seen = {}
 
     def spy(net, inputs):

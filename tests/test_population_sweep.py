@@ -29,7 +29,7 @@ from neuro_lightning.sweeps.search.space import read_space
 
 TRUSTED = [word.replace("trusted=[tiny]", "trusted=[tiny,dying]") for word in TINY]
 SWEEP = ["-m", *TRUSTED, "hydra/sweeper=population", "hydra.sweep.dir=sweep"]
-SPACE = ["model.optimizer.lr=tag(log,interval(1e-3,1e-1))", "model.input_dropout=interval(0.0,0.5)"]
+SPACE = ["model.optimizer.lr=tag(log,interval(1e-3,1e-1))", "model.readin.dropout=interval(0.0,0.5)"]
 POPULATION = [
     *SWEEP, *SPACE, "hydra.sweeper.n_trials=4", "hydra.sweeper.generation_epochs=2", "hydra.sweeper.burn_in_epochs=2",
     "hydra.sweeper.patience=2", "trainer.max_epochs=20", "hydra.sweeper.improvement=1e9",
@@ -94,7 +94,7 @@ def test_losers_go_on_from_their_winners_with_values_of_their_own(alone):
     for name, values in zip(MEMBERS, state["values"], strict=True):
         model = record(folder / name)["config"]["model"]
         assert model["optimizer"]["lr"] == values["model.optimizer.lr"]
-        assert model["input_dropout"] == values["model.input_dropout"]
+        assert model["readin"]["dropout"] == values["model.readin.dropout"]
         [optimizer] = checkpoint(folder / name)["optimizer_states"]
         assert optimizer["param_groups"][0]["lr"] == model["optimizer"]["lr"], "and it is in force"
     sweeper = PopulationSweeper(4, 0, {}, 2, 2, {}, {"default": 0.2}, 2, 1e9)
@@ -152,7 +152,7 @@ def test_weights_and_moments_are_the_donors_and_the_rest_is_the_runs_own(tmp_pat
     explore = "++callbacks.explore._target_=neuro_lightning.callbacks.explore.Explore"
     values = ["scheduler@model.scheduler=none", "trainer.max_epochs=8", "model.optimizer.weight_decay=0.02"]
     winner = here(tmp_path / "winner", *values, "sweep.until=2", "model.optimizer.lr=3e-2", "seed=1").folder
-    lost = ["sweep.until=2", "model.optimizer.lr=1e-5", "model.input_dropout=0.1"]
+    lost = ["sweep.until=2", "model.optimizer.lr=1e-5", "model.readin.dropout=0.1"]
     loser = here(tmp_path / "loser", *values, *lost).folder
     files = [folder / "checkpoints" / "last.ckpt" for folder in (winner, loser)]
     path = loser / "merged.ckpt"
@@ -167,13 +167,13 @@ def test_weights_and_moments_are_the_donors_and_the_rest_is_the_runs_own(tmp_pat
     assert same(merged["callbacks"][key], mine["callbacks"][key])
     assert not same(merged["callbacks"][key], donor["callbacks"][key])
 
-    moved = [*values, "sweep.until=4", "model.optimizer.lr=7e-3", "model.input_dropout=0.2", f"resume='{path}'"]
+    moved = [*values, "sweep.until=4", "model.optimizer.lr=7e-3", "model.readin.dropout=0.2", f"resume='{path}'"]
     moved += ["model.optimizer.weight_decay=0.05"]
     here(loser, *moved, explore)
     [state] = checkpoint(loser)["optimizer_states"]
     assert state["param_groups"][0]["lr"] == 7e-3 and state["param_groups"][0]["weight_decay"] == 0.05
     assert int(state["state"][0]["step"]) == checkpoint(loser)["global_step"] > donor["global_step"]
-    assert checkpoint(loser)["neuro_lightning"]["model"]["input_dropout"] == 0.2
+    assert checkpoint(loser)["neuro_lightning"]["model"]["readin"]["dropout"] == 0.2
     assert record(loser)["checkpoints"]["best"] == str(loser / "checkpoints" / "best.ckpt")
     assert [int(row["epoch"]) for row in rows(loser) if row["val/co_bps"]] == [0, 1, 2, 3]
 

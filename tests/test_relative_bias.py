@@ -103,7 +103,7 @@ def test_a_causal_transformer_with_smoothed_counts_and_bias_is_causal(stride):
     changed[:, 6:] += 3
     for context, same in (((0, None), True), ((None, None), False)):
         model = transformer(NDTNet, context=context, **options).eval()
-        torch.nn.init.normal_(model.readout.weight)
+        torch.nn.init.normal_(model.readout.linear.weight)
         before, after = model(inputs)["log_rates"], model(changed)["log_rates"]
         assert torch.equal(before[:, :6], after[:, :6]) == same and not torch.equal(before[:, 6:], after[:, 6:])
 
@@ -121,7 +121,7 @@ def test_bias_and_smoothed_counts_are_so_many_parameters(network):
 def test_every_bias_learns(network):
     torch.manual_seed(0)
     model = transformer(network, layers=2, heads=4, width=12, reach=(1.0, 8.0), smoothed=(1.0,)).train()
-    torch.nn.init.normal_(model.readout.weight)
+    torch.nn.init.normal_(model.readout.linear.weight)
     model(torch.poisson(torch.ones(4, 10, 5)))["log_rates"].square().sum().backward()
     tables = [p for name, p in model.named_parameters() if name.endswith("bias.table")]
     assert len(tables) == 2 and all((table.grad != 0).all() for table in tables)
@@ -134,11 +134,11 @@ def test_shorter_trials_are_read_with_the_same_bias():
 
 
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
-def test_without_raw_counts_only_smoothed_ones_enter(network):
+def test_without_counts_only_smoothed_ones_enter(network):
     """The embedder is given the kernels' copies, in their order."""
-    model = transformer(network, layers=1, width=12, smoothed=(1.0, 3.0), raw_counts=False, stride=1).eval()
+    model = transformer(network, layers=1, width=12, smoothed=(1.0, 3.0), counts=False, stride=1).eval()
     seen, inputs = {}, torch.poisson(torch.ones(2, 10, 5))
-    model.embedder.register_forward_pre_hook(lambda _, given: seen.update(x=given[0]))
+    model.readin.linear.register_forward_pre_hook(lambda _, given: seen.update(x=given[0]))
     model(inputs)
     expected = [gaussian_smooth(inputs, sd, n_out=13) for sd in (1.0, 3.0)]
     torch.testing.assert_close(seen["x"], torch.cat(expected, dim=2))

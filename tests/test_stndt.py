@@ -27,7 +27,7 @@ def net(n_in=5, n_neurons=8, n_bins=10, n_forward=3, **options):
     model = transformer(
         STNDTNet, n_in, n_neurons, n_bins, n_forward, **{"layers": 2, "feedforward": 6, **options}
     ).eval()
-    torch.nn.init.normal_(model.readout.weight)
+    torch.nn.init.normal_(model.readout.linear.weight)
     return model
 
 
@@ -129,7 +129,7 @@ def test_the_views_are_new_each_time_and_of_training_only():
     assert terms[0] != terms[1] and torch.equal(inputs, before)
     assert "losses" not in plain.train()(inputs)
     same_views = net(views=RandomMasking("full", ratio=0.0)).train()
-    first = [info_nce(part, part) for part in same_views._embed(inputs)]
+    first = [info_nce(part, part) for part in same_views.embed(inputs)]
     torch.testing.assert_close(same_views(inputs)["losses"]["contrast"], sum(first))
 
 
@@ -190,8 +190,8 @@ def test_parameter_count_is_the_closed_form(n_neurons, heads, width, stride, ste
 def test_by_what_the_channels_of_the_first_layer_attend(width, by):
     """By their neurons' counts, as published; with another number of channels by those of the embedding."""
     model, inputs, seen = net(width=width), counts(), {}
-    model.embedder.register_forward_hook(lambda _, __, output: seen.update(channels=output))
-    model.course_embedder.register_forward_pre_hook(lambda _, given: seen.update(courses=given[0]))
+    model.readin.linear.register_forward_hook(lambda _, __, output: seen.update(channels=output))
+    model.core.course_embedder.register_forward_pre_hook(lambda _, given: seen.update(courses=given[0]))
     model(inputs)
     neurons = torch.nn.functional.pad(inputs, (0, 3, 0, 3))
     assert torch.equal(seen["courses"].mT, {**seen, "neurons": neurons}[by])
@@ -201,11 +201,11 @@ def test_by_what_the_channels_of_the_first_layer_attend(width, by):
 def test_it_starts_at_the_mean_rates():
     for kind, name in (("spikes", "log_rates"), ("traces", "rates")):
         model = net(mean_rates=RATES, names=(name,))
-        torch.nn.init.zeros_(model.readout.weight)
+        torch.nn.init.zeros_(model.readout.linear.weight)
         output = model(counts())[name]
         expected = torch.tensor(RATES).clamp_min(1e-4).log() if kind == "spikes" else torch.tensor(RATES)
         torch.testing.assert_close(output, expected.expand(4, 13, 8))
-        assert transformer(STNDTNet).readout.weight.abs().max() <= 0.01
+        assert transformer(STNDTNet).readout.linear.weight.abs().max() <= 0.01
 
 
 @pytest.mark.parametrize("stride", [1, 4])
@@ -239,7 +239,7 @@ def test_held_out_neurons_enter_as_zeros():
     """A network of all neurons whose last three are silent is the network that is not shown them."""
     inputs, model, all_shown = counts(), net(), net(n_in=8)
     weights = model.state_dict()
-    weights["embedder.weight"] = torch.cat([weights["embedder.weight"], torch.randn(8, 3)], dim=1)
+    weights["readin.linear.weight"] = torch.cat([weights["readin.linear.weight"], torch.randn(8, 3)], dim=1)
     all_shown.load_state_dict(weights)
     zeros = torch.zeros(4, 10, 3)
     torch.testing.assert_close(all_shown(torch.cat([inputs, zeros], 2))["log_rates"], model(inputs)["log_rates"])
@@ -259,7 +259,8 @@ def test_the_contrastive_term_trains_both_embedders():
     model = net(views=views()).train()
     model(counts())["losses"]["contrast"].backward()
     trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    assert trained == {f"{name}.{of}" for name in ("embedder", "course_embedder") for of in ("weight", "bias")}
+    embedders = ("readin.linear", "core.course_embedder")
+    assert trained == {f"{name}.{of}" for name in embedders for of in ("weight", "bias")}
 
 
 # ---- the configured model
@@ -268,9 +269,9 @@ def test_the_contrastive_term_trains_both_embedders():
 def test_a_context_is_rounded_up_to_steps():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=40, n_forward=4, bin_ms=5)
     model = configured(spec, "model.attention.context_forward_ms=25", "model.attention.context_backward_ms=60")
-    assert torch.equal(model.net.allowed, context_mask(11, 2, 3))
+    assert torch.equal(model.net.core.allowed, context_mask(11, 2, 3))
     model = configured(spec, "model.attention.context_forward_ms=null", "model.attention.context_backward_ms=null")
-    assert model.net.allowed is None
+    assert model.net.core.allowed is None
 
 
 def test_unsupported_settings_are_refused():
@@ -291,12 +292,13 @@ def test_published_settings_fit_their_recordings(experiment, n_in, n_out, n_bins
     """A channel for each neuron, a step for each bin, nothing added for the heads' sake."""
     spec = DataSpec("x", n_in=n_in, n_out=n_out, n_bins=n_bins, n_forward=40, bin_ms=5)
     model = configured(spec, experiment=f"stndt_{experiment}")
-    assert model.net.width == n_in + n_out and model.net.course_embedder.in_features == n_bins + 40
-    assert model.net.layers[0].spatial.query_key.out_features == 2 * (n_bins + 40)
+    assert model.net.core.width == n_in + n_out and model.net.core.course_embedder.in_features == n_bins + 40
+    assert model.net.core.layers[0].spatial.query_key.out_features == 2 * (n_bins + 40)
     assert model.contrast.weight == 0.1 and model.masking.mode == "full" and model.masking.block == 1
-    assert len(model.net.layers) == (6 if experiment == "dmfc" else 4)
-    layer = model.net.layers[0].temporal
-    assert model.net.smoothed == () and layer.attention.bias is None and layer.attention.dropout.p == layer.dropout.p
+    assert len(model.net.core.layers) == (6 if experiment == "dmfc" else 4)
+    layer = model.net.core.layers[0].temporal
+    assert model.net.readin.kernels == () and layer.attention.bias is None
+    assert layer.attention.dropout.p == layer.dropout.p
 
 
 @pytest.mark.parametrize("poison", [math.nan, 1e30])
@@ -307,7 +309,7 @@ def test_what_is_predicted_never_reaches_the_input(split, poison):
         for part in ({}, {f"{split}.{name}": poison for name in HIDDEN})
     ]
     model = configured(data[0].spec, "model.step_ms=20").eval()
-    torch.nn.init.normal_(model.net.readout.weight)
+    torch.nn.init.normal_(model.net.readout.linear.weight)
     for one, other in zip(*(each.eval_dataloader(split) for each in data), strict=True):
         assert not same(one["targets"], other["targets"]), "the poison is there"
         assert same(model(one["inputs"])["log_rates"], model(other["inputs"])["log_rates"])
@@ -325,7 +327,7 @@ def test_what_is_scored_was_hidden():
         "model.masking.rate=0.25",
         "model.step_ms=null",
     )
-    torch.nn.init.normal_(model.net.readout.weight)
+    torch.nn.init.normal_(model.net.readout.linear.weight)
 
     def watch(net, inputs, output):
         output["log_rates"].retain_grad()
@@ -342,4 +344,4 @@ def test_what_is_scored_was_hidden():
 def test_a_context_below_zero_is_unlimited():
     spec = DataSpec("x", n_in=5, n_out=3, n_bins=10, n_forward=3, bin_ms=20)
     model = configured(spec, "model.attention.context_forward_ms=-1", "model.attention.context_backward_ms=-1")
-    assert model.net.allowed is None
+    assert model.net.core.allowed is None

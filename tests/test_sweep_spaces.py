@@ -15,7 +15,7 @@ from neuro_lightning.settings.settings import TrainSettings
 from neuro_lightning.sweeps.search.space import read_space
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
-DROPOUTS = ("model.dropout.embedding", "model.dropout.layers", "model.dropout.readout")
+DROPOUTS = ("model.dropout.embedding", "model.dropout.layers", "model.readout.dropout")
 CONTEXT = ("model.attention.context_forward_ms", "model.attention.context_backward_ms")
 BIN_MS = 5
 
@@ -42,7 +42,7 @@ AREA2.pop("model.scheduler.warmup")  # fixed
 STNDT = {
     "model.dropout.embedding": (0, 0.6),
     "model.dropout.layers": (0, 0.4),
-    "model.dropout.readout": (0, 0.4),
+    "model.readout.dropout": (0, 0.4),
     **dict.fromkeys(CONTEXT, (1 * BIN_MS, 100 * BIN_MS)),
     "model.optimizer.lr": (1e-5, 1e-2, "log"),
     "model.scheduler.warmup": (0, 0.139),  # 7,000 of 50,501 epochs
@@ -81,7 +81,7 @@ MAKIN = {
     "model.masking.rate": [0.25, 0.27, 0.3],
 }
 CHOICES = {
-    "rnnf_grid": {**MAKIN, "model.input_dropout": [0.46, 0.5, 0.6]},
+    "rnnf_grid": {**MAKIN, "model.readin.dropout": [0.46, 0.5, 0.6]},
     "roberta_grid": {**MAKIN, "model.dropout": [0.46, 0.5, 0.6]},
     "nmas_lstm": {
         "model.optimizer.weight_decay": [0, 1e-5, 5e-5, 1e-6],
@@ -204,8 +204,8 @@ def test_context_is_whole_bins():
 def test_what_is_not_searched():
     """A warm-up that is fixed, dropouts that are one, penalties that are alike, and a thesis's ten seeds."""
     assert "model.scheduler.warmup=0.125" in space_of("ndt_bayes_area2").fixed
-    cfg = checked("rnnf_grid", ["model.input_dropout=0.46"])
-    assert cfg.model.layer_dropout == cfg.model.readout_dropout == 0.46
+    cfg = checked("rnnf_grid", ["model.readin.dropout=0.46"])
+    assert cfg.model.layer_dropout == cfg.model.readout.dropout == 0.46
     assert checked("antolik_l2", ["model.output.reg.l2=0.7"]).model.hidden.reg.l2 == 0.7
     assert checked("antolik_l1", ["model.output.reg.l1=0.7"]).model.hidden.reg.l1 == 0.7
     assert all(numbers(space_of(name).searched["seed"]) == list(range(10)) for name in NAMES if "antolik" in name)

@@ -1,4 +1,4 @@
-"""Names of classes and keys in configs that earlier versions wrote: checkpoints keep opening when one moves."""
+"""Names of classes, keys and weights that earlier versions wrote: their checkpoints and run folders still open."""
 
 from __future__ import annotations
 
@@ -17,45 +17,70 @@ MOVED = {
     f"{DATA}.stringer_stimuli.datamodules.NaturalImages": f"{DATA}.stringer_stimuli.datamodule.NaturalImages",
     f"{DATA}.stringer_stimuli.datamodules.Orientations": f"{DATA}.stringer_stimuli.datamodule.Orientations",
     f"{DATA}.uwndc19.datamodules.UWNDC19": f"{DATA}.uwndc19.datamodule.UWNDC19",
+    "neuro_lightning.models.ndt.CountInputs": "neuro_lightning.nn.readin.ReadInSettings",
+    "neuro_lightning.nn.step_transformer.Inputs": "neuro_lightning.nn.readin.ReadInSettings",
 }
 """Old path of a class -> its path today."""
 
-SETTINGS = "neuro_lightning.nn.step_transformer"
+MODELS = "neuro_lightning.models"
+NDT, STNDT, GRU = f"{MODELS}.ndt.NDT", f"{MODELS}.stndt.STNDT", f"{MODELS}.gru.GRU"
+LFADS, ROBERTA = f"{MODELS}.lfads.LFADS", f"{MODELS}.neural_roberta.NeuralRoberta"
+AUTOENCODER = f"{MODELS}.lstm_autoencoder.LSTMAutoencoder"
 TRANSFORMER_KEYS = {
-    "smoothed_ms": "inputs.smoothed_ms",
-    "raw_counts": "inputs.raw_counts",
+    "smoothed_ms": "readin.smoothed_ms",
+    "inputs.smoothed_ms": "readin.smoothed_ms",
+    "raw_counts": "readin.counts",
+    "inputs.raw_counts": "readin.counts",
     "context_forward_ms": "attention.context_forward_ms",
     "context_backward_ms": "attention.context_backward_ms",
     "reach_ms": "attention.reach_ms",
     "embedding_dropout": "dropout.embedding",
     "layer_dropout": "dropout.layers",
     "attention_dropout": "dropout.attention",
-    "readout_dropout": "dropout.readout",
+    "readout_dropout": "readout.dropout",
+    "dropout.readout": "readout.dropout",
 }
+EMBEDDING_KEYS = {"count_width": "readin.count_width", "max_count": "readin.max_count"}
 MOVED_KEYS = {
-    "neuro_lightning.models.ndt.NDT": {
+    NDT: {
         **TRANSFORMER_KEYS,
-        **{name: f"inputs.{name}" for name in ("count_width", "max_count", "linear_embedder", "positions")},
+        **EMBEDDING_KEYS,
+        **{f"inputs.{old}": new for old, new in EMBEDDING_KEYS.items()},
+        "linear_embedder": "readin.width",
+        "inputs.linear_embedder": "readin.width",
+        "inputs.positions": "positions",
     },
-    "neuro_lightning.models.stndt.STNDT": {
+    STNDT: {
         **TRANSFORMER_KEYS,
         "contrast": "contrast.weight",
         "contrast_ratio": "contrast.ratio",
         "temperature": "contrast.temperature",
     },
+    GRU: {
+        "input_dropout": "readin.dropout",
+        "readout_dropout": "readout.dropout",
+        "smoothed_ms": "readin.smoothed_ms",
+        "projection": "readin.width",
+    },
+    AUTOENCODER: {"init_bias_mean": "readout.start_at_mean"},
+    ROBERTA: {},
+    LFADS: {},
 }
 """Class -> its old keys, with today's."""
+SHARED_DROPOUT = {ROBERTA: ("readin", "readout"), LFADS: ("readin",)}
+"""Class -> parts that had no dropout of their own, but that of ``dropout``."""
 GROUPS = {
-    ("neuro_lightning.models.ndt.NDT", "inputs"): "neuro_lightning.models.ndt.CountInputs",
-    ("neuro_lightning.models.stndt.STNDT", "inputs"): f"{SETTINGS}.Inputs",
-    ("neuro_lightning.models.stndt.STNDT", "contrast"): "neuro_lightning.models.stndt.Contrast",
-    **{
-        (model, group): f"{SETTINGS}.{name}"
-        for model in MOVED_KEYS
-        for group, name in (("attention", "Attention"), ("dropout", "Dropouts"))
-    },
+    "readin": "neuro_lightning.nn.readin.ReadInSettings",
+    "readout": "neuro_lightning.nn.rate_readout.ReadoutSettings",
+    "attention": "neuro_lightning.nn.step_transformer.Attention",
+    "dropout": "neuro_lightning.nn.step_transformer.Dropouts",
+    "contrast": f"{MODELS}.stndt.Contrast",
 }
-"""(Class, group of keys) -> the class that holds them today."""
+"""Group of keys -> the class that holds them today."""
+WIDTHS = {True: "auto", False: None, "true": "auto", "false": "null"}
+"""Whether there was a linear embedder -> today's ``readin.width``."""
+PARTS = {"projection": "readin.linear", "embedder": "readin.linear", "embedding": "readin.embedding"}
+"""First name of a network's weights -> today's; of the readout ``readout.linear``, of all others the core."""
 
 
 def update_override(word: str, model: str) -> str:
@@ -67,21 +92,67 @@ def update_override(word: str, model: str) -> str:
     """
     key, equals, value = word.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
-    new = MOVED_KEYS.get(model, {}).get(key.removeprefix(f"{sign}model."))
-    return f"{sign}model.{new}{equals}{value}" if new and key.startswith(f"{sign}model.") else word
+    old = key.removeprefix(f"{sign}model.")
+    new = MOVED_KEYS.get(model, {}).get(old)
+    if not new or old == key:
+        return word
+    value = WIDTHS.get(value.lower(), value) if old.endswith("linear_embedder") else value
+    return f"{sign}model.{new}{equals}{value}"
 
 
 def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The same arguments of one class, those that have moved in their groups."""
     model = str(config.get("_target_"))
-    moved, groups = MOVED_KEYS.get(model, {}), dict[str, dict[str, Any]]()
-    for old, new in moved.items():
-        group, name = new.split(".")
-        if old in config and not isinstance(config[old], dict):
-            groups.setdefault(group, {"_target_": GROUPS[model, group]})[name] = config[old]
-    if not groups:
+    if model not in MOVED_KEYS or "readin" in config:
         return config
-    return {key: value for key, value in config.items() if key not in moved} | groups
+    found = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    if model == STNDT:
+        found["linear_embedder"] = True
+    for old, new in {**MOVED_KEYS[model], "linear_embedder": "readin.width"}.items():
+        *group, name = old.split(".")
+        holder = found.get(group[0], {}) if group else found
+        if not isinstance(holder, dict) or isinstance(holder.get(name, {}), dict):
+            continue
+        value = holder.pop(name)
+        place, _, name = new.rpartition(".")
+        (found.setdefault(place, {}) if place else found)[name] = WIDTHS[value] if "embedder" in old else value
+    found.pop("inputs", None)
+    for part in SHARED_DROPOUT.get(model, ()):
+        found[part] = {"dropout": found.get("dropout", 0.0)}
+    for group, target in GROUPS.items():
+        if isinstance(found.get(group), dict):
+            found[group].setdefault("_target_", target)
+    return found
+
+
+def update_weights(checkpoint: dict[str, Any], model: str) -> None:
+    """Give the weights of a checkpoint today's names, and its optimizer's state today's order, in place.
+
+    Networks of sequences had their read-in, core and readout side by side in one module.
+
+    Args:
+        checkpoint: as Lightning wrote it.
+        model: the class that it is of.
+    """
+    old = [name for name in checkpoint.get("state_dict", {}) if name.startswith("net.")]
+    if model not in MOVED_KEYS or any(name.startswith("net.core.") for name in old):
+        return
+    names = {name: f"net.{_part(name.removeprefix('net.'))}" for name in old}
+    checkpoint["state_dict"] = {names.get(name, name): value for name, value in checkpoint["state_dict"].items()}
+    if raw := checkpoint.get("trained_weights"):
+        checkpoint["trained_weights"] = {_part(name): value for name, value in raw.items()}
+    parts = ("net.readin.", "net.core.", "net.readout.")
+    order = sorted(range(len(old)), key=lambda i: [names[old[i]].startswith(part) for part in parts].index(True))
+    for optimizer in checkpoint.get("optimizer_states", ()):
+        if order != sorted(order):
+            optimizer["state"] = {new: optimizer["state"][i] for new, i in enumerate(order) if i in optimizer["state"]}
+
+
+def _part(name: str) -> str:
+    first, _, rest = name.partition(".")
+    if first == "readout":
+        return f"readout.linear.{rest}"
+    return f"{PARTS[first]}.{rest}" if first in PARTS else f"core.{name}"
 
 
 def update_names(config: Any) -> Any:

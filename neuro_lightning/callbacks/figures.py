@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
+from neuro_lightning.artifacts.old_names import update_weights
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import evaluation_mode, rates_of, run_network
 from neuro_lightning.loggers.building import log_figure
@@ -129,7 +130,9 @@ def best_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator
         yield
         return
     own = {name: value.clone() for name, value in pl_module.net.state_dict().items()}
-    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    update_weights(content, f"{type(pl_module).__module__}.{type(pl_module).__qualname__}")  # of a run resumed since
+    saved = content["state_dict"]
     pl_module.net.load_state_dict({k.removeprefix("net."): v for k, v in saved.items() if k.startswith("net.")})
     try:
         yield

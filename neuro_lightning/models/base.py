@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from neuro_lightning.artifacts.old_names import update_names
+from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
 from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -296,6 +296,7 @@ class PopulationModule(pl.LightningModule):
                 f"the checkpoint cannot be resumed with these data: {other[0]} was {spec.get(other[0])!r:.60} and is "
                 f"{getattr(self.spec, other[0])!r:.60}; resume with the data that it was trained on"
             )
+        update_weights(checkpoint, f"{type(self).__module__}.{type(self).__qualname__}")
         theirs, ours = checkpoint["state_dict"], self.state_dict()
         if other := [name for name in {**ours, **theirs} if _shape(theirs, name) != _shape(ours, name)]:
             raise CheckpointError(

@@ -13,9 +13,11 @@ from neuro_lightning.contracts import DataSpec, Output, split_readout
 from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
-from neuro_lightning.nn.mean_rates import start_at_mean_rates
 from neuro_lightning.nn.priors import AutoregressivePrior, NormalPrior
-from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
+from neuro_lightning.nn.rate_readout import ReadoutSettings
+from neuro_lightning.nn.readin import ReadInSettings
+from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.nn.steps import Steps
 from neuro_lightning.nn.windows import in_windows
 
 ELEMENTS = 2**22
@@ -50,48 +52,26 @@ class Sizes:
         return min(self.input_encoder, self.controller, self.inputs) > 0
 
 
-class LFADSNet(nn.Module):
-    """Counts -> initial condition and inferred inputs -> generator -> factors -> log-rates of all neurons in all bins.
-
-    The encoders see the observed bins alone; in the forward bins the controller has no new input, and runs on with
-    the generator. In training the latents are one sample of their posteriors; in evaluation the rates are averaged
-    over ``posterior_samples`` of them, made of the same draws for every trial and each paired with its opposite.
-
-    Dynamics may be coarser than the bins: counts are summed over ``stride`` bins, and log-rates are interpolated
-    between the steps' centers, after rates have been averaged in each step.
+class LFADSCore(nn.Module):
+    """Channels of the observed steps -> initial condition and inferred inputs -> generator -> factors of all steps.
 
     Args:
-        spec: the description of the data; traces that are longer than a training sample are read in windows.
+        channels: C of the input.
         sizes: of the parts.
-        step_ms: width of a step of the dynamics, a multiple of the bin width; None for one step a bin, as published.
-        dropout: on counts, on the states of encoders and generator, and on the controller's input.
-        posterior_samples: over which rates are averaged in evaluation; 0 takes the posterior's mean.
+        dropout: on the states of encoders and generator, and on the controller's input.
         prior_tau: time constant of inferred inputs to begin with, in steps.
-        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        sizes: Sizes,
-        step_ms: int | None,
-        dropout: float,
-        posterior_samples: int,
-        prior_tau: float = 10.0,
-        names: Sequence[str] = ("log_rates",),
-    ) -> None:
+    def __init__(self, channels: int, sizes: Sizes, *, dropout: float, prior_tau: float) -> None:
         super().__init__()
-        self.n_forward, self.stride, self.sizes = spec.n_forward, bins_in_step(step_ms, spec.bin_ms), sizes
-        self.n_bins = spec.n_bins if spec.kind == "traces" else None
-        self.posterior_samples, self.names = posterior_samples, tuple(names)
+        self.sizes, self.width = sizes, sizes.factors
         self.dropout = Dropout(dropout)
-        self.encoder = Encoder(spec.n_in, sizes.encoder)
+        self.encoder = Encoder(channels, sizes.encoder)
         self.initial = Posterior(2 * sizes.encoder, sizes.initial)
         self.initial_prior = NormalPrior(sizes.initial)
         self.to_generator = linear(sizes.initial, sizes.generator)
         if sizes.controlled:
-            self.input_encoder = Encoder(spec.n_in, sizes.input_encoder)
+            self.input_encoder = Encoder(channels, sizes.input_encoder)
             self.input_prior = AutoregressivePrior(sizes.inputs, prior_tau)
         self.generator = Generator(
             sizes.generator,
@@ -101,8 +81,74 @@ class LFADSNet(nn.Module):
             inputs=sizes.inputs if sizes.controlled else 0,
             dropout=dropout,
         )
-        self.readout = linear(sizes.factors, spec.n_neurons * len(self.names))
-        start_at_mean_rates(self.readout, spec.mean_rates, log=names[0] == "log_rates", shrink=0.1)
+
+    def encode(self, seen: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mean and deviation (B, I) of the initial condition, and the controller's input (B, S, E) at each step.
+
+        Args:
+            seen: (B, S', C) the observed steps.
+            steps: S, all steps.
+        """
+        mean, std = self.initial(self.dropout(self.encoder(seen)[1]))
+        if not self.sizes.controlled:
+            return mean, std, None
+        encoded = lag(self.input_encoder(seen)[0])
+        return mean, std, nn.functional.pad(encoded, (0, 0, 0, steps - encoded.shape[1]))
+
+    def sample(self, seen: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Factors (B, S, D) of one sample of the posteriors, and the terms of the loss by name; see :meth:`encode`."""
+        mean, std, encoded = self.encode(seen, steps)
+        initial = torch.addcmul(mean, std, torch.randn_like(mean))
+        noise = torch.randn(len(mean), steps, self.sizes.inputs, dtype=mean.dtype, device=mean.device)
+        course = self.generator(self.to_generator(initial), encoded, noise)
+        losses = {"kl_ic": self.initial_prior.divergence(mean, std), "l2_gen": mean_square(self.generator.cell)}
+        if encoded is not None:
+            losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std)
+            losses["l2_con"] = mean_square(self.generator.controller)
+        return course.factors, losses
+
+
+class LFADSNet(SequenceNet):
+    """Generator and encoders of LFADS between read-in and readout.
+
+    The encoders see the observed bins alone; in the forward bins the controller has no new input, and runs on with
+    the generator. In training the latents are one sample of their posteriors; in evaluation the rates are averaged
+    over ``posterior_samples`` of them, made of the same draws for every trial and each paired with its opposite.
+
+    Dynamics may be coarser than the bins: log-rates are interpolated between the steps' centers, after rates have been
+    averaged in each step.
+
+    Args:
+        spec: the description of the data; traces that are longer than a training sample are read in windows.
+        readin: what is read of a step.
+        readout: how rates are read out of the factors.
+        sizes: of the parts.
+        step_ms: width of a step of the dynamics, a multiple of the bin width; None for one step a bin, as published.
+        dropout: on the states of encoders and generator, and on the controller's input.
+        posterior_samples: over which rates are averaged in evaluation; 0 takes the posterior's mean.
+        prior_tau: time constant of inferred inputs to begin with, in steps.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        readin: ReadInSettings,
+        readout: ReadoutSettings,
+        sizes: Sizes,
+        step_ms: int | None,
+        dropout: float,
+        posterior_samples: int,
+        prior_tau: float = 10.0,
+        names: Sequence[str] = ("log_rates",),
+    ) -> None:
+        steps = Steps.of(spec, step_ms)
+        reads_in = readin.build(spec.n_in, steps, sizes.encoder)
+        core = LFADSCore(reads_in.width, sizes, dropout=dropout, prior_tau=prior_tau)
+        reads_out = readout.build(spec, steps, core.width, names, small_normal_weights)
+        super().__init__(steps, reads_in, core, reads_out, fixed_length=spec.kind == "traces")
+        self.posterior_samples = posterior_samples
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training also the loss's own terms (``losses``).
@@ -112,45 +158,29 @@ class LFADSNet(nn.Module):
         """
         if self.training:
             return self._sample(inputs)
-        if self.n_bins is not None and inputs.shape[1] > self.n_bins:
-            return in_windows(lambda part: _per_bin_outputs(self._average(part)), inputs, self.n_bins)
+        if self.fixed_length and inputs.shape[1] > self.steps.n_bins:
+            return in_windows(lambda part: _per_bin_outputs(self._average(part)), inputs, self.steps.n_bins)
         return self._average(inputs)
 
-    def _encode(self, inputs: Tensor) -> tuple[int, Tensor, Tensor, Tensor | None]:
-        """Number of steps, mean and deviation of the initial condition, and the controller's input at each step."""
-        observed, steps = inputs.shape[1], -(-(inputs.shape[1] + self.n_forward) // self.stride)
-        seen = to_steps(self.dropout(inputs), observed, self.stride)
-        mean, std = self.initial(self.dropout(self.encoder(seen)[1]))
-        if not self.sizes.controlled:
-            return steps, mean, std, None
-        encoded = lag(self.input_encoder(seen)[0])
-        return steps, mean, std, nn.functional.pad(encoded, (0, 0, 0, steps - encoded.shape[1]))
-
     def _sample(self, inputs: Tensor) -> Output:
-        steps, mean, std, encoded = self._encode(inputs)
-        initial = torch.addcmul(mean, std, torch.randn_like(mean))
-        noise = torch.randn(len(mean), steps, self.sizes.inputs, dtype=mean.dtype, device=mean.device)
-        course = self.generator(self.to_generator(initial), encoded, noise)
-        values = to_bins(self.readout(course.factors), inputs.shape[1] + self.n_forward, self.stride)
-        output = split_readout(values, self.names)
-        losses = {"kl_ic": self.initial_prior.divergence(mean, std), "l2_gen": mean_square(self.generator.cell)}
-        if encoded is not None:
-            losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std)
-            losses["l2_con"] = mean_square(self.generator.controller)
-        return {**output, "losses": losses}
+        n_total = inputs.shape[1] + self.steps.n_forward
+        factors, losses = self.core.sample(self.readin(inputs, inputs.shape[1]), self.steps.cover(n_total))
+        return {**self.readout(factors, n_total), "losses": losses}
 
     def _average(self, inputs: Tensor) -> Output:
-        steps, mean, std, encoded = self._encode(inputs)
+        n_total = inputs.shape[1] + self.steps.n_forward
+        steps, sizes = self.steps.cover(n_total), self.core.sizes
+        mean, std, encoded = self.core.encode(self.readin(inputs, inputs.shape[1]), steps)
         sums: dict[str, Tensor] = {}
-        per_sample = len(mean) * steps * max(self.readout.out_features, self.sizes.generator)
+        per_sample = len(mean) * steps * max(self.readout.linear.out_features, sizes.generator)
         chunk = max(1, ELEMENTS // per_sample)
-        draws = standard_draws(self.posterior_samples, self.sizes.initial + steps * self.sizes.inputs).to(mean)
+        draws = standard_draws(self.posterior_samples, sizes.initial + steps * sizes.inputs).to(mean)
         for part in draws.split(chunk):
-            at_start, noise = part.split((self.sizes.initial, steps * self.sizes.inputs), dim=1)
-            noise = noise.view(len(part), steps, self.sizes.inputs)
+            at_start, noise = part.split((sizes.initial, steps * sizes.inputs), dim=1)
+            noise = noise.view(len(part), steps, sizes.inputs)
             initial = torch.addcmul(mean[None], std[None], at_start[:, None]).flatten(0, 1)
-            course = self.generator(
-                self.to_generator(initial),
+            course = self.core.generator(
+                self.core.to_generator(initial),
                 None if encoded is None else encoded.repeat(len(part), 1, 1),
                 noise.repeat_interleave(len(mean), dim=0),
             )
@@ -160,19 +190,24 @@ class LFADSNet(nn.Module):
         means = {name: values / len(draws) for name, values in sums.items()}
         if "log_rates" in means:
             means["log_rates"] = means["log_rates"].log()
-        n_total = inputs.shape[1] + self.n_forward
         return {
-            **{name: to_bins(values, n_total, self.stride) for name, values in means.items()},
+            **{name: self.steps.interpolate(values, n_total) for name, values in means.items()},
             "initial_condition": mean,
         }
 
     def _outputs_to_average(self, course: Course) -> Iterator[tuple[str, Tensor]]:
         """The outputs that are averaged over samples, by name; log-rates are averaged as rates."""
-        for name, values in split_readout(self.readout(course.factors), self.names).items():
+        for name, values in split_readout(self.readout.linear(course.factors), self.readout.names).items():
             yield name, values.float().exp() if name == "log_rates" else values
         yield "latents", course.factors
         if course.mean is not None:
             yield "inferred_inputs", course.mean
+
+
+def small_normal_weights(readout: nn.Linear) -> None:
+    """Draw weights of standard deviation ``0.1 / sqrt(D)``, and set the biases to zero."""
+    nn.init.normal_(readout.weight, std=readout.in_features**-0.5).mul_(0.1)
+    nn.init.zeros_(readout.bias)
 
 
 def _per_bin_outputs(output: Output) -> Output:

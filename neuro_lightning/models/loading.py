@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts.checkpoint_files import BEST, LAST, REFIT, checkpoint_file
-from neuro_lightning.artifacts.old_names import update_names
+from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import Identity, identity_of
@@ -106,7 +106,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content.get(CHECKPOINT_KEY), dict):
         raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
-    content[CHECKPOINT_KEY] = update_names(content[CHECKPOINT_KEY])
+    content[CHECKPOINT_KEY] = recipe = update_names(content[CHECKPOINT_KEY])
+    update_weights(content, str((recipe.get("model") or {}).get("_target_")))
     return content
 
 

@@ -3,180 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output, split_readout
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, readout_names
-from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.mean_rates import start_at_mean_rates
+from neuro_lightning.models.sequence import SequenceModel
+from neuro_lightning.nn.rate_readout import ReadoutSettings
+from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.recurrent import TwoWay, mish_mlp
+from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.nn.steps import Steps
 
 
-class LSTMAutoencoderNet(nn.Module):
-    """Activity -> LSTM of both directions, averaged -> MLP -> latents -> linear map to all neurons.
+class AutoencoderCore(nn.Module):
+    """Channels -> recurrent layers of both directions, averaged -> MLP -> latents.
 
-    With 1131 neurons and 75 latents it has the 856,131 parameters of the published network (sazio/NMAs, "Net"). The
-    latents are the MLP's output: the published figures analyse them.
+    The latents are the MLP's output: the published figures analyse them.
 
     Args:
-        n_in: neurons that are shown.
-        n_neurons: all neurons N, of which those shown come first.
-        latent_dim: latents, and units of the LSTM in each direction.
-        cell: ``lstm``, ``gru`` or ``rnn``.
-        layers: stacked recurrent layers.
+        channels: C of the input.
+        latent_dim: latents, and units of the recurrent layers in each direction.
         mlp_width: width of the MLP's layers as a multiple of ``latent_dim``.
         dropout: before the MLP's last layer.
-        layer_dropout: between recurrent layers.
-        mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
+        recurrent: called with the channels of its input and the latents.
     """
 
     def __init__(
-        self,
-        n_in: int,
-        n_neurons: int,
-        *,
-        latent_dim: int = 75,
-        cell: str = "lstm",
-        layers: int = 1,
-        mlp_width: int = 2,
-        dropout: float = 0.25,
-        layer_dropout: float = 0.0,
-        mean_rates: Sequence[float] = (),
-        names: Sequence[str] = ("rates",),
+        self, channels: int, latent_dim: int, *, mlp_width: int, dropout: float, recurrent: Callable[..., TwoWay]
     ) -> None:
         super().__init__()
-        self.encoder = TwoWay(n_in, latent_dim, cell=cell, layers=layers, dropout=layer_dropout)
+        self.encoder = recurrent(channels, latent_dim)
         self.mlp = mish_mlp(latent_dim, mlp_width * latent_dim, latent_dim, dropout=dropout)
-        self.readout, self.names = _readout(latent_dim, n_neurons, mean_rates, names), tuple(names)
 
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
-        latents = self.mlp(self.encoder(inputs))
-        output = split_readout(self.readout(latents), self.names)
-        return output if self.training else {**output, "latents": latents}
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, latent_dim)."""
+        return self.mlp(self.encoder(inputs))
 
 
-class FeedbackNet(nn.Module):
+class FeedbackCore(nn.Module):
     """A first network's prediction of the population is fed, beside the activity, to a second one.
 
     The published "Feedback_LSTM": LSTM -> MLP of three times the population's width -> a prediction of all neurons,
-    which joins the activity as the input of a second LSTM; its averaged states are the latents, read out linearly.
+    which joins the activity as the input of a second LSTM; its averaged states are the latents.
 
     Args:
-        n_in: neurons that are shown.
-        n_neurons: all neurons N, of which those shown come first.
-        latent_dim: latents, and units of both LSTMs in each direction.
-        cell: ``lstm``, ``gru`` or ``rnn``.
-        layers: stacked recurrent layers in each of the two.
+        channels: C of the input.
+        n_neurons: all neurons N, which are predicted first.
+        latent_dim: latents, and units of the recurrent layers in each direction.
         mlp_width: width of the MLP's layers as a multiple of N.
         dropout: before the MLP's last layer.
-        layer_dropout: between recurrent layers.
-        mean_rates: (N,) mean activity, from which the readout starts; empty leaves it at random.
-        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
+        recurrent: see :class:`AutoencoderCore`.
     """
 
     def __init__(
         self,
-        n_in: int,
+        channels: int,
         n_neurons: int,
+        latent_dim: int,
         *,
-        latent_dim: int = 113,
-        cell: str = "lstm",
-        layers: int = 1,
-        mlp_width: int = 3,
-        dropout: float = 0.5,
-        layer_dropout: float = 0.0,
-        mean_rates: Sequence[float] = (),
-        names: Sequence[str] = ("rates",),
+        mlp_width: int,
+        dropout: float,
+        recurrent: Callable[..., TwoWay],
     ) -> None:
         super().__init__()
-        options = {"cell": cell, "layers": layers, "dropout": layer_dropout}
-        self.first = TwoWay(n_in, latent_dim, **options)
+        self.first = recurrent(channels, latent_dim)
         self.mlp = mish_mlp(latent_dim, mlp_width * n_neurons, n_neurons, dropout=dropout)
-        self.second = TwoWay(n_in + n_neurons, latent_dim, **options)
-        self.readout, self.names = _readout(latent_dim, n_neurons, mean_rates, names), tuple(names)
+        self.second = recurrent(channels + n_neurons, latent_dim)
 
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) activity -> rates or log-rates (B, T, N) and, in evaluation, latents (B, T, latent_dim)."""
-        feedback = self.mlp(self.first(inputs))
-        latents = self.second(torch.cat([inputs, feedback], dim=2))
-        output = split_readout(self.readout(latents), self.names)
-        return output if self.training else {**output, "latents": latents}
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, latent_dim)."""
+        return self.second(torch.cat([inputs, self.mlp(self.first(inputs))], dim=2))
 
 
-def _readout(latent_dim: int, n_neurons: int, mean_rates: Sequence[float], names: Sequence[str]) -> nn.Linear:
-    readout = nn.Linear(latent_dim, n_neurons * len(names))
-    start_at_mean_rates(readout, mean_rates, log=names[0] == "log_rates")
-    return readout
+class LSTMAutoencoderNet(SequenceNet):
+    """One of the two cores between read-in and readout.
 
-
-class LSTMAutoencoder(PopulationModule):
-    """An autoencoder of whole sequences, trained to give back the activity that it was shown.
-
-    Its latents sum up the population at every bin, from the past and the future alike: it reconstructs and does not
-    predict. With as many latents as neurons it could copy, so give its score beside that of a PCA of the same size.
-    Where neurons are held out they are predicted too, from those that are shown.
+    With 1131 neurons and 75 latents it has the 856,131 parameters of the published network (sazio/NMAs, "Net").
 
     Args:
         spec: the description of the data.
+        readin: what is read of a bin.
+        readout: how rates are read out of the latents.
         latent_dim: latents.
         cell: ``lstm``, ``gru`` or ``rnn``.
         layers: stacked recurrent layers.
         mlp_width: width of the MLP's layers, as a multiple of ``latent_dim`` (with ``feedback``: of the neurons).
         dropout: before the MLP's last layer.
         layer_dropout: between recurrent layers.
-        init_bias_mean: let the readout start at the neurons' mean activity.
         feedback: feed a first prediction of the population to a second LSTM.
-        loss: of the reconstruction, see ``neuro_lightning.losses``.
-        masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer and the number of steps, or None.
+        names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
         ConfigError: there are no latents, or the MLP has no width.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("traces", "spikes")
-
     def __init__(
         self,
         spec: DataSpec,
         *,
+        readin: ReadInSettings,
+        readout: ReadoutSettings,
         latent_dim: int,
         cell: str = "lstm",
         layers: int = 1,
         mlp_width: int = 2,
         dropout: float = 0.25,
         layer_dropout: float = 0.0,
-        init_bias_mean: bool = True,
         feedback: bool = False,
-        loss: Loss | None = None,
-        masking: nn.Module | None = None,
-        optimizer: Callable | None = None,
-        scheduler: Callable | None = None,
+        names: Sequence[str] = ("rates",),
     ) -> None:
         if latent_dim < 1:
             raise ConfigError(f"latent_dim={latent_dim}: there must be at least one latent")
         if mlp_width < 1:
             raise ConfigError(f"mlp_width={mlp_width}: the MLP must be as wide as the latents at least")
-        net = (FeedbackNet if feedback else LSTMAutoencoderNet)(
-            spec.n_in,
-            spec.n_neurons,
-            latent_dim=latent_dim,
-            cell=cell,
-            layers=layers,
-            mlp_width=mlp_width,
-            dropout=dropout,
-            layer_dropout=layer_dropout,
-            mean_rates=spec.mean_rates if init_bias_mean else (),
-            names=readout_names(loss, spec),
+        steps = Steps.of(spec, None)
+        reads_in = readin.build(spec.n_in, steps, latent_dim)
+        options: dict[str, Any] = {
+            "mlp_width": mlp_width,
+            "dropout": dropout,
+            "recurrent": partial(TwoWay, cell=cell, layers=layers, dropout=layer_dropout),
+        }
+        core: nn.Module = (
+            FeedbackCore(reads_in.width, spec.n_neurons, latent_dim, **options)
+            if feedback
+            else AutoencoderCore(reads_in.width, latent_dim, **options)
         )
-        super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(steps, reads_in, core, readout.build(spec, steps, latent_dim, names, lambda layer: None))
+
+
+class LSTMAutoencoder(SequenceModel):
+    """An autoencoder of whole sequences, trained to give back the activity that it was shown.
+
+    Its latents sum up the population at every bin, from the past and the future alike: it reconstructs and does not
+    predict. With as many latents as neurons it could copy, so give its score beside that of a PCA of the same size.
+    Where neurons are held out they are predicted too, from those that are shown. Its arguments are those of
+    :class:`SequenceModel` and :class:`LSTMAutoencoderNet`.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("traces", "spikes")
+    network_class = LSTMAutoencoderNet
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:

@@ -5,32 +5,76 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from neuro_lightning.contracts import DataSpec, Output, split_readout
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.sequence import SequenceModel
-from neuro_lightning.nn.attention import EncoderLayer
+from neuro_lightning.nn.attention import EncoderLayer, round_up_to_heads
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.mean_rates import start_at_mean_rates
-from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
+from neuro_lightning.nn.rate_readout import ReadoutSettings, shrink_weights
+from neuro_lightning.nn.readin import ReadInSettings
+from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.nn.steps import Steps
 
 
-class NeuralRobertaNet(nn.Module):
-    """Counts of the held-in neurons -> GRU -> linear -> encoder layers of RoBERTa -> linear -> log-rates.
+class RecurrentAttentionCore(nn.Module):
+    """Channels of steps -> bidirectional GRU -> linear map -> encoder layers of RoBERTa.
 
-    Of traces the readout gives the expected values themselves. The forward bins enter as zeros. The layers have no
-    positions: the GRU's states know where they are. Steps may be coarser than bins, as in the GRU by itself.
+    The layers have no positions: the GRU's states know where they are.
 
     Args:
-        spec: the description of the data.
+        channels: C of the input.
+        width: channels D of the encoder layers.
         hidden: GRU units per layer and direction.
         layers: stacked GRU layers.
         encoder_layers: RoBERTa's layers, normalised after each block; their hidden dense layer has 2 D units.
         heads: of the attention; they divide the width.
+        dropout: between GRU layers, and after the GRU.
+        encoder_dropout: inside the encoder layers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        hidden: int,
+        layers: int,
+        encoder_layers: int,
+        heads: int,
+        dropout: float,
+        encoder_dropout: float,
+    ) -> None:
+        super().__init__()
+        between = dropout if layers > 1 else 0.0
+        self.dropout = Dropout(dropout)
+        self.gru = nn.GRU(channels, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+        self.transform = nn.Linear(2 * hidden, width)
+        self.encoder = nn.Sequential(
+            *(
+                EncoderLayer(width, heads, 2 * width, encoder_dropout, pre_norm=False, activation="gelu")
+                for _ in range(encoder_layers)
+            )
+        )
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S, width)."""
+        return self.encoder(self.transform(self.dropout(self.gru(steps)[0])))
+
+
+class NeuralRobertaNet(SequenceNet):
+    """A GRU whose states attend to each other, between read-in and readout.
+
+    Args:
+        spec: the description of the data.
+        readin: what is read of a step.
+        readout: how rates are read out.
         width: channels D of the encoder layers; None takes one for each neuron, rounded up to what the heads divide.
         step_ms: width of a step, a multiple of the bin width; None for one step a bin, as published.
-        dropout: on the input, between GRU layers, after the GRU, and before the readout.
+        hidden: GRU units per layer and direction.
+        layers: stacked GRU layers.
+        encoder_layers: of RoBERTa.
+        heads: of the attention.
+        dropout: between GRU layers, and after the GRU.
         encoder_dropout: inside the encoder layers.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
@@ -42,42 +86,32 @@ class NeuralRobertaNet(nn.Module):
         self,
         spec: DataSpec,
         *,
+        readin: ReadInSettings,
+        readout: ReadoutSettings,
+        width: int | None,
+        step_ms: int | None,
         hidden: int,
         layers: int,
         encoder_layers: int,
         heads: int,
-        width: int | None,
-        step_ms: int | None,
         dropout: float,
         encoder_dropout: float,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        super().__init__()
-        if heads < 1:
-            raise ConfigError(f"model.heads={heads}: there must be at least one")
-        width = width or -(-spec.n_neurons // heads) * heads
-        self.n_forward, self.stride, self.names = spec.n_forward, bins_in_step(step_ms, spec.bin_ms), tuple(names)
-        between = dropout if layers > 1 else 0.0
-        self.dropout = Dropout(dropout)
-        self.gru = nn.GRU(spec.n_in, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
-        self.transform = nn.Linear(2 * hidden, width)
-        self.encoder = nn.Sequential(
-            *(
-                EncoderLayer(width, heads, 2 * width, encoder_dropout, pre_norm=False, activation="gelu")
-                for _ in range(encoder_layers)
-            )
+        width = width or round_up_to_heads(spec.n_neurons, heads)
+        steps = Steps.of(spec, step_ms)
+        reader = readin.build(spec.n_in, steps, hidden)
+        core = RecurrentAttentionCore(
+            reader.width,
+            width,
+            hidden=hidden,
+            layers=layers,
+            encoder_layers=encoder_layers,
+            heads=heads,
+            dropout=dropout,
+            encoder_dropout=encoder_dropout,
         )
-        self.readout = nn.Linear(width, spec.n_neurons * len(self.names))
-        start_at_mean_rates(self.readout, spec.mean_rates, log=names[0] == "log_rates", shrink=0.1)
-
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, width)."""
-        n_total = inputs.shape[1] + self.n_forward
-        states, _ = self.gru(to_steps(self.dropout(inputs), n_total, self.stride))
-        latents = self.encoder(self.transform(self.dropout(states)))
-        values = F.linear(self.dropout(latents), self.readout.weight)
-        output = split_readout(to_bins(values, n_total, self.stride) + self.readout.bias, self.names)
-        return output if self.training else {**output, "latents": to_bins(latents, n_total, self.stride)}
+        super().__init__(steps, reader, core, readout.build(spec, steps, width, names, shrink_weights))
 
 
 class NeuralRoberta(SequenceModel):

@@ -1,4 +1,4 @@
-"""Models of spikes or traces whose network is built from the data's description and the settings of the config."""
+"""Models of spikes or traces whose network is a read-in, a core and a readout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Any, ClassVar
 from torch import nn
 
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.masking import configure_masking
+from neuro_lightning.nn.rate_readout import ReadoutSettings
+from neuro_lightning.nn.readin import ReadInSettings
+
+COUNTS = ReadInSettings()
+LINEAR = ReadoutSettings()
 
 
 class SequenceModel(PopulationModule):
@@ -18,28 +24,52 @@ class SequenceModel(PopulationModule):
 
     Args:
         spec: the description of the data.
+        readin: what the core reads of a step.
+        readout: how rates are read out of the core's latents.
         loss: see ``neuro_lightning.losses``; None is Poisson for spikes and squared error for traces.
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
         settings: of the network, see its class.
+
+    Raises:
+        ConfigError: an embedding of traces, or of counts that the masking rescales.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
-    network_class: ClassVar[Any] = None  # called with the description, `names` for its readout, and the settings
+    network_class: ClassVar[Any] = None  # a SequenceNet, called with the description, read-in, readout and settings
     masks_whole_steps: ClassVar[bool] = False
 
     def __init__(
         self,
         spec: DataSpec,
         *,
+        readin: ReadInSettings = COUNTS,
+        readout: ReadoutSettings = LINEAR,
         loss: Loss | None = None,
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
         **settings: Any,
     ) -> None:
-        net = self.network_class(spec, names=readout_names(loss, spec), **settings)
+        if readin.count_width:
+            _check_whole_counts(f"model.readin.count_width={readin.count_width}", spec, masking)
+        net = self.network_class(spec, readin=readin, readout=readout, names=readout_names(loss, spec), **settings)
         if self.masks_whole_steps:
-            configure_masking(masking, block=net.stride, kind=spec.kind)
+            configure_masking(masking, block=net.steps.stride, kind=spec.kind)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+
+
+def _check_whole_counts(key: str, spec: DataSpec, masking: nn.Module | None) -> None:
+    """Check that the network is shown whole counts, which alone have an embedding.
+
+    Raises:
+        ConfigError: the data are no counts, or the masking rescales them.
+    """
+    if spec.kind != "spikes":
+        raise ConfigError(f"{key}: {spec.dataset} has {spec.kind}, not counts; set it to 0")
+    if getattr(masking, "rescale", False):
+        raise ConfigError(
+            f"{key}: only whole counts have an embedding, and the masking rescales them; give "
+            "model.masking.rescale=false or masking@model.masking=random"
+        )

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.sequence import SequenceModel
-from neuro_lightning.nn.attention import SinusoidalPositions
+from neuro_lightning.nn.attention import SinusoidalPositions, round_up_to_heads
 from neuro_lightning.nn.masking import RandomMasking, configure_masking
+from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
+from neuro_lightning.nn.readin import ReadInSettings
+from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
-from neuro_lightning.nn.step_transformer import Attention, Dropouts, Inputs, StepTransformer
-from neuro_lightning.nn.steps import to_steps
+from neuro_lightning.nn.step_transformer import Attention, Dropouts, Layers, TransformerCore
+from neuro_lightning.nn.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,75 @@ class Contrast:
             )
 
 
-class STNDTNet(StepTransformer):
-    """Counts of the held-in neurons in steps -> spatiotemporal layers -> log-rates of all neurons.
+class STNDTCore(TransformerCore):
+    """Channels of steps and their time courses -> spatiotemporal layers.
 
-    There are as many channels as neurons, and a few more where the heads do not divide them, unless ``width`` says
-    another number: held-out neurons enter as zeros, as the forward bins do. In the first layer channels attend to each
-    other by the embedded time courses of their neurons (of the embedding's channels, where there is a width), in later
-    ones by their own. See :class:`StepTransformer`.
-
-    Time courses have a fixed length. Shorter sequences are filled up with zeros; longer ones, of traces, are read
-    window by window.
+    In the first layer channels attend to each other by the embedded time courses, in later ones by their own. Time
+    courses have a fixed length.
 
     Args:
-        spec: of the data.
+        channels: see :class:`TransformerCore`, as ``width``, ``steps``, ``attention`` and ``dropout``.
+        width: see there.
+        steps: see there.
+        layers: the spatiotemporal layers; neurons attend by whole trials.
+        attention: over time, see there.
+        dropout: see there.
+    """
+
+    def __init__(
+        self, channels: int, width: int, steps: Steps, layers: Layers, *, attention: Attention, dropout: Dropouts
+    ) -> None:
+        super().__init__(channels, width, steps, attention, dropout)
+        count = steps.count
+        self.course_embedder = nn.Linear(count, count)
+        self.positions, self.course_positions = SinusoidalPositions(count, width), SinusoidalPositions(width, count)
+        self.layers = nn.ModuleList(
+            SpatiotemporalLayer(
+                width,
+                count,
+                layers.heads,
+                layers.feedforward,
+                dropout.layers,
+                init_scale=layers.init_scale,
+                bias=attention.bias(layers.heads, count, steps.ms),
+                attention_dropout=dropout.attention,
+            )
+            for _ in range(layers.count)
+        )
+
+    def embed_courses(self, courses: Tensor) -> Tensor:
+        """(B, S, width) channels -> their embedded time courses (B, width, S), without positions."""
+        return self.course_embedder(courses.mT) * math.sqrt(courses.shape[1])
+
+    def forward(self, x: Tensor, courses: Tensor) -> Tensor:
+        """(B, S, width) scaled channels and (B, width, S) embedded time courses -> (B, S, width)."""
+        x = self.dropout(self.positions(x))
+        courses = self.dropout(self.course_positions(courses))
+        for layer in self.layers:
+            x = layer(x, courses, self.allowed)
+            courses = x.mT
+        return self.norm(x)
+
+
+class STNDTNet(SequenceNet):
+    """Spatiotemporal layers between read-in and readout.
+
+    There are as many channels as neurons, and a few more where the heads do not divide them, unless ``width`` says
+    another number: held-out neurons enter as zeros, as the forward bins do. Channels attend by the time courses of
+    their neurons' counts, or by those of the read-in's channels, where there is a width. Shorter sequences are filled
+    up with zeros; longer ones, of traces, are read window by window.
+
+    Args:
+        spec: the description of the data.
+        readin: what is read of a step.
+        readout: how rates are read out.
         width: channels D; None is one for each neuron.
         layers: spatiotemporal layers.
         heads: of both attentions.
         feedforward: units of the layers' hidden dense layers.
         step_ms: width of a step; None is one bin.
         scaled_init: let the temporal blocks' weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
-        inputs: the inputs at a step.
-        attention: how far the attention over time looks; neurons attend by whole trials.
+        attention: how far the attention over time looks.
         dropout: by place.
         contrast: the contrastive term; its views of a batch are drawn in training.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
@@ -79,78 +129,51 @@ class STNDTNet(StepTransformer):
         self,
         spec: DataSpec,
         *,
+        readin: ReadInSettings,
+        readout: ReadoutSettings,
         width: int | None,
         layers: int,
         heads: int,
         feedforward: int,
         step_ms: int | None,
         scaled_init: bool,
-        inputs: Inputs,
         attention: Attention,
         dropout: Dropouts,
         contrast: Contrast,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        if attention.context_forward_ms == 0:
+        if attention.causal:
             raise ConfigError(
                 "model.attention.context_forward_ms=0: STNDT cannot be causal, its neurons attend to each other by "
                 "whole trials; model=gru model.bidirectional=false is"
             )
-        super().__init__(
-            spec,
-            width=width or -(-spec.n_neurons // max(1, heads)) * heads,
-            heads=heads,
-            layers=layers,
-            step_ms=step_ms,
-            inputs=inputs,
-            attention=attention,
-            dropout=dropout,
-            names=names,
-        )
-        steps = self.n_steps
+        encoder, steps = Layers(layers, heads, feedforward, scaled_init), Steps.of(spec, step_ms)
+        size = width or round_up_to_heads(spec.n_neurons, heads)
+        # its weights are drawn first: a seed gives the same network as in earlier versions
+        reads_out = readout.build(spec, steps, size, names, small_weights)
+        reads_in = readin.build(spec.n_in, steps, size)
+        core = STNDTCore(reads_in.width, size, steps, encoder, attention=attention, dropout=dropout)
+        super().__init__(steps, reads_in, core, reads_out, fixed_length=True)
         self.channels_are_neurons, self.temperature = width is None, contrast.temperature
         views = RandomMasking("full", ratio=contrast.ratio, token_ratio=0.5, random_ratio=0.5)
         self.views = views if contrast.weight else None
-        self.embedder = nn.Linear(spec.n_in * (inputs.raw_counts + len(inputs.smoothed_ms)), self.width)
-        self.course_embedder = nn.Linear(steps, steps)
-        self.positions = SinusoidalPositions(steps, self.width)
-        self.course_positions = SinusoidalPositions(self.width, steps)
-        self.layers = nn.ModuleList(
-            SpatiotemporalLayer(
-                self.width,
-                steps,
-                heads,
-                feedforward,
-                dropout.layers,
-                init_scale=0.67 * layers**-0.25 if scaled_init else None,
-                bias=attention.bias(heads, steps, self.step_ms),
-                attention_dropout=dropout.attention,
-            )
-            for _ in range(layers)
-        )
 
     def encode(self, inputs: Tensor) -> Tensor:
         """(B, T, N_in) -> (B, S, width) with S for all T + F bins, however short the inputs are."""
-        x, courses = self._embed(inputs)
-        x = self.embedding_dropout(self.positions(x))
-        courses = self.embedding_dropout(self.course_positions(courses))
-        for layer in self.layers:
-            x = layer(x, courses, self.allowed)
-            courses = x.mT
-        return self.norm(x)
+        return self.core(*self.embed(inputs))
 
-    def _embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
-        steps = to_steps(inputs, self.n_bins + self.n_forward, self.stride)
-        x = self.embedded_counts(inputs, steps)
-        courses = F.pad(steps, (0, self.width - steps.shape[2])) if self.channels_are_neurons else x
-        return x * math.sqrt(self.width), self.course_embedder(courses.mT) * math.sqrt(steps.shape[1])
+        steps = self.readin.in_steps(inputs, self.steps.n_bins + self.steps.n_forward)
+        x = self.core.fill_up(self.readin.embed(steps, inputs.shape[1]))
+        courses = self.core.fill_up(steps) if self.channels_are_neurons else x
+        return x * math.sqrt(self.core.width), self.core.embed_courses(courses)
 
     def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
         """The contrastive losses of two views of each trial: of their embedded steps, and of their time courses."""
         if self.views is None:
             return {}
-        first, second = (self._embed(self.views(inputs)[0]) for _ in range(2))
+        first, second = (self.embed(self.views(inputs)[0]) for _ in range(2))
         pairs = zip(first, second, strict=True)
         return {"contrast": sum(info_nce(one, other, self.temperature) for one, other in pairs)}
 
@@ -177,7 +200,7 @@ class STNDT(SequenceModel):
 
     def __init__(self, spec: DataSpec, *, contrast: Contrast, **settings: Any) -> None:
         super().__init__(spec, contrast=contrast, **settings)
-        configure_masking(self.net.views, block=self.net.stride, kind=spec.kind)
+        configure_masking(self.net.views, block=self.net.steps.stride, kind=spec.kind)
         self.contrast = contrast
 
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:

@@ -125,6 +125,11 @@ class EncoderLayer(nn.Module):
         return self.dense_norm(x + self.dropout(self.dense(x)))
 
 
+def round_up_to_heads(channels: int, heads: int) -> int:
+    """The smallest width of ``channels`` or more that the heads divide."""
+    return -(-channels // max(1, heads)) * max(1, heads)
+
+
 def context_mask(n: int, forward: int | None, backward: int | None) -> Tensor | None:
     """Which positions see which: i sees j where ``-backward <= j - i <= forward``.
 

@@ -6,11 +6,61 @@ Rates change slowly. A network with a step for every 20 ms has a quarter of the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How the steps of a network lie in the bins of a trial.
+
+    Attributes:
+        stride: bins in a step.
+        ms: width of a step.
+        n_bins: observed bins T.
+        n_forward: forward bins F.
+        causal: a bin is read from steps that ended at it or before.
+    """
+
+    stride: int
+    ms: float
+    n_bins: int
+    n_forward: int
+    causal: bool = False
+
+    @classmethod
+    def of(cls, spec: DataSpec, step_ms: int | None, *, causal: bool = False) -> Steps:
+        """The steps of a network for these data.
+
+        Args:
+            spec: the description of the data.
+            step_ms: width of a step; None is one bin.
+            causal: see the class.
+
+        Raises:
+            ConfigError: a step is not a whole number of bins.
+        """
+        stride = bins_in_step(step_ms, spec.bin_ms)
+        return cls(stride, stride * spec.bin_ms, spec.n_bins, spec.n_forward, causal)
+
+    @property
+    def count(self) -> int:
+        """Steps of a whole trial."""
+        return self.cover(self.n_bins + self.n_forward)
+
+    def cover(self, n_bins: int) -> int:
+        """The number of steps that cover so many bins."""
+        return -(-n_bins // self.stride)
+
+    def interpolate(self, values: Tensor, n_total: int) -> Tensor:
+        """Values of steps (B, S, N) in the first L bins, (B, L, N)."""
+        return to_bins(values, n_total, self.stride, causal=self.causal)[:, :n_total]
 
 
 def bins_in_step(step_ms: int | None, bin_ms: int) -> int:

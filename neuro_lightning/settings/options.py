@@ -55,7 +55,7 @@ def _check_old_keys(arguments: list[str]) -> None:
     named = [word.partition("=") for word in arguments]
     chosen = [value for key, _, value in named if key.lstrip("+") in ("model", "experiment", "sweep")]
     for model in MOVED_KEYS:
-        name = model.rpartition(".")[2].lower()
+        name = model.split(".")[-2]
         for word in arguments if any(value.startswith(name) for value in chosen) else ():
             if (new := update_override(word, model)) != word:
                 raise ConfigError(f"{word.partition('=')[0]} has moved: write {new}")

@@ -88,8 +88,9 @@ NAMED = frozenset(
     + [f"neuro_lightning.optim.{name}" for name in ("cosine", "plateau")]
     + [f"neuro_lightning.sweeps.search.pruners.{name}" for name in ("halving", "hyperband", "median", "patient")]
     + ["neuro_lightning.data.synthetic.simulate.Sizes", "neuro_lightning.models.lfads.Sizes"]
-    + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts", "Inputs")]
-    + ["neuro_lightning.models.ndt.CountInputs", "neuro_lightning.models.stndt.Contrast"]
+    + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts")]
+    + ["neuro_lightning.nn.readin.ReadInSettings", "neuro_lightning.nn.rate_readout.ReadoutSettings"]
+    + ["neuro_lightning.models.stndt.Contrast"]
     + [f"hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii{i}_sampler" for i in ("", "i")]
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra

@@ -1,0 +1,52 @@
+"""A network of sequences: a session's read-in, a core that knows no neurons, and the session's readout."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import Output
+from neuro_lightning.nn.rate_readout import RateReadout
+from neuro_lightning.nn.readin import ReadIn
+from neuro_lightning.nn.steps import Steps
+from neuro_lightning.nn.windows import in_windows
+
+
+class SequenceNet(nn.Module):
+    """Counts of the held-in neurons -> read-in -> core -> latents -> readout -> log-rates of all neurons in all bins.
+
+    Of traces the readout gives the expected values themselves. The forward bins enter as zeros.
+
+    Args:
+        steps: of the network in time.
+        readin: (B, T, N_in) counts -> channels (B, S, C) of steps.
+        core: channels -> latents (B, S, D).
+        readout: latents -> values (B, L, N).
+        fixed_length: the core has a length of its own: sequences that are longer, of traces, are read window by window.
+    """
+
+    def __init__(
+        self, steps: Steps, readin: ReadIn, core: nn.Module, readout: RateReadout, *, fixed_length: bool = False
+    ) -> None:
+        super().__init__()
+        self.steps, self.fixed_length = steps, fixed_length
+        self.readin, self.core, self.readout = readin, core, readout
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """(B, T, N_in) counts -> latents (B, S, D) of all steps."""
+        return self.core(self.readin(inputs, inputs.shape[1] + self.steps.n_forward))
+
+    def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Terms of the training loss beside that of the rates, by name."""
+        return {}
+
+    def forward(self, inputs: Tensor) -> Output:
+        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, D)."""
+        if self.fixed_length and inputs.shape[1] > self.steps.n_bins and not self.steps.n_forward:
+            return in_windows(self, inputs, self.steps.n_bins)
+        n_total = inputs.shape[1] + self.steps.n_forward
+        latents = self.encode(inputs)
+        output = self.readout(latents, n_total)
+        if not self.training:
+            return {**output, "latents": self.steps.interpolate(latents, n_total)}
+        losses = self.extra_losses(inputs)
+        return {**output, "losses": losses} if losses else output
