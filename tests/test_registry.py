@@ -254,5 +254,5 @@ def test_a_trusted_package_brings_nothing_but_what_it_defines(tmp_path, monkeypa
 
 
 def test_a_package_that_is_not_found_says_how_to_be_found():
-    with pytest.raises(ConfigError, match=r"my_lab\.nets\.Net cannot be imported: .*set PYTHONPATH to the folder"):
-        find("my_lab.nets.Net", ["my_lab"])
+    with pytest.raises(ConfigError, match=r"nobodys_lab\.nets\.Net cannot be imported: .*set PYTHONPATH to the folder"):
+        find("nobodys_lab.nets.Net", ["nobodys_lab"])
