@@ -203,9 +203,7 @@ def test_lightning_writes_the_same_file_with_and_without_a_stop(tmp_path):
 
 
 def test_an_offline_run_holds_everything(tmp_path, capfd):
-    loggers = build(
-        tmp_path, group="sweep", tags=["lorenz", "gru"], swept={"model.hidden": 8, "seed": 1, "sweep.trial": 3}
-    )
+    loggers = build(tmp_path, group="sweep", tags=["lorenz", "gru"], swept={"model.hidden": 8, "seed": 1})
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 1 and "offline (no API key" in lines[0]
     folder = lines[0].split("wandb sync ")[1]
@@ -451,7 +449,7 @@ def test_figures_reach_wandb_and_tensorboard(tmp_path):
     figure.add_subplot().plot([0, 1])
     figure.savefig(tmp_path / "rates.png")
     log_figure(loggers, "figures/rates", tmp_path / "rates.png", step=7)
-    log_figure(loggers, "figures/curve", figure, step=8)
+    log_figure(loggers, "figures/curve", tmp_path / "rates.png", step=8)
     loggers[2].log_metrics({"val/loss": 1.0}, step=7)
     close_loggers(loggers)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from neuro_lightning.artifacts.checkpoint_files import run_folder
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
@@ -25,12 +25,8 @@ from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.settings.config import instantiate
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 KINDS = {"csv": (), "wandb": ("project", "entity", "mode", "checkpoint"), "tensorboard": ()}
 PACKAGES = {"MLFlowLogger": "mlflow", "CometLogger": "comet-ml", "LitLogger": "litlogger"}  # as pip knows them
-BOOKKEEPING = ("sweep.", "resume")  # overrides that say where a job stands in its sweep
 
 
 def build_loggers(
@@ -71,11 +67,10 @@ def build_loggers(
         loggers.append(MetricsCSV(folder, resumed_step=resumed_step))
     if "wandb" in options:
         settings = {"name": name, "group": group, "tags": list(tags), "job_type": job_type, "id": run_id}
-        changed = {key: value for key, value in (swept or {}).items() if not key.startswith(BOOKKEEPING)}
-        settings["config"] = {**config, **{f"sweep/{key}": value for key, value in changed.items()}}
+        settings["config"] = {**config, **{f"sweep/{key}": value for key, value in (swept or {}).items()}}
         loggers += wandb_logger(folder, dict(options["wandb"] or {}), settings, resumed=resumed_step is not None)
     if "tensorboard" in options:
-        loggers.append(_tensorboard(folder, resumed_step))
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_step))
         loggers[-1].config = config  # TensorBoard shows hyperparameters beside final values only
     for kind, values in options.items():
         if "_target_" in (values or {}):
@@ -97,6 +92,17 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
                 logger.experiment.finish(exit_code=exit_code)
 
 
+@contextmanager
+def closed_in_the_end(loggers: list[Logger]) -> Iterator[list[Logger]]:
+    """The loggers, closed whatever happens; an error marks the W&B run as failed."""
+    try:
+        yield loggers
+    except BaseException:
+        close_loggers(loggers, exit_code=1)
+        raise
+    close_loggers(loggers)
+
+
 @main_process_only
 def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     """Put a run's final values into a logger's table of runs, as they are in ``run.json``.
@@ -104,8 +110,6 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     Those of the validation are of the saved checkpoint and called ``best/val/...``: ``val/...`` is the best of the
     history. What is None or not finite is left out.
     """
-    from pytorch_lightning.loggers import TensorBoardLogger
-
     known = {key: value for key, value in values.items() if value is not None}
     known = {key: value for key, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
     known = {f"best/{key}" if key.startswith("val/") else key: value for key, value in known.items()}
@@ -194,54 +198,30 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
         tags=[str((first.get("data") or {}).get("name"))] if first.get("data") else [],
         job_type="predict",
     )
-    exit_code = 1
-    try:
+    with closed_in_the_end(loggers):
         log_summary(loggers, metadata)
         log_artifact(loggers, path, name=f"predictions-{path.stem}", kind="predictions", metadata=metadata)
-        exit_code = 0
-    finally:
-        close_loggers(loggers, exit_code=exit_code)
 
 
 @main_process_only
-def log_figure(loggers: Sequence[Logger], name: str, figure: str | Path | Figure, step: int) -> None:
+def log_figure(loggers: Sequence[Logger], name: str, path: str | Path, step: int) -> None:
     """Show a figure in W&B and TensorBoard.
 
     Args:
         loggers: from :func:`build_loggers`.
         name: such as ``figures/rates``.
-        figure: an image file or a matplotlib figure.
+        path: of the image file.
         step: the global step that it shows.
     """
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    pixels = None
     for logger in loggers:
-        if not is_wandb(logger) and not isinstance(logger, TensorBoardLogger):
-            continue
-        pixels = _read_pixels(figure) if pixels is None else pixels
         if is_wandb(logger):
             import wandb
 
-            logger.experiment.log({name: wandb.Image(pixels), STEP: step})
-        else:
-            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+            logger.experiment.log({name: wandb.Image(str(path)), STEP: step})
+        elif isinstance(logger, TensorBoardLogger):
+            from matplotlib.image import imread
 
-
-def _read_pixels(figure: str | Path | Figure) -> np.ndarray:
-    """(H, W, 3) uint8."""
-    if isinstance(figure, str | Path):
-        from matplotlib.image import imread
-
-        pixels = imread(figure)
-        pixels = (pixels * 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
-    else:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())
-    return np.ascontiguousarray(pixels[..., :3])
+            logger.experiment.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -260,22 +240,10 @@ def _check_options(options: Mapping[str, Mapping[str, Any] | None]) -> None:
         raise ConfigError("logger=tensorboard needs a package: pip install 'neuro_lightning[tensorboard]'")
 
 
-# ---- TensorBoard
-
-
-def _tensorboard(folder: Path, resumed_step: int | None) -> Logger:
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_step)
-
-
-# ---- others
-
-
 def _lightning_logger(kind: str, values: Mapping[str, Any], config: Mapping[str, Any]) -> Logger:
     """A logger of Lightning's or of a trusted package, which is told the run's config."""
     try:
-        logger = instantiate(OmegaConf.create({**values}), trusted=config.get("trusted"))
+        logger = instantiate(OmegaConf.create(dict(values)), trusted=config.get("trusted"))
     except (ImportError, HydraException) as error:
         missing = error if isinstance(error, ImportError) else error.__cause__
         if not isinstance(missing, ImportError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_rows
 from neuro_lightning.errors import ConfigError
@@ -31,8 +31,6 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
         settings: further arguments of ``wandb.init``.
         resumed: whether the run goes on from a checkpoint.
     """
-    from pytorch_lightning.loggers import WandbLogger
-
     if not is_main_process():
         return [WandbLogger(id=settings["id"], dir=folder)]  # opens nothing, logs nothing
     keeps = options.pop("checkpoint", False)
@@ -45,7 +43,7 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**settings, **options, "dir": str(folder)}
     run, mode, reason = _start(mode, reason, settings, resumed=resumed)
-    logger = _wandb_run()(experiment=run, save_dir=folder, project=options.get("project"))
+    logger = WandbRun(experiment=run, save_dir=folder, project=options.get("project"))
     logger.keeps_checkpoint = keeps is True or (keeps == "online" and mode == "online")
     if mode == "offline":
         if resumed:
@@ -56,31 +54,25 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
     return [logger]
 
 
-def _wandb_run() -> type[Logger]:
-    """Lightning's logger, which tells W&B of each metric before its first value what its summary is."""
-    from pytorch_lightning.loggers import WandbLogger
+class WandbRun(WandbLogger):
+    """A run whose summary has the best value of each validation metric, where W&B's is the last one."""
 
-    class WandbRun(WandbLogger):
-        """A run whose summary has the best value of each validation metric, where W&B's is the last one."""
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.keeps_checkpoint = False
+        self._defined: set[str] = set()
+        self.experiment.define_metric(STEP)
+        self.experiment.define_metric("*", step_metric=STEP)
 
-        def __init__(self, **arguments: Any) -> None:
-            super().__init__(**arguments)
-            self.keeps_checkpoint = False
-            self._defined: set[str] = set()
-            self.experiment.define_metric(STEP)
-            self.experiment.define_metric("*", step_metric=STEP)
-
-        @main_process_only
-        def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-            """Log, at the global step."""
-            for name in metrics.keys() - self._defined:
-                self._defined.add(name)
-                if name.startswith("val/"):  # one by one: W&B takes no summary for `val/*`
-                    summary = "min" if info(name.removeprefix("val/")).lower_is_better else "max"
-                    self.experiment.define_metric(name, step_metric=STEP, summary=summary)
-            super().log_metrics(metrics, step)
-
-    return WandbRun
+    @main_process_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log, at the global step."""
+        for name in metrics.keys() - self._defined:
+            self._defined.add(name)
+            if name.startswith("val/"):  # one by one: W&B takes no summary for `val/*`
+                summary = "min" if info(name.removeprefix("val/")).lower_is_better else "max"
+                self.experiment.define_metric(name, step_metric=STEP, summary=summary)
+        super().log_metrics(metrics, step)
 
 
 def _mode(wanted: str) -> tuple[str, str]:
@@ -139,6 +131,4 @@ def _replay(logger: Logger, path: Path) -> None:
 
 def is_wandb(logger: Logger) -> bool:
     """Whether a logger is one of W&B."""
-    from pytorch_lightning.loggers import WandbLogger
-
     return isinstance(logger, WandbLogger)

@@ -18,7 +18,7 @@ from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import Interrupted, NeuroError
-from neuro_lightning.loggers.building import build_loggers, close_loggers
+from neuro_lightning.loggers.building import build_loggers, closed_in_the_end
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
@@ -175,9 +175,5 @@ def loggers_of_run(
         swept=varied_overrides(settings.folder, settings.overrides) if settings.group else None,
         resumed_step=read_checkpoint(settings.resume)["global_step"] if settings.resume else None,
     )
-    exit_code = 1
-    try:
+    with closed_in_the_end(loggers):
         yield loggers
-        exit_code = 0
-    finally:
-        close_loggers(loggers, exit_code=exit_code)
