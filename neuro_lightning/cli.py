@@ -35,11 +35,11 @@ from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.help_page import help_page
 from neuro_lightning.settings.options import check_options, hydra_message
 from neuro_lightning.settings.overrides import (
+    CONFIG_FOLDERS,
     add_trusted_packages,
     check_environment,
     check_trusted,
-    forget_config_folders,
-    has_config_folders_from_file,
+    config_folders_from_file,
 )
 from neuro_lightning.settings.quoting import override, typed
 from neuro_lightning.settings.registry import HYDRA_NAMES
@@ -77,8 +77,9 @@ def _run_command(name: str, prepare: Callable[[list[str]], list[str]], task: Cal
             program = f"python {program}" if program.endswith(".py") else program
             print(help_page(name, program, CONF, sys.argv[1:]))
             return
-        sys.argv[1:] = prepare(sys.argv[1:])
-        hydra_app(name, task)
+        typed = sys.argv[1:]
+        sys.argv[1:] = prepare(typed)
+        hydra_app(name, task, typed)
     except NeuroError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # before a run has begun
@@ -96,7 +97,6 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         NeuroError: a word that names nothing.
     """
-    forget_config_folders()
     words = resume_requeued_job(add_trusted_packages(list(arguments)))
     words = register_experiment_files(sweep_arguments(resume_arguments(words)))
     check_options(words, CONF)
@@ -136,8 +136,13 @@ def compose_config(name: str, words: Sequence[str]) -> DictConfig:
         raise ConfigError(hydra_message(error)) from None
 
 
-def hydra_app(name: str, task: Callable[[DictConfig], Any]) -> None:
+def hydra_app(name: str, task: Callable[[DictConfig], Any], typed: Sequence[str]) -> None:
     """Let Hydra compose the config of the command line and hand it to a task.
+
+    Args:
+        name: ``train`` or ``predict``.
+        task: what is done with the config.
+        typed: the command line as it was typed, before files added to it.
 
     Raises:
         ConfigError: a word of a single run that cannot be; Hydra itself takes five lines to say so.
@@ -145,26 +150,31 @@ def hydra_app(name: str, task: Callable[[DictConfig], Any]) -> None:
     words = sys.argv[1:]
     if not any(word.startswith(("-", "hydra.mode=")) for word in words):
         compose_config(name, words)
-    with _register_plugins() if name == "train" else nullcontext(), execution_whitelist(HYDRA_NAMES):
+    folders = config_folders_from_file(words, typed)
+    with _register_plugins(folders) if name == "train" else nullcontext(), execution_whitelist(HYDRA_NAMES):
         hydra.main(config_path=CONF, config_name=name)(task)()
 
 
 @contextmanager
-def _register_plugins() -> Iterator[None]:
+def _register_plugins(config_folders: Sequence[str]) -> Iterator[None]:
     """Register our sweepers and launchers with Hydra, which builds registered ones only; undone afterwards.
 
-    Configs that a resumed sweep's folder names may choose these only, since they check their commands.
+    Args:
+        config_folders: of configs that a resumed sweep's folder names. They may choose ours only, which check their
+            commands.
     """
     known = Plugins.instance().class_name_to_class
     before = dict(known)
-    for name, plugin in before.items() if has_config_folders_from_file() else ():
+    for name, plugin in before.items() if config_folders else ():
         if issubclass(plugin, Launcher | Sweeper) and not name.startswith(("neuro_lightning.", f"{BASIC_LAUNCHER}.")):
             del known[name]
     for plugin in (*SWEEPERS, *LAUNCHERS):
         Plugins.instance().register(plugin)
+    token = CONFIG_FOLDERS.set(config_folders)
     try:
         yield
     finally:
+        CONFIG_FOLDERS.reset(token)
         known.clear()
         known.update(before)
 

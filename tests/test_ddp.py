@@ -133,11 +133,11 @@ def test_a_tpu_that_is_not_there_is_one_line(tmp_path):
         here(tmp_path, "trainer.accelerator=tpu")
 
 
-def test_the_environment_is_put_back(monkeypatch):
+def test_the_environment_is_put_back(monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "7")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     threads = torch.get_num_threads()
-    with pytest.raises(KeyError), job_environment():
+    with pytest.raises(KeyError), job_environment(tmp_path):
         os.environ["LOCAL_RANK"], os.environ["RANK"] = "1", "1"
         torch.set_num_threads(threads + 1)
         raise KeyError

@@ -105,7 +105,7 @@ def test_hydra_builds_no_launcher_or_sweeper_but_those_that_are_registered():
     from neuro_lightning.cli import LAUNCHERS, SWEEPERS, _register_plugins
 
     for kind, own in ((Launcher, LAUNCHERS), (Sweeper, SWEEPERS)):
-        with _register_plugins():
+        with _register_plugins(()):
             names = {f"{cls.__module__}.{cls.__qualname__}" for cls in Plugins.instance().discover(kind)}
         assert {f"{cls.__module__}.{cls.__qualname__}" for cls in own} <= names
         assert all(name.startswith(("neuro_lightning.sweeps.", "hydra.", "hydra_plugins.")) for name in names)

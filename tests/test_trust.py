@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.runs.prediction import data_for_checkpoint
 from neuro_lightning.runs.resume import resume_arguments
+from neuro_lightning.settings import overrides
 from neuro_lightning.settings.config import to_plain
 from neuro_lightning.settings.overrides import (
     add_trusted_packages,
@@ -24,6 +26,7 @@ from neuro_lightning.settings.overrides import (
     check_keys,
     check_launcher,
     check_trusted,
+    config_folders_from_file,
     must_be_typed,
     overrides_from_file,
     trusted_override,
@@ -165,7 +168,7 @@ def test_a_sweep_that_goes_on_is_trusted_anew(tmp_path):
     assert found[1:4] == ["model=linear", "trusted=[my_lab]", "hydra.launcher.setup=null"]
 
 
-def test_configs_that_a_sweeps_folder_names_bring_no_commands():
+def test_configs_that_a_sweeps_folder_names_bring_no_commands(monkeypatch):
     preset = {"setup": None, "srun_args": ["--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True}}
     evil = {**preset, "setup": ["touch HARM"]}
 
@@ -173,27 +176,29 @@ def test_configs_that_a_sweeps_folder_names_bring_no_commands():
         check_launcher(OmegaConf.create({"launcher": launcher, "overrides": {"hydra": words}}))
 
     where = "hydra.searchpath=[file://theirs]"
-    overrides_from_file([where], [], "there")
+    assert config_folders_from_file([where, "seed=1"], []) == [where]
+    monkeypatch.setattr(overrides, "CONFIG_FOLDERS", ContextVar("folders", default=(where,)))
     check(preset, where)
     check(evil, where, "hydra.launcher.setup=[touch HARM]")
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup is of configs .* type hydra\.searchpath="):
         check(evil, where)
-    overrides_from_file(["model=../../theirs"], [], "there")
+    monkeypatch.setattr(overrides, "CONFIG_FOLDERS", ContextVar("folders", default=("model=../../theirs",)))
     with pytest.raises(ConfigError, match="type model="):
         check(evil)
-    overrides_from_file([where], [where], "there")
-    check(evil, where)  # the user's own configs
+    assert config_folders_from_file(["model=../../theirs"], []) == ["model=../../theirs"]
+    assert not config_folders_from_file([where], [where])  # the user's own configs
+    monkeypatch.undo()
+    check(evil, where)
 
 
-def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only(monkeypatch):
+def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only():
     from hydra.core.plugins import Plugins
 
     from neuro_lightning.cli import _register_plugins
 
     known = Plugins.instance().class_name_to_class
     before = dict(known)
-    monkeypatch.setattr("neuro_lightning.cli.has_config_folders_from_file", lambda: True)
-    with _register_plugins():
+    with _register_plugins(["hydra.searchpath=[file://theirs]"]):
         left = dict(known)
     assert known == before  # a sweep that this process runs next has all launchers again
     assert "neuro_lightning.sweeps.launchers.Slurm" in left and "neuro_lightning.sweeps.grid.Grid" in left

@@ -39,13 +39,13 @@ def run_train(arguments: Sequence[str]) -> Path:
     words = [word for word in arguments if word != "-m"]
     if len(words) == len(arguments):
         task = _RecordedTask(train_task)
-        _call("train", train_arguments(words), task)
+        _call("train", train_arguments(words), task, words)
         return task.folder
     if typed(words, "hydra.sweep.dir") is None and typed(words, "sweep.resume") is None:
         words.append(override("hydra.sweep.dir", new_folder(Path("multirun") / time.strftime("%Y-%m-%d_%H-%M-%S"))))
-    words = train_arguments(["-m", *words])
-    _call("train", words, train_task)  # its jobs may run in other processes, which take the task by its name
-    return Path(typed(words, "hydra.sweep.dir") or ".")
+    filled_in = train_arguments(["-m", *words])
+    _call("train", filled_in, train_task, words)  # its jobs may run in other processes, which take the task by its name
+    return Path(typed(filled_in, "hydra.sweep.dir") or ".")
 
 
 def run_predict(arguments: Sequence[str]) -> Path:
@@ -58,7 +58,7 @@ def run_predict(arguments: Sequence[str]) -> Path:
         NeuroError: what the command would end with, as an exception.
     """
     task = _RecordedTask(predict_task)
-    _call("predict", predict_arguments(arguments), task)
+    _call("predict", predict_arguments(arguments), task, arguments)
     return task.result
 
 
@@ -77,11 +77,11 @@ class _RecordedTask:
         return self.result
 
 
-def _call(command: str, words: list[str], task: Callable[[DictConfig], Any]) -> None:
+def _call(command: str, words: list[str], task: Callable[[DictConfig], Any], given: Sequence[str]) -> None:
     """Run a command's task, and raise the error with which the command would end."""
     try:
         with unchanged_process([f"{command}.py", *words]):
-            hydra_app(command, task)
+            hydra_app(command, task, given)
     except SystemExit as stop:
         if stop.code:
             raise _error_behind(stop) from None

@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.errors import ConfigError
 from neuro_lightning.private_names import process_launcher, share_threads
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings.settings import TrainSettings
@@ -44,23 +44,28 @@ JOB_FILE = ".job.json"
 READY = "NEURO_LIGHTNING_READY"  # names the file by which a process says that it has come as far as the training
 GRACE_S = 60.0  # for the first process to notice by itself that another one has failed
 
-_children: list[subprocess.Popen] = []  # the other processes of the job that runs now
-_jobs: set[Path] = set()  # the files of jobs that this process has written, which alone its children are to run
+
+@dataclass
+class Job:
+    """A run in one or several processes.
+
+    Attributes:
+        file: holds the run's resolved settings, for the other processes.
+        processes: the others that this one has started.
+    """
+
+    file: Path
+    processes: list[subprocess.Popen] = field(default_factory=list)
 
 
 class JobLauncher(process_launcher()):
     """Starts the other processes of a job with the job's own resolved config.
 
-    Args:
-        cluster_environment: where ranks and addresses come from.
-        num_processes: processes on this machine.
-        num_nodes: machines.
-        job: the file with the job's resolved config.
+    Attributes:
+        job: that is run; set before the launch.
     """
 
-    def __init__(self, cluster_environment: Any, num_processes: int, num_nodes: int, job: Path) -> None:
-        super().__init__(cluster_environment, num_processes, num_nodes)
-        self.job = job
+    job: Job
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Start the other processes and call the function in all of them.
@@ -94,8 +99,6 @@ class JobLauncher(process_launcher()):
 
     def _start(self, ready: list[Path]) -> None:
         self._check_can_spawn_children()
-        if self.job.resolve() not in _jobs:
-            raise ConfigError(f"trainer.strategy.job={self.job}: no file of this run; leave it as trainer=ddp has it")
         cluster = self.cluster_environment
         os.environ.update(
             MASTER_ADDR=cluster.main_address,
@@ -105,14 +108,14 @@ class JobLauncher(process_launcher()):
             WORLD_SIZE=str(self.num_processes * self.num_nodes),
         )
         search = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        command = [sys.executable, "-m", "neuro_lightning.runs.worker", str(self.job)]
+        command = [sys.executable, "-m", "neuro_lightning.runs.worker", str(self.job.file)]
         for rank, file in enumerate(ready, start=1):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
             # one process speaks for the job; errors are heard from all
             others = {name: value for name, value in os.environ.items() if name != "RANK"}  # that is ours
             process = subprocess.Popen(command, env={**others, **own}, stdout=subprocess.DEVNULL)
             self.procs.append(process)
-            _children.append(process)
+            self.job.processes.append(process)
 
     def _check(self, timeout_s: float = 0.0) -> None:
         """Raise if another process has failed, or does so within some seconds."""
@@ -150,16 +153,12 @@ class JobDDPStrategy(DDPStrategy):
     """Lightning's DDP whose processes all run one job's config.
 
     Args:
-        job: the file that :func:`write_job_settings` wrote.
         process_group_backend: ``gloo`` on CPU, ``nccl`` on GPUs; None lets torch choose.
         find_unused_parameters: for networks in which a step leaves parameters out.
     """
 
-    def __init__(
-        self, job: str, process_group_backend: str | None = None, find_unused_parameters: bool = False
-    ) -> None:
+    def __init__(self, process_group_backend: str | None = None, find_unused_parameters: bool = False) -> None:
         super().__init__(process_group_backend=process_group_backend, find_unused_parameters=find_unused_parameters)
-        self.job = Path(job)
 
     def configure_ddp(self) -> None:
         """Wrap the model for the exchange of gradients, if it has any: closed-form models have none."""
@@ -167,17 +166,14 @@ class JobDDPStrategy(DDPStrategy):
             super().configure_ddp()
 
     def _configure_launcher(self) -> None:
-        self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes, self.job)
+        self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
 
-def write_job_settings(settings: TrainSettings) -> None:
+def write_job_settings(settings: TrainSettings, job: Job) -> None:
     """Leave the job's resolved settings where the other processes find them."""
     if is_main_process():
-        path = settings.folder / JOB_FILE
-        _jobs.add(path.resolve())
-        write_job_file(
-            path, {"config": settings.config, "overrides": list(settings.overrides), "launch": slurm_attempt()}
-        )
+        values = {"config": settings.config, "overrides": list(settings.overrides), "launch": slurm_attempt()}
+        write_job_file(job.file, values)
 
 
 def write_job_file(path: Path, values: dict[str, Any]) -> None:
@@ -198,17 +194,17 @@ def slurm_attempt() -> str | None:
 
 
 @contextmanager
-def job_environment() -> Iterator[None]:
-    """Undo what a distributed job leaves behind, so that the next job of a sweep starts clean."""
+def job_environment(folder: Path) -> Iterator[Job]:
+    """A job in a run's folder; undo what it leaves behind, so that the next job of a sweep starts clean."""
     import torch
 
     before, threads = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}, torch.get_num_threads()
-    timeout_s = 0.0
+    job, timeout_s = Job(folder / JOB_FILE), 0.0
     try:
-        yield
+        yield job
         timeout_s = GRACE_S
     finally:
-        _end_children(timeout_s)
+        _end_processes(job, timeout_s)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         torch.set_num_threads(threads)
@@ -218,11 +214,10 @@ def job_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _end_children(timeout_s: float) -> None:
+def _end_processes(job: Job, timeout_s: float) -> None:
     """Let the other processes finish, but not longer than this."""
     until = time.monotonic() + timeout_s
-    while _children:
-        process = _children.pop()
+    for process in job.processes:
         try:
             process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:

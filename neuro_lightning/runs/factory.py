@@ -30,7 +30,7 @@ from neuro_lightning.loggers.guard import warn_on_errors
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.private_names import count_epochs
 from neuro_lightning.ranks import count_launched_processes
-from neuro_lightning.runs.distributed import JobDDPStrategy
+from neuro_lightning.runs.distributed import Job, JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.registry import find
 from neuro_lightning.settings.settings import TrainSettings
@@ -86,11 +86,14 @@ def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
         raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
 
 
-def build_trainer(settings: TrainSettings, loggers: list[Any], on_train_start: Callable[..., None]) -> pl.Trainer:
+def build_trainer(
+    settings: TrainSettings, job: Job, loggers: list[Any], on_train_start: Callable[..., None]
+) -> pl.Trainer:
     """Lightning's trainer with the callbacks of the settings.
 
     Args:
         settings: of the run.
+        job: the run's processes.
         loggers: of the run.
         on_train_start: is called when the training begins.
 
@@ -98,7 +101,8 @@ def build_trainer(settings: TrainSettings, loggers: list[Any], on_train_start: C
         ConfigError: the trainer cannot be had on this machine.
     """
     callbacks = [*build_callbacks(settings), LambdaCallback(on_train_start=on_train_start)]
-    return make_trainer(settings, callbacks=callbacks, logger=loggers or False, default_root_dir=str(settings.folder))
+    given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(settings.folder)}
+    return make_trainer(settings, job, **given)
 
 
 def build_callbacks(settings: TrainSettings) -> list[pl.Callback]:
@@ -111,7 +115,7 @@ def build_callbacks(settings: TrainSettings) -> list[pl.Callback]:
     ]
 
 
-def make_trainer(settings: TrainSettings, **given: Any) -> pl.Trainer:
+def make_trainer(settings: TrainSettings, job: Job, **given: Any) -> pl.Trainer:
     """The trainer of the settings, with what is given in place of what they say.
 
     Raises:
@@ -127,7 +131,8 @@ def make_trainer(settings: TrainSettings, **given: Any) -> pl.Trainer:
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count
     # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
     count_epochs(trainer)
-    ours = isinstance(trainer.strategy, JobDDPStrategy)
+    if ours := isinstance(trainer.strategy, JobDDPStrategy):
+        trainer.strategy.launcher.job = job
     if (
         trainer.world_size > 1 and not ours and count_launched_processes() == 1
     ):  # Lightning would repeat the command line

@@ -24,6 +24,7 @@ from neuro_lightning.models.base import PopulationModule, plateau_scores
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import relative
+from neuro_lightning.runs.distributed import Job
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
 from neuro_lightning.runs.factory import build_callbacks, build_model, make_trainer
 from neuro_lightning.settings.registry import find
@@ -36,7 +37,9 @@ REFIT_TRAINER = {
 }  # fmt: skip
 
 
-def refit_best(settings: TrainSettings, data: PopulationDataModule, best: Path | None) -> dict[str, Any] | None:
+def refit_best(
+    settings: TrainSettings, job: Job, data: PopulationDataModule, best: Path | None
+) -> dict[str, Any] | None:
     """The final fit on train and val, where it is asked for; one of an earlier training does not outlive this one.
 
     What interrupts it leaves a finished training: ``resume=`` does the refit anew, from its beginning.
@@ -47,13 +50,13 @@ def refit_best(settings: TrainSettings, data: PopulationDataModule, best: Path |
         return None
     if best is None:
         raise CheckpointError("refit=true: no best.ckpt was saved in this training that could tell the number of steps")
-    refitted = refit(settings, data, best)
+    refitted = refit(settings, job, data, best)
     if is_main_process():
         print(f"refit       {relative(refitted['checkpoint'])} ({refitted['seconds']:.0f} s)")
     return refitted
 
 
-def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> dict[str, Any]:
+def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: Path) -> dict[str, Any]:
     """Train a new model on train and val together for as many steps as the best checkpoint had, into ``refit.ckpt``.
 
     The new model has the seed, and so the first weights, of the one that was validated, and takes its path again: the
@@ -67,6 +70,7 @@ def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> di
 
     Args:
         settings: of the run.
+        job: the run's processes.
         data: the run's data; its tensors are let go.
         best: the best checkpoint, beside which the new one is saved.
 
@@ -91,6 +95,7 @@ def refit(settings: TrainSettings, data: PopulationDataModule, best: Path) -> di
     callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]
     trainer = make_trainer(
         settings,
+        job,
         callbacks=[*callbacks, RepeatChosenTraining(steps, seen)],
         default_root_dir=str(best.parent),
         **REFIT_TRAINER,

@@ -23,7 +23,7 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import print_header, relative
-from neuro_lightning.runs.distributed import job_environment, write_job_settings
+from neuro_lightning.runs.distributed import Job, job_environment, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
@@ -49,21 +49,21 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         NeuroError: with one message that says what to mend.
     """
     settings = replace_damaged_checkpoint(TrainSettings.resolve(cfg, overrides=overrides, group=group))
-    with recorded_run(settings) as record:
+    with recorded_run(settings) as (record, job):
         settings.check()
         seed_everything(settings)
         data = build_data(settings)
         settings = settings_for_data(settings, data, record)
         model = build_model(settings, data)
         check_before_training(settings, model, data)
-        write_job_settings(settings)
+        write_job_settings(settings, job)
         with loggers_of_run(settings, record, model, data) as loggers:
-            trainer = build_trainer(settings, loggers, on_train_start=record.mark_begun)
+            trainer = build_trainer(settings, job, loggers, on_train_start=record.mark_begun)
             print_header(data.recording, model, trainer, settings.folder)
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
             status = final_status(trainer)
             value = report_outcome(settings, trainer, model, data, record, loggers)
-        refitted = refit_best(settings, data, best_checkpoint(trainer)) if status == "finished" else None
+        refitted = refit_best(settings, job, data, best_checkpoint(trainer)) if status == "finished" else None
         return finish_training(settings, record, status, value, refitted)
 
 
@@ -74,7 +74,7 @@ def replace_damaged_checkpoint(settings: TrainSettings) -> TrainSettings:
 
 
 @contextmanager
-def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
+def recorded_run(settings: TrainSettings) -> Iterator[tuple[RunRecord, Job]]:
     """Claim the run's folder and keep its ``run.json`` from the first moment; an error is noted there and passed on.
 
     Raises:
@@ -82,12 +82,13 @@ def recorded_run(settings: TrainSettings) -> Iterator[RunRecord]:
         Interrupted: the user or the cluster stopped the run; the message says how to go on.
     """
     folder, resumed = settings.folder, settings.resume is not None
-    with job_environment(), claimed_run_folder(folder, resume=settings.resume, overwrite=settings.overwrite):
+    claimed = claimed_run_folder(folder, resume=settings.resume, overwrite=settings.overwrite)
+    with job_environment(folder) as job, claimed:
         folder.mkdir(parents=True, exist_ok=True)
         record = RunRecord(folder, resumed=resumed)
         record.start(config=settings.config, overrides=settings.overrides, seed=settings.seed)
         try:
-            yield record
+            yield record, job
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
             record.interrupt()
             raise Interrupted(f"interrupted. {_how_to_resume(settings)}".rstrip()) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
@@ -27,7 +28,8 @@ TYPED_KEYS = (
     *(f"hydra.launcher.{key}" for key in LAUNCHER_COMMANDS),
 )  # fmt: skip
 LAUNCHER_DEFAULTS = ({"requeue": True}, ["--kill-on-bad-exit=1"], {}, [], None)  # of such keys, in conf/hydra/launcher
-_config_folders_from_file: list[str] = []  # overrides by which a file, and not the command line, names config folders
+# what config_folders_from_file finds, while a command runs
+CONFIG_FOLDERS: ContextVar[Sequence[str]] = ContextVar("config folders", default=())
 
 
 def must_be_typed(word: str) -> bool:
@@ -58,24 +60,24 @@ def overrides_from_file(words: Iterable[str], typed: Sequence[str], source: Any)
         raise ConfigError(
             f"{source} was begun with overrides that are never read from a file: type them again, {words}"
         )
-    _config_folders_from_file[:] = [word for word in words if _names_configs(word) and _key(word) not in given]
     return [word for word in words if not must_be_typed(word)]
+
+
+def config_folders_from_file(words: Iterable[str], typed: Iterable[str]) -> list[str]:
+    """The overrides by which a file, and not the command line, says where configs lie.
+
+    Args:
+        words: the whole command line, with what files have added.
+        typed: the command line as it was typed.
+    """
+    given = {_key(word) for word in typed}
+    return [word for word in words if _names_configs(word) and _key(word) not in given]
 
 
 def _names_configs(word: str) -> bool:
     """Whether an override says where configs lie: a search path, or an option outside of it."""
     key, _, value = word.partition("=")
     return _key(word) == SEARCH_PATH or ("." not in key and ".." in value)
-
-
-def has_config_folders_from_file() -> bool:
-    """Whether a file that this command has read, and not the command line, names folders of configs."""
-    return bool(_config_folders_from_file)
-
-
-def forget_config_folders() -> None:
-    """Forget the folders of configs that an earlier command of this process has read from files."""
-    _config_folders_from_file.clear()
 
 
 def check_launcher(hydra: Any) -> None:
@@ -87,14 +89,12 @@ def check_launcher(hydra: Any) -> None:
     Raises:
         ConfigError: saying what to type.
     """
-    if not _config_folders_from_file:
+    if not (folders := CONFIG_FOLDERS.get()):
         return
     typed = {_key(word) for word in hydra.overrides.hydra}
     for key in LAUNCHER_COMMANDS:
         if hydra.launcher.get(key) not in LAUNCHER_DEFAULTS and f"hydra.launcher.{key}" not in typed:
-            raise ConfigError(
-                f"hydra.launcher.{key} is of configs that the sweep's folder names: type {_config_folders_from_file[0]}"
-            )
+            raise ConfigError(f"hydra.launcher.{key} is of configs that the sweep's folder names: type {folders[0]}")
 
 
 def check_keys(keys: Iterable[str] | Mapping[str, Any] | None, source: str) -> None:
