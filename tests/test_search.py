@@ -373,7 +373,7 @@ def test_a_search_that_goes_on_is_the_same_search(search, tmp_path):
         (["model.hiden=range(1,3)"], "hiden"),
         (["model=choice(gru,gruu)"], "gruu"),
         ([LR, "hydra.sweeper.n_trials=0"], "n_trials=0"),
-        ([LR, "hydra.sweeper.direction=minimize"], "contradicts mode=max"),
+        ([LR, "hydra.sweeper.direction=minimize"], "this setting was replaced; give mode=max or mode=min"),
         ([LR, "hydra/sweeper/sampler=grid"], "not an interval"),
         ([LR, "hydra.sweeper.pruner.warmup=7"], "warmup=7"),
         ([LR, "hydra.sweeper.custom_search_space=no.such.thing"], "add trusted=[no]"),

@@ -99,7 +99,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path):
     with at_work_in(folder) as other:
         done = command_here(tmp_path, "-m", *TINY, "seed=0,1", "hydra.sweep.dir=s")
         assert done.returncode == 0, done.stderr
-        assert "0_tiny_gru: another process trains it, left to that one" in done.stdout
+        assert "0_tiny_gru: left to another process, which trains it" in done.stdout
         assert not (folder / "run.json").exists() and record(tmp_path / "s" / "1_tiny_gru")["status"] == "finished"
         other.kill()  # the lock goes with the process, however that ends
     with locked_folder(folder) as acquired:
@@ -113,7 +113,7 @@ def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
         search = ["-m", "hydra/sweeper=bayes", *TINY, "model.layers=choice(1,2)", "hydra.sweeper.n_trials=1"]
         with start(tmp_path, *search, "hydra.sweep.dir=s", fork=True) as process:
             said = next(line for line in process.stdout if "0_tiny_gru" in line)
-            assert said == "0_tiny_gru: another process trains it, waits for that one\n"
+            assert said == "0_tiny_gru: waits for another process, which trains it\n"
             assert not (tmp_path / "s" / "0_tiny_gru" / "run.json").exists()
             other.kill()
             process.communicate(timeout=120)

@@ -42,7 +42,7 @@ class RunRecord:
 
     def __init__(self, folder: str | Path, *, resumed: bool = False) -> None:
         self.path = Path(folder) / FILE_NAME
-        found = _read_if_any(self.path)
+        found = read_record_if_any(self.path)
         failed, self._attempts = found.get("status") == "failed", found.get("attempts") or 1
         self._attempts += failed  # in the same folder; an interruption is no new attempt
         before = found if resumed else {}
@@ -212,7 +212,8 @@ def _check_kinds(record: Any) -> None:
             raise ValueError(f"{part}.{name} is {str(value)[:40]!r}")
 
 
-def _read_if_any(path: Path) -> dict[str, Any]:
+def read_record_if_any(path: str | Path) -> dict[str, Any]:
+    """As :func:`read_record`; empty where there is none, or a damaged one that a full disk has cut, say."""
     try:
         return read_record(path)
     except DataError:

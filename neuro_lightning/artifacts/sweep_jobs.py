@@ -121,13 +121,12 @@ def _summarize(folder: Path, record: dict[str, Any]) -> Job:
     epochs = checkpoints.get("epochs")
     if status in TRAINING:
         moments, epochs = _logged_scores(folder / METRICS_FILE, name, mode)
-    words = record.get("overrides")
     return {
         "job": folder.name,
         "status": status,
         "attempts": record.get("attempts") or 1,
         "error": error.strip().splitlines()[0] if error and error.strip() else None,
-        "overrides": flat_overrides(job_settings(_hydra_overrides(folder) if words is None else words)),
+        "overrides": flat_overrides(job_settings(job_overrides(folder, record) or ())),
         "objective": objective.get("value"),
         **moments,
         "objective_name": name,
@@ -149,12 +148,19 @@ def _logged_scores(path: Path, metric: str, mode: str) -> tuple[dict[str, float 
     return {"end": values[-1] if values else None, "peak": best}, int(max(epochs)) + 1 if epochs else None
 
 
-def _hydra_overrides(folder: Path) -> list[str]:
-    """The overrides that Hydra wrote of a job that has no record yet."""
+def job_overrides(folder: Path, record: Mapping[str, Any]) -> list[str] | None:
+    """A job's overrides; None if it was killed, or the disk was full, before they were written.
+
+    Args:
+        folder: the job's, in which Hydra writes them.
+        record: its ``run.json``, which is written in one piece and holds them too; it may be empty.
+    """
     import yaml
 
+    if (words := record.get("overrides")) is not None:
+        return words
     try:
         words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return []
-    return [str(word) for word in words] if isinstance(words, list) else []
+        return None
+    return [str(word) for word in words] if isinstance(words, list) else None

@@ -23,6 +23,7 @@ REPLACED = {
     "hydra/sweeper=tune": "hydra/sweeper=population, or hydra/sweeper=bayes hydra/sweeper/pruner=halving",
     "hydra/sweeper/scheduler=": "hydra/sweeper=population, or hydra/sweeper=bayes hydra/sweeper/pruner=halving",
     "hydra.sweeper.scheduler.": "hydra.sweeper.generation_epochs=... or hydra.sweeper.pruner.first=...",
+    "hydra.sweeper.direction=": "mode=max or mode=min, which the monitored score has by itself",
     "hydra.sweeper.trials=": "hydra.sweeper.n_trials=...",
     "hydra.sweeper.resources.": "hydra/launcher=gpus hydra.launcher.jobs_per_gpu=...",
     "hydra.sweeper.ray.": "hydra/launcher=ray_cluster hydra.launcher.address=...",

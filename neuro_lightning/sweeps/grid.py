@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuro_lightning.artifacts.records import read_record
-from neuro_lightning.artifacts.sweep_jobs import job_settings
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.artifacts.records import read_record_if_any
+from neuro_lightning.artifacts.sweep_jobs import job_overrides, job_settings
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.quoting import to_override
-from neuro_lightning.sweeps.arguments import write_command
 from neuro_lightning.sweeps.base import BaseSweeper
-from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
 
 
 class Grid(BaseSweeper):
@@ -38,14 +36,16 @@ class Grid(BaseSweeper):
     ) -> None:
         self.max_batch_size, self.params, self.grids = max_batch_size, params or {}, grids
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Check all jobs, then launch them."""
-        with errors_in_one_line():
-            jobs = in_their_folders(self.jobs(arguments), self.folder)
-            check_jobs(self.loader, self.config, jobs)
-        write_command(self.config, self.folder)
-        size = self.max_batch_size or len(jobs)
-        return [self.launcher.launch(jobs[i : i + size], initial_job_idx=i) for i in range(0, len(jobs), size)]
+    def propose(self, arguments: Sequence[str]) -> list[list[str]]:
+        """All jobs, in the order of their folders."""
+        self.proposed = in_their_folders(self.jobs(arguments), self.folder)
+        return self.proposed
+
+    def run(self) -> None:
+        """Launch the jobs, at most ``max_batch_size`` at a time."""
+        size = self.max_batch_size or len(self.proposed)
+        for first in range(0, len(self.proposed), size):
+            self.launcher.launch(self.proposed[first : first + size], initial_job_idx=first)
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The overrides of each job.
@@ -99,7 +99,8 @@ def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:
     placed: dict[int, list[str]] = {}
     for path in folder.glob("*/.hydra/overrides.yaml"):
         number, _, _ = path.parents[1].name.partition("_")
-        if not number.isdigit() or (words := _overrides_of(path.parents[1])) is None:
+        words = job_overrides(path.parents[1], read_record_if_any(path.parents[1]))
+        if not number.isdigit() or words is None:
             continue
         before = frozenset(job_settings(words))
         if (job := left.pop(before, None)) is None:
@@ -113,19 +114,3 @@ def in_their_folders(jobs: list[list[str]], folder: Path) -> list[list[str]]:
     if placed or None in ordered:
         raise ConfigError(f"{folder} lacks jobs between others: give the sweep a folder of its own")
     return ordered
-
-
-def _overrides_of(job: Path) -> list[str] | None:
-    """What a job's folder says that it is; None if it was killed, or the disk was full, before that was written."""
-    import yaml
-
-    try:  # written in one piece, which Hydra's own files are not
-        words = read_record(job).get("overrides")
-    except DataError:
-        words = None
-    if words is None:
-        try:
-            words = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
-            words = None
-    return words if isinstance(words, list) else None

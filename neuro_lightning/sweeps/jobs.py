@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
-from neuro_lightning.artifacts.records import FILE_NAME, read_record
+from neuro_lightning.artifacts.records import read_record_if_any
 from neuro_lightning.artifacts.sweep_jobs import job_settings
-from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.errors import ConfigError
 
 DONE = ("finished", "pruned", "diverged")  # such jobs are not trained further
 RETRIES = 1
@@ -51,10 +51,7 @@ def decide(
         ConfigError: the folder holds another job.
     """
     folder = Path(folder)
-    try:
-        record = read_record(folder) if (folder / FILE_NAME).is_file() else {}
-    except DataError:
-        record = {}  # torn by a full disk, say: it is written anew
+    record = read_record_if_any(folder)  # a damaged one is written anew
     given = Path(start) if start else None
     if not record:
         return Job("new", given)

@@ -22,9 +22,7 @@ from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.quoting import override
-from neuro_lightning.sweeps.arguments import write_command
-from neuro_lightning.sweeps.base import BaseSweeper
-from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
+from neuro_lightning.sweeps.base import BaseSweeper, has_ended, job_folder
 from neuro_lightning.sweeps.population import Population, Values, has_settled, nearest
 from neuro_lightning.sweeps.search.space import Space, read_space
 
@@ -87,32 +85,37 @@ class PopulationSweeper(BaseSweeper):
 
     def __init__(
         self, n_trials: int, seed: int, params: Mapping[str, Any] | None, generation_epochs: int, burn_in_epochs: int,
-        initial: Mapping[str, float], width: Mapping[str, float], patience: int, improvement: float, **unknown: Any,
+        initial: Mapping[str, float], width: Mapping[str, float], patience: int, improvement: float,
     ) -> None:  # fmt: skip
-        self.unknown = unknown  # refused in one line, where Hydra would show a traceback
         self.n_trials, self.seed, self.params = n_trials, seed, params
         self.settings = Population(generation_epochs, burn_in_epochs, dict(initial), dict(width), patience, improvement)
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Check everything, then train generation after generation."""
-        with errors_in_one_line():
-            if self.unknown:
-                raise ConfigError(f"hydra.sweeper.{min(self.unknown)}: hydra/sweeper=population has no such key")
-            self.folder = self.folder.resolve()
-            self.space = read_space(self.params, arguments)
-            self.space.check_seed()
-            first = State(self._first_values(), [None] * self.n_trials)
-            milestones = self._check([self.space.overrides(values) for values in first.values])
-            path = self.folder / STATE_FILE
-            state = read_state(path, self._identity(), self.space, self.n_trials) or first
-            write_command(self.config, self.folder)
-            begun = f" from generation {len(state.best) + 1}" if state.best else ""
-            print(f"a population of {self.n_trials}{begun}; {self.config.monitor}", flush=True)
-            while not state.over:
-                self._train_generation(state, milestones)
-                write_state(path, self._identity(), state)
-                self._delete_old_starts(state)
-            self._finish(state, milestones)
+    def propose(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The members' first jobs."""
+        self.space = read_space(self.params, arguments)
+        self.state = State(self._first_values(), [None] * self.n_trials)
+        return [self.space.overrides(values) for values in self.state.values]
+
+    def open(self) -> None:
+        """Check what members have in common, and read the state of an earlier attempt."""
+        self.milestones = self._check_config()
+        self.path, rules = self.folder / STATE_FILE, {**asdict(self.settings), "n_trials": self.n_trials}
+        self.identity = {
+            "fixed": job_settings(self.space.fixed), "space": self.space.written,
+            "rules": str({**rules, "seed": self.seed}),
+        }  # fmt: skip
+        self.state = read_state(self.path, self.identity, self.space, self.n_trials) or self.state
+
+    def run(self) -> None:
+        """Train generation after generation."""
+        state = self.state
+        begun = f" from generation {len(state.best) + 1}" if state.best else ""
+        print(f"a population of {self.n_trials}{begun}; {self.config.monitor}", flush=True)
+        while not state.over:
+            self._train_generation(state)
+            write_state(self.path, self.identity, state)
+            self._delete_old_starts(state)
+        self._finish(state)
         shutil.rmtree(self.folder / STARTS, ignore_errors=True)
 
     # ---- checks
@@ -134,10 +137,9 @@ class PopulationSweeper(BaseSweeper):
         rounded = [{key: nearest(value, self.space.searched[key]) for key, value in v.items()} for v in drawn]
         return [{key: self.settings.initial.get(key, value) for key, value in v.items()} for v in rounded]
 
-    def _check(self, jobs: Sequence[Sequence[str]]) -> list[int]:
-        """Check the jobs' config; returns the epochs after which members are compared."""
-        check_jobs(self.loader, self.config, jobs)
-        config = self.loader.load_sweep_config(self.config, list(jobs[0]))
+    def _check_config(self) -> list[int]:
+        """Check the members' config; returns the epochs after which they are compared."""
+        config = self.loader.load_sweep_config(self.config, self.space.overrides(self.state.values[0]))
         epochs, every = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if epochs in (None, -1) or any(key.lstrip("+").startswith("trainer.max_") for key in self.space.searched):
             raise ConfigError("trainer.max_epochs: members are compared by their epochs; give one number for all")
@@ -146,22 +148,18 @@ class PopulationSweeper(BaseSweeper):
         check_model(config)
         return self.settings.milestones(epochs, every)
 
-    def _identity(self) -> dict[str, Any]:
-        rules = {**asdict(self.settings), "n_trials": self.n_trials, "seed": self.seed}
-        return {"fixed": job_settings(self.space.fixed), "space": self.space.written, "rules": str(rules)}
-
     # ---- generations
 
-    def _train_generation(self, state: State, milestones: Sequence[int]) -> None:
+    def _train_generation(self, state: State) -> None:
         """Train every member until the next milestone and hold the tournament."""
         number = len(state.best) + 1
-        results = self._launch(state, milestones[number - 1])
+        results = self._launch(state, self.milestones[number - 1])
         scores = [result.score for result in results]
         trained = [math.isfinite(score) for score in scores]
         best = max(scores)
         state.best.append(best if math.isfinite(best) else None)
         taken: dict[int, int] = {}
-        state.over = self._why_over(state, results, milestones[-1])
+        state.over = self._why_over(state, results)
         if not state.over:
             seed = f"{self.seed}, generation {number}"
             state.values, taken = self.settings.next_values(state.values, scores, self.space.searched, seed)
@@ -170,7 +168,7 @@ class PopulationSweeper(BaseSweeper):
             if trained[donor]:
                 merge_checkpoint_state(results[donor].last, results[member].last, self._start_file(member, number))
                 state.starts[member] = number
-        self._show(results, state, taken, milestones[-1])
+        self._show(results, state, taken)
 
     def _launch(self, state: State, until: int, *more: str) -> list[Result]:
         """Run every member's job until an epoch; a job that has been there already ends at once."""
@@ -185,11 +183,11 @@ class PopulationSweeper(BaseSweeper):
     def _start_file(self, member: int, generation: int) -> Path:
         return self.folder / STARTS / f"{member}_{generation}.ckpt"
 
-    def _why_over(self, state: State, results: Sequence[Result], last: int) -> str | None:
+    def _why_over(self, state: State, results: Sequence[Result]) -> str | None:
         if state.best[-1] is None:
             return "every member failed"
-        if max(result.epochs for result in results) >= last:
-            return f"all {last} epochs are done"
+        if max(result.epochs for result in results) >= self.milestones[-1]:
+            return f"all {self.milestones[-1]} epochs are done"
         best = [-math.inf if score is None else score for score in state.best]
         if has_settled(best, self.settings.patience, self.settings.improvement):
             return f"the best has not improved over {self.settings.patience} generations"
@@ -201,7 +199,7 @@ class PopulationSweeper(BaseSweeper):
             if path not in kept:
                 path.unlink()
 
-    def _finish(self, state: State, milestones: Sequence[int]) -> None:
+    def _finish(self, state: State) -> None:
         """Score the members' best checkpoints, where the training ended before all its epochs were done.
 
         Raises:
@@ -209,18 +207,18 @@ class PopulationSweeper(BaseSweeper):
         """
         if state.best[-1] is None:
             raise ConfigError("every member failed: their errors are in sweep.md")
-        until = milestones[len(state.best) - 1]
-        if until < milestones[-1]:
+        until = self.milestones[len(state.best) - 1]
+        if until < self.milestones[-1]:
             self._launch(state, until, f"trainer.max_epochs={until}")
 
-    def _show(self, results: Sequence[Result], state: State, taken: Mapping[int, int], last: int) -> None:
+    def _show(self, results: Sequence[Result], state: State, taken: Mapping[int, int]) -> None:
         """Print a generation's best and median score, who failed and who took over from whom."""
         sign = 1 if self.config.mode == "max" else -1
         scores = [result.score for result in results]
         best = scores.index(max(scores))
         epoch = max(result.epochs for result in results)
         words = [
-            f"generation {len(state.best):>2}  epoch {epoch:>{len(str(last))}}",
+            f"generation {len(state.best):>2}  epoch {epoch:>{len(str(self.milestones[-1]))}}",
             f"best {sign * scores[best]:.4f} (trial {best})  median {sign * statistics.median(scores):.4f}",
         ]
         failed = [(member, result) for member, result in enumerate(results) if not math.isfinite(result.score)]
@@ -262,11 +260,9 @@ def read_result(returned: Any, until: int) -> Result:
     Raises:
         ConfigError: it has not ended.
     """
-    from hydra.core.utils import JobStatus
-
-    if returned.status is not JobStatus.COMPLETED:
+    if not has_ended(returned):
         _ = returned.return_value  # raises what the job raised
-    folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+    folder = job_folder(returned)
     record = read_record(folder)
     status, objective = str(record.get("status")), record.get("objective") or {}
     epochs, error = (record.get("checkpoints") or {}).get("epochs") or 0, record.get("error") or ""

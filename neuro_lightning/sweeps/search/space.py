@@ -32,18 +32,6 @@ class Space:
         """A trial's overrides."""
         return [*self.fixed, *(f"{key}={to_override(value)}" for key, value in values.items())]
 
-    def check_seed(self) -> None:
-        """Refuse a search over seeds.
-
-        Raises:
-            ConfigError: saying what to give.
-        """
-        if "seed" in self.searched:
-            raise ConfigError(
-                f"seed={self.written['seed']}: a search chooses settings, and a seed is none; with "
-                "hydra.sweeper.seeds=3 each trial's score is the mean over three seeds"
-            )
-
     def examples(self) -> list[list[str]]:
         """Overrides of a few example trials in which every choice of every key occurs."""
         from optuna.distributions import CategoricalDistribution
@@ -85,7 +73,8 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
         typed: overrides from the command line.
 
     Raises:
-        ConfigError: nothing is searched, a key is both fixed and searched, or its values make no sense together.
+        ConfigError: nothing or the seed is searched, a key is both fixed and searched, or its values make no sense
+            together.
     """
     given = _parsed([f"{key}={to_override(value)}" for key, value in (params or {}).items()])
     wanted = _parsed(typed)
@@ -104,6 +93,11 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
         raise ConfigError(
             "there is nothing to search: choose a space (sweep=ndt_bayes), or give some keys one, as in "
             "'model.optimizer.lr=tag(log,interval(1e-4,1e-2))' or 'model.layers=choice(1,2,3)'"
+        )
+    if "seed" in space.searched:
+        raise ConfigError(
+            f"seed={space.written['seed']}: a search chooses settings, and a seed is none; with "
+            "hydra.sweeper.seeds=3 each trial's score is the mean over three seeds"
         )
     return space
 

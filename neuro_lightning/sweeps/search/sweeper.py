@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,9 @@ from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.overrides import check_keys
 from neuro_lightning.settings.quoting import quoted
 from neuro_lightning.settings.registry import find
-from neuro_lightning.sweeps.arguments import write_command
-from neuro_lightning.sweeps.base import BaseSweeper
-from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
+from neuro_lightning.sweeps.base import BaseSweeper, has_ended, job_folder
 from neuro_lightning.sweeps.search.owner import Owner
-from neuro_lightning.sweeps.search.space import Space, read_space
+from neuro_lightning.sweeps.search.space import read_space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -56,7 +55,6 @@ class Search(BaseSweeper):
         pruner: what stops bad trials early, ``hydra/sweeper/pruner=...``.
         storage: a file, or the URL of any of Optuna's storages.
         study_name: of the study in its storage.
-        direction: ``maximize`` or ``minimize``; by default that of the monitored score.
         params: the space, overrides in Hydra's grammar by key; the command line comes after it.
         custom_search_space: a function of the config and Optuna's trial that suggests more.
         seeds: jobs of a trial, each with another seed; the trial's score is their mean.
@@ -70,49 +68,29 @@ class Search(BaseSweeper):
         pruner: Any,
         storage: str,
         study_name: str,
-        direction: str | None,
         params: Mapping[str, Any] | None,
         custom_search_space: str | None,
         seeds: int = 1,
     ) -> None:
         self.n_trials, self.n_jobs, self.sampler, self.pruner = n_trials, n_jobs, sampler, pruner
         self.seeds = seeds
-        self.storage, self.study_name, self.direction = str(storage), str(study_name), direction
+        self.storage, self.study_name = str(storage), str(study_name)
         self.params, self.custom_search_space = params, custom_search_space
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Check the space, open the study, and run trials until it has enough."""
-        with errors_in_one_line():
-            self._check()
-            space = read_space(self.params, arguments)
-            space.check_seed()
-            check_jobs(self.loader, self.config, space.examples())
-            extend = self._extension(space)
-            study, storage = self._open(space)
-            write_command(self.config, self.folder)
-            owner = Owner(self.folder)
-            try:
-                self._run(study, storage, space, owner, extend)
-            finally:
-                owner.close()
-        self._write_best(study)
-
-    def _check(self) -> None:
+    def propose(self, arguments: Sequence[str]) -> list[list[str]]:
+        """A few trials in which every choice of every key occurs."""
         for key in ("n_trials", "n_jobs", "seeds"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"hydra.sweeper.{key}={value}: give a whole number from 1 on")
-        natural = {"max": "maximize", "min": "minimize"}[self.config.mode]
-        if self.direction not in (None, natural):
-            raise ConfigError(
-                f"hydra.sweeper.direction={self.direction} contradicts mode={self.config.mode} of "
-                f"{self.config.monitor}: leave it at null, which is {natural}"
-            )
+        self.space = read_space(self.params, arguments)
+        return self.space.examples()
 
-    def _open(self, space: Space) -> Any:
+    def open(self) -> None:
+        """Open the study."""
         from neuro_lightning.sweeps.search.study import SeededSampler, open_study
 
-        build = self._builder(space)
+        self.extend, build = self._extension(), self._builder()
         seed = self.sampler.get("seed")
         seed = self.config.get("seed") if seed is None else seed
         if not isinstance(seed, int) or seed < 0:
@@ -120,18 +98,30 @@ class Search(BaseSweeper):
                 f"seed={seed}: the search's randomness needs a whole number, hydra.sweeper.sampler.seed=0"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        pruner = self._pruner()
-        of = self._identity(space)
-        return open_study(
-            self.storage,
-            self.study_name,
-            mode=self.config.mode,
-            sampler=SeededSampler(build, seed),
-            pruner=pruner,
-            of=of,
-        )
+        with quiet_optuna():
+            pruner = instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
+        self.study, self.stored = open_study(
+            self.storage, self.study_name, mode=self.config.mode, sampler=SeededSampler(build, seed), pruner=pruner,
+            of=self._identity(),
+        )  # fmt: skip
 
-    def _builder(self, space: Space) -> Callable[[int], BaseSampler]:
+    def run(self) -> None:
+        """Run trials until the study has enough, and write the best one."""
+        from neuro_lightning.sweeps.search.trials import Trials
+
+        n_trials = self.n_trials
+        if self._by_grid():
+            n_trials = min(n_trials, math.prod(map(len, self.space.grid().values())))
+        private = self.folder in Path(self.storage).resolve().parents
+        with closing(Owner(self.folder)) as owner:
+            trials = Trials(
+                self.study, self.stored, self.space.searched, n_trials, owner, private=private, extend=self.extend
+            )
+            while batch := trials.next(self.n_jobs):
+                self._launch(trials, batch)
+        self._write_best()
+
+    def _builder(self) -> Callable[[int], BaseSampler]:
         """A function that makes the sampler from a seed."""
         from hydra.errors import HydraException
 
@@ -140,7 +130,7 @@ class Search(BaseSweeper):
         def build(seed: int) -> BaseSampler:
             with quiet_optuna():
                 made = instantiate(OmegaConf.create({**settings, "seed": seed}))
-                return made(space.grid()) if self._by_grid() else made
+                return made(self.space.grid()) if self._by_grid() else made
 
         try:
             build(0)
@@ -151,35 +141,20 @@ class Search(BaseSweeper):
     def _by_grid(self) -> bool:
         return str(self.sampler.get("_target_")).endswith(".GridSampler")
 
-    def _pruner(self) -> Any:
-        with quiet_optuna():
-            return instantiate(self.pruner)(self.config.trainer.max_epochs) if self.pruner else None
-
-    def _identity(self, space: Space) -> dict[str, str]:
+    def _identity(self) -> dict[str, str]:
         """The settings of the study: all processes that share it must have the same."""
-        choices, searched = self.config.hydra.runtime.choices, {key.lstrip("+") for key in space.searched}
+        choices, searched = self.config.hydra.runtime.choices, {key.lstrip("+") for key in self.space.searched}
         groups = ("data", "model", "experiment")
         parts = {key: str(choices.get(key)) for key in groups if key not in searched}
-        for word in space.fixed:
+        for word in self.space.fixed:
             key, _, value = word.lstrip("+").partition("=")
             if key not in groups and not any(fnmatch(key, pattern) for pattern in HERE):
                 parts[key] = value
         if self.seeds > 1:
             parts["hydra.sweeper.seeds"] = str(self.seeds)
-        return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **space.written}
+        return {"monitor": self.config.monitor, "mode": self.config.mode, **parts, **self.space.written}
 
-    def _run(self, study: Any, storage: Any, space: Space, owner: Any, extend: Callable[[Trial], None] | None) -> None:
-        from neuro_lightning.sweeps.search.trials import Trials
-
-        private = self.folder.resolve() in Path(self.storage).resolve().parents
-        n_trials = self.n_trials
-        if self._by_grid():
-            n_trials = min(n_trials, math.prod(map(len, space.grid().values())))
-        trials = Trials(study, storage, space.searched, n_trials, owner, private=private, extend=extend)
-        while batch := trials.next(self.n_jobs):
-            self._launch(trials, batch, space)
-
-    def _extension(self, space: Space) -> Callable[[Trial], None] | None:
+    def _extension(self) -> Callable[[Trial], None] | None:
         """A function that suggests further values for a trial, if the user has one."""
         if not self.custom_search_space:
             return None
@@ -187,7 +162,7 @@ class Search(BaseSweeper):
             function = find(self.custom_search_space, self.config.get("trusted") or ())
         except ConfigError as error:
             raise ConfigError(f"hydra.sweeper.custom_search_space: {error}") from None
-        fixed = {word.split("=", 1)[0] for word in space.fixed}
+        fixed = {word.split("=", 1)[0] for word in self.space.fixed}
 
         def extend(trial: Trial) -> None:
             function(self.config, trial)
@@ -196,15 +171,15 @@ class Search(BaseSweeper):
 
         return extend
 
-    def _launch(self, trials: Trials, batch: list[Trial], space: Space) -> None:
+    def _launch(self, trials: Trials, batch: list[Trial]) -> None:
         """Run a batch of trials and tell the study what became of each.
 
         With several seeds the first one decides whether a trial is worth the others.
         """
         records: dict[int, list[dict]] = {trial.number: [] for trial in batch}
-        broken = self._run_jobs([(trial, 0) for trial in batch], space, records)
+        broken = self._run_jobs([(trial, 0) for trial in batch], records)
         going = [trial for trial in batch if [r.get("status") for r in records[trial.number]] == ["finished"]]
-        broken += self._run_jobs([(trial, index) for trial in going for index in range(1, self.seeds)], space, records)
+        broken += self._run_jobs([(trial, index) for trial in going for index in range(1, self.seeds)], records)
         for trial in batch:
             record = mean_record(records[trial.number])
             if record["status"] in UNDONE:
@@ -214,25 +189,23 @@ class Search(BaseSweeper):
         for returned in broken:
             _ = returned.return_value  # raises what the job raised
 
-    def _run_jobs(self, wanted: list[tuple[Trial, int]], space: Space, records: dict[int, list[dict]]) -> list:
+    def _run_jobs(self, wanted: list[tuple[Trial, int]], records: dict[int, list[dict]]) -> list:
         """Run jobs, each a trial and the index of its seed, and add their records to those of their trials.
 
         Returns:
             What Hydra says of jobs that did not come to an end.
         """
-        from hydra.core.utils import JobStatus
-
         from neuro_lightning.sweeps.search.trials import folder_number
 
         if not wanted:
             return []
         first = folder_number(wanted[0][0])
-        jobs = [self._job(trial, space, index, first + place) for place, (trial, index) in enumerate(wanted)]
+        jobs = [self._job(trial, index, first + place) for place, (trial, index) in enumerate(wanted)]
         broken = []
         for (trial, _), returned in zip(wanted, self.launcher.launch(jobs, initial_job_idx=first), strict=True):
             record: dict[str, Any] = {"status": "running"}
-            if returned.status is JobStatus.COMPLETED:
-                folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
+            if has_ended(returned):
+                folder = job_folder(returned)
                 try:
                     record = read_record(folder) | {"job": folder.name}
                 except DataError as error:
@@ -242,12 +215,12 @@ class Search(BaseSweeper):
             records[trial.number].append(record)
         return broken
 
-    def _job(self, trial: Trial, space: Space, index: int, place: int) -> list[str]:
+    def _job(self, trial: Trial, index: int, place: int) -> list[str]:
         """A job's overrides; its folder has the trial's number, and the seed where it is not the first one."""
         from neuro_lightning.sweeps.search.trials import folder_number
 
         check_keys(trial.params, f"trial {trial.number} of {self.storage}")
-        words, number = [*space.overrides(trial.params), f"sweep.trial={trial.number}"], folder_number(trial)
+        words, number = [*self.space.overrides(trial.params), f"sweep.trial={trial.number}"], folder_number(trial)
         name = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
         name = name.replace("${hydra.job.num}", str(number))
         if self.seeds > 1:
@@ -260,17 +233,13 @@ class Search(BaseSweeper):
             words.append(f"hydra.sweep.subdir={quoted(name)}")
         return words
 
-    def _write_best(self, study: Any) -> None:
+    def _write_best(self) -> None:
         """Log the best trial, and leave it where Hydra's sweepers leave it."""
-        from optuna.trial import TrialState
-
-        trials = study.get_trials(deepcopy=False)
-        counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-        said = ", ".join(f"{number} {state.name.lower()}" for state, number in counts.items() if number)
-        log.info(f"{self.study_name}: {said}; {len(trials)} trials (hydra.sweeper.n_trials={self.n_trials})")
-        if done:
-            best = study.best_trial
+        states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+        log.info(f"{self.study_name}: {counts}; {len(states)} trials (hydra.sweeper.n_trials={self.n_trials})")
+        if "complete" in states:
+            best = self.study.best_trial
             found = {"name": "optuna", "best_params": best.params, "best_value": best.value}
             OmegaConf.save(OmegaConf.create(found), self.folder / "optimization_results.yaml")
             log.info(f"best: trial {best.number}, {self.config.monitor} {best.value:.4f}")
