@@ -139,7 +139,7 @@ def test_a_full_disk_ends_the_sweep_with_one_line(tmp_path):
     done = command_here(tmp_path, "-m", *TINY, full, "seed=0,1", "hydra.sweep.dir=s")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: the disk is full (last.ckpt could not be written): make room" in done.stderr
-    assert "go on with: python train.py -m sweep.resume=s" in done.stderr
+    assert "resume with: python train.py -m sweep.resume=s" in done.stderr
     assert [path.name for path in (tmp_path / "s").glob("*_tiny_gru")] == ["0_tiny_gru"]
     later = command_here(tmp_path, "-m", "sweep.resume=s", "+callbacks.full=null")
     assert later.returncode == 1 and "holds a job that is not of this sweep" in later.stderr
