@@ -9,6 +9,7 @@ import sys
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +17,7 @@ from runs import ROOT, checkpoint, record, same
 
 import neuro_lightning as nl
 from neuro_lightning import cli
+from neuro_lightning.api.results import Table
 from neuro_lightning.data.arrays.twin import simulated_images, simulated_spikes, simulated_traces
 from neuro_lightning.data.synthetic.simulate import Sizes
 from neuro_lightning.errors import ConfigError, DataError, FolderError, NeuroError
@@ -232,6 +234,9 @@ def test_a_sweep_is_a_table_of_runs_that_pair_by_seed(capfd):
     sizes = {n: [r for r in swept.runs if r.config["model"]["hidden"] == n] for n in (4, 6)}
     table = nl.compare({"four": sizes[4], "six": list(reversed(sizes[6]))})
     one, other = (np.array([r.scores["val/co_bps"] for r in sizes[n]]) for n in (4, 6))
+    printed = str(pd.concat([table] * 4, axis=1, keys=[f"a long name {i}" for i in range(4)]).pipe(Table))
+    assert "..." not in str(table) + str(swept.table) + printed and max(map(len, printed.splitlines())) <= 100
+    assert all(str(value) in str(swept.table) for value in [*swept.table, *swept.table["checkpoint"]])
     row = table.loc["val/co_bps"]
     assert row["four"] == pytest.approx(one.mean()) and row["six difference"] == pytest.approx((other - one).mean())
     assert row["six sem"] == pytest.approx((other - one).std(ddof=1) / np.sqrt(2))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from neuro_lightning.api.results import Run
+from neuro_lightning.api.results import Run, Table
 from neuro_lightning.data.identity import split_differs
 from neuro_lightning.errors import ConfigError
 
 
-def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]) -> pd.DataFrame:
+def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]) -> Table:
     """Scores side by side, and by how much they differ from those of the first.
 
     Args:
@@ -51,7 +51,7 @@ def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]
         columns[f"{name} difference"] = difference.mean(axis=1)
         if len(pairs) > 1:
             columns[f"{name} sem"] = difference.sem(axis=1)
-    return pd.DataFrame(columns)
+    return Table(columns)
 
 
 def _groups(runs: Any) -> dict[str, list[Run]]:

@@ -63,7 +63,7 @@ class Run:
         return pd.Series(self.record.get("metrics") or {}, name=self._label, dtype=float)
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """Scores of the model, the baselines and, of simulated data, the true rates, a column each."""
         record = self.record
         others = {**(record.get("baselines") or {}), **(record.get("references") or {}), "oracle": record.get("oracle")}
@@ -72,7 +72,7 @@ class Run:
             for who, found in others.items()
             if found
         }
-        return pd.DataFrame({"model": record.get("metrics") or {}, **columns})
+        return Table({"model": record.get("metrics") or {}, **columns})
 
     @property
     def unit_ids(self) -> np.ndarray:
@@ -210,6 +210,16 @@ class Run:
         return new[..., columns[: spec.n_in]] if new.shape[2] == n_columns else new
 
 
+class Table(pd.DataFrame):
+    """A table that is printed with all of its columns, in blocks of lines of at most 100 characters."""
+
+    def __repr__(self) -> str:
+        return self.to_string(line_width=100, max_rows=60)
+
+    def _repr_html_(self) -> str:
+        return self.to_html(max_rows=60)
+
+
 class Sweep:
     """The runs of a sweep and the table of what came out.
 
@@ -225,7 +235,7 @@ class Sweep:
         self.folder, self._trusted = Path(folder).absolute(), tuple(trusted)
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """One row for each job, as in ``sweep.csv``.
 
         Raises:
@@ -234,7 +244,7 @@ class Sweep:
         path = self.folder / "sweep.csv"
         if not path.is_file():
             raise DataError(f"{path} is not there: no job of this sweep has begun")
-        return pd.read_csv(path, float_precision="round_trip")
+        return Table(pd.read_csv(path, float_precision="round_trip"))
 
     @property
     def runs(self) -> list[Run]:

@@ -192,7 +192,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 def newest_finished_run(folder: str | Path) -> Path | None:
     """The run below a folder that finished last; None if there is none."""
     records = sorted(Path(folder).rglob(FILE_NAME), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path.parent for path in records if _read_if_any(path).get("status") == "finished"), None)
+    return next((path.parent for path in records if read_record_if_any(path).get("status") == "finished"), None)
 
 
 def _check_kinds(record: Any) -> None:
