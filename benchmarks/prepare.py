@@ -26,9 +26,10 @@ SMALL_TRIALS = 200
 
 def ours(path: str, bin_ms: int) -> None:
     """Prepare the file with neuro_lightning."""
+    from neuro_lightning.data.nlb.reader import load_nlb
     from neuro_lightning.data.nlb.targets import official_tensors
 
-    official_tensors(DATASET, path, bin_ms=bin_ms)
+    official_tensors(load_nlb(DATASET, path, bin_ms=bin_ms))
 
 
 def nlb_tools(path: str, bin_ms: int) -> None:

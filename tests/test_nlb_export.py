@@ -73,7 +73,7 @@ def test_splits_follow_the_trial_table(twin):
     # the benchmark draws the jitter of all supplied trials at once, so it depends on the phase
     assert not np.array_equal(val.splits["val"].jitter, test.splits["val"].jitter)
     assert test.splits["test"].heldout is None and test.splits["test"].behavior is None
-    both, held_back = supplied_trials(test, "test")
+    both, held_back = supplied_trials(test)
     assert (np.diff(both.row) > 0).all() and len(both) == len(test.splits["train"]) + len(test.splits["val"])
     assert held_back is test.splits["test"]
     assert val.simulated and val.info["dropped"] == 0
@@ -223,7 +223,7 @@ def test_export(twin, tmp_path, capsys, phase, bin_ms):
     arguments = ["--dataset", "dmfc_rsg", "--root", str(root), "--phase", phase, "--bin-ms", str(bin_ms)]
     assert main([*arguments, "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-    tensors = official_tensors("dmfc_rsg", train_path, test_path, phase=phase, bin_ms=bin_ms)
+    tensors = official_tensors(load_nlb("dmfc_rsg", train_path, test_path, phase=phase, bin_ms=bin_ms))
     targets = tensors.pop(group_name("dmfc_rsg", bin_ms))
     with h5py.File(out) as file:
         group = file[group_name("dmfc_rsg", bin_ms)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data.nlb.params import NLB_DATASETS, group_name
-from neuro_lightning.data.nlb.reader import load_test_trials
+from neuro_lightning.data.nlb.reader import load_nlb, load_test_trials
 from neuro_lightning.data.nlb.targets import official_tensors
 
 make_tensors = pytest.importorskip("nlb_tools.make_tensors", reason="nlb_tools is not installed")
@@ -109,7 +109,7 @@ def assert_equal(ours, theirs, name):
 def test_twins(twin, dataset, phase, bin_ms):
     train_path, test_path = twin(dataset)
     theirs = reference(dataset, train_path, test_path, phase, bin_ms)
-    ours = official_tensors(dataset, train_path, test_path, phase=phase, bin_ms=bin_ms)
+    ours = official_tensors(load_nlb(dataset, train_path, test_path, phase=phase, bin_ms=bin_ms))
     group = group_name(dataset, bin_ms)
     assert ours.keys() == theirs.keys()
     assert ours[group].keys() == theirs[group].keys()
@@ -123,8 +123,6 @@ def test_twins(twin, dataset, phase, bin_ms):
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_no_observed_window_trains_and_validates(twin, dataset):
-    from neuro_lightning.data.nlb.reader import load_nlb
-
     info = load_nlb(dataset, twin(dataset)[0]).info
     assert info["overlap"]["observed"] == 0 and info["warnings"] == []
     assert (info["overlap"]["with_forward"] > 0) == (dataset == "mc_rtt")
@@ -135,7 +133,7 @@ def test_a_folder_with_both_files(twin):
     train_path, test_path = twin("mc_maze_small")
     assert train_path.parent == test_path.parent
     data = resampled(train_path.parent, 5)
-    ours = official_tensors("mc_maze_small", train_path, test_path, phase="test")
+    ours = official_tensors(load_nlb("mc_maze_small", train_path, test_path, phase="test"))
     train = make_tensors.make_train_input_tensors(data, "mc_maze_small", ["train", "val"], save_file=False)
     test = make_tensors.make_eval_input_tensors(data, "mc_maze_small", "test", save_file=False)
     for name, value in {**train, **test}.items():

@@ -36,7 +36,8 @@ OWN = {
     "callbacks": """Checkpoint StopOnSignal EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
         WeightAverage""",
     "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB
-        NaturalImages Orientations PopulationDataModule Spontaneous TraceDataModule TwinDataModule UWNDC19""",
+        NaturalImages Orientations PopulationDataModule SimulatedDataModule Spontaneous
+        TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
     "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
         TraceErrors VelocityR2""",

@@ -101,7 +101,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(write, "_write", full_disk)
-        with pytest.raises(SubmissionError, match=r"sub\.h5: cannot be written .*No space left"):
+        with pytest.raises(SubmissionError, match=r"sub\.h5 cannot be written .*No space left"):
             write_submission(path, "mc_rtt", 5, arrays(seed=1))
     with pytest.raises(SubmissionError, match=r"gone\.h5: no such file"):
         write_submission(path, "mc_rtt", 5, arrays(seed=1), merge_into=tmp_path / "gone.h5")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from neuro_lightning.errors import NeuroError
+
 
 @contextmanager
 def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
@@ -35,3 +37,23 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: str | Path, error: type[NeuroError], mend: str) -> Iterator[Path]:
+    """:func:`atomic_path`, in one line of error where there is no space or no permission.
+
+    Args:
+        path: the file to write.
+        error: what is raised.
+        mend: what to do about it.
+
+    Raises:
+        NeuroError: of the class ``error``.
+    """
+    try:
+        with atomic_path(path) as part:
+            yield part
+    except OSError as cause:
+        reason = " ".join(str(cause.strerror or cause).split())
+        raise error(f"{path} cannot be written ({reason}): {mend}") from cause

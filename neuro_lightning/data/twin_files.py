@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.errors import DataError
 
 Save = Callable[[Path], Any]
@@ -58,14 +58,8 @@ def write_file(path: Path, save: Save) -> None:
     Raises:
         DataError: there is no space or no permission; nothing is left behind.
     """
-    try:
-        with atomic_path(path) as part:
-            save(part)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(
-            f"the simulated twin {path} cannot be written ({reason}): set data.root=DIR to a folder with space"
-        ) from error
+    with whole_file(path, DataError, "it is of a simulated twin; set data.root=DIR to a folder with space") as part:
+        save(part)
 
 
 def _text(recipe: Mapping[str, Any]) -> str:

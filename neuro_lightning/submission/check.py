@@ -15,6 +15,7 @@ from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.layout import EVAL, FORWARD, RATES, TRAIN
 
 AGAIN = "write or copy it again"
+ELSEWHERE = "choose another place with file=PATH, or free some space"
 BLOCK = 2**19
 """Numbers of an array that are held in memory at a time."""
 

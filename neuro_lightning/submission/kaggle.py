@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
+from neuro_lightning.submission.check import ELSEWHERE
 
 N_IMAGES = 50
 LARGEST = 30.0
@@ -42,14 +43,11 @@ def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) ->
         names = f"the columns must be the neurons' names from the header of train.csv, without Id, not {columns[:3]}"
         raise SubmissionError(f"the submission: {names}")
     check_responses("the submission", rates, columns)
-    try:
-        with atomic_path(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["Id", *columns])
-            # str() of a numpy number is the shortest text that reads back as the same number
-            writer.writerows([image, *map(str, row)] for image, row in enumerate(rates))
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
+    with whole_file(path, SubmissionError, ELSEWHERE) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["Id", *columns])
+        # str() of a numpy number is the shortest text that reads back as the same number
+        writer.writerows([image, *map(str, row)] for image, row in enumerate(rates))
     return path
 
 

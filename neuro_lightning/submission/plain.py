@@ -8,10 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import SubmissionError
+from neuro_lightning.submission.check import ELSEWHERE
 
 BESIDE = ("condition", "behavior", "angle", "row")  # what a reader needs to make sense of a trial
 
@@ -77,21 +78,17 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
 
 def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
     path = Path(path)
-    try:
-        with atomic_path(path) as part, h5py.File(part, "w") as file:
-            file.attrs.update({"dataset": recording.name, "kind": recording.kind})
-            file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
-            file["unit_ids"] = recording.unit_ids
-            if names := recording.info.get("behavior"):
-                file.attrs["behavior"] = list(names)
-            for name, splits in arrays.items():
-                for split, values in splits.items():
-                    file.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
-            for split in next(iter(arrays.values())):
-                for name in BESIDE:
-                    if (values := getattr(recording.splits[split], name, None)) is not None:
-                        file[f"{split}/{name}"] = values
-    except OSError as error:
-        message = f"{path} cannot be written ({error.strerror or error}); choose another place with file=PATH"
-        raise SubmissionError(message) from None
+    with whole_file(path, SubmissionError, ELSEWHERE) as part, h5py.File(part, "w") as file:
+        file.attrs.update({"dataset": recording.name, "kind": recording.kind})
+        file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
+        file["unit_ids"] = recording.unit_ids
+        if names := recording.info.get("behavior"):
+            file.attrs["behavior"] = list(names)
+        for name, splits in arrays.items():
+            for split, values in splits.items():
+                file.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
+        for split in next(iter(arrays.values())):
+            for name in BESIDE:
+                if (values := getattr(recording.splits[split], name, None)) is not None:
+                    file[f"{split}/{name}"] = values
     return path

@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
-from neuro_lightning.submission.check import AGAIN, BLOCK, arrays_of, check_submission, open_h5
+from neuro_lightning.submission.check import AGAIN, BLOCK, ELSEWHERE, arrays_of, check_submission, open_h5
 from neuro_lightning.submission.layout import RATES, group_name
 
 CHUNK_BYTES = 2**20
@@ -49,20 +49,17 @@ def write_submission(
         arrays = {n: a.astype(np.float32) if a.dtype.kind in "fiu" else a for n, a in arrays.items()}
     check_submission(group, arrays, mean_counts=mean_counts, bin_ms=bin_ms)
     before = _state(merge_into)
-    try:
-        with atomic_path(path) as part:
-            with h5py.File(part, "w") as file:
-                if merge_into is not None:
-                    with open_h5(merge_into) as other:
-                        for name in _whole_groups(other, str(merge_into), but=group):
-                            other.copy(other[name], file, name=name)
-                for name in RATES:
-                    if name in arrays:
-                        _write(file, f"{group}/{name}", arrays[name])
-            if _state(merge_into) != before:  # the dataset that was added would be lost
-                raise SubmissionError(f"{merge_into}: another process has written it meanwhile; merge again")
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be written ({error}); choose another place or free some space") from None
+    with whole_file(path, SubmissionError, ELSEWHERE) as part:
+        with h5py.File(part, "w") as file:
+            if merge_into is not None:
+                with open_h5(merge_into) as other:
+                    for name in _whole_groups(other, str(merge_into), but=group):
+                        other.copy(other[name], file, name=name)
+            for name in RATES:
+                if name in arrays:
+                    _write(file, f"{group}/{name}", arrays[name])
+        if _state(merge_into) != before:  # the dataset that was added would be lost
+            raise SubmissionError(f"{merge_into}: another process has written it meanwhile; merge again")
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
 from neuro_lightning.data.formats.mat import read_mat
 from neuro_lightning.errors import ConfigError, DataError
@@ -110,11 +110,8 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
         DataError: the file cannot be written.
     """
     path = Path(path).expanduser()
-    try:
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from None
+    with whole_file(path, DataError, "choose another folder") as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 

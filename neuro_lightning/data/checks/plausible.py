@@ -123,9 +123,7 @@ def check_units_of_time(
                 "spikes are not on one clock in seconds: convert them"
             )
     lines = []
-    if rate < LOW_HZ and n_spikes >= 50:
-        lines.append(f"units fire {rate:.2g} spikes/s on average over {last - first:.6g} s: are the times seconds?")
-    if rate > HIGH_HZ:
+    if (rate < LOW_HZ and n_spikes >= 50) or rate > HIGH_HZ:
         lines.append(f"units fire {rate:.4g} spikes/s on average over {last - first:.6g} s: are the times seconds?")
     if first > 365 * 86400:
         lines.append(f"times begin at {first:.10g} s (POSIX?); they are taken as they are, since all fit together")

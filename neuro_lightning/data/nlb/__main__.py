@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neuro_lightning.data.nlb.export import write_h5
 from neuro_lightning.data.nlb.params import NLB_DATASETS, find_files
+from neuro_lightning.data.nlb.reader import load_nlb
 from neuro_lightning.data.nlb.targets import official_tensors
 from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.errors import NeuroError
@@ -40,13 +41,15 @@ def export(args: argparse.Namespace) -> str:
     """Write the tensors and describe them.
 
     Raises:
-        NeuroError: see :func:`~neuro_lightning.data.nlb.targets.official_tensors` and ``write_h5``.
+        NeuroError: see :func:`~neuro_lightning.data.nlb.reader.load_nlb` and ``write_h5``.
     """
     if args.simulate:
         train, test = write_twin(args.dataset, args.root)
     else:
         train, test = find_files(args.dataset, args.root)
-    tensors = official_tensors(args.dataset, train, test, phase=args.phase, bin_ms=args.bin_ms, seed=args.seed)
+    tensors = official_tensors(
+        load_nlb(args.dataset, train, test, phase=args.phase, bin_ms=args.bin_ms, seed=args.seed)
+    )
     path = write_h5(args.out, tensors)
     lines = [f"{args.dataset}, phase {args.phase}, {args.bin_ms} ms" + (", SIMULATED" if args.simulate else "")]
     for name, value in tensors.items():

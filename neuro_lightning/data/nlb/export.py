@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.data.checks.bounds import reason
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.errors import DataError
 
 
@@ -27,13 +26,8 @@ def write_h5(path: str | Path, tensors: dict[str, Any]) -> Path:
     import h5py
 
     path = Path(path).expanduser()
-    try:
-        with atomic_path(path) as part, h5py.File(part, "w") as file:
-            _write_group(file, tensors)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({reason(error)}): check the folder and the space left on it"
-        ) from error
+    with whole_file(path, DataError, "check the folder and the space left on it") as part, h5py.File(part, "w") as file:
+        _write_group(file, tensors)
     return path
 
 

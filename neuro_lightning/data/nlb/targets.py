@@ -6,42 +6,33 @@ against. Both are views of the recording that our data modules serve, so the two
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from neuro_lightning.data.nlb.params import group_name
-from neuro_lightning.data.nlb.reader import load_nlb
 from neuro_lightning.data.recording import Recording, Trials
 
 
-def supplied_trials(recording: Recording, phase: str = "val") -> tuple[Trials, Trials]:
-    """The trials that a phase trains on and predicts, in the benchmark's order.
+def supplied_trials(recording: Recording) -> tuple[Trials, Trials]:
+    """The trials that the recording's phase trains on and predicts, in the benchmark's order.
 
-    Args:
-        recording: a recording with ``train`` and ``val``, for phase ``test`` with ``test`` too.
-        phase: ``val``, or ``test``: then train and val are one, in the order of the trial table.
+    In phase ``test`` train and val are one, in the order of the trial table.
     """
     splits = recording.splits
-    if phase == "val":
+    if recording.info["phase"] == "val":
         return splits["train"], splits["val"]
     order = np.argsort(np.concatenate([splits["train"].row, splits["val"].row]), kind="stable")
     return splits["train"].joined(splits["val"]).take(order), splits["test"]
 
 
-def input_tensors(recording: Recording, phase: str = "val") -> dict[str, np.ndarray]:
+def input_tensors(recording: Recording) -> dict[str, np.ndarray]:
     """What a model may be trained on and given, as ``make_train_input_tensors`` and ``make_eval_input_tensors`` do.
-
-    Args:
-        recording: the recording, loaded for the same phase.
-        phase: ``val`` or ``test``.
 
     Returns:
         ``train_spikes_heldin`` (B, T, N_in), ``train_spikes_heldout`` (B, T, N_out), ``train_behavior`` (B, T, K) or
         (B, K), ``train_spikes_heldin_forward`` and ``train_spikes_heldout_forward`` (B, F, ...),
         ``eval_spikes_heldin``, and in phase ``val`` ``eval_spikes_heldout``; counts as they are in the recording.
     """
-    train, evaluated = supplied_trials(recording, phase)
+    train, evaluated = supplied_trials(recording)
     tensors = {
         "train_spikes_heldin": train.heldin,
         "train_spikes_heldout": train.heldout,
@@ -54,13 +45,10 @@ def input_tensors(recording: Recording, phase: str = "val") -> dict[str, np.ndar
     return {key: value for key, value in tensors.items() if value is not None}
 
 
-def target_group(recording: Recording, phase: str = "val") -> dict[str, np.ndarray | list[np.ndarray]]:
+def target_group(recording: Recording) -> dict[str, np.ndarray | list[np.ndarray]]:
     """What predictions are scored against, as ``make_eval_target_tensors(include_psth=True)`` does.
 
-    Args:
-        recording: the recording.
-        phase: ``val``, or ``test``: the labels of the test trials are not in the files, so only the training trials'
-            side is there.
+    In phase ``test`` only the training trials' side is there: the labels of the test trials are not in the files.
 
     Returns:
         ``eval_spikes_heldout`` (B, T, N_out), NaN where it is not scored; ``train_behavior``, ``eval_behavior``;
@@ -68,7 +56,7 @@ def target_group(recording: Recording, phase: str = "val") -> dict[str, np.ndarr
         ``train_decode_mask`` and ``eval_decode_mask`` (B, M), ``psth`` (C, T, N), ``train_cond_idx`` and
         ``eval_cond_idx`` (a list with the trials of each condition), ``train_jitter`` and ``eval_jitter`` (B,).
     """
-    train, evaluated = supplied_trials(recording, phase)
+    train, evaluated = supplied_trials(recording)
     group = {
         "eval_spikes_heldout": _scored_spikes(evaluated),
         "eval_spikes_heldin_forward": evaluated.heldin_forward,
@@ -92,21 +80,13 @@ def _scored_spikes(trials: Trials) -> np.ndarray | None:
     return np.where(trials.scored[:, :, None], trials.heldout, np.float32(np.nan))
 
 
-def official_tensors(
-    dataset: str,
-    train_path: str | Path,
-    test_path: str | Path | None = None,
-    *,
-    phase: str = "val",
-    bin_ms: int = 5,
-    seed: int = 0,
-) -> dict[str, np.ndarray | dict]:
-    """The benchmark's input tensors and, under ``mc_rtt`` or ``mc_rtt_20``, its target group, from the NWB files.
+def official_tensors(recording: Recording) -> dict[str, np.ndarray | dict]:
+    """The benchmark's input tensors and, under ``mc_rtt`` or ``mc_rtt_20``, its target group.
 
-    Arguments and errors are those of :func:`~neuro_lightning.data.nlb.reader.load_nlb`.
+    Args:
+        recording: from :func:`neuro_lightning.data.nlb.reader.load_nlb`.
 
     Returns:
         :func:`input_tensors`, and one group more: :func:`target_group` under the dataset's group name.
     """
-    recording = load_nlb(dataset, train_path, test_path, phase=phase, bin_ms=bin_ms, seed=seed)
-    return {**input_tensors(recording, phase), group_name(dataset, bin_ms): target_group(recording, phase)}
+    return {**input_tensors(recording), group_name(recording.name, recording.bin_ms): target_group(recording)}
