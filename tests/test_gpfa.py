@@ -143,7 +143,7 @@ def spec(**changes) -> DataSpec:
 
 def net(stride=2, n_forward=3):
     torch.manual_seed(0)
-    net = GPFANet(6, 10, n_forward, 2, stride, timescale=3.0, iterations=5)
+    net = GPFANet(spec(n_forward=n_forward), 2, stride, timescale=3.0, iterations=5)
     net.learn(net.in_steps(torch.poisson(torch.rand(20, 12, 6))))
     for name in ("weight", "bias", "forward_weight", "forward_bias"):
         getattr(net, name).normal_()
@@ -182,7 +182,7 @@ def test_the_number_of_latents_is_chosen_and_saved(tmp_path):
 
 
 def test_a_checkpoint_restores_the_chosen_number_of_latents():
-    small, other = net(), GPFANet(6, 10, 3, 5, 2, timescale=3.0, iterations=5)
+    small, other = net(), GPFANet(spec(), 5, 2, timescale=3.0, iterations=5)
     other.load_state_dict(small.state_dict())
     inputs = torch.poisson(torch.ones(4, 12, 6))
     assert same(other(inputs), small(inputs))

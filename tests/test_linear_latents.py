@@ -203,7 +203,7 @@ def test_spikes_are_read_out_by_a_poisson_regression(tmp_path):
 
 
 def test_the_factors_of_spikes_see_the_smoothed_roots():
-    net = SpikeFactorsNet(6, 10, 3, 2, 2, max_iterations=50)
+    net = SpikeFactorsNet(DataSpec("x", n_in=6, n_out=4, n_forward=3), 2, 2, max_iterations=50)
     counts = torch.poisson(torch.full((8, 9, 6), 2.0), generator=torch.Generator().manual_seed(0)).double()
     net.kernel_sd.fill_(1.5)
     net.learn(counts)

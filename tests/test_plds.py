@@ -96,7 +96,8 @@ def test_a_silent_neuron_one_trial_and_too_many_latents_are_survived(trials):
 
 def net(n_latents=2, stride=2):
     torch.manual_seed(0)
-    net = PLDSNet(6, 10, 3, n_latents, stride, timescale=3.0, iterations=2)
+    spec = DataSpec("data", n_in=6, n_out=4, n_forward=3)
+    net = PLDSNet(spec, n_latents, stride, timescale=3.0, iterations=2)
     net.learn(net.in_steps(torch.poisson(torch.rand(20, 12, 6))))
     net.regress(training(math.nan), 0.1)
     return net

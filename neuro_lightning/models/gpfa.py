@@ -22,33 +22,21 @@ class GPFANet(RegressedLatentsNet):
     al. 2009). In forward bins the latents are what their own past makes likely.
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_forward: forward bins F.
+        spec: the description of the data.
         n_latents: D.
         stride: bins in a step.
-        timescale: of all latents before the fit, in steps.
-        iterations: at most so many steps of expectation-maximization.
+        fit: ``timescale``, of all latents before the fit, in steps; ``iterations``, at most so many steps of
+            expectation-maximization.
     """
 
-    def __init__(
-        self,
-        n_in: int,
-        n_neurons: int,
-        n_forward: int,
-        n_latents: int,
-        stride: int,
-        *,
-        timescale: float,
-        iterations: int,
-    ) -> None:
-        super().__init__(n_in, n_neurons, n_forward, n_latents, stride)
-        self.start, self.iterations = timescale, iterations
-        double = torch.float64
-        self.register_buffer("loadings", torch.zeros(n_in, n_latents, dtype=double))
-        self.register_buffer("mean", torch.zeros(n_in, dtype=double))
-        self.register_buffer("private", torch.ones(n_in, dtype=double))
-        self.register_buffer("timescales", torch.ones(n_latents, dtype=double))
+    def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
+        super().__init__(spec, n_latents, stride, **fit)
+        self.register(
+            loadings=torch.zeros(spec.n_in, n_latents),
+            mean=torch.zeros(spec.n_in),
+            private=torch.ones(spec.n_in),
+            timescales=torch.ones(n_latents),
+        )
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts in steps (B, S, N_in) -> posterior means of the latents (B, S + ahead, D)."""
@@ -56,8 +44,7 @@ class GPFANet(RegressedLatentsNet):
 
     def learn(self, counts: Tensor) -> None:
         """Fit loadings, private variances and timescales to counts in steps, (B, S, N_in)."""
-        size = self.loadings.shape[1]
-        model, _ = gpfa.fit(self.activity(counts), size, timescale=self.start, iterations=self.iterations)
+        model, _ = gpfa.fit(self.activity(counts), self.loadings.shape[1], **self.fit_options)
         self.loadings, self.mean, self.private, self.timescales = model
 
     @property
@@ -74,20 +61,18 @@ class GPFANet(RegressedLatentsNet):
 class TracesGPFANet(GPFANet):
     """The same for calcium traces, which are modelled as Gaussian bin by bin and read out linearly.
 
+    Sequences that are longer than those of the training are described window by window.
+
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_bins: bins of a training sequence; longer ones are described window by window.
+        spec: the description of the data.
         n_latents: D.
-        timescale: of all latents before the fit, in bins.
-        iterations: at most so many steps of expectation-maximization.
+        stride: 1, as traces are not summed.
+        fit: as of :class:`GPFANet`, in bins.
     """
 
-    def __init__(
-        self, n_in: int, n_neurons: int, n_bins: int, n_latents: int, *, timescale: float, iterations: int
-    ) -> None:
-        super().__init__(n_in, n_neurons, 0, n_latents, 1, timescale=timescale, iterations=iterations)
-        self.n_bins = n_bins
+    def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
+        super().__init__(spec, n_latents, stride, **fit)
+        self.n_bins = spec.n_bins
 
     @staticmethod
     def activity(counts: Tensor) -> Tensor:
@@ -125,36 +110,16 @@ class GPFA(RegressedLatents):
 
     Args:
         spec: the description of the data.
-        n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
-            predicted better.
-        step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
-        timescale_ms: of all latents before the fit.
-        iterations: at most so many steps of expectation-maximization.
-        alpha: ridge penalties of the readout to choose from.
+        settings: see :class:`RegressedLatents`.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes", "traces")
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        n_latents: int | Sequence[int],
-        step_ms: int | None,
-        timescale_ms: float,
-        iterations: int,
-        alpha: float | Sequence[float],
-    ) -> None:
-        self.timescale_ms, self.iterations = timescale_ms, iterations
-        super().__init__(spec, n_latents=n_latents, step_ms=step_ms, alpha=alpha)
-
-    def build(self, spec: DataSpec, n_latents: int, stride: int) -> GPFANet:
+    def build(self, n_latents: int) -> GPFANet:
         """The network with so many latents."""
-        bins = stride if spec.kind == "spikes" else 1
-        options = {"timescale": max(1.0, self.timescale_ms / (spec.bin_ms * bins)), "iterations": self.iterations}
-        if spec.kind == "traces":
-            return TracesGPFANet(spec.n_in, spec.n_neurons, spec.n_bins, n_latents, **options)
-        return GPFANet(spec.n_in, spec.n_neurons, spec.n_forward, n_latents, stride, **options)
+        network, stride = (GPFANet, self.stride) if self.spec.kind == "spikes" else (TracesGPFANet, 1)
+        timescale = max(1.0, self.timescale_ms / (self.spec.bin_ms * stride))
+        return network(self.spec, n_latents, stride, timescale=timescale, iterations=self.iterations)
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:

@@ -147,9 +147,7 @@ class FactorAnalysis(LinearLatents):
         if spec.kind == "spikes":
             stride = whole_steps(spec, step_ms)
             self.kernel_sd = [sd / (stride * spec.bin_ms) for sd in kernel_sd_ms]
-            self.net = SpikeFactorsNet(
-                spec.n_in, spec.n_neurons, spec.n_forward, self.n_components, stride, max_iterations=max_iterations
-            )
+            self.net = SpikeFactorsNet(spec, self.n_components, stride, max_iterations=max_iterations)
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:

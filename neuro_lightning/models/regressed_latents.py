@@ -24,23 +24,28 @@ class RegressedLatentsNet(nn.Module):
     defines the latents and fits them to the held-in neurons; the regression is fitted to all neurons.
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_forward: forward bins F.
-        n_latents: D.
+        spec: the description of the data.
+        n_latents: D, at most N_in.
         stride: bins in a step.
+        fit: options of the fit of the latents.
     """
 
-    def __init__(self, n_in: int, n_neurons: int, n_forward: int, n_latents: int, stride: int) -> None:
+    def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
         super().__init__()
-        self.n_in, self.n_forward, self.stride = n_in, n_forward, stride
-        double = torch.float64
-        self.register_buffer("weight", torch.zeros(n_latents, n_neurons, dtype=double))
-        self.register_buffer("bias", torch.zeros(n_neurons, dtype=double))
-        ahead = n_neurons if n_forward else 0
-        self.register_buffer("forward_weight", torch.zeros(n_latents, ahead, dtype=double))
-        self.register_buffer("forward_bias", torch.zeros(ahead, dtype=double))
+        self.n_in, self.n_forward, self.stride, self.fit_options = spec.n_in, spec.n_forward, stride, fit
+        ahead = spec.n_neurons if spec.n_forward else 0
+        self.register(
+            weight=torch.zeros(n_latents, spec.n_neurons),
+            bias=torch.zeros(spec.n_neurons),
+            forward_weight=torch.zeros(n_latents, ahead),
+            forward_bias=torch.zeros(ahead),
+        )
         self.register_load_state_dict_pre_hook(take_saved_shapes)
+
+    def register(self, **buffers: Tensor) -> None:
+        """Register buffers by name, in float64."""
+        for name, values in buffers.items():
+            self.register_buffer(name, values.double())
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts of held-in neurons in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
@@ -127,13 +132,15 @@ def _regress(latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) ->
 
 
 class RegressedLatents(FittedModule):
-    """Base class of GPFA, PLDS and factor analysis of spikes: fit the latents first, then the readout.
+    """Base class of GPFA and PLDS: fit the latents first, then the readout.
 
     Args:
         spec: the description of the data.
         n_latents: latents D; several are tried from few to many, as long as the last fifth of the training trials is
             predicted better.
         step_ms: width of a step, in which counts are summed, a multiple of the bin width; None is one bin.
+        timescale_ms: of the latents from which the fit starts.
+        iterations: at most so many steps of expectation-maximization.
         alpha: ridge penalties of the readout to choose from, likewise.
 
     Raises:
@@ -143,15 +150,23 @@ class RegressedLatents(FittedModule):
     kinds: ClassVar[tuple[str, ...]] = ("spikes",)
 
     def __init__(
-        self, spec: DataSpec, *, n_latents: int | Sequence[int], step_ms: int | None, alpha: float | Sequence[float]
+        self,
+        spec: DataSpec,
+        *,
+        n_latents: int | Sequence[int],
+        step_ms: int | None,
+        timescale_ms: float,
+        iterations: int,
+        alpha: float | Sequence[float],
     ) -> None:
-        stride, numbers = whole_steps(spec, step_ms), sorted({min(n, spec.n_in) for n in as_list(n_latents)})
-        if not numbers or numbers[0] < 1:
+        self.spec, self.stride = spec, whole_steps(spec, step_ms)
+        self.timescale_ms, self.iterations, self.alpha = timescale_ms, iterations, as_list(alpha)
+        self.n_latents = sorted({min(n, spec.n_in) for n in as_list(n_latents)})
+        if not self.n_latents or self.n_latents[0] < 1:
             raise ConfigError(f"model.n_latents={n_latents}: there must be at least one")
-        super().__init__(self.build(spec, numbers[-1], stride), spec)
-        self.n_latents, self.stride, self.alpha = numbers, stride, as_list(alpha)
+        super().__init__(self.build(self.n_latents[-1]), spec)
 
-    def build(self, spec: DataSpec, n_latents: int, stride: int) -> RegressedLatentsNet:
+    def build(self, n_latents: int) -> RegressedLatentsNet:
         """The network with so many latents."""
         raise NotImplementedError
 
@@ -162,7 +177,7 @@ class RegressedLatents(FittedModule):
         n_latents = self.n_latents[0]
         if len(self.n_latents) > 1 and len(train) > 1:
             n_latents = self._number(batch)
-        net = self.build(self.spec, n_latents, self.stride)
+        net = self.build(n_latents)
         net.learn(net.in_steps(batch["inputs"]))
         net.regress(batch, net.choose(batch, self.alpha)[1])
         self.net.load_state_dict(net.state_dict())
@@ -171,7 +186,7 @@ class RegressedLatents(FittedModule):
         """The number of latents, learnt from the first four fifths of the trials, that predicts the last fifth best."""
         best, chosen = -torch.inf, self.n_latents[0]
         for n_latents in self.n_latents:
-            net = self.build(self.spec, n_latents, self.stride)
+            net = self.build(n_latents)
             net.learn(net.in_steps(batch["inputs"][: len(batch["inputs"]) * 4 // 5]))
             score, _ = net.choose(batch, self.alpha)
             if score <= best:

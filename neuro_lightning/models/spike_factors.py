@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuro_lightning.contracts import Batch
+from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.functional.factors import factor_analysis
 from neuro_lightning.functional.smoothing import gaussian_smooth
 from neuro_lightning.models.regressed_latents import RegressedLatentsNet
@@ -19,22 +19,19 @@ class SpikeFactorsNet(RegressedLatentsNet):
     The two-stage method that GPFA was compared with (Yu et al. 2009, J Neurophysiol 102:614-635).
 
     Args:
-        n_in: held-in neurons.
-        n_neurons: all neurons N.
-        n_forward: forward bins F.
+        spec: the description of the data.
         n_latents: D, at most N_in.
         stride: bins in a step.
-        max_iterations: of the maximum-likelihood fit.
+        fit: ``max_iterations`` of the maximum-likelihood fit.
     """
 
-    def __init__(
-        self, n_in: int, n_neurons: int, n_forward: int, n_latents: int, stride: int, *, max_iterations: int
-    ) -> None:
-        super().__init__(n_in, n_neurons, n_forward, n_latents, stride)
-        self.max_iterations = max_iterations
-        self.register_buffer("kernel_sd", torch.tensor(3.0, dtype=torch.float64))  # steps
-        self.register_buffer("mean", torch.zeros(n_in, dtype=torch.float64))
-        self.register_buffer("encoder", torch.zeros(n_in, n_latents, dtype=torch.float64))
+    def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
+        super().__init__(spec, n_latents, stride, **fit)
+        self.register(
+            kernel_sd=torch.tensor(3.0),  # steps
+            mean=torch.zeros(spec.n_in),
+            encoder=torch.zeros(spec.n_in, n_latents),
+        )
 
     def infer(self, counts: Tensor, ahead: int) -> Tensor:
         """Counts in steps (B, S, N_in) -> latents (B, S + ahead, D)."""
@@ -44,7 +41,7 @@ class SpikeFactorsNet(RegressedLatentsNet):
     def learn(self, counts: Tensor) -> None:
         """Fit the factors to counts in steps (B, S, N_in), smoothed by the present kernel."""
         smooth = gaussian_smooth(counts.sqrt(), self.kernel_sd).flatten(0, 1)
-        found, _ = factor_analysis(smooth, self.encoder.shape[1], max_iterations=self.max_iterations)
+        found, _ = factor_analysis(smooth, self.encoder.shape[1], **self.fit_options)
         self.mean, self.encoder = found.mean, found.encoder
 
     @torch.no_grad()
