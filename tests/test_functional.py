@@ -265,18 +265,14 @@ def test_decode_folds_skip_unknown_behavior_and_keep_groups_apart():
 def test_smoothing_equals_a_filter_inside_the_window(sd):
     counts = torch.poisson(torch.full((2, 60, 3), 0.5), generator=torch.Generator().manual_seed(0))
     expected = gaussian_filter1d(counts.double().numpy(), sd, axis=1, mode="constant", truncate=10)
-    assert smoothing.gaussian_smooth(counts, sd, edges="zero").numpy() == pytest.approx(expected, abs=1e-6)
     inside = smoothing.gaussian_smooth(counts, sd)[:, 25:35].numpy()
     assert inside == pytest.approx(expected[:, 25:35], abs=1e-6)
 
 
-def test_smoothing_keeps_constants_and_the_total():
+def test_smoothing_keeps_constants():
     counts = torch.full((1, 20, 2), 3.0)
     for causal in (False, True):
         assert smoothing.gaussian_smooth(counts, 4.0, causal=causal).numpy() == pytest.approx(3.0)
-    impulse = torch.zeros(1, 41, 1).index_fill(1, torch.tensor([20]), 1.0)
-    assert float(smoothing.gaussian_smooth(impulse, 2.0, edges="zero").sum()) == pytest.approx(1, abs=1e-6)
-    assert smoothing.gaussian_smooth(counts, 4.0, edges="zero")[0, 0, 0] < 2
 
 
 def test_causal_smoothing_ignores_the_future():
@@ -304,8 +300,6 @@ def test_smoothing_takes_integers_gradients_and_refuses_nonsense():
     assert sd.grad.isfinite() and sd.grad != 0
     with pytest.raises(ValueError, match="positive"):
         smoothing.gaussian_smooth(torch.ones(1, 5, 1), 0.0)
-    with pytest.raises(ValueError, match="edges"):
-        smoothing.gaussian_smooth(torch.ones(1, 5, 1), 1.0, edges="mirror")
 
 
 # PSTHs and timing

@@ -9,6 +9,18 @@ ROUNDING = 1e-13
 """Sums of squares below this share of the raw second moment are rounding errors of a zero."""
 
 
+def variation(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """Sum of squares about the mean, from accumulated sums; exactly 0 where it is nothing but rounding.
+
+    Args:
+        count: how many values.
+        total: their sum.
+        squares: sum of their squares.
+    """
+    about_mean = squares - total.square() / count.clamp_min(1)
+    return torch.where(about_mean <= ROUNDING * squares, 0.0, about_mean)
+
+
 def r2_from_sums(residual: Tensor, total: Tensor, moment: Tensor | None = None) -> Tensor:
     """R2 of each output from sums of squares, with scikit-learn's rules for targets that do not vary.
 

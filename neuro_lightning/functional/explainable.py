@@ -31,7 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuro_lightning.functional.correlation import ROUNDING
+from neuro_lightning.functional.correlation import variation
 
 MIN_FEV = 0.15
 """Neurons below it are left out of mean FEVE, as in the Sensorium competition: there is next to nothing to explain."""
@@ -66,7 +66,7 @@ def correlation(moments: Tensor) -> Tensor:
         (N,) in [-1, 1]; NaN where a side does not vary, for fewer than two pairs, or for numbers that are not finite.
     """
     count, x, y, xx, yy, xy, _ = moments
-    product = _spread(count, x, xx) * _spread(count, y, yy)
+    product = variation(count, x, xx) * variation(count, y, yy)
     r = (xy - x * y / count) / product.sqrt()
     return torch.where((count > 1) & (product > 0), r.clamp(-1, 1), torch.nan)
 
@@ -74,7 +74,7 @@ def correlation(moments: Tensor) -> Tensor:
 def variance(moments: Tensor, *, ddof: int) -> Tensor:
     """(N,) variance of x of :func:`moment_sums`; NaN for too few pairs."""
     count, x, _, xx = moments[:4]
-    return torch.where(count > ddof, _spread(count, x, xx) / (count - ddof), torch.nan)
+    return torch.where(count > ddof, variation(count, x, xx) / (count - ddof), torch.nan)
 
 
 def mean_correlation(moments: Tensor) -> Tensor:
@@ -89,12 +89,6 @@ def mean_correlation(moments: Tensor) -> Tensor:
     if not moments.isfinite().all():
         return moments.new_tensor(math.nan)
     return correlation(moments).nan_to_num()[moments[0] > 1].mean()
-
-
-def _spread(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
-    """Sum of squared differences from the mean, exactly 0 where it is nothing but rounding."""
-    spread = squares - total.square() / count
-    return torch.where(spread <= ROUNDING * squares, 0.0, spread)
 
 
 # ---- repeats: sums that add up over batches

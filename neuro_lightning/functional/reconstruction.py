@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuro_lightning.functional.correlation import ROUNDING
+from neuro_lightning.functional.correlation import variation
 
 
 class ErrorSums(NamedTuple):
@@ -32,8 +32,7 @@ class ErrorSums(NamedTuple):
     @property
     def variation(self) -> Tensor:
         """(M, N) sum of squares of the targets about their mean, 0 for a neuron that does not vary."""
-        variation = self.squares - self.total.square() / self.count.clamp_min(1)
-        return torch.where(variation <= ROUNDING * self.squares, 0.0, variation)
+        return variation(self.count, self.total, self.squares)
 
 
 def error_sums(
@@ -89,9 +88,8 @@ def mean_r2(sums: ErrorSums) -> Tensor:
     Returns:
         A scalar; NaN where no neuron varies or a prediction is not finite.
     """
-    variation = sums.variation
-    varies = variation > 0
-    return (1 - sums.residual / variation)[varies].mean()
+    varies = sums.variation > 0
+    return (1 - sums.residual / sums.variation)[varies].mean()
 
 
 def variance_explained(sums: ErrorSums) -> Tensor:
@@ -102,6 +100,5 @@ def variance_explained(sums: ErrorSums) -> Tensor:
     Returns:
         A scalar; NaN where no neuron varies or a prediction is not finite.
     """
-    variation = sums.variation
-    varies = variation > 0
-    return 1 - sums.residual[varies].sum() / variation[varies].sum()
+    varies = sums.variation > 0
+    return 1 - sums.residual[varies].sum() / sums.variation[varies].sum()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.functional.orientation import median, template_errors
-from neuro_lightning.metrics.base import SumMetric, finite_or_nan
+from neuro_lightning.metrics.base import TrialMetric, finite_or_nan
 
 MAX_NEURONS = 512
 """Neurons that decode, at most: they bound the metric's memory."""
@@ -25,7 +25,7 @@ def decoding_neurons(n_neurons: int, max_neurons: int = MAX_NEURONS) -> Tensor:
     return order[:max_neurons].sort().values
 
 
-class AngleError(SumMetric):
+class AngleError(TrialMetric):
     """Median absolute error, in degrees, of angles decoded from observed responses with a model's predictions.
 
     The predicted responses to all stimuli of the split are the templates; a trial's angle is that of the template with
@@ -43,19 +43,12 @@ class AngleError(SumMetric):
     """
 
     neurons: Tensor
-    predictions: Tensor
-    responses: Tensor
-    angles: Tensor
-    seen: Tensor
 
     def __init__(self, n_eval: int, n_neurons: int, period: float = 180.0, max_neurons: int = MAX_NEURONS):
-        super().__init__()
+        neurons = decoding_neurons(n_neurons, max_neurons)
+        super().__init__(n_eval, predictions=len(neurons), responses=len(neurons), angles=1)
         self.period = period
-        self.register_buffer("neurons", decoding_neurons(n_neurons, max_neurons), persistent=False)
-        for name in ("predictions", "responses"):
-            self.add_sum(name, n_eval, len(self.neurons))
-        self.add_sum("angles", n_eval)
-        self.add_sum("seen", n_eval)
+        self.register_buffer("neurons", neurons, persistent=False)
 
     def update(
         self, prediction: Tensor, target: Tensor, index: Tensor, angle: Tensor, mask: Tensor | None = None
@@ -70,18 +63,17 @@ class AngleError(SumMetric):
             mask: (B, N) bool, True where a response was observed; None means everywhere.
         """
         responses = target if mask is None else torch.where(mask, target, torch.nan)
-        responses = responses[:, self.neurons].double()
-        self.predictions = self.predictions.index_add(0, index, prediction[:, self.neurons].double())
-        self.responses = self.responses.index_add(0, index, responses)
-        self.angles = self.angles.index_add(0, index, torch.rad2deg(angle.double()))
-        self.seen = self.seen.index_add(0, index, torch.ones_like(angle, dtype=torch.float64))
+        self.add_trials(
+            index,
+            predictions=prediction[:, self.neurons],
+            responses=responses[:, self.neurons],
+            angles=torch.rad2deg(angle.double())[:, None],
+        )
 
     def compute(self) -> Tensor:
         """The median error in degrees, a scalar; NaN without trials or where a prediction is not finite."""
-        seen = self.seen > 0
-        if not seen.any():
-            return self.seen.new_tensor(torch.nan)
-        times = self.seen[seen]
-        templates, responses = self.predictions[seen] / times[:, None], self.responses[seen] / times[:, None]
-        angle = self.angles[seen] / times
-        return finite_or_nan(median(template_errors(responses, angle, templates, angle, self.period)))
+        templates, responses, angles = (self.trial_values(name) for name in ("predictions", "responses", "angles"))
+        if not len(angles):
+            return angles.new_tensor(torch.nan)
+        errors = template_errors(responses, angles[:, 0], templates, angles[:, 0], self.period)
+        return finite_or_nan(median(errors))

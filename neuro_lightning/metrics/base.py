@@ -48,6 +48,32 @@ class SumMetric(Metric):
         return super()._apply(move, exclude_state)
 
 
+class TrialMetric(SumMetric):
+    """A metric that needs the values of every trial: they are kept by the trial's number.
+
+    Args:
+        n_trials: trials in all.
+        widths: how many numbers of each kind a trial has, by the kind's name.
+    """
+
+    seen: Tensor
+
+    def __init__(self, n_trials: int, **widths: int) -> None:
+        super().__init__()
+        for name, width in {**widths, "seen": 1}.items():
+            self.add_sum(name, n_trials, width)
+
+    def add_trials(self, index: Tensor, **values: Tensor) -> None:
+        """Adds the values (B, width) of the trials with the numbers ``index`` (B,)."""
+        for name, value in {**values, "seen": torch.ones_like(index)[:, None]}.items():
+            setattr(self, name, getattr(self, name).index_add(0, index, value.double()))
+
+    def trial_values(self, name: str) -> Tensor:
+        """(n, width) the values of the trials that were seen; of one that was seen twice, their mean."""
+        seen = self.seen[:, 0] > 0
+        return getattr(self, name)[seen] / self.seen[seen]
+
+
 class MetricDict(nn.ModuleDict):
     """Metrics by name, as a module. Each has methods of its own, which the type of a module does not tell."""
 

@@ -25,10 +25,6 @@ class BitsPerSpike(SumMetric):
         tensor(0.5850, dtype=torch.float64)
     """
 
-    nll: Tensor
-    spikes: Tensor
-    bins: Tensor
-
     def __init__(self, n_neurons: int):
         super().__init__()
         for name in SpikeSums._fields:

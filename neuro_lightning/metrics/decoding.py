@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuro_lightning.functional.ridge import N_FOLDS, fold_grams, gram, ridge_r2, ridge_search
 from neuro_lightning.functional.timing import grouped_correlation, neural_speed
-from neuro_lightning.metrics.base import SumMetric, finite_or_nan, register_constant
+from neuro_lightning.metrics.base import SumMetric, TrialMetric, finite_or_nan, register_constant
 
 
 class VelocityR2(SumMetric):
@@ -68,7 +68,7 @@ class VelocityR2(SumMetric):
         return (rates.double() - self.mean_rates).flatten(0, 1), behavior.flatten(0, 1), decode_fold.flatten(0, 1)
 
 
-class TpCorrelation(SumMetric):
+class TpCorrelation(TrialMetric):
     """Correlation of neural speed with the interval that the animal produced, mean over conditions (dmfc_rsg).
 
     Lower is better: faster dynamics go with shorter intervals.
@@ -79,14 +79,10 @@ class TpCorrelation(SumMetric):
         n_trials: evaluation trials in all, over which ``index`` runs.
     """
 
-    values: Tensor
-    seen: Tensor
     columns = (0, 1, 2, 4)  # is_eye, theta, is_short and tp of [is_eye, theta, is_short, ts, tp]
 
     def __init__(self, n_trials: int):
-        super().__init__()
-        self.add_sum("values", n_trials, 1 + len(self.columns))
-        self.add_sum("seen", n_trials)
+        super().__init__(n_trials, values=1 + len(self.columns))
 
     def update(self, rates: Tensor, scored: Tensor, behavior: Tensor, index: Tensor) -> None:
         """Adds evaluation trials.
@@ -97,13 +93,10 @@ class TpCorrelation(SumMetric):
             behavior: (B, 5) [is_eye, theta, is_short, ts, tp], NaN for outliers.
             index: (B,) the trials' numbers in the split.
         """
-        speed = neural_speed(rates, scored)
-        values = torch.cat([speed[:, None], behavior[:, self.columns].double()], dim=1)
-        self.values = self.values.index_add(0, index, values)
-        self.seen = self.seen.index_add(0, index, torch.ones_like(speed))
+        speed = neural_speed(rates, scored)[:, None]
+        self.add_trials(index, values=torch.cat([speed, behavior[:, self.columns].double()], dim=1))
 
     def compute(self) -> Tensor:
         """The mean correlation, a scalar; NaN where it is undefined or a rate is not finite."""
-        seen = self.seen > 0
-        speed, *groups, tp = (self.values[seen] / self.seen[seen, None]).unbind(1)
+        speed, *groups, tp = self.trial_values("values").unbind(1)
         return finite_or_nan(grouped_correlation(speed, tp, torch.stack(groups, dim=1)))

@@ -47,13 +47,8 @@ class Agreement(SumMetric):
         self.moments = self.moments + moments
 
     def compute(self) -> Tensor:
-        """The mean correlation, a scalar, see :func:`neuro_lightning.functional.explainable.mean_correlation`."""
-        return mean_correlation(self.moments)
-
-    def totals(self) -> Tensor:
-        """(7, N) the sums over all processes, see ``moment_sums``; call it on all of them."""
-        with self.sync_context():
-            return self.moments.clone()
+        """(7, N) the sums, see ``moment_sums``."""
+        return self.moments
 
 
 class RepeatedResponses(SumMetric):
@@ -94,15 +89,9 @@ class RepeatedResponses(SumMetric):
         self.predicted = self.predicted + trial_moments(repeats, predictions.double() - self.mean)
         self.accumulate(repeat_sums(repeats))
 
-    def compute(self) -> Tensor:
-        """Mean FEVE over reliable neurons, a scalar."""
-        found = explainable_from_sums(self.collect(RepeatSums))
-        return mean_feve(feve_from_sums(self.predicted, found), found.fev)[0]
-
-    def totals(self) -> tuple[Tensor, RepeatSums]:
-        """The sums over all processes, of the predictions (7, N) and of the repeats; call it on all of them."""
-        with self.sync_context():
-            return self.predicted.clone(), RepeatSums(*(values.clone() for values in self.collect(RepeatSums)))
+    def compute(self) -> tuple[Tensor, RepeatSums]:
+        """The sums, of the predictions (7, N) and of the repeats."""
+        return self.predicted, self.collect(RepeatSums)
 
 
 class ResponseMetrics(MetricGroup):
@@ -170,20 +159,7 @@ class ResponseMetrics(MetricGroup):
 
     def compute(self) -> dict[str, float]:
         """All scores by name, NaN where one is undefined."""
-        each, moments = self._each(), self.metrics["responses"].totals()
-        count, error = moments[0], moments[6]
-        shown = count > 0
-        scores = {
-            "corr": mean_correlation(moments),
-            "rmse": (error.sum() / count.sum()).sqrt(),
-            "rmse_columns": (error[shown] / count[shown]).sqrt().mean(),
-        }
-        if "repeats" in self.metrics:
-            scores |= self._repeat_scores(each, moments)
-        if "rates" in self.metrics:
-            scores["rates_corr"] = mean_correlation(self.metrics["rates"].totals())
-        if "angle" in self.metrics:
-            scores["angle_deg"] = self.metrics["angle"].compute()
+        _, scores = self._scores()
         return {name: value if math.isfinite(value := float(scores[name])) else math.nan for name in self.names}
 
     def per_neuron(self) -> dict[str, Tensor]:
@@ -192,38 +168,36 @@ class ResponseMetrics(MetricGroup):
         ``corr`` and ``rmse``; with repeats also ``trial_corr``, ``feve``, ``cc_norm`` and what there is to explain
         (``fev``, ``cc_max``, ``oracle``, ``conservative_oracle``); with true rates ``rates_corr``.
         """
-        values = self._each()
-        if "rates" in self.metrics:
-            values["rates_corr"] = correlation(self.metrics["rates"].totals())
-        return values
+        return self._scores()[0]
 
-    def _each(self) -> dict[str, Tensor]:
-        """Scores of each neuron, without those that need the true rates."""
-        moments = self.metrics["responses"].totals()
-        values = {"corr": correlation(moments), "rmse": (moments[6] / moments[0]).sqrt()}
-        if "repeats" in self.metrics:
-            predicted, sums = self.metrics["repeats"].totals()
-            found = explainable_from_sums(sums)
-            values |= {
-                "trial_corr": correlation(predicted),
-                "feve": feve_from_sums(predicted, found),
-                "cc_norm": values["corr"] / found.cc_max,
-                "fev": found.fev,
-                "cc_max": found.cc_max,
-                "oracle": found.oracle,
-                "conservative_oracle": found.conservative_oracle,
-            }
-        return values
-
-    def _repeat_scores(self, each: dict[str, Tensor], moments: Tensor) -> dict[str, Tensor | float]:
-        predicted, sums = self.metrics["repeats"].totals()
-        feve, n_feve = mean_feve(each["feve"], each["fev"])
+    def _scores(self) -> tuple[dict[str, Tensor], dict[str, Tensor | float]]:
+        """The scores of each neuron, and of the population."""
+        moments = self.metrics["responses"].compute()
+        count, error = moments[0], moments[6]
+        each = {"corr": correlation(moments), "rmse": (error / count).sqrt()}
         scores: dict[str, Tensor | float] = {
-            "trial_corr": mean_correlation(predicted),
-            "feve": feve,
-            "oracle_fraction": oracle_fraction(each["trial_corr"], each["oracle"]),
-            "cc_norm": mean_cc_norm(each["corr"], each["cc_max"], each["fev"]),
+            "corr": mean_correlation(moments),
+            "rmse": (error.sum() / count.sum()).sqrt(),
+            "rmse_columns": each["rmse"][count > 0].mean(),
         }
-        finite = predicted.isfinite().all() and moments.isfinite().all()
-        scores = {name: value if finite else math.nan for name, value in scores.items()}
-        return scores | {"feve_neurons": n_feve if sums.noise[0].any() else math.nan}
+        if "repeats" in self.metrics:
+            predicted, sums = self.metrics["repeats"].compute()
+            found = explainable_from_sums(sums)
+            each |= {"trial_corr": correlation(predicted), "feve": feve_from_sums(predicted, found)}
+            each |= {"cc_norm": each["corr"] / found.cc_max}
+            each |= {name: getattr(found, name) for name in ("fev", "cc_max", "oracle", "conservative_oracle")}
+            feve, n_feve = mean_feve(each["feve"], found.fev)
+            finite = predicted.isfinite().all() and moments.isfinite().all()
+            scores |= {
+                "trial_corr": mean_correlation(predicted),
+                "feve": feve if finite else math.nan,
+                "feve_neurons": n_feve if sums.noise[0].any() else math.nan,
+                "oracle_fraction": oracle_fraction(each["trial_corr"], found.oracle) if finite else math.nan,
+                "cc_norm": mean_cc_norm(each["corr"], found.cc_max, found.fev) if finite else math.nan,
+            }
+        if "rates" in self.metrics:
+            moments = self.metrics["rates"].compute()
+            each["rates_corr"], scores["rates_corr"] = correlation(moments), mean_correlation(moments)
+        if "angle" in self.metrics:
+            scores["angle_deg"] = self.metrics["angle"].compute()
+        return each, scores

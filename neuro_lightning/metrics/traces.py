@@ -18,6 +18,8 @@ from neuro_lightning.functional.reconstruction import (
 from neuro_lightning.metrics.base import MetricDict, MetricGroup, SumMetric, finite_or_nan, register_constant
 
 SCORES = (mean_squared_error, mean_r2, variance_explained)
+R2_NAMES = {"heldout": "co_r2", "true": "rates_r2"}
+"""What the R2 of a part of the data is called."""
 
 
 class TraceErrors(SumMetric):
@@ -31,13 +33,10 @@ class TraceErrors(SumMetric):
     """
 
     mean_rates: Tensor
-    count: Tensor
-    total: Tensor
-    squares: Tensor
-    residual: Tensor
 
     def __init__(self, n_groups: int, n_neurons: int, mean_rates: Sequence[float] = ()) -> None:
         super().__init__()
+        self.n_groups = n_groups
         register_constant(self, "mean_rates", mean_rates or [0.0] * n_neurons)
         for name in ErrorSums._fields:
             self.add_sum(name, n_groups, n_neurons)
@@ -51,8 +50,7 @@ class TraceErrors(SumMetric):
             mask: (B, T, N) bool, True where an entry counts; None means everywhere.
             group: (B,) int64 the trials' groups; None for the only one.
         """
-        n_groups, shift = len(self.count), self.mean_rates
-        self.accumulate(error_sums(prediction, target, mask, group, n_groups=n_groups, shift=shift))
+        self.accumulate(error_sums(prediction, target, mask, group, n_groups=self.n_groups, shift=self.mean_rates))
 
     def compute(self) -> Tensor:
         """(3,) ``mse``, ``r2`` and ``variance``; NaN where one is undefined or a prediction is not finite."""
@@ -82,21 +80,17 @@ class TraceMetrics(MetricGroup):
         super().__init__()
         self.n_in, self.n_out, self.n_groups = spec.n_in, spec.n_out, spec.decode_groups
         parts = {"all": slice(None), "heldout": slice(self.n_in, None), "true": slice(None)}
-        if not spec.n_out:
-            parts.pop("heldout")
-        if not spec.true_rates:
-            parts.pop("true")
-        self.parts = parts
+        there = {"all": True, "heldout": spec.n_out > 0, "true": spec.true_rates}
+        self.parts = {name: neurons for name, neurons in parts.items() if there[name]}
         self.metrics = MetricDict()
-        for name, neurons in parts.items():
+        for name, neurons in self.parts.items():
             mean = tuple(spec.mean_rates)[neurons]
             self.metrics[name] = TraceErrors(self.n_groups, self.n_out if name == "heldout" else spec.n_neurons, mean)
 
     @property
     def names(self) -> list[str]:
         """The keys of what :meth:`compute` returns."""
-        extra = {"heldout": "co_r2", "true": "rates_r2"}
-        return ["mse", "r2", "variance", *(extra[part] for part in self.parts if part in extra)]
+        return ["mse", "r2", "variance", *(R2_NAMES[part] for part in self.parts if part in R2_NAMES)]
 
     @torch.no_grad()
     def update(self, output: Output, batch: Batch) -> None:
@@ -113,8 +107,5 @@ class TraceMetrics(MetricGroup):
     def compute(self) -> dict[str, float]:
         """All scores by name, NaN where one is undefined."""
         mse, r2, variance = self.metrics["all"].compute().tolist()
-        scores = {"mse": mse, "r2": r2, "variance": variance}
-        for part, name in (("heldout", "co_r2"), ("true", "rates_r2")):
-            if part in self.metrics:
-                scores[name] = float(self.metrics[part].compute()[1])
-        return scores
+        others = {name: float(self.metrics[part].compute()[1]) for part, name in R2_NAMES.items() if part in self.parts}
+        return {"mse": mse, "r2": r2, "variance": variance, **others}
