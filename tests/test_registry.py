@@ -39,7 +39,7 @@ OWN = {
         NaturalImages Orientations PopulationDataModule SimulatedDataModule Spontaneous
         TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
-    "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
+    "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation TrialMetric
         TraceErrors VelocityR2""",
     "optim": "SAM",
 }
