@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
+# The base of Optuna's samplers: a config may build what derives from it, which is known by its module and name.
+OPTUNA_SAMPLER = "optuna.samplers._base.BaseSampler"
 # Hydra's own launchers name their loggers after the module that launches. A sweep shortens what these loggers say.
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
 LAUNCHER_LOGGERS = (

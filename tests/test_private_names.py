@@ -68,6 +68,20 @@ def test_lightning_has_what_a_job_of_several_processes_needs():
     )
 
 
+def test_lightnings_ddp_asks_for_the_launcher_that_ours_replaces():
+    from pytorch_lightning.strategies import DDPStrategy
+
+    assert callable(getattr(DDPStrategy, "_configure_launcher", None)), (
+        "DDPStrategy chooses its launcher elsewhere: mend JobDDPStrategy in runs/distributed.py"
+    )
+
+
+def test_optunas_samplers_derive_from_the_class_that_the_registry_names():
+    from optuna.samplers import BaseSampler
+
+    assert f"{BaseSampler.__module__}.{BaseSampler.__qualname__}" == private_names.OPTUNA_SAMPLER
+
+
 def test_lightning_asks_whether_a_training_is_counted_by_steps():
     from pytorch_lightning.loops.fit_loop import _FitLoop
 

@@ -331,7 +331,7 @@ def test_the_command_prints_a_table_and_saves_json(tmp_path, files, capsys):
     agree(json.loads(saved.read_text()), score.score(*paths))
     lines = capsys.readouterr().out.splitlines()
     first, fifth = lines[4], lines[8]
-    assert len(lines) == 13 and first.startswith("mc_maze_split ") and fifth.startswith("mc_maze_scaling_split ")
+    assert len(lines) == 12 and first.startswith("mc_maze_split ") and fifth.startswith("mc_maze_scaling_split ")
     assert f"{json.loads(saved.read_text())[0]['mc_maze_split']['co-bps']:.4f}" in first and "[500] co-bps" in fifth
 
 

@@ -366,6 +366,14 @@ def test_a_search_that_goes_on_is_the_same_search(search, tmp_path):
     assert status == 0 and len(study_of(tmp_path / "sweep").trials) == 2, said
 
 
+@pytest.mark.parametrize("name", ["NSGAII", "NSGAIII"])
+def test_genetic_samplers_are_optunas(search, tmp_path, name):
+    said, status = search(*BAYES, LR, f"hydra/sweeper/sampler={name.lower()}", "hydra.sweeper.n_trials=1")
+    assert status == 0 and len(study_of(tmp_path / "sweep").trials) == 1, said
+    sampler = OmegaConf.load(tmp_path / "sweep" / "multirun.yaml").hydra.sweeper.sampler
+    assert sampler._target_ == f"optuna.samplers.{name}Sampler" and sampler.population_size == 50
+
+
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [

@@ -73,7 +73,7 @@ def test_title_of_the_scores_says_whether_data_are_simulated(tmp_path, monkeypat
 def test_columns_are_aligned(capsys):
     print_table("title", ["name", "score"], [["a", "1.0000"], ["long name", "-0.5000"]], strong={"a"})
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["", "title", "name         score", "-" * 18, "a           1.0000", "long name  -0.5000", ""]
+    assert lines == ["", "title", "name         score", "-" * 18, "a           1.0000", "long name  -0.5000"]
 
 
 def test_wide_tables_are_not_cut(capsys):

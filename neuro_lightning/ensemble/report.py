@@ -82,7 +82,7 @@ def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble) -> None
     columns, rows = _members(ensemble)
     print_table("Members by their weight", [*columns, *halves], rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more in {relative(members_file(path))}\n")
+        print(f"... and {len(rows) - MAX_ROWS} more in {relative(members_file(path))}")
     print(f"members     {relative(members_file(path))}")
 
 

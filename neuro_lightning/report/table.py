@@ -75,6 +75,7 @@ def print_results(
     """
     columns, rows = result_rows(scores, names=names)
     print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
+    print()
     if monitor is not None and (line := not_beaten(scores, monitor, mode)):
         print(line)
     if label("bps") in columns:
@@ -139,7 +140,7 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, strong: set[str] = frozenset()
 ) -> None:
-    """Print a table: with a line below the header and bold rows in a terminal, in plain text elsewhere.
+    """Print a blank line and a table: in a terminal with a line below the header and bold rows, else in plain text.
 
     Args:
         title: above the table.
@@ -161,7 +162,7 @@ def print_table(
         table.add_row(*map(Text, row), style="bold" if strong.intersection(row) else None)
     # as wide as the table needs, so that no cell is cut; notebooks get the text too
     console = Console(width=MAX_WIDTH, force_jupyter=False, color_system="auto" if terminal else None)
-    console.print("", Text(title, style="bold"), table, "", sep="\n")
+    console.print("", Text(title, style="bold"), table, sep="\n")
     sys.stdout.flush()
 
 

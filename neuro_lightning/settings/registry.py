@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from neuro_lightning.artifacts.old_names import MOVED
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.private_names import OPTUNA_SAMPLER
 
 MODULE = "torch.nn.modules.module.Module"
 OPTIMIZER = "torch.optim.optimizer.Optimizer"
@@ -32,7 +33,6 @@ PLUGINS = (
     "lightning_fabric.plugins.environments.cluster_environment.ClusterEnvironment",
     "pytorch_lightning.plugins.layer_sync.LayerSync",
 )  # fmt: skip
-SAMPLER = "optuna.samplers._base.BaseSampler"
 MODEL = "neuro_lightning.models.base.PopulationModule"
 DATA = "neuro_lightning.data.module.PopulationDataModule"
 DISTORTION = "neuro_lightning.nn.augment.Distortion"
@@ -77,7 +77,7 @@ CLASSES = {
         ("pytorch_lightning.plugins", *(f"pytorch_lightning.plugins.{p}" for p in ("precision", "environments", "io"))),
         Rule(PLUGINS, ("pytorch_lightning.plugins", "lightning_fabric.plugins")),
     ),
-    "optuna.samplers": Rule((SAMPLER,)),
+    "optuna.samplers": Rule((OPTUNA_SAMPLER,)),
 }
 # functions, and classes that derive from nothing
 NAMED = frozenset(
@@ -91,7 +91,6 @@ NAMED = frozenset(
     + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts")]
     + ["neuro_lightning.nn.readin.ReadInSettings", "neuro_lightning.nn.rate_readout.ReadoutSettings"]
     + ["neuro_lightning.models.stndt.Contrast"]
-    + [f"hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii{i}_sampler" for i in ("", "i")]
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
 HYDRA_NAMES = (

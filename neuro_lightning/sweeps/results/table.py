@@ -144,11 +144,12 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     if rows:
         print_table(title, columns, rows[:MAX_ROWS])
     else:
-        print(f"\n{title}\n")
+        print(f"\n{title}")
     if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}\n")
+        print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}")
     if left_out:
-        print(f"{left_out} more keys that vary are in {PAGE_FILE}\n")
+        print(f"{left_out} more keys that vary are in {PAGE_FILE}")
+    print()
     bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
     for job in bad[:MAX_PROBLEMS]:
         print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
