@@ -11,7 +11,6 @@ from runs import ROOT
 from test_data_module import Fixed, make_trials
 from test_nwb_trials import write
 
-from neuro_lightning.data import memory
 from neuro_lightning.data.checks.overlap import (
     Spans,
     count_overlapping,
@@ -22,6 +21,7 @@ from neuro_lightning.data.checks.overlap import (
 )
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import data_record
+from neuro_lightning.data.memory import JOBS
 from neuro_lightning.data.nwb.reader import load_nwb_trials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
@@ -251,7 +251,7 @@ def test_training_trials_are_limited_in_nested_draws_and_noted():
 
 def test_train_trials_do_not_change_the_shared_recording(monkeypatch):
     """Jobs of a sweep share what they read; another file than the model was trained on is served whole."""
-    memory.clear()
+    JOBS.clear()
     fixed, read = limited(None)[1], []
     monkeypatch.setattr(Fixed, "load", lambda self: read.append(1) or self.fixed)
     for n in (25, 50, None):
@@ -261,7 +261,7 @@ def test_train_trials_do_not_change_the_shared_recording(monkeypatch):
         noted = data_record(data.recording)
         assert noted["trials"] == {"train": n or 60, "val": 9} and ("train_trials" in noted["split"]) == (n is not None)
     assert len(read) == 1
-    memory.clear()
+    JOBS.clear()
     other = Fixed(fixed, train_trials=25)
     other.serves_other_file = True
     assert len(other.recording.splits["train"]) == 60

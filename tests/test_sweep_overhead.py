@@ -19,9 +19,9 @@ BASELINES = [word for word in TINY if word != "baselines=null"]
 
 @pytest.fixture(autouse=True)
 def nothing_of_another_test():
-    memory.clear()
+    memory.JOBS.clear()
     yield
-    memory.clear()
+    memory.JOBS.clear()
 
 
 def job(folder, *overrides, group="sweep"):
@@ -97,42 +97,42 @@ def recording(value=0.0, n=3, **more):
 
 def test_no_job_can_spoil_what_another_gets():
     first = recording()
-    memory.store_recording("key", first)
-    for spoiled in (first, memory.find_recording("key"), memory.find_recording("key")):
+    memory.JOBS.keep_recording("key", first)
+    for spoiled in (first, memory.JOBS.find_recording("key"), memory.JOBS.find_recording("key")):
         spoiled.splits["train"].heldin[:] = np.nan
         spoiled.info["list"].append(2)
         spoiled.splits.pop("val")
-        found = memory.find_recording("key")
+        found = memory.JOBS.find_recording("key")
         assert not found.splits["train"].heldin.any() and found.info == {"list": [1]} and len(found.splits) == 2
     assert found.splits["train"].behavior.strides == recording().splits["train"].behavior.strides
     with pytest.raises(ValueError, match="read-only"):
-        memory._recordings["key"][0].splits["train"].heldin[:] = 1
-    memory.store_scores("key", scores := {"val": {"co_bps": 1.0}})
-    for spoiled in (scores, memory.find_scores("key")):
+        memory.JOBS._recordings["key"][0].splits["train"].heldin[:] = 1
+    first = {"val": {"co_bps": 1.0}}
+    for spoiled in (memory.JOBS.scores("key", dict, lambda _: first), first, memory.JOBS.scores("key", dict, dict)):
         spoiled["val"]["co_bps"] = 2.0
-        assert memory.find_scores("key") == {"val": {"co_bps": 1.0}}
+        assert memory.JOBS.scores("key", dict, dict) == {"val": {"co_bps": 1.0}}
 
 
 def test_what_was_used_longest_ago_is_let_go(monkeypatch):
     size = memory._size(recording())
     monkeypatch.setattr(memory, "MOST_BYTES", 2 * size)
-    memory.store_recording("a", recording(1))
-    memory.store_recording("b", recording(2))
-    assert memory.find_recording("a") is not None
-    memory.store_recording("c", recording(3))
-    assert [memory.find_recording(key) is None for key in "abc"] == [False, True, False]
-    memory.store_recording("d", recording(n=9))  # too large by itself: nothing else goes for it
-    assert memory.find_recording("d") is None and memory.find_recording("a") is not None
+    memory.JOBS.keep_recording("a", recording(1))
+    memory.JOBS.keep_recording("b", recording(2))
+    assert memory.JOBS.find_recording("a") is not None
+    memory.JOBS.keep_recording("c", recording(3))
+    assert [memory.JOBS.find_recording(key) is None for key in "abc"] == [False, True, False]
+    memory.JOBS.keep_recording("d", recording(n=9))  # too large by itself: nothing else goes for it
+    assert memory.JOBS.find_recording("d") is None and memory.JOBS.find_recording("a") is not None
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path):
     path = tmp_path / "data.h5"
     path.write_text("one")
-    memory.store_recording("key", recording(sources=[{"path": str(path), "size": 3}]))
-    assert memory.find_recording("key") is not None
+    memory.JOBS.keep_recording("key", recording(sources=[{"path": str(path), "size": 3}]))
+    assert memory.JOBS.find_recording("key") is not None
     before = memory.config_key({"path": str(path), "more": [str(tmp_path)]})
     os.utime(path, ns=(1, 1))
-    assert memory.find_recording("key") is None
+    assert memory.JOBS.find_recording("key") is None
     assert memory.config_key({"path": str(path), "more": [str(tmp_path)]}) != before
 
 

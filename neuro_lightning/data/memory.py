@@ -9,9 +9,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
 
 from neuro_lightning.data.recording import Recording
 
@@ -20,10 +24,7 @@ MOST_SCORES = 1024
 
 Files = tuple[tuple[str, int, int], ...]  # path, size and time of change of each
 Scores = dict[str, dict[str, float]]  # by split and metric
-
-# of this process
-_recordings: OrderedDict[str, tuple[Recording, Files]] = OrderedDict()
-_scores: OrderedDict[str, Scores] = OrderedDict()
+T = TypeVar("T")
 
 
 def config_key(config: Any, *, without: frozenset[str] | set[str] = frozenset()) -> str:
@@ -37,46 +38,80 @@ def config_key(config: Any, *, without: frozenset[str] | set[str] = frozenset())
     return json.dumps([counts, _files(_texts(counts))], sort_keys=True, default=str)
 
 
-def find_recording(key: str) -> Recording | None:
-    """A copy of the recording that was kept under a key; None if there is none, or its files have changed."""
-    if key not in _recordings:
-        return None
-    recording, files = _recordings[key]
-    if _files(path for path, _, _ in files) != files:
-        del _recordings[key]
-        return None
-    _recordings.move_to_end(key)
-    return copy.deepcopy(recording)  # keeps the memory order of arrays, on which sums depend
+class JobMemory:
+    """What one process keeps for its later jobs."""
+
+    def __init__(self) -> None:
+        self._recordings: OrderedDict[str, tuple[Recording, Files]] = OrderedDict()
+        self._scores: OrderedDict[str, Scores] = OrderedDict()
+
+    def recording(self, key: str, load: Callable[[], Recording]) -> Recording:
+        """A copy of the recording that was kept under a key, or else what ``load`` reads."""
+        recording = self.find_recording(key)
+        if recording is None:
+            recording, repeatable = _made(load)
+            if repeatable:
+                self.keep_recording(key, recording)
+        return recording
+
+    def scores(self, key: str, make: Callable[[], T], score: Callable[[T], Scores]) -> Scores:
+        """Scores that were kept under a key, or else those of what ``make`` makes."""
+        if key not in self._scores:
+            made, repeatable = _made(make)
+            scores = score(made)
+            if not repeatable:
+                return scores
+            self._scores[key] = copy.deepcopy(scores)
+            while len(self._scores) > MOST_SCORES:
+                self._scores.popitem(last=False)
+        return copy.deepcopy(self._scores[key])
+
+    def find_recording(self, key: str) -> Recording | None:
+        """A copy of the recording that was kept under a key; None if there is none, or its files have changed."""
+        if key not in self._recordings:
+            return None
+        recording, files = self._recordings[key]
+        if _files(path for path, _, _ in files) != files:
+            del self._recordings[key]
+            return None
+        self._recordings.move_to_end(key)
+        return copy.deepcopy(recording)  # keeps the memory order of arrays, on which sums depend
+
+    def keep_recording(self, key: str, recording: Recording) -> None:
+        """Keep a copy of a recording, unless it is too large."""
+        if _size(recording) > MOST_BYTES:
+            return
+        kept = copy.deepcopy(recording)
+        for array in kept.arrays().values():
+            array.flags.writeable = False
+        self._recordings[key] = kept, _files(source["path"] for source in recording.sources if "path" in source)
+        while sum(_size(other) for other, _ in self._recordings.values()) > MOST_BYTES:
+            self._recordings.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._recordings.clear()
+        self._scores.clear()
 
 
-def store_recording(key: str, recording: Recording) -> None:
-    """Keep a copy of a recording, unless it is too large."""
-    if _size(recording) > MOST_BYTES:
-        return
-    kept = copy.deepcopy(recording)
-    for array in kept.arrays().values():
-        array.flags.writeable = False
-    _recordings[key] = kept, _files(source["path"] for source in recording.sources if "path" in source)
-    while sum(_size(other) for other, _ in _recordings.values()) > MOST_BYTES:
-        _recordings.popitem(last=False)
+JOBS = JobMemory()
+"""The memory of this process."""
 
 
-def find_scores(key: str) -> Scores | None:
-    """Scores that were kept under a key."""
-    return copy.deepcopy(_scores.get(key))
+def _made(make: Callable[[], T]) -> tuple[T, bool]:
+    """What ``make`` makes, and whether every job would get the same.
+
+    If it draws from the generators that everybody draws from, it depends on the job's seed; and a job that took it over
+    would draw other weights.
+    """
+    before = _random_state()
+    return make(), _random_state() == before
 
 
-def store_scores(key: str, scores: Scores) -> None:
-    """Keep scores."""
-    _scores[key] = copy.deepcopy(scores)
-    while len(_scores) > MOST_SCORES:
-        _scores.popitem(last=False)
-
-
-def clear() -> None:
-    """Let go of everything."""
-    _recordings.clear()
-    _scores.clear()
+def _random_state() -> tuple[Any, ...]:
+    """Where the generators stand that everybody draws from."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()
 
 
 def _size(recording: Recording) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
-from neuro_lightning.data import memory
 from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.identity import Identity
+from neuro_lightning.data.memory import JOBS, config_key
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
 from neuro_lightning.data.splitting import limit_training
@@ -32,12 +31,6 @@ log = logging.getLogger(__name__)
 SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment"}
 # which of the training trials are used: after the recording is read
 LIMIT = {"train_trials", "train_trials_seed"}
-
-
-def random_state() -> tuple[Any, ...]:
-    """Where the generators stand that everybody draws from."""
-    name, keys, *rest = np.random.get_state()
-    return random.getstate(), name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()
 
 
 class PopulationDataModule(pl.LightningDataModule):
@@ -98,7 +91,7 @@ class PopulationDataModule(pl.LightningDataModule):
     def recording(self) -> Recording:
         """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
-            recording = self._shared_recording() if self._identity else self.load()
+            recording = JOBS.recording(self._identity, self.load) if self._identity else self.load()
             self._recording = recording if self.serves_other_file else limit_training(recording, *self._limit)
             for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
                 main_process_only(log.warning)(warning)
@@ -110,17 +103,8 @@ class PopulationDataModule(pl.LightningDataModule):
         Args:
             config: the config that this was built from, as plain values.
         """
-        self._identity = memory.config_key(config, without={*SERVING, *LIMIT, "eval_batch_size"})
-        self.identity = memory.config_key(config, without=SERVING)
-
-    def _shared_recording(self) -> Recording:
-        recording = memory.find_recording(self._identity)
-        if recording is None:
-            before = random_state()
-            recording = self.load()
-            if random_state() == before:  # else a job that did not load it would draw other weights
-                memory.store_recording(self._identity, recording)
-        return recording
+        self._identity = config_key(config, without={*SERVING, *LIMIT, "eval_batch_size"})
+        self.identity = config_key(config, without=SERVING)
 
     def serve_other_file(
         self, spec: DataSpec, info: dict[str, Any], identity: Identity, *, same_units: bool = False

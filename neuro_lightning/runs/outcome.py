@@ -14,8 +14,8 @@ from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.identity import data_record
-from neuro_lightning.data.memory import Scores, config_key, find_scores, store_scores
-from neuro_lightning.data.module import PopulationDataModule, random_state
+from neuro_lightning.data.memory import JOBS, Scores, config_key
+from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.models.base import PopulationModule
@@ -133,15 +133,7 @@ def scores_of_data(
     if data.identity is None:
         return score(make())
     key = config_key([data.identity, what, [source.get("path") for source in data.recording.sources]])
-    if (known := find_scores(key)) is not None:
-        return known
-    before = random_state()
-    made = make()
-    drew = random_state() != before
-    scores = score(made)
-    if not drew:
-        store_scores(key, scores)
-    return scores
+    return JOBS.scores(key, make, score)
 
 
 def summarize_run(

@@ -40,27 +40,17 @@ def twin_folder(seed: int, sizes: dict[str, float]) -> str:
     return "_".join([f"seed_{seed}", *(f"{k}-{sizes[k]:g}" for k in SIZES if sizes.get(k, SIZES[k]) != SIZES[k])])
 
 
-def write_twin(
-    root: str | Path,
-    regions: Sequence[int],
-    *,
-    seed: int = 0,
-    train_images: int = SIZES["train_images"],
-    neurons: int = SIZES["neurons"],
-    dogs: int = SIZES["dogs"],
-    noise: float = SIZES["noise"],
-) -> Path:
+def write_twin(root: str | Path, regions: Sequence[int], *, seed: int = 0, **sizes: float) -> Path:
     """Write simulated regions, or find the very ones that an earlier call has written.
 
     Args:
         root: the files go to ``<root>/antolik2016/region<k>/``.
         regions: which of 1, 2 and 3; each is the same whether written alone or with others.
         seed: the same seed and arguments give the same content.
-        train_images: of region 1; the others have the recordings' share of it.
-        neurons: likewise.
-        dogs: planted difference-of-Gaussians units of each region.
-        noise: standard deviation of a response, before the cut at zero, in units of the square root of its drive. At
-            2.5 the fraction of explainable variance is about the recordings', 0.2; below 1 it is most of it.
+        sizes: :data:`SIZES` and what differs from them. ``train_images`` and ``neurons`` of region 1, the others have
+            the recordings' share of them; ``dogs``, planted difference-of-Gaussians units of each region; ``noise``,
+            standard deviation of a response, before the cut at zero, in units of the square root of its drive. At 2.5
+            the fraction of explainable variance is about the recordings', 0.2; below 1 it is most of it.
 
     Returns:
         The folder ``<root>/antolik2016``.
@@ -69,17 +59,16 @@ def write_twin(
         ConfigError: a size that no twin can have, or no such region.
         DataError: the folder cannot be written to.
     """
-    if train_images < 20 or neurons < 2 or not 1 <= dogs <= 9 or noise < 0 or not set(regions) <= set(REPEATS):
+    size = SIZES | sizes
+    possible = size["train_images"] >= 20 and size["neurons"] >= 2 and 1 <= size["dogs"] <= 9 and size["noise"] >= 0
+    if not possible or not set(regions) <= set(REPEATS):
         raise ConfigError(
             "a twin of antolik_v1 has regions of 1, 2 and 3, data.twin.train_images >= 20, neurons >= 2, dogs from 1 "
-            f"to 9 and noise >= 0, not {list(regions)}, {train_images}, {neurons}, {dogs} and {noise}"
+            f"to 9 and noise >= 0, not {list(regions)} and {size}"
         )
     folder = Path(root).expanduser() / "antolik2016"
     for region in regions:
-        recipe = {
-            "twin": VERSION, "region": region, "seed": seed, "train_images": train_images, "neurons": neurons,
-            "dogs": dogs, "noise": float(noise),
-        }  # fmt: skip
+        recipe = {"twin": VERSION, "region": region, "seed": seed, **size, "noise": float(size["noise"])}
         truth = folder / f"region{region}" / TRUTH
         if not is_written(recipe, truth):
             arrays, planted = simulate_region(recipe)

@@ -67,7 +67,13 @@ def write_twin(
     n_trials = DEFAULT_TRIALS.get(dataset, 120) if n_trials is None else n_trials
     n_test_trials = max(4, n_trials // 4) if n_test_trials is None else n_test_trials
     n_in, n_out = DEFAULT_UNITS.get(dataset, (48, 16)) if n_units is None else n_units
-    _check_sizes(dataset, n_trials, n_test_trials, n_in, n_out, mean_rate_hz)
+    most = 96 * 5 * (2 if dataset.startswith("mc_maze") else 1)
+    enough = n_trials >= 8 and n_test_trials >= 1 and min(n_in, n_out) >= 1 and n_in + n_out <= most
+    if not enough or not 0 < mean_rate_hz <= 100:
+        raise ConfigError(
+            f"a twin of {dataset} has n_trials >= 8, n_test_trials >= 1, n_units of both kinds, {most} at most, and a "
+            f"mean_rate_hz above 0, 100 at most, not {n_trials}, {n_test_trials}, {(n_in, n_out)} and {mean_rate_hz}"
+        )
     recipe = {
         "twin": VERSION, "dataset": dataset, "seed": seed, "n_trials": n_trials, "n_test_trials": n_test_trials,
         "n_units": [n_in, n_out], "mean_rate_hz": mean_rate_hz, "trial_ms": trial_ms,
@@ -95,20 +101,6 @@ def _note(path: Path) -> str | None:
     with suppress(OSError, KeyError), h5py.File(path, "r") as file:
         return file["general/notes"][()].decode()
     return None
-
-
-def _check_sizes(dataset: str, n_trials: int, n_test_trials: int, n_in: int, n_out: int, mean_rate_hz: float) -> None:
-    limit = 96 * 5 * (2 if dataset.startswith("mc_maze") else 1)
-    if n_trials < 8 or n_test_trials < 1:
-        raise ConfigError(
-            f"a twin of {dataset} needs n_trials >= 8 and n_test_trials >= 1, not {n_trials}, {n_test_trials}"
-        )
-    if n_in < 1 or n_out < 1 or n_in + n_out > limit:
-        raise ConfigError(
-            f"a twin of {dataset} has 1 to {limit} units, of both kinds, not {n_in} held-in, {n_out} held-out"
-        )
-    if not 0 < mean_rate_hz <= 100:
-        raise ConfigError(f"a twin's mean_rate_hz must be above 0 and at most 100, not {mean_rate_hz}")
 
 
 def _generator(recipe: dict, purpose: int) -> np.random.Generator:
