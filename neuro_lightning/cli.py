@@ -41,7 +41,7 @@ from neuro_lightning.settings.overrides import (
     check_trusted,
     config_folders_from_file,
 )
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed_value
 from neuro_lightning.settings.registry import HYDRA_NAMES
 from neuro_lightning.sweeps.arguments import sweep_arguments
 from neuro_lightning.sweeps.grid import Grid
@@ -110,7 +110,7 @@ def predict_arguments(arguments: Sequence[str]) -> list[str]:
         CheckpointError: no run has finished.
     """
     words = add_trusted_packages(list(arguments))
-    if typed(words, "ckpt") != "latest":
+    if typed_value(words, "ckpt") != "latest":
         return words
     if (newest := newest_finished_run(LATEST_ROOT)) is None:
         raise CheckpointError(f"ckpt=latest: no run under {LATEST_ROOT}/ has finished")

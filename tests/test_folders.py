@@ -35,7 +35,7 @@ from neuro_lightning.artifacts.output import copy_output
 from neuro_lightning.errors import ConfigError, FolderError
 from neuro_lightning.ranks import count_launched_processes, is_main_process, main_process_only
 from neuro_lightning.runs.resume import resume_requeued_job
-from neuro_lightning.settings.quoting import typed as value_of
+from neuro_lightning.settings.quoting import typed_value
 from neuro_lightning.sweeps.arguments import sweep_arguments
 
 TINY = [*BASE, "trainer.max_epochs=1"]
@@ -318,7 +318,7 @@ def test_a_job_that_is_queued_again_goes_on_in_its_folder(tmp_path, monkeypatch)
     for status in ("interrupted", "running"):  # the second was killed
         noted(status=status)
         *same, resume = resume_requeued_job(words)
-        assert same == words and value_of([resume], "resume") == str(folder)
+        assert same == words and typed_value([resume], "resume") == str(folder)
     assert resume_requeued_job([*words, "resume=latest"]) == [*words, "resume=latest"]
     assert resume_requeued_job(words[:1]) == words[:1]
     for others in ({"slurm_job": "78"}, {"slurm_job": None}, {"status": "finished"}, {"status": "failed"}):

@@ -16,14 +16,14 @@ from neuro_lightning.artifacts.old_names import (
 )
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.ndt import NDTNet
-from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.registry import find_target
 
 
 @pytest.mark.parametrize("old", MOVED)
 def test_a_moved_class_is_found_under_its_path_of_today(old):
-    assert callable(find(MOVED[old]))
+    assert callable(find_target(MOVED[old]))
     with pytest.raises(ConfigError, match=f"has moved: write {MOVED[old]}"):
-        find(old)
+        find_target(old)
 
 
 def test_update_names_replaces_nested_paths_and_keeps_everything_else():
@@ -82,7 +82,7 @@ def test_older_configs_get_the_settings_of_read_in_and_readout(old, new):
     assert without_targets(updated) == new
     for name in new:
         if isinstance(new[name], dict):
-            assert callable(find(updated[name]["_target_"]))
+            assert callable(find_target(updated[name]["_target_"]))
     assert update_names(updated) == updated, "what is written today stays as it is"
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.config import check_config, check_targets, instantiate
-from neuro_lightning.settings.registry import CLASSES, HYDRA_NAMES, NAMED, derives, find
+from neuro_lightning.settings.registry import CLASSES, HYDRA_NAMES, NAMED, derives, find_target
 from neuro_lightning.settings.settings import TrainSettings
 
 # classes of libraries whose constructors or later calls write files, open connections or call what they are given: each
@@ -49,7 +49,7 @@ PACKAGES = ("neuro_lightning", "torch.nn", "torch.optim", "pytorch_lightning", "
 
 @pytest.fixture(scope="module")
 def reached():
-    """Every name of every module that is imported here, and of this package's own, that ``find`` gives away."""
+    """Every name of every module that is imported here, and of this package's own, that ``find_target`` gives."""
     own = import_module("neuro_lightning")
     for module in pkgutil.walk_packages(own.__path__, "neuro_lightning."):
         import_module(module.name)
@@ -59,7 +59,7 @@ def reached():
     for module in [m for m in list(sys.modules) if m.startswith(PACKAGES)]:
         for name in {*vars(sys.modules[module]), *getattr(sys.modules[module], "__all__", ())}:
             with contextlib.suppress(ConfigError):
-                found[f"{module}.{name}"] = find(f"{module}.{name}")
+                found[f"{module}.{name}"] = find_target(f"{module}.{name}")
     return found
 
 
@@ -94,7 +94,7 @@ def test_nothing_new_can_be_reached(reached):
 
 def test_what_is_named_is_there_and_callable():
     for name in NAMED:
-        assert callable(find(name))
+        assert callable(find_target(name))
     assert not any(name.startswith(("logging.config", "hydra._internal", "hydra.utils")) for name in HYDRA_NAMES)
 
 
@@ -123,7 +123,7 @@ ATTEMPTS = [
     "neuro_lightning.artifacts.records.RunRecord", "neuro_lightning.artifacts.records.write_json",
     "neuro_lightning.artifacts.records.subprocess.run",
     "neuro_lightning.cli.train", "neuro_lightning.runs.train.train", "neuro_lightning.runs.train.instantiate",
-    "neuro_lightning.settings.registry.find", "neuro_lightning.settings.registry.import_module",
+    "neuro_lightning.settings.registry.find_target", "neuro_lightning.settings.registry.import_module",
     "neuro_lightning.runs.factory.instantiate", "neuro_lightning.models.loading.load_checkpoint",
     "neuro_lightning.runs.distributed.JobLauncher", "neuro_lightning.runs.distributed.DDPStrategy",
     "neuro_lightning.runs.distributed.write_job_settings", "neuro_lightning.runs.distributed.subprocess.Popen",
@@ -163,7 +163,7 @@ ATTEMPTS = [
 def test_no_other_name_is_found(name):
     before = set(sys.modules)
     with pytest.raises(ConfigError) as caught:
-        find(name)
+        find_target(name)
     assert len(str(caught.value).strip().splitlines()) == 1
     new = {module.split(".")[0] for module in set(sys.modules) - before}
     assert not new & {"shutil", "pip", "runpy", "cpp_extension"}, "a name that is refused imports nothing"
@@ -177,8 +177,8 @@ def test_no_other_name_is_found(name):
 def test_a_name_is_found_where_its_library_defines_it_too():
     from torch.optim import Adam
 
-    assert find("torch.optim.Adam") is find("torch.optim.adam.Adam") is Adam
-    assert find("pytorch_lightning.callbacks.early_stopping.EarlyStopping") is find(
+    assert find_target("torch.optim.Adam") is find_target("torch.optim.adam.Adam") is Adam
+    assert find_target("pytorch_lightning.callbacks.early_stopping.EarlyStopping") is find_target(
         "pytorch_lightning.callbacks.EarlyStopping"
     )
 
@@ -244,17 +244,17 @@ def test_a_trusted_package_brings_nothing_but_what_it_defines(tmp_path, monkeypa
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"my_own_lab.Net is not in a trusted package; add trusted=\[my_own_lab\]"):
-        find("my_own_lab.Net")
+        find_target("my_own_lab.Net")
     assert "my_own_lab" not in sys.modules, "it is not even imported"
     for name in ("Net", "make"):
-        assert find(f"my_own_lab.{name}", ["my_own_lab"]).__name__ == name
+        assert find_target(f"my_own_lab.{name}", ["my_own_lab"]).__name__ == name
     for name in ("os.system", "system", "remove", "TABLE", "_Net", "Net.__init__", "nothing", "os"):
         with pytest.raises(ConfigError, match=f"my_own_lab.{name}"):
-            find(f"my_own_lab.{name}", ["my_own_lab"])
+            find_target(f"my_own_lab.{name}", ["my_own_lab"])
     with pytest.raises(ConfigError, match="my_own_laboratory"):
-        find("my_own_laboratory.Net", ["my_own_lab"])
+        find_target("my_own_laboratory.Net", ["my_own_lab"])
 
 
 def test_a_package_that_is_not_found_says_how_to_be_found():
     with pytest.raises(ConfigError, match=r"nobodys_lab\.nets\.Net cannot be imported: .*set PYTHONPATH to the folder"):
-        find("nobodys_lab.nets.Net", ["nobodys_lab"])
+        find_target("nobodys_lab.nets.Net", ["nobodys_lab"])

@@ -11,12 +11,12 @@ from pathlib import Path
 from neuro_lightning.api.data import Data
 from neuro_lightning.api.in_process import run_predict, run_train
 from neuro_lightning.api.results import Run, Sweep
-from neuro_lightning.api.words import Overrides, choices, to_words, trusted_packages, word
+from neuro_lightning.api.words import Overrides, choices, to_words, trusted_packages
 from neuro_lightning.cli import compose_config, train_arguments
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.settings.config import instantiate
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed_value
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     further = to_words(overrides)
     words = choices(model=model, experiment=experiment, trainer=trainer) + _data_words(data, further)
     settings = {"seed": seed, "hydra.run.dir": folder, "resume": resume}
-    words += [word(key, value) for key, value in settings.items() if value is not None]
+    words += [override(key, value) for key, value in settings.items() if value is not None]
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         path = run_train([*words, *further])
     return Run(path, trusted=trusted_packages(further))
@@ -134,7 +134,7 @@ def predict(
     """
     several = isinstance(runs, list | tuple)
     folders = [str(run.folder if isinstance(run, Run | Sweep) else run) for run in (runs if several else [runs])]
-    words = [word("ckpt", folders if several else folders[0]), *to_words(overrides)]
+    words = [override("ckpt", folders if several else folders[0]), *to_words(overrides)]
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         return run_predict(words)
 
@@ -180,5 +180,5 @@ def load(folder: str | Path, *, trusted: Sequence[str] = ()) -> Run | Sweep:
 def _data_words(data: str | Data | Sequence[str] | None, further: Sequence[str]) -> list[str]:
     if not isinstance(data, Data):
         return choices(data=data)
-    root = typed(list(further), "paths.data") or os.environ.get("NEURO_DATA") or "data"
+    root = typed_value(list(further), "paths.data") or os.environ.get("NEURO_DATA") or "data"
     return data.overrides(root)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.api.words import word
 from neuro_lightning.data.arrays import images as image_arrays
 from neuro_lightning.data.arrays import spikes as spike_arrays
 from neuro_lightning.data.arrays import traces as trace_arrays
@@ -52,7 +51,7 @@ class Data:
         """
         path = write_arrays(Path(folder) / "arrays", self.kind, self.arrays)
         words = [f"data={GROUPS[self.kind]}", override("data.path", path)]
-        return words + [word(f"data.{key}", value) for key, value in self.options.items()]
+        return words + [override(f"data.{key}", value) for key, value in self.options.items()]
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in self.arrays.items() if values.ndim)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from neuro_lightning.artifacts.locks import new_folder
 from neuro_lightning.cli import hydra_app, predict_arguments, predict_task, train_arguments, train_task
 from neuro_lightning.errors import NeuroError
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed_value
 
 
 def run_train(arguments: Sequence[str]) -> Path:
@@ -41,11 +41,11 @@ def run_train(arguments: Sequence[str]) -> Path:
         task = _RecordedTask(train_task)
         _call("train", train_arguments(words), task, words)
         return task.folder
-    if typed(words, "hydra.sweep.dir") is None and typed(words, "sweep.resume") is None:
+    if typed_value(words, "hydra.sweep.dir") is None and typed_value(words, "sweep.resume") is None:
         words.append(override("hydra.sweep.dir", new_folder(Path("multirun") / time.strftime("%Y-%m-%d_%H-%M-%S"))))
     filled_in = train_arguments(["-m", *words])
     _call("train", filled_in, train_task, words)  # its jobs may run in other processes, which take the task by its name
-    return Path(typed(filled_in, "hydra.sweep.dir") or ".")
+    return Path(typed_value(filled_in, "hydra.sweep.dir") or ".")
 
 
 def run_predict(arguments: Sequence[str]) -> Path:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import TRUSTED, add_trusted_packages
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed_value
 
 Overrides = Sequence[str] | Mapping[str, Any]
 
@@ -34,27 +30,13 @@ def to_words(overrides: Overrides, *, sweep: bool = False) -> list[str]:
     words = []
     for key, value in overrides.items():
         if sweep and isinstance(value, list | tuple | range):
-            words.append(f"{key}={','.join(word(key, each).partition('=')[2] for each in value)}")
+            words.append(f"{key}={','.join(override(key, each).partition('=')[2] for each in value)}")
         else:
-            words.append(word(key, value))
+            words.append(override(key, value))
     return words
-
-
-def word(key: str, value: Any) -> str:
-    """An override that gives a key a value of Python's."""
-    if isinstance(value, str | Path):
-        return override(key, value)
-    if isinstance(value, np.generic):
-        value = value.item()
-    try:
-        return f"{key}={json.dumps(list(value) if isinstance(value, tuple | range) else value, allow_nan=False)}"
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{key}={str(value)[:80]}: give text, a number, True, False, None or a list of these"
-        ) from None
 
 
 def trusted_packages(words: Sequence[str]) -> tuple[str, ...]:
     """The packages that the words of a command line, or the environment, declare trusted."""
-    value = typed(add_trusted_packages(list(words)), TRUSTED) or ""
+    value = typed_value(add_trusted_packages(list(words)), TRUSTED) or ""
     return tuple(name.strip("'\" ") for name in value.strip("[]").split(",") if name.strip("'\" "))

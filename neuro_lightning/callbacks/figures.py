@@ -16,9 +16,10 @@ from torch import Tensor
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
 from neuro_lightning.callbacks.drawings import drawings
-from neuro_lightning.contracts import evaluation_mode, rates_of, run_network
+from neuro_lightning.contracts import Batch, evaluation_mode
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
+from neuro_lightning.models.inference import predict_batches
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.report.figures import learning_curve
 from neuro_lightning.report.table import NAMES
@@ -146,7 +147,6 @@ def shown_split(data: Any) -> str:
     return "test" if getattr(splits.get("test"), "repeats", None) is not None else "val"
 
 
-@torch.no_grad()
 def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, split: str = "val") -> dict[str, Tensor]:
     """The first trials of a split with the network's output for them, on the CPU.
 
@@ -154,15 +154,16 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
         The tensors of ``SHOWN_KEYS`` in the batches; ``predicted``, the expected targets, whichever link the net has;
         and ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
     """
-    parts: list[dict[str, Tensor]] = []
+    batches: list[Batch] = []
     with torch.random.fork_rng(), evaluation_mode(pl_module.net):  # a loader's iterator draws a seed
         for batch in trainer.datamodule.eval_dataloader(split):
-            output = run_network(pl_module.net, batch, pl_module.device)
-            part = {name: batch[name] for name in SHOWN_KEYS if name in batch}
-            part["predicted"] = rates_of(output).float()
-            if "latents" in output:
-                part["latents"] = output["latents"].float()
-            parts.append({name: value.cpu() for name, value in part.items()})
-            if sum(len(part["targets"]) for part in parts) >= n:
+            batches.append(batch)
+            if sum(len(batch["targets"]) for batch in batches) >= n:
                 break
-    return {name: torch.cat([part[name] for part in parts])[:n] for name in parts[0]} if parts else {}
+        n_trials = sum(len(batch["targets"]) for batch in batches)
+        found = predict_batches(pl_module.net, batches, n_trials, pl_module.device, ("rates", "latents"))
+    trials = {
+        name: torch.cat([batch[name] for batch in batches]) for name in SHOWN_KEYS if batches and name in batches[0]
+    }
+    trials |= {"predicted" if name == "rates" else name: torch.from_numpy(part).float() for name, part in found.items()}
+    return {name: values[:n] for name, values in trials.items()}

@@ -32,7 +32,7 @@ from neuro_lightning.private_names import count_epochs
 from neuro_lightning.ranks import count_launched_processes
 from neuro_lightning.runs.distributed import Job, JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
-from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
 
 OBSERVERS = (DeviceStatsMonitor, Figures, FitProgress, LearningRateMonitor, ModelSummary, ProgressBar, StepClock)
@@ -64,7 +64,7 @@ def build_model(settings: TrainSettings, data: PopulationDataModule) -> Populati
     Raises:
         ConfigError: the model cannot run on these data.
     """
-    check_match(find(settings.model._target_, settings.trusted), data.spec)
+    check_match(find_target(settings.model._target_, settings.trusted), data.spec)
     model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
     config = {key: settings.config[key] for key in ("model", "data")}
     model.recipe = {**config, "info": data.recording.info, "identity": identify(data.recording, config["data"])}

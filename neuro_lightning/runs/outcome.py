@@ -25,7 +25,7 @@ from neuro_lightning.report.table import NAMES, REFERENCES, is_baseline, print_r
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
 from neuro_lightning.settings.config import instantiate, to_plain
-from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
 
 
@@ -106,7 +106,7 @@ def score_best(
     scores = {"model": scored(network_predictor(model.net, trainer.strategy.root_device))}
     for name, node in (settings.baselines or {}).items():
         if node is not None and node._target_ != settings.model._target_:
-            check_match(find(node._target_, settings.trusted), data.spec)
+            check_match(find_target(node._target_, settings.trusted), data.spec)
             scores[name] = scores_of_data(data, to_plain(node), lambda node=node: fitted(node), scored)
     if data.spec.kind == "spikes":  # bits per spike are measured from it
         scores["mean rate"] = {split: dict.fromkeys(bits_of(data.spec), 0.0) for split in data.references()}

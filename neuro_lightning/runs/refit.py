@@ -27,7 +27,7 @@ from neuro_lightning.report.table import relative
 from neuro_lightning.runs.distributed import Job
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
 from neuro_lightning.runs.factory import build_callbacks, build_model, make_trainer
-from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
 
 NOT_IN_REFIT = (Checkpoint, DeviceStatsMonitor, EarlyStopping, Figures, LearningRateMonitor, Pause, Prune)
@@ -123,7 +123,7 @@ def check_refit(settings: TrainSettings, model: PopulationModule, data: Populati
         ConfigError: nothing is chosen by validation, or more than the number of steps.
         DataError: training and validation trials cannot be joined.
     """
-    named = [find(node._target_, settings.trusted) for node in (settings.callbacks or {}).values() if node]
+    named = [find_target(node._target_, settings.trusted) for node in (settings.callbacks or {}).values() if node]
     if not any(issubclass(callback, Checkpoint) for callback in named):
         raise ConfigError("refit=true takes the number of steps from best.ckpt: give callbacks=default or minimal")
     if settings.trainer.get("overfit_batches"):

@@ -10,7 +10,7 @@ from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.settings.overrides import overrides_from_file
-from neuro_lightning.settings.quoting import override, typed, unquoted
+from neuro_lightning.settings.quoting import override, typed_value, unquoted
 
 LATEST_ROOT = "outputs"
 
@@ -25,9 +25,9 @@ def resume_requeued_job(arguments: list[str]) -> list[str]:
         The command line with ``resume=FOLDER`` where an earlier attempt of this job left a checkpoint; with
         ``overwrite=true`` where it left none; else unchanged.
     """
-    folder, job = typed(arguments, "hydra.run.dir"), os.environ.get("SLURM_JOB_ID")
+    folder, job = typed_value(arguments, "hydra.run.dir"), os.environ.get("SLURM_JOB_ID")
     restarted = job is not None and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
-    if not restarted or folder is None or typed(arguments, "resume") is not None:
+    if not restarted or folder is None or typed_value(arguments, "resume") is not None:
         return arguments
     if not (Path(folder) / FILE_NAME).is_file():
         return arguments
@@ -54,7 +54,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
         CheckpointError: there is no such run, or it has no checkpoint to go on from.
         ConfigError: asked for in a sweep, or without a value.
     """
-    wanted = typed(arguments, "resume")
+    wanted = typed_value(arguments, "resume")
     if wanted is None:
         return arguments
     if not wanted:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.registry import KINDS, derives, find, is_out_of_place
+from neuro_lightning.settings.registry import KINDS, derives, find_target, is_out_of_place
 from neuro_lightning.settings.types import constructors, wrong_types
 
 ARGUMENTS_FROM_CODE = {
@@ -82,7 +82,7 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
         for _, node in _target_nodes(to_plain(cfg, complete=False) if OmegaConf.is_config(cfg) else cfg, "")
     ]
     for name in names:
-        find(name, trusted or ())
+        find_target(name, trusted or ())
     allowed = hydra.utils.execution_whitelist(names, reset=True)
     try:
         # what the code adds is given to the finished partial: Hydra would try to merge it into the config
@@ -181,13 +181,13 @@ def check_targets(cfg: DictConfig | dict[str, Any], trusted: list[str] | tuple[s
 
 def check_types(cfg: DictConfig, trusted: list[str] | tuple[str, ...] = ()) -> list[str]:
     """A line for each value of a config that cannot be what its target asks for; see :func:`check_targets`."""
-    nodes = [(path, node, find(node["_target_"], trusted)) for path, node in _target_nodes(cfg, "")]
+    nodes = [(path, node, find_target(node["_target_"], trusted)) for path, node in _target_nodes(cfg, "")]
     return list(dict.fromkeys(line for node in nodes for line in wrong_types(*node)))
 
 
 def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[str, ...]) -> list[str]:
     try:
-        target = find(node["_target_"], trusted)
+        target = find_target(node["_target_"], trusted)
     except ConfigError as error:
         return [f"{path}: {error}"]
     name = node["_target_"].rpartition(".")[2]

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from neuro_lightning.errors import ConfigError
 
-def override(key: str, value: str | Path) -> str:
-    r"""``key='value'``, which Hydra composes to exactly this text.
 
-    >>> print(override("resume", "/data/O'Brien/run"))
-    resume='/data/O\'Brien/run'
+def override(key: str, value: Any) -> str:
+    r"""An override that gives a key a value of Python's; Hydra composes text and paths to exactly this text.
+
+    Raises:
+        ConfigError: a value that no config can hold.
+
+    >>> print(override("resume", "/data/O'Brien/run"), override("seed", 3), override("data.cache_dir", None))
+    resume='/data/O\'Brien/run' seed=3 data.cache_dir=null
     """
-    return f"{key}={quoted(str(value).replace('${', chr(92) + '${'))}"
+    if isinstance(value, str | Path):
+        return f"{key}={quoted(str(value).replace('${', chr(92) + '${'))}"
+    try:
+        value = value.item() if hasattr(value, "item") else value  # numpy's
+        return f"{key}={json.dumps(list(value) if isinstance(value, tuple | range) else value, allow_nan=False)}"
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{key}={str(value)[:80]}: give text, a number, True, False, None or a list of these"
+        ) from None
 
 
 def quoted(text: str) -> str:
@@ -38,7 +52,7 @@ def _half(backslashes: str, quote: str) -> str:
     return "\\" * (len(backslashes) // 2) + quote
 
 
-def typed(arguments: list[str], key: str) -> str | None:
+def typed_value(arguments: list[str], key: str) -> str | None:
     """The last value that a command line gives to a key, without quotes; None where it gives none, or ``null``."""
     values = [word.removeprefix(f"{key}=") for word in arguments if word.startswith(f"{key}=")]
     return unquoted(values[-1]) if values and values[-1] != "null" else None

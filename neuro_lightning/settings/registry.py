@@ -112,7 +112,7 @@ PLACES = {
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
-def find(name: Any, trusted: Iterable[str] = ()) -> Any:
+def find_target(name: Any, trusted: Iterable[str] = ()) -> Any:
     """The object that a config may build under a name.
 
     Args:
@@ -158,7 +158,7 @@ def is_out_of_place(name: str, place: str, trusted: Iterable[str] = ()) -> bool:
     """Whether a class that may be built does not belong into this part of the config.
 
     Args:
-        name: as for :func:`find`.
+        name: as for :func:`find_target`.
         place: the key, such as ``model`` or ``model.optimizer``.
         trusted: packages of the user's own, which belong everywhere.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.overrides import overrides_from_file
-from neuro_lightning.settings.quoting import override, typed
+from neuro_lightning.settings.quoting import override, typed_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -83,7 +83,7 @@ def resumed(arguments: list[str]) -> list[str]:
         ConfigError: without ``-m``, or without a value.
         DataError: no ``multirun.yaml`` in the folder.
     """
-    wanted = typed(arguments, "sweep.resume")
+    wanted = typed_value(arguments, "sweep.resume")
     rest = [word for word in arguments if not word.startswith(RESUME)]
     if wanted is None:
         return rest

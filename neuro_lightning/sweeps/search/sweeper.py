@@ -24,7 +24,7 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.overrides import check_keys
 from neuro_lightning.settings.quoting import quoted
-from neuro_lightning.settings.registry import find
+from neuro_lightning.settings.registry import find_target
 from neuro_lightning.sweeps.base import BaseSweeper, has_ended, job_folder
 from neuro_lightning.sweeps.search.owner import Owner
 from neuro_lightning.sweeps.search.space import read_space
@@ -159,7 +159,7 @@ class Search(BaseSweeper):
         if not self.custom_search_space:
             return None
         try:
-            function = find(self.custom_search_space, self.config.get("trusted") or ())
+            function = find_target(self.custom_search_space, self.config.get("trusted") or ())
         except ConfigError as error:
             raise ConfigError(f"hydra.sweeper.custom_search_space: {error}") from None
         fixed = {word.split("=", 1)[0] for word in self.space.fixed}
