@@ -11,7 +11,8 @@ from tiny import Tiny
 
 from neuro_lightning.ensemble import combine as combining
 from neuro_lightning.ensemble import member_files
-from neuro_lightning.ensemble.combine import METHODS, EnsembleSettings, combine
+from neuro_lightning.ensemble.combine import EnsembleSettings, combine
+from neuro_lightning.ensemble.report import METHODS
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.models.inference import predict_split

@@ -84,9 +84,10 @@ def test_predict_with_an_ensemble_of_traces_or_images(tmp_path, data, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ensemble=best"], "ensemble=best: give mean, top, greedy, stack or per_neuron"),
-        (["space=log"], "space=log: give rate or log_rate"),
-        (["max_members=0"], "max_members=0: give a whole number from 1 on"),
+        (["ensemble=best"], "ensemble=best: must be one of mean, top, greedy, stack, per_neuron"),
+        (["space=log"], "space=log: must be one of rate, log_rate"),
+        (["max_members=0"], "max_members=0: give a number from 1 on"),
+        (["max_members=1.5"], "max_members=1.5: must be a whole number"),
         (["shrinkage=-1"], "shrinkage=-1: give a number from 0 on"),
         (["ensemble_seed=-1"], "ensemble_seed=-1"),
     ],

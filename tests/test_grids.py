@@ -55,7 +55,7 @@ GRIDS = "hydra.sweeper.grids=[{},{model.conv.0.kernel:11},{model.dense:'[{units:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_grids_goes_on(tmp_path):
+def test_a_sweep_of_grids_can_be_resumed(tmp_path):
     done = command_here(
         tmp_path, "-m", f"hydra.searchpath=[file://{TESTS / 'conf'}]", "trusted=[pictures]", "data=pictures",
         "model=cnn", "model.conv=[{filters:4,kernel:3,padding:valid}]", "model.dense=[]", "debug=fast",

@@ -83,7 +83,7 @@ def test_a_population_trains_in_generations_and_leaves_the_usual_folders(alone):
 
 
 @pytest.mark.slow
-def test_losers_go_on_from_their_winners_with_values_of_their_own(alone):
+def test_losers_continue_from_their_winners_with_perturbed_values(alone):
     """The members' last values follow from their scores by the rules."""
     folder, _ = alone
     settings = Population(2, 2, patience=2, improvement=1e9, width={"default": 0.2})

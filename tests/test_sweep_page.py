@@ -156,7 +156,7 @@ def test_why_importance_is_not_shown(tmp_path):
     assert "Not shown: it takes 8 settings that finished, and there are 4." in text and "sweep.png" in text
 
 
-def test_seeds_alone_are_neither_drawn_nor_weighed(tmp_path):
+def test_a_sweep_over_seeds_alone_has_no_picture_and_no_importance(tmp_path):
     for seed in range(9):
         job(tmp_path, f"{seed}_j", 0.1 * seed, seed=seed)
     assert [path.name for path in finish(tmp_path)] == ["sweep.csv", "sweep.md"]
@@ -240,7 +240,7 @@ def test_several_processes_write_at_once(tmp_path):
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_a_writer_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
+def test_a_writer_that_hangs_does_not_block_others(tmp_path, monkeypatch):
     monkeypatch.setattr("neuro_lightning.sweeps.results.table.PATIENCE", 0.05)
     job(tmp_path, "0_j", 0.1, width=1)
     with locked(tmp_path / ".sweep.lock"):
@@ -287,7 +287,7 @@ def test_all_output_where_it_is_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("statuses", "code"), [(["failed", "failed"], 1), (["diverged"], 1), (["failed", "finished"], 0), (["pruned"], 0)]
 )
-def test_a_sweep_of_which_nothing_came_ends_with_status_1(tmp_path, capsys, statuses, code):
+def test_a_sweep_without_a_finished_job_ends_with_status_1(tmp_path, capsys, statuses, code):
     for number, status in enumerate(statuses):
         job(tmp_path, f"{number}_j", 0.1 if status in ("finished", "pruned") else None, status=status, width=number)
     if code:
@@ -299,7 +299,7 @@ def test_a_sweep_of_which_nothing_came_ends_with_status_1(tmp_path, capsys, stat
     assert "Sweep: " in capsys.readouterr().out
 
 
-def test_what_ended_a_sweep_goes_on(tmp_path):
+def test_the_error_that_ends_a_sweep_is_kept(tmp_path):
     """An interruption has an exit status of its own, and the terminal is given back."""
     job(tmp_path, "0_j", status="failed", error="ValueError: no", width=1)
     callback, terminal = SweepTable(), sys.stdout
@@ -313,7 +313,7 @@ def test_what_ended_a_sweep_goes_on(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("sweep.*")) == ["sweep.csv", "sweep.md"]
 
 
-def test_launchers_say_all_again_after_a_sweep(tmp_path):
+def test_launchers_log_whole_lines_again_after_a_sweep(tmp_path):
     launcher = logging.getLogger(LAUNCHER_LOGGERS[0])
     before = list(launcher.filters)
     callback = SweepTable()

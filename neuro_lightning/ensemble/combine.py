@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,8 +26,6 @@ from neuro_lightning.report.table import relative
 
 log = logging.getLogger(__name__)
 
-METHODS = ("mean", "top", "greedy", "stack", "per_neuron")
-SPACES = ("rate", "log_rate")
 MIN_WEIGHT = 1e-6  # a member with less is dropped
 
 
@@ -41,9 +40,6 @@ class EnsembleSettings:
         seed: by which validation trials are split into halves.
         max_members: members that ``top`` and ``greedy`` take at most.
         shrinkage: towards equal weights, and each neuron's towards those of all, in nats.
-
-    Raises:
-        ConfigError: a value is not allowed.
     """
 
     method: str = "mean"
@@ -51,16 +47,6 @@ class EnsembleSettings:
     seed: int = 0
     max_members: int = 50
     shrinkage: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("ensemble", self.method, METHODS), ("space", self.space, SPACES)):
-            if value not in known:
-                raise ConfigError(f"{name}={value}: give {', '.join(known[:-1])} or {known[-1]}")
-        for name, number, least in (("max_members", self.max_members, 1), ("ensemble_seed", self.seed, 0)):
-            if not isinstance(number, int) or number < least:
-                raise ConfigError(f"{name}={number}: give a whole number from {least} on")
-        if not isinstance(self.shrinkage, int | float) or not self.shrinkage >= 0:
-            raise ConfigError(f"shrinkage={self.shrinkage}: give a number from 0 on, in nats")
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,8 @@ def combine(
         net = _load(members[0], data, trusted).model.net
         return {split: predict_split(net, data, split, device)["rates"].astype(np.float64) for split in splits}, None
     halves = _validation_halves(data, settings, check_members(members, data))
-    with MemberFiles() as files:
-        pool = _Members(data, splits, settings, halves, files, n_members=len(members))
+    with TemporaryDirectory(prefix="neuro_lightning-members-") as folder:
+        pool = _Members(data, splits, settings, halves, MemberFiles(Path(folder)), n_members=len(members))
         for path in progress(sorted(members, key=_numbers_by_value)):
             try:
                 net = _load(path, data, trusted).model.net

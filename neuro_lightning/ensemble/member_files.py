@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy import ndarray
@@ -13,22 +12,18 @@ from numpy import ndarray
 from neuro_lightning.errors import DataError
 
 
+@dataclass(frozen=True)
 class MemberFiles:
-    """Arrays of each member in a temporary folder, which is deleted when the ``with`` block ends, however it ends.
+    """Arrays of each member in a folder.
+
+    Attributes:
+        folder: a temporary one.
 
     Raises:
         DataError: the disk has no room for them.
     """
 
-    def __enter__(self) -> MemberFiles:
-        self._temporary = tempfile.TemporaryDirectory(prefix="neuro_lightning-members-")
-        self.folder = Path(self._temporary.name)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._temporary.cleanup()
+    folder: Path
 
     def reserve(self, n_bytes: int) -> None:
         """Check that there is room before anything is written."""

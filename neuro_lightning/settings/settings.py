@@ -6,12 +6,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.config import check_config, to_plain
+from neuro_lightning.settings.types import wrong_types
 
 NOT_IN_CONFIG = {"source", "config", "overrides", "group"}  # fields that are no keys of the config
 
@@ -125,8 +126,8 @@ class PredictSettings(Settings):
     data: DictConfig
     ckpt: str | list[str]
     checkpoint: str
-    ensemble: str
-    space: str
+    ensemble: Literal["mean", "top", "greedy", "stack", "per_neuron"]
+    space: Literal["rate", "log_rate"]
     ensemble_seed: int
     max_members: int
     shrinkage: float
@@ -137,6 +138,15 @@ class PredictSettings(Settings):
     device: str
     evaluate: bool
     log: bool
+
+    def check(self) -> None:
+        """As :meth:`Settings.check`, and the values of the keys."""
+        super().check()
+        if problems := wrong_types("", self.source, type(self)):
+            raise ConfigError("\n".join(problems))
+        for name, least in (("ensemble_seed", 0), ("max_members", 1), ("shrinkage", 0)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name}={getattr(self, name)}: give a number from {least} on")
 
     @property
     def named(self) -> list[str]:

@@ -38,7 +38,7 @@ def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
             continue
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not _matches(value, hints[key]):
-            typed = _typed_key(node, key) or f"{path}.{key}"
+            typed = _typed_key(node, key) or f"{path}.{key}".lstrip(".")
             hint = (
                 f"; groups are chosen as in {_group(key)}@{typed}={value}" if _names_a_part(hints[key], value) else ""
             )
