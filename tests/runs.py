@@ -68,9 +68,9 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
     return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
 
 
-def command(folder: Path, *arguments: str, timeout: float = 300, fork: bool = False) -> subprocess.CompletedProcess:
-    """``python train.py ...`` from ``folder``; ``fork`` saves the time of the imports, see :mod:`forks`."""
-    with start(folder, *arguments, fork=fork) as process:
+def command(folder: Path, *arguments: str, timeout: float = 300, **how: bool) -> subprocess.CompletedProcess:
+    """``python train.py ...`` from ``folder``; see :func:`start`."""
+    with start(folder, *arguments, **how) as process:
         try:
             out, error = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -79,16 +79,19 @@ def command(folder: Path, *arguments: str, timeout: float = 300, fork: bool = Fa
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
-def start(folder: Path, *arguments: str, fork: bool = False) -> subprocess.Popen | forks.Forked:
-    """The same, not waited for."""
+def start(folder: Path, *arguments: str, fresh_workers: bool = False) -> forks.Forked:
+    """The same, not waited for.
+
+    Args:
+        folder: where it runs.
+        arguments: the command line.
+        fresh_workers: processes that it starts import everything themselves, as a user's do; else they are forked from
+            a process that has, which saves seconds. See :mod:`forks`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT)])}
-    if fork:
-        return forks.start(ROOT / "train.py", arguments, folder, environment)
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    python = None if fresh_workers else forks.executable()
+    return forks.start([str(ROOT / "train.py"), *arguments], folder, environment, python)
 
 
 def checkpoint(folder: Path, name: str = "last.ckpt") -> dict:

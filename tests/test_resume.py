@@ -84,7 +84,7 @@ def test_the_comparison_sees_a_difference(whole):
 def test_killed_and_resumed_on_the_command_line(tmp_path):
     """SIGKILL in the second epoch, one step after a checkpoint."""
     steps = "+callbacks.checkpoint.every_n_train_steps=3"
-    killed = command(tmp_path, *TINY, steps, "+callbacks.killer={_target_:tiny.Kill,step:7}", fork=True)
+    killed = command(tmp_path, *TINY, steps, "+callbacks.killer={_target_:tiny.Kill,step:7}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (folder,) = (tmp_path / "outputs/tiny/gru").iterdir()
     assert record(folder)["status"] == "running" and len(rows(folder)) == 1

@@ -46,7 +46,7 @@ def test_killed_four_times_and_resumed_it_ends_in_the_same_table(alone, tmp_path
     kill.append(f"+callbacks.kill.points={points}".replace("'", "").replace(" ", ""))
     arguments = [*SWEEP, *kill, "hydra.sweep.dir=sweep"]
     for seed, moment in points:
-        killed = command(tmp_path, *arguments, fork=True)
+        killed = command(tmp_path, *arguments)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert (folder / f"{seed}_tiny_gru" / f"killed-{moment}").exists()
         arguments = ["-m", "sweep.resume=sweep"]
@@ -111,7 +111,7 @@ def test_a_search_waits_for_a_trial_that_another_process_trains(tmp_path):
     """What it tries next depends on how that comes out."""
     with at_work_in(tmp_path / "s" / "0_tiny_gru") as other:
         search = ["-m", "hydra/sweeper=bayes", *TINY, "model.layers=choice(1,2)", "hydra.sweeper.n_trials=1"]
-        with start(tmp_path, *search, "hydra.sweep.dir=s", fork=True) as process:
+        with start(tmp_path, *search, "hydra.sweep.dir=s") as process:
             said = next(line for line in process.stdout if "0_tiny_gru" in line)
             assert said == "0_tiny_gru: waits for another process, which trains it\n"
             assert not (tmp_path / "s" / "0_tiny_gru" / "run.json").exists()
