@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def no_network_no_wandb(monkeypatch):
     """No test talks to Weights & Biases; those about its files say WANDB_MODE=offline."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """What this process starts as workers is forked from a process that has imported the package: see forks.py."""
+    import forks
+
+    monkeypatch.setattr(sys, "executable", forks.executable())
 
 
 @pytest.fixture(scope="session")

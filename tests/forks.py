@@ -31,6 +31,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 # the programs that `executable` forks for; others, which need no torch, are started as ever
 HEAVY = ("neuro_lightning.runs.worker", "submitit.core._submit", "joblib.externals.loky.backend.popen_loky_posix")
+# what commands and workers import
+IMPORTED = (
+    "runs", "tiny", "launched", "joblib", "optuna", "pandas", "submitit", "neuro_lightning.models.gru",
+    "neuro_lightning.runs.worker", "neuro_lightning.sweeps.base", "neuro_lightning.sweeps.launchers",
+)  # fmt: skip
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -200,7 +205,7 @@ def serve(listener: socket.socket) -> list[str]:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        if sys.stdin.fileno() in select.select([listener, sys.stdin], [], [])[0]:
+        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
             sys.exit()
         connection, _ = listener.accept()
         with connection:
@@ -258,10 +263,14 @@ def _become(asked: dict, files: list[int]) -> list[str]:
 if __name__ == "__main__" and sys.argv[1] == "client":
     client(Path(sys.argv[2]), sys.argv[3:])
 elif __name__ == "__main__":
+    import gc
     import shutil
+    from importlib import import_module
 
-    import runs  # noqa: F401 - imports what the commands import
-
+    for name in IMPORTED:
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # a fork whose garbage collector visits all of this would copy all of it
     try:
         sys.argv[:] = serve(socket.socket(fileno=int(sys.argv[2])))
     except SystemExit:

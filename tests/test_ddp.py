@@ -20,7 +20,7 @@ def children_left(folder) -> str:
     """Processes of jobs in this folder that still run."""
     found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
     return "\n".join(
-        line for line in found.splitlines() if "neuro_lightning.runs.distributed" in line and str(folder) in line
+        line for line in found.splitlines() if "neuro_lightning.runs.worker" in line and str(folder) in line
     )
 
 
@@ -35,6 +35,7 @@ def assert_equal_runs(two, one):
     assert record(two)["metrics"] == pytest.approx(record(one)["metrics"], rel=1e-9)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path, capfd):
     """37 and 11 trials, NaN targets, 10 trials in a batch over both: the weights, log and scores of one process."""
@@ -57,6 +58,7 @@ def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path, capfd):
     assert not children_left(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_resume_within_an_epoch(tmp_path):
     """Each goes on with its share of the batches that are left."""
@@ -71,11 +73,13 @@ def test_two_processes_resume_within_an_epoch(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_without_gradients_runs_too(tmp_path):
+    """And a second process that has to import everything itself."""
     chosen = [override for override in TINY if not override.startswith("model")]
     here(tmp_path, *TWO, "model=smoothing", base=chosen)
     assert record(tmp_path)["metrics"]["val/co_bps"] > 0.05 and record(tmp_path)["processes"] == 2
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 @pytest.mark.parametrize(("process", "early"), [pytest.param(0, False, marks=pytest.mark.rare), (1, False), (1, True)])
 def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
@@ -95,6 +99,7 @@ def test_a_process_that_fails_ends_the_job(tmp_path, process, early, capfd):
     assert not torch.distributed.is_initialized() and not children_left(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "process", "trainer"),
@@ -144,6 +149,7 @@ def test_the_environment_is_put_back(monkeypatch, tmp_path):
     assert os.environ["RANK"] == "7" and "LOCAL_RANK" not in os.environ and torch.get_num_threads() == threads
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_see_the_same_distorted_images(tmp_path):
     """NaN responses, flips and rotations drawn per image and epoch: weights, log and scores of one process."""

@@ -264,6 +264,7 @@ def test_what_cannot_be_refitted_is_said_before_the_training(tmp_path, words, er
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_refit_as_one(tmp_path, capfd):
     words = [*PLAIN, "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.5", "refit=true"]

@@ -222,6 +222,7 @@ def test_two_processes_share_one_file_and_its_budget(search, tmp_path):
         assert run["config"]["model"]["optimizer"]["lr"] == trial.params["model.optimizer.lr"]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_both_processes_of_a_trial_train_the_same_configuration(search, tmp_path):
     """Optuna and DDP: the second process would sample other settings if it ran the search."""
