@@ -366,16 +366,31 @@ def put(value):
         (spoil("training_inputs", put(np.inf)), "training_inputs.npy holds NaN or infinite"),
         (spoil("training_inputs", lambda x: x * 1e6), "data.input_scale does the rescaling"),
         (spoil("validation_inputs", lambda x: x[:, :900]), "900 pixels an image where 31 x 31 make 961"),
-        (spoil("training_inputs", lambda x: x[:-1]), "training_inputs.npy has 59 images, .* to 60 in training_set"),
-        (spoil("validation_inputs", lambda x: x[:40]), "validation_inputs.npy has 40 images, .* to 50 in raw_valid"),
-        (spoil("training_set", lambda x: x[:, :4]), "has 4 neurons, but raw_validation_set.npy beside it has 6"),
-        (spoil("validation_set", lambda x: x[:, :4]), r"validation_set.npy beside it \(50, 4\)"),
-        (spoil("raw_validation_set", lambda x: x.swapaxes(0, 1)), r"is \(50, 10, 6\) \(repeats, images, neurons\)"),
+        (
+            spoil("training_inputs", lambda x: x[:-1]),
+            "training_set has the shape .60, 6., .* B = 59 as in training_inputs",
+        ),
+        (
+            spoil("validation_inputs", lambda x: x[:40]),
+            "validation_set has the shape .50, 6., .* I = 40 as in validation_inputs",
+        ),
+        (
+            spoil("training_set", lambda x: x[:, :4]),
+            "validation_set has the shape .50, 6., .* N = 4 as in training_set",
+        ),
+        (
+            spoil("validation_set", lambda x: x[:, :4]),
+            r"validation_set has the shape \(50, 4\), .* N = 6 as in training_set",
+        ),
+        (
+            spoil("raw_validation_set", lambda x: x.swapaxes(0, 1)),
+            r"raw_validation_set has the shape \(50, 10, 6\), .* I = 50 as in",
+        ),
         (spoil("raw_validation_set", lambda x: x[:7]), "is not the mean of raw_validation_set.npy over its 7 repeats"),
         (spoil("raw_validation_set", lambda x: x[0]), "repeats x images x neurons, but is float64"),
         (spoil("training_set", lambda x: x[:0]), "training_set.npy is empty"),
         (spoil("training_set", lambda x: x.astype(object)), "cannot be read: damaged"),
-        (spoil("training_set", lambda x: x.astype(str)), "must be numbers, images x neurons"),
+        (spoil("training_set", lambda x: x.astype(str)), "must be inferred spikes .*, images x neurons"),
         (lambda folder: (folder / "validation_set.npy").write_bytes(b"\x93NUMPY\x01\x00no"), "cannot be read: damaged"),
         (lambda folder: (folder / "validation_set.npy").unlink(), "validation_set.npy is missing in .*simulate=true"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_array, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
 from neuro_lightning.data.split_arrays import SplitArrays
 from neuro_lightning.errors import DataError
 
@@ -20,8 +20,17 @@ SIDE = 31
 """Images are 31 x 31 pixels, one row of 961 values each."""
 GREY = 1e-6
 """The value of one grey level: the files hold 0 to 255 of them."""
-MOST = 1e4
-"""More inferred spikes than any image can evoke; the published files reach about 24."""
+FILES = {
+    "training_inputs": "BP",
+    "training_set": "BN",
+    "validation_inputs": "IP",
+    "validation_set": "IN",
+    "raw_validation_set": "RIN",
+}
+"""The files of a region and their axes."""
+AXES = {"B": "images", "I": "images", "P": "pixels", "N": "neurons", "R": "repeats"}
+# the published responses reach about 24
+RESPONSES = {"minimum": 0, "maximum": 1e4, "what": "inferred spikes in response to an image"}
 TRUTH = "truth.npz"
 """What a simulated twin's folder holds beside the published files."""
 
@@ -77,30 +86,16 @@ def load_region(folder: str | Path) -> Region:
     """Read a region's five files.
 
     Args:
-        folder: with ``training_inputs``, ``training_set``, ``validation_inputs``, ``validation_set`` and
-            ``raw_validation_set``, all ``.npy``.
+        folder: with the files of :data:`FILES`, all ``.npy``.
 
     Raises:
         DataError: a file is missing, damaged, holds what it must not, or does not fit the others.
     """
     folder = Path(folder).expanduser()
-    repeats = load_repeats(folder)
-    images = {part: _load_images(folder / f"{part}_inputs.npy") for part in ("training", "validation")}
-    path = folder / "training_set.npy"
-    training = _load_responses(path, ("images", "neurons"))
-    if training.shape[1] != repeats.shape[2]:
-        raise DataError(
-            f"{path} has {training.shape[1]} neurons, but raw_validation_set.npy beside it has {repeats.shape[2]}: "
-            "they are of different regions"
-        )
-    for part, responses in (("training", training), ("validation", repeats)):
-        if len(images[part]) != len(responses):
-            raise DataError(
-                f"{folder}: {part}_inputs.npy has {len(images[part])} images, but there are responses to "
-                f"{len(responses)} in {'training_set' if part == 'training' else 'raw_validation_set'}.npy"
-            )
-    train = ShownImages(images["training"], training[:, None], np.arange(len(training)))
-    test = ShownImages(images["validation"], repeats, np.arange(len(repeats)))
+    arrays = _read(folder, *FILES)
+    training, repeats = arrays["training_set"], _repeats(folder, arrays)
+    train = ShownImages(arrays["training_inputs"], training[:, None], np.arange(len(training)))
+    test = ShownImages(arrays["validation_inputs"], repeats, np.arange(len(repeats)))
     truth = _load_truth(folder, train, test)
     sources = [{"path": str(file), "size": file.stat().st_size} for file in sorted(folder.glob("*.np[yz]"))]
     return Region(train, test, sources, truth)
@@ -119,41 +114,29 @@ def load_repeats(folder: str | Path) -> np.ndarray:
         DataError: a file is missing or damaged, or ``validation_set`` is not the mean of ``raw_validation_set``.
     """
     folder = Path(folder).expanduser()
-    path = folder / "raw_validation_set.npy"
-    raw = _load_responses(path, ("repeats", "images", "neurons"))
-    averages = _load_responses(folder / "validation_set.npy", ("images", "neurons"))
-    if raw.shape[1:] != averages.shape:
-        raise DataError(
-            f"{path} is {raw.shape} (repeats, images, neurons), but validation_set.npy beside it {averages.shape}: "
-            "its last two axes must be these; unpack both files again"
-        )
-    worst = float(np.abs(raw.mean(0) - averages).max())
-    if worst > 1e-6 * max(1.0, float(averages.max())):
-        raise DataError(
-            f"{folder}: validation_set.npy is not the mean of raw_validation_set.npy over its {len(raw)} repeats "
-            f"(they differ by up to {worst:.3g}); repeats are missing or the files are of different recordings"
-        )
-    return np.ascontiguousarray(raw.swapaxes(0, 1))
+    return _repeats(folder, _read(folder, "validation_set", "raw_validation_set"))
 
 
-def _load(path: Path, axes: tuple[str, ...]) -> np.ndarray:
-    """A float64 array of finite numbers with the given axes; never unpickles."""
-    if not path.is_file():
-        raise DataError(f"{path.name} is missing in {path.parent}: {_download_hint(path.parent.parent)}")
-    with reading(path, "unpack it again"):
-        values = read_npy(path)
-    check_array(values, str(path), kinds="fiu", axes=axes)
-    return values.astype(np.float64, copy=False)
+def _read(folder: Path, *names: str) -> dict[str, np.ndarray]:
+    """Some of a region's files as float64 arrays of finite numbers and of sizes that fit each other."""
+    arrays = {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        if not path.is_file():
+            raise DataError(f"{path.name} is missing in {folder}: {_download_hint(folder.parent)}")
+        with reading(path, "unpack it again"):
+            values = read_npy(path)
+        bounds = {} if name.endswith("_inputs") else RESPONSES
+        check_array(values, str(path), kinds="fiu", axes=tuple(AXES[axis] for axis in FILES[name]), **bounds)
+        if name.endswith("_inputs"):
+            _check_images(path, values)
+        arrays[name] = values.astype(np.float64, copy=False)
+    check_sizes(f"{folder}: ", arrays, FILES)
+    return arrays
 
 
-def _load_responses(path: Path, axes: tuple[str, ...]) -> np.ndarray:
-    values = _load(path, axes)
-    check_array(values, str(path), minimum=0, maximum=MOST, what="inferred spikes in response to an image")
-    return values
-
-
-def _load_images(path: Path) -> np.ndarray:
-    values = _load(path, ("images", "pixels"))
+def _check_images(path: Path, values: np.ndarray) -> None:
+    """Whether images have the published size and grey levels."""
     if values.shape[1] != SIDE * SIDE:
         raise DataError(f"{path} has {values.shape[1]} pixels an image where {SIDE} x {SIDE} make {SIDE * SIDE}")
     if values.min() < 0 or values.max() > 256 * GREY:
@@ -161,7 +144,18 @@ def _load_images(path: Path) -> np.ndarray:
             f"{path} holds values from {values.min():.3g} to {values.max():.3g}; the published ones are grey levels "
             f"0 to 255 times {GREY:g}. Use the file as published: data.input_scale does the rescaling"
         )
-    return values
+
+
+def _repeats(folder: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """(B, R, N) the single responses, whose means must be those of the file."""
+    raw, averages = arrays["raw_validation_set"], arrays["validation_set"]
+    worst = float(np.abs(raw.mean(0) - averages).max())
+    if worst > 1e-6 * max(1.0, float(averages.max())):
+        raise DataError(
+            f"{folder}: validation_set.npy is not the mean of raw_validation_set.npy over its {len(raw)} repeats "
+            f"(they differ by up to {worst:.3g}); repeats are missing or the files are of different recordings"
+        )
+    return np.ascontiguousarray(raw.swapaxes(0, 1))
 
 
 def _load_truth(folder: Path, train: ShownImages, test: ShownImages) -> dict[str, np.ndarray] | None:
