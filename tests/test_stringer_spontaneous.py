@@ -46,18 +46,19 @@ def file(twin):
 
 def write_mat_twin(path, **sizes):
     """The simulated recording in the layout of the original files: Fsp, med, stat and the struct beh."""
-    twin = simulate(**sizes)
+    twin, _ = simulate(**sizes)
+    face, mask = twin["beh_svd_time"], twin["beh_svd_mask"]
     beh = {
-        "face": {"motionSVD": twin.face, "motionMask": twin.mask, "avgframe": twin.mask[..., 0]},
-        "whisker": {"motionSVD": twin.face[:, :10]},
-        "eye": {"motionSVD": twin.face[:, :10]},
-        "pupil": {"area": twin.pupil_area, "com": twin.pupil_com},
-        "runSpeed": twin.run,
+        "face": {"motionSVD": face, "motionMask": mask, "avgframe": mask[..., 0]},
+        "whisker": {"motionSVD": face[:, :10]},
+        "eye": {"motionSVD": face[:, :10]},
+        "pupil": {"area": twin["pupilArea"], "com": twin["pupilCOM"]},
+        "runSpeed": twin["run"],
     }
-    stat = np.zeros((len(twin.plane), 1), [("npix", object), ("iplane", object), ("redcell", object)])
-    for row, plane in zip(stat, twin.plane, strict=True):
-        row[0] = (100.0, float(plane + 1), 0.0)
-    content = {"Fsp": twin.sresp, "med": twin.xyz.T, "stat": stat, "beh": beh}
+    stat = np.zeros((len(twin["stat"]), 1), [("npix", object), ("iplane", object), ("redcell", object)])
+    for row, neuron in zip(stat, twin["stat"], strict=True):
+        row[0] = (100.0, float(neuron["iplane"] + 1), 0.0)
+    content = {"Fsp": twin["sresp"], "med": twin["xyz"].T, "stat": stat, "beh": beh}
     savemat(path, content)
     return path
 
@@ -370,7 +371,7 @@ def test_a_twin_is_written_once(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert write_twin(tmp_path, seed=2, **sizes) == (path, truth) and path.stat().st_mtime_ns == stamp
     first = content(path)["sresp"]
-    np.testing.assert_array_equal(first, simulate(seed=2, **sizes).sresp)
+    np.testing.assert_array_equal(first, simulate(seed=2, **sizes)[0]["sresp"])
     write_twin(tmp_path, seed=3, **sizes)
     assert (content(path)["sresp"] != first).any()
     truth.write_bytes(b"half")  # a killed writer
@@ -401,15 +402,15 @@ def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, file):
 
 
 def test_planted_dimension_is_recovered():
-    twin = simulate(seed=0, n_latents=6, neurons=(100,) * 4)
-    activity = torch.from_numpy(twin.sresp)
+    twin, truth = simulate(seed=0, n_latents=6, neurons=(100,) * 4)
+    activity = torch.from_numpy(twin["sresp"])
     activity = (activity - activity.mean(1, keepdim=True)) / activity.std(1, keepdim=True)
     ratio = svca(activity, random_half(400)).ratio
     assert ratio[:6].min() > 0.8 and ratio[6:].abs().max() < 0.25
     # activity is about its expectation, and the latent variables explain that
-    assert np.corrcoef(twin.sresp.mean(1), twin.rates.mean(1))[0, 1] > 0.99
-    rates = twin.rates - twin.rates.mean(1, keepdims=True)
-    left = rates - rates @ twin.latents @ np.linalg.pinv(twin.latents)
+    assert np.corrcoef(twin["sresp"].mean(1), truth["rates"].mean(1))[0, 1] > 0.99
+    rates = truth["rates"] - truth["rates"].mean(1, keepdims=True)
+    left = rates - rates @ truth["latents"] @ np.linalg.pinv(truth["latents"])
     assert (left**2).sum() < 0.05 * (rates**2).sum()
 
 

@@ -23,13 +23,7 @@ class AntolikV1(TwinDataModule, ImageDataModule):
             split, see :func:`neuro_lightning.data.antolik.reader.load_antolik`.
     """
 
-    def __init__(
-        self,
-        *,
-        region: int | Sequence[int] = 1,
-        twin: dict[str, Any] | None = None,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, *, region: int | Sequence[int] = 1, twin: dict[str, Any] | None = None, **loader: Any) -> None:
         super().__init__(**loader)
         self.regions = list(region) if hasattr(region, "__iter__") and not isinstance(region, str) else [region]
         self.twin = dict(twin or {})

@@ -229,12 +229,7 @@ def _numbered(keys: list[bytes]) -> list[tuple[bytes, int]]:
 
 
 def check_options(
-    regions: Sequence[int],
-    input_scale: str,
-    response_scale: str,
-    val_fraction: float,
-    split_seed: int,
-    protocol: str,
+    regions: Sequence[int], input_scale: str, response_scale: str, val_fraction: float, split_seed: int, protocol: str
 ) -> list[int]:
     """The regions as a list; the arguments are those of :func:`load_antolik`.
 

@@ -81,14 +81,7 @@ class Spontaneous(TraceDataModule):
             :class:`neuro_lightning.data.stringer.reader.Preparation`.
     """
 
-    def __init__(
-        self,
-        *,
-        cache_dir: str,
-        path: str | None = None,
-        sha256: str | None = None,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, *, cache_dir: str, path: str | None = None, sha256: str | None = None, **loader: Any) -> None:
         super().__init__(**loader)
         self.cache_dir, self.path, self.sha256 = Path(cache_dir), path, sha256
 

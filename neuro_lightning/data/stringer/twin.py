@@ -6,7 +6,6 @@ own. So the number of dimensions that the population shares is known, as is ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,35 +25,7 @@ PLANE_STEP_UM = 35.0
 FIELD_UM = (4.0, 1012.0)
 FACE_COMPONENTS = 1000
 FACE_PIXELS = (24, 32)  # 240 x 320 in the real file
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A simulated recording.
-
-    Attributes:
-        sresp: (N, T) float32, sparse and not negative.
-        xyz: (3, N) float64, um.
-        plane: (N,) the neurons' planes.
-        run: (T, 1) running speed.
-        pupil_area: (T, 1).
-        pupil_com: (T, 2).
-        face: (T, 1000) components of the face's motion energy, of falling variance.
-        mask: (Y, X, 1000) the components' pictures.
-        rates: (N, T) float32, expected activity.
-        latents: (T, D) float32, smooth and standardised.
-    """
-
-    sresp: np.ndarray
-    xyz: np.ndarray
-    plane: np.ndarray
-    run: np.ndarray
-    pupil_area: np.ndarray
-    pupil_com: np.ndarray
-    face: np.ndarray
-    mask: np.ndarray
-    rates: np.ndarray
-    latents: np.ndarray
+KEYS = ("sresp", "run", "beh_svd_time", "beh_svd_mask", "stat", "pupilArea", "pupilCOM", "xyz")
 
 
 def simulate(
@@ -66,7 +37,7 @@ def simulate(
     timescale: float = 3.0,
     depth: float = 0.7,
     events: float = 2.0,
-) -> Twin:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Simulate a recording.
 
     Args:
@@ -77,6 +48,12 @@ def simulate(
         timescale: of the latent variables, bins.
         depth: standard deviation of a neuron's expected activity over time, as a share of its mean.
         events: mean number of events in a bin; the fewer, the more private noise.
+
+    Returns:
+        ``(content, truth)``: the published file's arrays by its keys, in their order, such as ``sresp`` (N, T) sparse
+        and not negative, ``xyz`` (3, N) in um, ``beh_svd_time`` (T, 1000) components of the face's motion, of falling
+        variance, with their pictures ``beh_svd_mask``; and ``rates`` (N, T), the expected activity, and ``latents``
+        (T, D), smooth and standardised.
     """
     rng = np.random.default_rng(seed)
     latents = smooth_latents(rng, n_bins, n_latents, timescale)
@@ -92,15 +69,10 @@ def simulate(
     plane = np.repeat(np.arange(len(neurons)), neurons)
     order = rng.permutation(n)  # the real file's neurons are not guaranteed to be sorted by plane
     xyz = np.stack([*rng.uniform(*FIELD_UM, (2, n)).round(1), -PLANE_STEP_UM * (len(neurons) - plane)])
-    behavior = _behavior(rng, latents)
-    return Twin(
-        sresp=sresp[order].astype(np.float32),
-        xyz=xyz[:, order],
-        plane=plane[order],
-        **behavior,
-        rates=(expected * size)[order].astype(np.float32),
-        latents=latents.astype(np.float32),
-    )
+    found = _behavior(rng, latents)
+    found |= {"sresp": sresp[order].astype(np.float32), "xyz": xyz[:, order], "stat": _stat(plane, xyz, order)}
+    truth = {"rates": (expected * size)[order].astype(np.float32), "latents": latents.astype(np.float32)}
+    return {key: found[key] for key in KEYS}, truth
 
 
 def smooth_latents(rng: np.random.Generator, n_bins: int, n_latents: int, timescale: float) -> np.ndarray:
@@ -134,18 +106,7 @@ def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path
     recipe = {"twin": VERSION, "seed": seed, **sizes}
     if is_written(recipe, truth, path):
         return path, truth
-    twin = simulate(seed=seed, **sizes)
-    content = {
-        "sresp": twin.sresp,
-        "run": twin.run,
-        "beh_svd_time": twin.face,
-        "beh_svd_mask": twin.mask,
-        "stat": _stat(twin),
-        "pupilArea": twin.pupil_area,
-        "pupilCOM": twin.pupil_com,
-        "xyz": twin.xyz,
-    }
-    planted = {"rates": twin.rates, "latents": twin.latents}
+    content, planted = simulate(seed=seed, **sizes)
     write_twin_files(recipe, truth, planted, {path: partial(np.save, arr=content, allow_pickle=True)})
     return path, truth
 
@@ -163,23 +124,22 @@ def _behavior(rng: np.random.Generator, latents: np.ndarray) -> dict[str, np.nda
     mask = rng.standard_normal((*FACE_PIXELS, FACE_COMPONENTS)) / np.sqrt(np.prod(FACE_PIXELS))
     return {
         "run": 5 * np.maximum(follow(0, 0.2), 0.0)[:, None],
-        "pupil_area": (300 * np.exp(0.3 * follow(1, 0.2)))[:, None],
-        "pupil_com": 80 + 3 * np.stack([follow(2, 0.5), follow(3, 0.5)], axis=1),
-        "face": face.astype(np.float32),
-        "mask": mask.astype(np.float32),
+        "pupilArea": (300 * np.exp(0.3 * follow(1, 0.2)))[:, None],
+        "pupilCOM": 80 + 3 * np.stack([follow(2, 0.5), follow(3, 0.5)], axis=1),
+        "beh_svd_time": face.astype(np.float32),
+        "beh_svd_mask": mask.astype(np.float32),
     }
 
 
-def _stat(twin: Twin) -> np.ndarray:
-    """(N,) dictionaries in the manner of suite2p."""
-    stat = np.empty(len(twin.plane), object)
-    for i, plane in enumerate(twin.plane):
-        x, y = twin.xyz[:2, i]
-        pixels = np.arange(-1, 2)
+def _stat(plane: np.ndarray, xyz: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(N,) dictionaries in the manner of suite2p, of neurons in this order."""
+    stat, pixels = np.empty(len(order), object), np.arange(-1, 2)
+    for i, neuron in enumerate(order):
+        x, y = xyz[:2, neuron]
         stat[i] = {
             "med": [float(y), float(x)],
             "npix": 9,
-            "iplane": int(plane),
+            "iplane": int(plane[neuron]),
             "ypix": np.repeat(int(y) + pixels, 3),
             "xpix": np.tile(int(x) + pixels, 3),
             "lam": np.full(9, 1 / 9, np.float32),

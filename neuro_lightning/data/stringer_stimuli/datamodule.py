@@ -38,13 +38,7 @@ class Orientations(TwinDataModule, ImageDataModule):
             :func:`neuro_lightning.data.stringer_stimuli.orientations.load_orientations`.
     """
 
-    def __init__(
-        self,
-        *,
-        cache_dir: str,
-        file: str = "stringer_orientations.npy",
-        **loader: Any,
-    ) -> None:
+    def __init__(self, *, cache_dir: str, file: str = "stringer_orientations.npy", **loader: Any) -> None:
         super().__init__(**loader)
         self.cache_dir, self.file = Path(cache_dir), file
 
@@ -90,14 +84,7 @@ class NaturalImages(TwinDataModule, ImageDataModule):
             :func:`neuro_lightning.data.stringer_stimuli.natimg.load_natimg`.
     """
 
-    def __init__(
-        self,
-        *,
-        cache_dir: str,
-        session: str | None = None,
-        images: str = IMAGES,
-        **loader: Any,
-    ) -> None:
+    def __init__(self, *, cache_dir: str, session: str | None = None, images: str = IMAGES, **loader: Any) -> None:
         super().__init__(**loader)
         self.cache_dir, self.session, self.images = Path(cache_dir), session, images
 

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuro_lightning.data.recording import Recording, Trials, compact
-from neuro_lightning.data.synthetic.dynamics import (
-    chaotic_rnn,
-    log_linear_rates,
-    lorenz,
-    lorenz_states,
-    random_weights,
-)
+from neuro_lightning.data.synthetic.dynamics import chaotic_rnn, log_linear_rates, lorenz, lorenz_states, random_weights
 from neuro_lightning.errors import ConfigError
 
 

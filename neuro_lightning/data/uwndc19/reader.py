@@ -133,10 +133,7 @@ def read_table(path: Path, ids: range) -> tuple[list[str], list[tuple[int, list[
     Raises:
         DataError: the file is no CSV, or header, Ids or the number of cells are not as published.
     """
-    with (
-        reading(path, f"download it again from {ADDRESS}"),
-        open(path, newline="", encoding="utf-8-sig") as file,
-    ):
+    with reading(path, f"download it again from {ADDRESS}"), open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if row]
