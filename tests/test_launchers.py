@@ -160,7 +160,7 @@ def check_jobs_are_those_of_one_process(tmp_path, folder, seeds):
 def test_processes_share_the_cores_and_a_killed_one_is_replaced(tmp_path):
     done = command(tmp_path, "-m", *SWEEP, "hydra/launcher=processes", "hydra.launcher.n_jobs=2", "seed=0,1,2", *KILL)
     assert done.returncode == 0, done.stderr
-    assert "its jobs go on from their last checkpoints" in done.stderr and "Traceback" not in done.stderr
+    assert "its jobs are resumed from their last checkpoints" in done.stderr and "Traceback" not in done.stderr
     assert "Sweep: 3 of 3 jobs finished" in done.stdout
     places = placed(tmp_path / "here")
     assert all(place["threads"] == 1 and place["wait"] == "PASSIVE" for place in places)
@@ -171,7 +171,7 @@ def test_processes_share_the_cores_and_a_killed_one_is_replaced(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_interrupt_on_sigterm_leaves_no_process_behind(tmp_path):
-    """SIGTERM to all of them, as from a scheduler: workers do not live on, and every job can go on."""
+    """SIGTERM to all of them, as from a scheduler: workers do not live on, and every job can be resumed."""
     words = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2", "seed=0,1", "trainer.max_epochs=100000"]
     with start(tmp_path, "-m", *SWEEP, *words, fresh_workers=True) as sweep:
         until = time.monotonic() + 240
@@ -189,7 +189,7 @@ def test_a_sweep_that_is_interrupt_on_sigterm_leaves_no_process_behind(tmp_path)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
-    assert sweep.returncode == 130 and "interrupted. go on with: python train.py -m sweep.resume=here" in said
+    assert sweep.returncode == 130 and "interrupted; resume with: python train.py -m sweep.resume=here" in said
     assert all(record(path)["status"] in ("interrupted", "running") for path in (tmp_path / "here").glob("*_tiny_gru"))
 
 

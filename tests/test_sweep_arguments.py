@@ -32,7 +32,7 @@ def test_a_sweep_goes_on_under_its_own_command(tmp_path):
 def test_what_cannot_go_on_is_said(tmp_path):
     with pytest.raises(DataError, match=r"no sweep has begun there \(it has no multirun.yaml\)"):
         sweep_arguments(["-m", f"sweep.resume={tmp_path}"])
-    with pytest.raises(ConfigError, match="add -m; a single run goes on with resume="):
+    with pytest.raises(ConfigError, match="add -m; a single run is resumed by resume="):
         sweep_arguments([f"sweep.resume={tmp_path}"])
     with pytest.raises(ConfigError, match="hydra/sweeper=tune: this setting was replaced"):
         sweep_arguments(["-m", f"sweep.resume={a_sweep(tmp_path / 'tuned', [], ['hydra/sweeper=tune'])}"])

@@ -45,7 +45,7 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     arguments = resumed(arguments)
     check_words(arguments)
     chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
-    alone = any(word.startswith(("--", "resume=")) for word in arguments)  # a job that goes on, or a look at the config
+    alone = any(word.startswith(("--", "resume=")) for word in arguments)  # one job, or a look at the config
     if chosen and not set(MULTIRUN) & set(arguments) and not alone:
         raise ConfigError(f"{chosen[-1]} is a sweep: add -m, as in: python train.py -m {' '.join(arguments)}")
     if set(MULTIRUN) & set(arguments) and "overwrite=true" in [word.lower() for word in arguments]:
@@ -77,7 +77,7 @@ def resumed(arguments: list[str]) -> list[str]:
     """Replace ``sweep.resume=DIR`` (or ``latest``) by the sweep's own command, in its own folder.
 
     Words that are typed beside it come last and win. Each job finds out what is left to do in its folder
-    (:mod:`neuro_lightning.sweeps.jobs`), and a search goes on with its study.
+    (:mod:`neuro_lightning.sweeps.jobs`), and a search continues its study.
 
     Raises:
         ConfigError: without ``-m``, or without a value.
@@ -90,10 +90,10 @@ def resumed(arguments: list[str]) -> list[str]:
     if not wanted:
         raise ConfigError("sweep.resume= names no sweep: give a sweep's folder, or latest; null begins a new sweep")
     if not set(MULTIRUN) & set(arguments):
-        raise ConfigError(f"sweep.resume={wanted} goes on with a sweep: add -m; a single run goes on with resume=")
+        raise ConfigError(f"sweep.resume={wanted} resumes a sweep: add -m; a single run is resumed by resume=")
     folder = (_latest() if wanted == "latest" else Path(wanted)).resolve()
     given = {_key(word) for word in rest}
-    old = [word for word in overrides_from_file(_old_overrides(folder), rest, folder) if _key(word) not in given]
+    old = [word for word in overrides_from_file(_overrides_of_sweep(folder), rest, folder) if _key(word) not in given]
     return ["-m", *old, *(word for word in rest if word not in MULTIRUN), override("hydra.sweep.dir", folder)]
 
 
@@ -104,7 +104,7 @@ def _latest() -> Path:
     return found[-1].parent
 
 
-def _old_overrides(folder: Path) -> list[str]:
+def _overrides_of_sweep(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
     path = folder / COMMAND_FILE

@@ -1,6 +1,6 @@
 """Decides what is left to do of a sweep's job, from the ``run.json`` of an earlier attempt in its folder.
 
-This holds for every launcher: a job that is done is not done twice, one that was interrupted goes on from its last
+This holds for every launcher: a job that is done is not done twice, one that was interrupted is resumed from its last
 checkpoint, one that failed is tried once more.
 """
 
@@ -25,7 +25,7 @@ class Job:
 
     Attributes:
         kind: ``new``, ``done``, ``resume`` (it was interrupted) or ``retry`` (it failed).
-        checkpoint: where it goes on from; None begins anew.
+        checkpoint: from which it is resumed; None begins anew.
         objective: of a job that is done; None where it has none.
         message: one line for the terminal; empty for a new job.
     """
@@ -44,7 +44,7 @@ def decide(
     Args:
         folder: the job's.
         overrides: the job's, as Hydra composed it.
-        start: the checkpoint that the sweeper chose for the job; without one it goes on from its own.
+        start: the checkpoint that the sweeper chose for the job; without one it is resumed from its own.
         retries: how often a job that failed is tried again, in all.
 
     Raises:
@@ -71,7 +71,7 @@ def decide(
     # which of the two can be read is seen before the training
     unreadable = (record.get("error") or "").startswith("CheckpointError")
     checkpoint = last if checkpoint_file(folder, LAST, PREVIOUS) and not unreadable else None
-    begun = "goes on from its last checkpoint" if checkpoint else "begins anew"
+    begun = "is resumed from its last checkpoint" if checkpoint else "begins anew"
     message = f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}"
     return Job(kind, checkpoint, message=message)
 

@@ -1,8 +1,8 @@
 """Where a sweep's jobs run: the presets of ``conf/hydra/launcher``, on the launchers of Hydra's own plugins.
 
 Added to the plugins: an error that names the extra of a missing package; one GPU for each job; jobs whose process was
-killed go on from their last checkpoint; a SLURM job has as many tasks as the trainer has devices, and all of them train
-what the first one decides. Nothing heavy is imported here.
+killed are resumed from their last checkpoint; a SLURM job has as many tasks as the trainer has devices, and all of them
+train what the first one decides. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Preset(Launcher):
             except KeyboardInterrupt:
                 folder = shlex.quote(self.config.hydra.sweep.dir)
                 trusted = trusted_override(self.config.get("trusted"))
-                print(f"\ninterrupted. go on with: python train.py -m sweep.resume={folder}{trusted}", file=sys.stderr)
+                print(f"\ninterrupted; resume with: python train.py -m sweep.resume={folder}{trusted}", file=sys.stderr)
                 sys.exit(130)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
@@ -121,11 +121,11 @@ class _Preset(Launcher):
                 return launch()
             except killed:
                 left = RELAUNCHES - attempt
-                go_on = "its jobs go on from their last checkpoints" if left else "giving up"
-                print(f"a process that ran jobs was killed (out of memory?): {go_on}", file=sys.stderr, flush=True)
+                then = "its jobs are resumed from their last checkpoints" if left else "giving up"
+                print(f"a process that ran jobs was killed (out of memory?): {then}", file=sys.stderr, flush=True)
         raise ConfigError(
             "processes that run jobs are killed again and again: fewer at a time may fit into the memory "
-            f"(hydra.launcher.n_jobs=...); go on with sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
+            f"(hydra.launcher.n_jobs=...); resume with sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
         )
 
 
@@ -171,20 +171,19 @@ class Gpus(Processes):
     def __init__(
         self, gpus: Sequence[int | str] | None = None, jobs_per_gpu: int = 1, threads: int | None = None
     ) -> None:
-        super().__init__(None, threads or 1)
-        self.gpus, self.jobs_per_gpu, self.shared_out = gpus, jobs_per_gpu, threads is None
+        self.gpus, self.jobs_per_gpu, self.threads = gpus, jobs_per_gpu, threads
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         gpus = visible_gpus() if self.gpus is None else [str(gpu) for gpu in self.gpus]
         if not gpus:
             print("hydra/launcher=gpus: torch finds no GPU here: the jobs run on the CPU", file=sys.stderr, flush=True)
-            return super()._launch(jobs, first)
+            threads = self.threads or 1
+            return self._run(jobs, first, max(1, cores() // threads), threads)
         each = devices_of(self.config.trainer, len(gpus))
         places = slots(gpus, each, self.jobs_per_gpu)
         if not places:
             raise ConfigError(f"trainer.devices={each}: the machine has {len(gpus)} GPU(s) for hydra/launcher=gpus")
-        threads = max(1, cores() // len(places)) if self.shared_out else self.threads
-        return self._run(jobs, first, len(places), threads, places)
+        return self._run(jobs, first, len(places), self.threads or max(1, cores() // len(places)), places)
 
 
 class RayCluster(_Preset):
@@ -197,7 +196,7 @@ class RayCluster(_Preset):
         num_cpus: cores of a job.
         num_gpus: GPUs of a job, also a part of one; None takes what its trainer asks for, and none where this
             machine has none and the trainer says ``auto``.
-        max_retries: how often a job whose process was killed goes on from its last checkpoint.
+        max_retries: how often a job whose process was killed is resumed from its last checkpoint.
         init: more arguments of ``ray.init``.
         remote: more arguments of ``ray.remote``.
     """
@@ -237,7 +236,7 @@ class RayCluster(_Preset):
             ) from None
         except WorkerCrashedError:
             raise ConfigError(
-                f"a job's process was killed {self.max_retries + 1} times (out of memory?): go on with "
+                f"a job's process was killed {self.max_retries + 1} times (out of memory?): resume with "
                 f"sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
             ) from None  # Ray is stopped at the command's end: a search launches many times
 
@@ -245,7 +244,7 @@ class RayCluster(_Preset):
 class Slurm(_Preset):
     """Submits each job to SLURM from a login node and waits for them.
 
-    A job that runs out of time, or is preempted, is queued again and goes on from its last checkpoint.
+    A job that runs out of time, or is preempted, is queued again and resumed from its last checkpoint.
 
     Args:
         gpus_per_node: None takes what the trainer asks for.

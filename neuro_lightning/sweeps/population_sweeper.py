@@ -2,7 +2,7 @@
 
 A job trains one member until the next tournament and pauses there. Then the losers' next jobs start from the winners'
 checkpoints. ``population.json`` in the sweep's folder is written after every generation; jobs know by their own
-``run.json`` what they have done, so a sweep that was killed goes on to the same result.
+``run.json`` what they have done, so a sweep that was killed and resumed has the same result.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def read_result(returned: Any, until: int) -> Result:
     status, objective = str(record.get("status")), record.get("objective") or {}
     epochs, error = (record.get("checkpoints") or {}).get("epochs") or 0, record.get("error") or ""
     if status not in ("paused", "finished", "failed", "diverged"):
-        raise ConfigError(f"{folder.name} is {status}: go on with sweep.resume={folder.parent}")
+        raise ConfigError(f"{folder.name} is {status}: resume with sweep.resume={folder.parent}")
     score = objective.get("end") if status in ("paused", "finished") and epochs >= until else None
     if score is None:
         error = error or f"it ended before epoch {until}; see {folder.name}/output.log"
@@ -334,7 +334,7 @@ def read_state(path: Path, identity: Mapping[str, Any], space: Space, members: i
         raise DataError(f"{path} is damaged ({error}): begin a new sweep in another folder") from None
     if of != identity:
         raise ConfigError(
-            f"{path.parent} holds another population: go on with it by sweep.resume=DIR alone, or give this one a "
+            f"{path.parent} holds another population: resume it by sweep.resume=DIR alone, or give this one a "
             "folder of its own (hydra.sweep.dir=...)"
         )
     return state

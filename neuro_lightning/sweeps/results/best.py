@@ -89,18 +89,18 @@ def experiment_of(job: str | Path, varied: Sequence[str] = ()) -> str | None:
         return None
     wanted = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
     settings = OmegaConf.load(hydra).hydra
-    choices = {key: value for key, value in settings.runtime.choices.items() if not _is_no_setting(key)}
+    choices = OmegaConf.to_container(settings.runtime.choices)
+    choices = {key: value for key, value in choices.items() if key.split("@")[0].split("/")[0] not in NOT_GROUPS}
     chosen, base = _choose(choices, _search_path_words(job))
     values = _differences(base, wanted)
     for key in varied:
         _add(values, wanted, key.split("."))
     for key in NOT_KEYS:
         values.pop(key, None)
-    callbacks = values.get("callbacks") or {}
-    for name in [name for name, node in (wanted.get("callbacks") or {}).items() if _controls_the_job(node)]:
-        callbacks.pop(name, None)
-    if "callbacks" in values and not callbacks:
-        values.pop("callbacks")
+    if callbacks := values.pop("callbacks", None):
+        own = wanted.get("callbacks") or {}
+        if kept := {name: node for name, node in callbacks.items() if not _controls_the_job(own.get(name))}:
+            values["callbacks"] = kept
     defaults = [{f"override /{group}": option} for group, option in chosen.items()]
     return OmegaConf.to_yaml(OmegaConf.create({**({"defaults": defaults} if defaults else {}), **values}))
 
@@ -109,8 +109,7 @@ def _search_path_words(job: str | Path) -> list[str]:
     """The overrides that say where the user's own configs lie."""
     from omegaconf import OmegaConf
 
-    path = Path(job) / ".hydra" / "hydra.yaml"
-    words = OmegaConf.load(path).hydra.overrides.hydra if path.is_file() else []
+    words = OmegaConf.load(Path(job) / ".hydra" / "hydra.yaml").hydra.overrides.hydra
     return [word for word in words if word.startswith("hydra.searchpath=") and not must_be_typed(word)]
 
 
@@ -132,10 +131,6 @@ def _head(path: Path, row: dict[str, Any], names: list[str], objective: str, whe
     ]
 
 
-def _is_no_setting(group: str) -> bool:
-    return group.split("@")[0].split("/")[0] in NOT_GROUPS
-
-
 def _controls_the_job(node: Any) -> bool:
     return isinstance(node, Mapping) and str(node.get("_target_")).startswith(NOT_CALLBACKS)
 
@@ -151,11 +146,13 @@ def _choose(choices: Mapping[str, Any], where: Sequence[str]) -> tuple[dict[str,
             words = [*where, *(f"{group}={_word(option)}" for group, option in chosen.items())]
             base = loader.load_configuration("train", overrides=words, run_mode=RunMode.RUN)
             there = base.hydra.runtime.choices
-            # choices inside of a group, such as a model's optimizer, appear once the group is chosen
             other = {group: option for group, option in choices.items() if group in there and there[group] != option}
-            if set(other) <= set(chosen):
+            if not (new := other.keys() - chosen.keys()):
                 break
-            chosen |= {group: _plain(option) for group, option in other.items()}
+            # those inside of another group, such as a model's optimizer, may be the choices of that group: they wait
+            depth = {group: group.partition("@")[2].count(".") for group in other}
+            first = min(depth[group] for group in new)
+            chosen |= {group: option for group, option in other.items() if depth[group] == first}
     with open_dict(base):
         del base["hydra"]
     return chosen, OmegaConf.to_container(base, resolve=False)
@@ -171,10 +168,6 @@ def _config_loader() -> Iterator[ConfigLoader]:
     conf = CONF if "://" in CONF else f"file://{CONF}"
     with nullcontext() if running else initialize_config_search_path([conf]):
         yield GlobalHydra.instance().config_loader()
-
-
-def _plain(option: Any) -> Any:
-    return list(option) if isinstance(option, Sequence) and not isinstance(option, str) else option
 
 
 def _word(option: Any) -> str:

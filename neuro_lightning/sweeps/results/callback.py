@@ -80,7 +80,7 @@ class SweepTable(Callback):
         """
         self._restore_stdout()
         self._restore_loggers()
-        folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # what ends the sweep goes on from here
+        folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # it ends the sweep after this
         if not folder.is_dir() or write_table(folder) is None:
             return
         print_summary(folder, () if isinstance(ending, KeyboardInterrupt | SystemExit) else finish(folder))

@@ -40,7 +40,7 @@ def patient(max_epochs: int, *, patience: int = 5, warmup: float = 0.25, startup
 
 
 def halving(max_epochs: int, *, first: float = 0.1, reduction: int = 3) -> BasePruner:
-    """Asynchronous successive halving (Li et al. 2020): at each rung the best ``1 / reduction`` go on.
+    """Asynchronous successive halving (Li et al. 2020): at each rung the best ``1 / reduction`` continue.
 
     Args:
         max_epochs: of a run.

@@ -183,7 +183,7 @@ class Search(BaseSweeper):
         for trial in batch:
             record = mean_record(records[trial.number])
             if record["status"] in UNDONE:
-                log.warning(f"trial {trial.number} is {record['status']}: a search that is resumed goes on with it")
+                log.warning(f"trial {trial.number} is {record['status']}: a search that is resumed continues it")
             else:
                 trials.tell(trial, record, record["job"])
         for returned in broken:
