@@ -214,7 +214,7 @@ def _lock_timeout_s(cfg: DictConfig) -> float:
     """Seconds for which a job waits for another process that is at work in its folder."""
     if cfg.sweep.until is not None:  # the process of the step before, which is about to end
         return STEP_TIMEOUT_S
-    # the worker of a search that was killed: what comes next depends on its score; a grid's jobs depend on nobody
+    # the worker of a search that was killed: the next trial depends on its score; a grid's jobs are independent
     return 0.0 if cfg.sweep.trial is None else math.inf
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for the job: it prints, writes and logs. True of one process on all machines.
+    """Whether this is the job's main process, which prints, writes and logs. True of one process on all machines.
 
     ``RANK`` counts over all machines (torchrun and this package's own launcher set it). Without it ``LOCAL_RANK``
     counts on one machine and ``NODE_RANK`` (or ``GROUP_RANK``) the machines. They come before ``SLURM_PROCID``, which

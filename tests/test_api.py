@@ -196,7 +196,7 @@ def test_nothing_of_the_process_changes(capfd):
         ({"model": "cnn"}, ConfigError, r"CNN cannot run on arrays \(spikes\): it takes images"),
         ({"seed": -1}, ConfigError, "seed=-1: give a whole number from 0"),
         ({"folder": "python"}, FolderError, "holds a run already"),
-        ({"resume": "nowhere"}, NeuroError, "resume=nowhere: neither a checkpoint nor a run's folder"),
+        ({"resume": "nowhere"}, NeuroError, "resume=nowhere: no checkpoint, and no run's folder"),
     ],
 )
 def test_an_error_is_raised_in_one_line_and_not_printed(run, capfd, arguments, error, message):

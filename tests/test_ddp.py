@@ -61,7 +61,7 @@ def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path, capfd):
 @pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_resume_within_an_epoch(tmp_path):
-    """Each goes on with its share of the batches that are left."""
+    """Each process continues with its share of the remaining batches."""
     keep = "dirpath:'${paths.output_dir}/checkpoints',filename:step,every_n_train_steps:1,enable_version_counter:false"
     steps = f"+callbacks.steps={{_target_:neuro_lightning.callbacks.checkpoint.Checkpoint,{keep}}}"
     with pytest.raises(RuntimeError, match="has failed at work"):
@@ -120,7 +120,7 @@ def test_what_the_system_sends_ends_all_processes_at_one_step(tmp_path, monkeypa
         for name, value in (("SLURM_JOB_ID", "79"), ("SLURM_ARRAY_JOB_ID", "77"), ("SLURM_ARRAY_TASK_ID", "2")):
             monkeypatch.setenv(name, value)
     told = f"{{_target_:tiny.Told,process:{process},number:{int(signal.Signals[number])}}}"
-    with pytest.raises(Interrupted, match=r"interrupted\. go on with: python train.py resume="):
+    with pytest.raises(Interrupted, match=r"interrupted; resume with: python train.py resume="):
         here(tmp_path / "run", *trainer, f"+callbacks.told={told}")
     assert record(tmp_path / "run")["status"] == "interrupted" and not children_left(tmp_path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before

@@ -93,7 +93,7 @@ def test_predictions_for_images_have_no_time_axis(runs, tmp_path):
     ("run", "words", "error", "message"),
     [
         ("pictures", ["output=latents"], SubmissionError, "this model has no latents; output=predictions"),
-        ("pictures", ["output=submission"], ConfigError, "nobody takes submissions for pictures"),
+        ("pictures", ["output=submission"], ConfigError, "pictures has no benchmark"),
         (
             "pictures",
             ["output=rates.h5"],

@@ -219,7 +219,7 @@ def test_a_refit_that_was_interrupted_halfway_is_done_anew(tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(module.RepeatChosenTraining, "on_train_batch_end", stops)
-        with pytest.raises(Interrupted, match="go on with"):
+        with pytest.raises(Interrupted, match="resume with"):
             here(folder, *words)
     assert not (folder / "checkpoints/refit.ckpt").exists() and record(folder)["status"] == "interrupted"
     assert "refit" not in record(folder)
@@ -232,7 +232,7 @@ def test_an_interruption_leaves_the_training_whole(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "joint_data", interrupted)
-    with pytest.raises(Interrupted, match=r"interrupted\. go on with: python train\.py resume="):
+    with pytest.raises(Interrupted, match=r"interrupted; resume with: python train\.py resume="):
         here(tmp_path / "run", "refit=true")
     said = record(tmp_path / "run")
     assert said["status"] == "interrupted" and said["metrics"]["val/co_bps"] == said["objective"]["value"]

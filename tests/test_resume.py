@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if it had never stopped."""
+"""A resumed run ends as if it had never been interrupted."""
 
 import os
 import shutil
@@ -180,7 +180,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no run under outputs/"):
         resume_arguments(["resume=latest"])
-    with pytest.raises(CheckpointError, match="resume=nowhere: neither a checkpoint nor a run"):
+    with pytest.raises(CheckpointError, match="resume=nowhere: no checkpoint, and no run"):
         resume_arguments(["resume=nowhere"])
     with pytest.raises(ConfigError, match="cannot be combined with -m"):
         resume_arguments(["resume=nowhere", "-m"])
@@ -281,7 +281,7 @@ def test_a_logger_that_fails_warns_once_but_metrics_csv_ends_the_run(tmp_path, m
     monkeypatch.setattr(TensorBoardLogger, call, fails)
     with pytest.warns(UserWarning) as said:
         here(tmp_path / "run", "+logger.tensorboard={}", "trainer.max_epochs=2")
-    failed = [str(w.message) for w in said if "failed, the run goes on" in str(w.message)]
+    failed = [str(w.message) for w in said if "failed; the run continues" in str(w.message)]
     assert len(failed) == 1 and failed[0].startswith("TensorBoardLogger failed")
     assert record(tmp_path / "run")["status"] == "finished" and len(rows(tmp_path / "run")) == 2
     if call == "log_metrics":

@@ -74,7 +74,7 @@ def test_a_figure_that_fails_costs_nothing(tmp_path, monkeypatch):
         raise RuntimeError("no paper")
 
     monkeypatch.setattr("neuro_lightning.callbacks.figures.predict_trials", fails)
-    with pytest.warns(UserWarning, match="Figures failed, the run goes on .*: RuntimeError: no paper"):
+    with pytest.warns(UserWarning, match="Figures failed; the run continues .*: RuntimeError: no paper"):
         here(tmp_path, "callbacks=default", "trainer.max_epochs=1")
     assert record(tmp_path)["status"] == "finished"
 

@@ -169,7 +169,7 @@ def some_trials(source: Path, target: Path, keep: int) -> None:
         (["model.masking.rate=2"], "model.masking: masking.rate must lie in [0, 1)"),
         (["seed=abc"], "seed=abc: must be a whole number"),
         (["+model.hiden=3"], "model.hiden: GRU takes no such argument"),
-        (["monitor=val/vel_r3"], "monitor=val/vel_r3: nobody logs it"),
+        (["monitor=val/vel_r3"], "monitor=val/vel_r3: it is not logged"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path, overrides, message):

@@ -8,7 +8,7 @@
     run.rates("val")              # (trials, bins, neurons) spikes per bin
 
 A run leaves the same files as ``python train.py``, so that ``python predict.py ckpt=FOLDER`` and ``python train.py
-resume=FOLDER`` go on with it, and :func:`neuro_lightning.load` opens what a command has left.
+resume=FOLDER`` use it, and :func:`neuro_lightning.load` opens what a command has left.
 """
 
 from neuro_lightning.api.commands import dataset, load, predict, sweep, train

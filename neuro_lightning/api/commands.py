@@ -43,7 +43,7 @@ def train(
         trainer: one of ``conf/trainer``, such as ``gpu``.
         seed: of weights, order of trials and dropout.
         folder: of the run; None for ``outputs/DATA/MODEL/TIME``.
-        resume: the folder of a run to go on with.
+        resume: the folder of a run to resume.
         verbose: whether to print what the command prints; it is kept in the run's ``output.log`` in any case.
 
     Returns:

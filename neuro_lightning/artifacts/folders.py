@@ -36,7 +36,7 @@ KEPT_STATUSES = (
     "pruned",
     "paused",
     "diverged",
-)  # runs whose record is worth something without a checkpoint
+)  # runs whose record is kept also without a checkpoint
 # what a run writes, and overwrite=true deletes
 RUN_FILES = (
     FILE_NAME, "metrics.csv", OUTPUT_FILE, "train.log", ".job.json", "checkpoints/*.ckpt", "figures/*.png",
@@ -50,7 +50,7 @@ def claimed_run_folder(folder: str | Path, *, resume: str | None = None, overwri
 
     Args:
         folder: the run's.
-        resume: the checkpoint that the run goes on from; one of this folder's lets it stay as it is.
+        resume: the checkpoint from which the run resumes; with one of this folder nothing is deleted.
         overwrite: delete what an earlier run has left there; see :data:`RUN_FILES`.
 
     Raises:
@@ -85,7 +85,7 @@ def claim_run_folder(folder: str | Path, *, resume: str | None = None, overwrite
             delete_run_files(folder)
         elif status := kept_run_status(folder):
             raise FolderError(
-                f"{folder} holds a run already ({status}): resume={shlex.quote(str(folder))} goes on with it, "
+                f"{folder} holds a run already ({status}): resume={shlex.quote(str(folder))} resumes it, "
                 "overwrite=true replaces it, hydra.run.dir=... takes another folder"
             )
     except BaseException:
@@ -179,7 +179,7 @@ class ClaimFolder(Callback):
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the command with the error's message: Hydra turns a callback's error into a warning and goes on."""
+    """End the command with the error's message: Hydra turns a callback's error into a warning and continues."""
     try:
         yield
     except NeuroError as error:

@@ -109,7 +109,7 @@ def locked(path: str | Path, timeout_s: float = math.inf, *, remove: bool = Fals
     Args:
         path: the file.
         timeout_s: seconds to wait for it.
-        remove: delete the file in the end; a process that waits for it makes it anew.
+        remove: delete the file in the end; a process that waits for it makes it again.
 
     Yields:
         As :meth:`Lock.acquire` returns.
@@ -194,7 +194,7 @@ def folder_lock_holder(folder: str | Path) -> str:
 
 
 def new_folder(path: str | Path) -> Path:
-    """Make a folder that nobody has: ``path``, or if that is there ``path_2``, ``path_3`` and so on.
+    """Make a new folder: ``path``, or if that is there ``path_2``, ``path_3`` and so on.
 
     Raises:
         FolderError: it cannot be made.

@@ -14,7 +14,7 @@ METRICS_FILE = "metrics.csv"
 
 def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
     """The columns of a ``metrics.csv``, NaN where nothing was logged at a step."""
-    import numpy as np  # every command comes by here before it knows what it is to do
+    import numpy as np  # this module is imported by every command, also by --help
 
     rows = read_rows(Path(path))
     columns = list(rows[0]) if rows else []

@@ -16,7 +16,7 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 
 
 class JobOutput:
-    """A file that stands in for the terminal: what a job of a sweep prints lies in its folder.
+    """A file in place of the terminal: it keeps what a job of a sweep prints, in the job's folder.
 
     Attributes:
         terminal: where a progress bar goes, and the one line that says how the job ended.
@@ -31,7 +31,7 @@ class JobOutput:
 
 
 class _CopyingStream:
-    """A terminal whose lines are copied into a file as they look in the end: no colours, one line for a bar.
+    """A terminal whose lines are copied into a file as they finally look: no colours, one line for a bar.
 
     Args:
         stream: the terminal, or what stands in for it.

@@ -37,7 +37,7 @@ class RunRecord:
 
     Args:
         folder: the run's folder; made if it is not there.
-        resumed: go on with the record that is there: its start, its id and the time it has taken are kept.
+        resumed: continue the record that is there: its start, its id and the time it has taken are kept.
     """
 
     def __init__(self, folder: str | Path, *, resumed: bool = False) -> None:
@@ -245,7 +245,7 @@ def plain(value: Any) -> Any:
 
 
 def stable_id(folder: str | Path) -> str:
-    """A run's id: the same for the same folder, so that a run that goes on is recognized."""
+    """A run's id: the same for the same folder, so that a resumed run is recognized."""
     return hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:12]
 
 

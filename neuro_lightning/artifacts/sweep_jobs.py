@@ -15,7 +15,7 @@ from neuro_lightning.errors import DataError
 MOMENTS = ("end", "peak")  # of training, at which the monitored metric is compared over seeds
 TRAINING = ("running", "interrupted")  # jobs whose scores are not in their record yet, but in metrics.csv
 FAILED = ("failed", "diverged")
-# overrides that say where a job stands in its sweep, and whom it trusts, not what it is
+# overrides about a job's place in its sweep and its trusted packages, not about what is trained
 BOOKKEEPING = ("sweep.", "resume=", "callbacks.explore", "callbacks.prune.trial", "trusted=")
 Job = dict[str, Any]
 

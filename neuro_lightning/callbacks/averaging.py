@@ -24,7 +24,7 @@ class WeightAverage(pl.Callback):
     """Base class of :class:`EMA` and :class:`SWA`: the raw weights are trained, their average is validated and saved.
 
     Validation, the monitored score, ``best.ckpt`` and the final scores are those of the average; a checkpoint also
-    holds the raw weights, from which a resumed run goes on. Floating-point buffers (running means and variances of
+    holds the raw weights, from which a resumed run continues. Floating-point buffers (running means and variances of
     batch normalisation) are averaged like weights, counters are copied. Models that take no steps stay as they are.
 
     Args:
@@ -109,7 +109,7 @@ class WeightAverage(pl.Callback):
         return {"count": self.count}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self.count = state_dict["count"]
 
     def on_save_checkpoint(
@@ -124,7 +124,7 @@ class WeightAverage(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on from the raw weights."""
+        """Resume from the raw weights."""
         raw = checkpoint.get(RAW, {})
         self.average = {name: checkpoint["state_dict"][f"net.{name}"].clone() for name in raw}
         _write(pl_module.net, raw)

@@ -147,8 +147,8 @@ class Checkpoint(ModelCheckpoint):
     def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
         """Delete checkpoints in the run's own folder only: the path of the previous one comes from a resumed file.
 
-        Lightning compares the paths as they are written (``checkpoints/../../other``), deletes whole folders, and on
-        other file systems whatever it is told.
+        Lightning compares the paths as they are written (``checkpoints/../../other``), deletes whole folders, and
+        on other file systems any path.
         """
         path = Path(previous).resolve()
         own = path.parent == Path(self.dirpath).resolve() and path.suffix == self.FILE_EXTENSION and not path.is_dir()
@@ -159,7 +159,7 @@ class Checkpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note the step that the run goes on from."""
+        """Note the step from which the run resumes."""
         self._resumed_step = checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from neuro_lightning.ranks import is_main_process
 class FitProgress(pl.Callback):
     """Shows the share of steps done, the training loss, the monitored score and its best, and the time left.
 
-    Lightning's own bars begin anew in every epoch; ours are many and short. Jobs that run side by side share one
-    terminal and show nothing there. What a job of a sweep prints is kept in a file, its lines too; its bar is in the
-    terminal as long as it trains.
+    Lightning's own bars start again in every epoch, and our epochs are many and short. Jobs that run side by side share
+    one terminal and show nothing there. What a job of a sweep prints is kept in a file, its lines too; its bar is shown
+    in the terminal while it trains.
 
     Args:
         monitor: the score shown.
@@ -31,11 +31,12 @@ class FitProgress(pl.Callback):
         self.monitor, self.better, self.lines = monitor, max if mode == "max" else min, lines
         self._best: float | None = None
         self._bar: Any = None
-        self._start, self._first_step, self._told = 0.0, 0, 0
+        self._start, self._first_step, self._printed_part = 0.0, 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self._start, self._first_step, self._best, self._told = time.perf_counter(), trainer.global_step, None, 0
+        self._start, self._first_step = time.perf_counter(), trainer.global_step
+        self._best, self._printed_part = None, 0
         if _alone(trainer) and terminal().isatty():
             self._bar = _open_bar(total_steps(trainer), trainer.global_step)
 
@@ -77,9 +78,9 @@ class FitProgress(pl.Callback):
         """One line whenever another part of the training is done."""
         total, step = total_steps(trainer), trainer.global_step
         part = int(step * self.lines / total) if total else step
-        if part <= self._told:
+        if part <= self._printed_part:
             return
-        self._told = part
+        self._printed_part = part
         spent = time.perf_counter() - self._start
         left = spent / max(step - self._first_step, 1) * (total - step) if total else None
         done = f"{100 * step / total:3.0f} %" if total else f"step {step}"

@@ -21,8 +21,8 @@ class Prune(pl.Callback):
     """Reports the monitored score of every validation, at its epoch, and stops the run when the pruner says so.
 
     It finds its trial in the study's storage, so that it works wherever the job runs. Of a distributed job's processes
-    the first reports and decides, and all stop together. A run that goes on from a checkpoint does not report again
-    what it has reported. A study that cannot be reached costs the run nothing but its chance to be stopped.
+    the first reports and decides, and all stop together. A resumed run does not
+    report again what it has reported. If the study cannot be reached, the run continues and is not pruned.
 
     Args:
         trial: its number in the study; None, outside a search, does nothing.
@@ -61,7 +61,7 @@ class Prune(pl.Callback):
         score = trainer.callback_metrics.get(self.monitor)
         if self._running is not None and score is not None:
             last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
-            stop = bool(self._guarded(self._judge, trainer.current_epoch, float(score))) and not last
+            stop = bool(self._guarded(self._should_prune, trainer.current_epoch, float(score))) and not last
         if trainer.strategy.broadcast(stop):
             trainer.should_stop = True
             self.ended = "pruned"
@@ -80,15 +80,15 @@ class Prune(pl.Callback):
             if not study.get_trials(deepcopy=False)[self.trial].state.is_finished():
                 self._running = running_trial(study, storage, self.trial)
 
-    def _judge(self, epoch: int, score: float) -> bool:
+    def _should_prune(self, epoch: int, score: float) -> bool:
         with quiet_optuna():
             self._running.report(score, epoch)  # an epoch that was reported before a resume keeps its value
             return self._running.should_prune()
 
     def _guarded(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        """A training of hours is not lost because a database is away for a minute."""
+        """Call it; an error of the study's database is a warning, so that a long training is not lost."""
         try:
             return act(*arguments)
         except Exception as error:
-            log.warning(f"the study {self.study} cannot be reached, the trial goes on without it: {error}")
+            log.warning(f"the study {self.study} cannot be reached; the trial continues without it: {error}")
             return None

@@ -32,8 +32,8 @@ class StepSeed(pl.Callback):
     def seed_step(self, step: int, rank: int) -> None:
         """Seed all of torch's generators for a step of a process.
 
-        ``torch.manual_seed`` does more: where there is no GPU it notes for each step, with a traceback, what to seed
-        should one turn up, which takes longer than a step of a small network.
+        ``torch.manual_seed`` does more: without a GPU it stores at each step, with a traceback, a call for the case
+        that one is initialized later, which takes longer than a step of a small network.
         """
         seed = (self.seed * 1_000_003 + step * 1_009 + rank) % 2**63
         torch.default_generator.manual_seed(seed)

@@ -20,7 +20,7 @@ class StopOnSignal(pl.Callback):
 
     Lightning's own handlers let the processes exchange data while they are in the middle of another exchange, and wait
     for each other for ever. Here the handler sets a mark, and after every step the processes tell each other of it.
-    After SIGUSR1 the main process asks SLURM to queue the job again, which then goes on in its folder by itself.
+    After SIGUSR1 the main process asks SLURM to queue the job again, which then resumes in its folder.
     """
 
     def __init__(self) -> None:

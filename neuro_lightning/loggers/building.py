@@ -55,7 +55,7 @@ def build_loggers(
         tags: W&B's tags.
         job_type: W&B's job type.
         swept: what this job of a sweep changes, by override; W&B gets it flat as ``sweep/<key>``.
-        resumed_step: the global step of the checkpoint that the run goes on from, None for a new run.
+        resumed_step: the global step of the checkpoint from which the run resumes, None for a new run.
 
     Raises:
         ConfigError: an unknown logger or option, or a logger whose package is not installed.
@@ -172,10 +172,10 @@ def log_checkpoint(loggers: Sequence[Logger], path: str | Path | None, metadata:
 def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadata: Mapping[str, Any]) -> None:
     """Keep a file of predictions in W&B: a run of job type ``predict`` in the group of the models' sweep.
 
-    It is a run of its own: an offline run that goes on under the training's id would replace it when synchronized.
+    It is a run of its own: an offline run that resumes the training's id would replace it when synchronized.
 
     Args:
-        path: the file, of which a run's folder ``wandb`` comes to lie beside.
+        path: the file; the run's folder ``wandb`` is written beside it.
         checkpoints: of the models that predicted; the first one's run says which project, entity and mode, unless it
             did not log to W&B.
         metadata: such as its scores.

@@ -35,7 +35,7 @@ def errors_as_warnings(observer: Any) -> Iterator[None]:
         if not getattr(observer, "has_failed", False):
             observer.has_failed = True
             name, reason = type(observer).__name__, f"{type(error).__name__}: {error}"
-            rank_zero_warn(f"{name} failed, the run goes on (its numbers are in metrics.csv): {reason}")
+            rank_zero_warn(f"{name} failed; the run continues (its numbers are in metrics.csv): {reason}")
 
 
 def _catching(observer: Any, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,12 +17,12 @@ from neuro_lightning.ranks import is_main_process, main_process_only
 class MetricsCSV(Logger):
     """One row for each step at which something is logged, in ``metrics.csv``; always up to date on disk.
 
-    Columns stay where they are: new ones are added at the right. A resumed run goes on in the same file,
+    Columns stay where they are: new ones are added at the right. A resumed run continues the same file,
     without the rows that its checkpoint does not know.
 
     Args:
         folder: the run's folder.
-        resumed_step: the global step of the checkpoint that the run goes on from; None starts a new file.
+        resumed_step: the global step of the checkpoint from which the run resumes; None starts a new file.
     """
 
     def __init__(self, folder: str | Path, *, resumed_step: int | None = None) -> None:

@@ -29,7 +29,7 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
         options: ``project``, ``entity``, ``mode`` (auto, online, offline or disabled) and ``checkpoint`` (online, true
             or false: whether the best one becomes an artifact).
         settings: further arguments of ``wandb.init``.
-        resumed: whether the run goes on from a checkpoint.
+        resumed: whether the run resumes from a checkpoint.
     """
     if not is_main_process():
         return [WandbLogger(id=settings["id"], dir=folder)]  # opens nothing, logs nothing
@@ -114,7 +114,7 @@ def _start(mode: str, reason: str, settings: dict[str, Any], *, resumed: bool) -
     settings = {**settings, "settings": quiet, "reinit": "finish_previous"}
     if mode == "online":
         try:
-            # a run that begins anew in its folder replaces the one before it
+            # a run that starts again in its folder replaces the one before it
             return wandb.init(mode="online", resume="allow" if resumed else None, **settings), mode, reason
         except wandb.errors.Error as error:
             reason = f"no connection: {str(error).splitlines()[0]}"

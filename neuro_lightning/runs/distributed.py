@@ -2,7 +2,7 @@
 
 Lightning starts the other processes of a run by repeating its command line. Inside a Hydra sweep that line is the
 sweep's, so a second process would sweep again by itself, sample other hyperparameters, and the two would train one
-model together without a word. Here the children are handed the resolved config of *this* job instead, so that all
+model together without an error. Here the other processes read the resolved config of *this* job instead, so that all
 processes of a job train the same thing in the same folder, and the environment is put back when the job ends.
 """
 
@@ -41,7 +41,7 @@ LAUNCH_VARIABLES = (
     "OMP_NUM_THREADS",
 )
 JOB_FILE = ".job.json"
-READY = "NEURO_LIGHTNING_READY"  # names the file by which a process says that it has come as far as the training
+READY = "NEURO_LIGHTNING_READY"  # names the file that a process writes when it has reached the training
 GRACE_S = 60.0  # for the first process to notice by itself that another one has failed
 
 
@@ -71,7 +71,7 @@ class JobLauncher(process_launcher()):
         """Start the other processes and call the function in all of them.
 
         Raises:
-            RuntimeError: another process failed; its own error stands above in the terminal.
+            RuntimeError: another process failed; its own error is printed above.
         """
         if self.cluster_environment.creates_processes_externally:
             if ready := os.environ.pop(READY, None):  # once: a refit is launched after the training
@@ -91,7 +91,7 @@ class JobLauncher(process_launcher()):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if _is_communication_error(error):  # another process is gone; on a busy machine it takes its time to end
+            if _is_communication_error(error):  # another process has failed; on a busy machine it may take long to end
                 self._check(timeout_s=GRACE_S)
             raise
         finally:
@@ -111,7 +111,7 @@ class JobLauncher(process_launcher()):
         command = [sys.executable, "-m", "neuro_lightning.runs.worker", str(self.job.file)]
         for rank, file in enumerate(ready, start=1):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": search, READY: str(file)}
-            # one process speaks for the job; errors are heard from all
+            # only the main process prints; errors of all are shown
             others = {name: value for name, value in os.environ.items() if name != "RANK"}  # that is ours
             process = subprocess.Popen(command, env={**others, **own}, stdout=subprocess.DEVNULL)
             self.procs.append(process)
@@ -131,7 +131,7 @@ class JobLauncher(process_launcher()):
         return " and ".join(failed)
 
     def _watch(self, over: threading.Event) -> None:
-        """End a job that waits forever for a process that is gone."""
+        """End a job that would wait forever for a process that has failed."""
         while not over.wait(1.0):
             if (failed := self._failed()) and not over.wait(GRACE_S):
                 print(

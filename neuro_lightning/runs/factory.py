@@ -129,7 +129,7 @@ def make_trainer(settings: TrainSettings, job: Job, **given: Any) -> pl.Trainer:
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count
-    # its epochs and batches anew, and see other trials and other dropout masks than the training that went through
+    # its epochs and batches from 0, and see other trials and dropout masks than an uninterrupted training
     count_epochs(trainer)
     if ours := isinstance(trainer.strategy, JobDDPStrategy):
         trainer.strategy.launcher.job = job

@@ -35,7 +35,7 @@ def monitor_without_heldout(settings: TrainSettings, spec: DataSpec) -> dict[str
 
 
 def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
-    """A monitored metric that nobody logs is an error before the training, not after it.
+    """Refuse a monitored metric that is not logged, before the training and not after it.
 
     Raises:
         ConfigError: naming the key.
@@ -56,7 +56,7 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
         # schedules are shown the scores of the validation only
         trained = str(metric).startswith("train/") and not key.startswith("model.")
         if metric is not None and metric not in logged and not trained:
-            raise ConfigError(f"{key}={metric}: nobody logs it; with these data there are {', '.join(logged)}")
+            raise ConfigError(f"{key}={metric}: it is not logged; with these data there are {', '.join(logged)}")
 
 
 def _nodes_with_monitor(settings: TrainSettings) -> Iterator[tuple[str, DictConfig]]:

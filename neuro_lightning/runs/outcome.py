@@ -143,7 +143,7 @@ def summarize_run(
     data: PopulationDataModule,
     scores: dict[str, Scores],
 ) -> dict[str, Any]:
-    """What ``run.json`` says of a run that has come to its end, or to one that a search has set it (no scores)."""
+    """What ``run.json`` says of a run that has finished, or that a search has ended (no scores)."""
     clock = next((c for c in trainer.callbacks if isinstance(c, StepClock)), None)
     best, epochs = best_checkpoint(trainer), trainer.fit_loop.epoch_progress.current.started
     return {

@@ -98,7 +98,7 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
     if trained := find_training_trials(saved.identity, ["train"], found, target).sum():
         raise CheckpointError(
             f"{saved.path} was trained on {trained} of the {len(data.recording.splits[target])} {target} trials that "
-            "it is to predict: the split is another one than it was; train anew"
+            "it is to predict: the split has changed; train again"
         )
     if split_differs(saved.identity, found, target):
         print(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
@@ -129,7 +129,7 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
             "give output=predictions"
         )
     if kind == "submission" and not has_submission:
-        raise ConfigError(f"output=submission: nobody takes submissions for {recording.name}; give output=predictions")
+        raise ConfigError(f"output=submission: {recording.name} has no benchmark; give output=predictions")
     if merge and (kind != "submission" or recording.kind != "spikes"):
         raise ConfigError("merge_into joins submissions to the Neural Latents Benchmark only; leave it out")
     return kind

@@ -42,7 +42,7 @@ def refit_best(
 ) -> dict[str, Any] | None:
     """The final fit on train and val, where it is asked for; one of an earlier training does not outlive this one.
 
-    What interrupts it leaves a finished training: ``resume=`` does the refit anew, from its beginning.
+    If it is interrupted, the training counts as finished: ``resume=`` repeats the whole refit.
     """
     if best is not None and is_main_process():
         best.with_name(REFIT).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     Args:
         settings: of the run.
         job: the run's processes.
-        data: the run's data; its tensors are let go.
+        data: the run's data; its tensors are freed.
         best: the best checkpoint, beside which the new one is saved.
 
     Returns:

@@ -41,7 +41,7 @@ def resume_requeued_job(arguments: list[str]) -> list[str]:
 def resume_arguments(arguments: list[str]) -> list[str]:
     """Turn ``resume=...`` into the overrides of the run that it names.
 
-    The old run's overrides come first, so that what is typed now wins; the run goes on in its own folder, from its
+    The old run's overrides come first, so that what is typed now wins; the run resumes in its own folder, from its
     last checkpoint. The folder's own config stays as it is: an attempt with a mistaken override leaves no trace.
 
     Args:
@@ -58,9 +58,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if wanted is None:
         return arguments
     if not wanted:
-        raise ConfigError("resume= names no run: give a run's folder, a checkpoint, or latest; null begins a new run")
+        raise ConfigError("resume= names no run: give a run's folder, a checkpoint, or latest; null starts a new run")
     if {"-m", "--multirun"} & set(arguments):
-        raise ConfigError("resume=... continues one run and cannot be combined with -m")
+        raise ConfigError("resume=... resumes one run and cannot be combined with -m")
     checkpoint = _checkpoint(wanted)
     folder = run_folder(checkpoint)
     rest = [word for word in arguments if not word.startswith("resume=")]
@@ -78,7 +78,7 @@ def _checkpoint(name: str) -> Path:
         return _newest_run_checkpoint()
     if (found := checkpoint_file(name, LAST, PREVIOUS)) is not None:
         return found.resolve()
-    raise CheckpointError(f"resume={name}: neither a checkpoint nor a run's folder with checkpoints/{LAST}")
+    raise CheckpointError(f"resume={name}: no checkpoint, and no run's folder with checkpoints/{LAST}")
 
 
 def _newest_run_checkpoint() -> Path:
@@ -97,7 +97,7 @@ def _newest_run_checkpoint() -> Path:
     newest = max(changed, key=changed.__getitem__)
     if (found := checkpoint_file(newest, LAST, PREVIOUS)) is None:
         raise CheckpointError(
-            f"resume=latest: the newest run, {newest}, ended before its first checkpoint: begin it anew, or give the "
+            f"resume=latest: the newest run, {newest}, ended before its first checkpoint: start it again, or give the "
             "run that you mean, as resume=FOLDER"
         )
     return found.resolve()

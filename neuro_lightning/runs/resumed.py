@@ -12,12 +12,12 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings.settings import TrainSettings
 
 
-def readable_checkpoint(checkpoint: str | None, *, begin_anew: bool) -> str | None:
+def readable_checkpoint(checkpoint: str | None, *, start_again: bool) -> str | None:
     """The checkpoint that a run is resumed from: where ``last.ckpt`` is damaged, the one before it.
 
     Args:
         checkpoint: the one asked for; None of a new run.
-        begin_anew: give None, a new run, where neither can be read.
+        start_again: give None, a new run, where neither can be read.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -34,11 +34,11 @@ def readable_checkpoint(checkpoint: str | None, *, begin_anew: bool) -> str | No
     if previous.is_file():
         with suppress(CheckpointError):
             read_checkpoint(previous)
-            _print(f"{damaged}: goes on from {PREVIOUS}, the one before it")
+            _print(f"{damaged}: resuming from {PREVIOUS}, the checkpoint before it")
             return str(previous)
-    if not begin_anew:
+    if not start_again:
         raise damaged
-    _print(f"{damaged}: begins anew")
+    _print(f"{damaged}: starting again from the beginning")
     return None
 
 

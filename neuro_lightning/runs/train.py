@@ -69,17 +69,17 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
 
 def replace_damaged_checkpoint(settings: TrainSettings) -> TrainSettings:
     """The settings with the checkpoint that can be read, where ``last.ckpt`` is damaged."""
-    usable = readable_checkpoint(settings.resume, begin_anew=settings.group is not None)
+    usable = readable_checkpoint(settings.resume, start_again=settings.group is not None)
     return settings if usable == settings.resume else settings.changed({"resume": usable})
 
 
 @contextmanager
 def recorded_run(settings: TrainSettings) -> Iterator[tuple[RunRecord, Job]]:
-    """Claim the run's folder and keep its ``run.json`` from the first moment; an error is noted there and passed on.
+    """Claim the run's folder and write its ``run.json``; an error is recorded there and raised again.
 
     Raises:
         FolderError: another process is at work in the folder, or it holds another run.
-        Interrupted: the user or the cluster stopped the run; the message says how to go on.
+        Interrupted: the user or the cluster stopped the run; the message says how to resume it.
     """
     folder, resumed = settings.folder, settings.resume is not None
     claimed = claimed_run_folder(folder, resume=settings.resume, overwrite=settings.overwrite)
@@ -91,9 +91,9 @@ def recorded_run(settings: TrainSettings) -> Iterator[tuple[RunRecord, Job]]:
             yield record, job
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning answers the first with the second
             record.interrupt()
-            raise Interrupted(f"interrupted. {_how_to_resume(settings)}".rstrip()) from error
+            raise Interrupted(f"interrupted; {_how_to_resume(settings)}".rstrip("; ")) from error
         except NeuroError as error:
-            # a job of a sweep that cannot be resumed has failed: left as it was found, it would be tried for ever
+            # a sweep's job that cannot be resumed has failed: with its record restored the sweep would try it for ever
             if resumed and settings.group is None:
                 record.restore(error)
             else:
@@ -111,7 +111,7 @@ def _how_to_resume(settings: TrainSettings) -> str:
         words = f"resume={shlex.quote(str(relative(settings.folder)))}"
     else:
         return ""
-    return f"go on with: python train.py {words}{trusted_override(settings.trusted)}"
+    return f"resume with: python train.py {words}{trusted_override(settings.trusted)}"
 
 
 def seed_everything(settings: TrainSettings) -> None:

@@ -19,7 +19,7 @@ COMMANDS = {
         "model=ndt data=mc_rtt data.simulate=true": "simulate data in place of a download",
         "-m model=gru,ndt seed=0,1,2": "train every combination, compare scores",
         "-m sweep=ndt_bayes data=mc_rtt": "search for good settings",
-        "resume=latest": "go on with the newest run",
+        "resume=latest": "resume the newest run",
         "--help data model": "explain the options of these groups",
         "model=ndt --cfg job": "print all keys and their values",
     },

@@ -79,7 +79,7 @@ def _parse(arguments: list[str]) -> Iterator[tuple[str, Override]]:
         if reason:
             raise ConfigError(
                 f"{word}: Hydra cannot read this override ({reason}); a value with brackets, commas, spaces or = in it "
-                "that are text stands in quotes of its own: 'KEY=\"VALUE\"'"
+                "that are text needs quotes of its own: 'KEY=\"VALUE\"'"
             )
         yield word, parsed
 

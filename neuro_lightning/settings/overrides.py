@@ -1,6 +1,6 @@
 """Overrides that decide which code runs: they are typed, and never taken from a file.
 
-A run's folder, a sweep's, its study and an experiment's file may be somebody else's. What they hold are settings of
+A run's folder, a sweep's, its study and an experiment's file may come from somebody else. They hold settings of
 models and data; which packages are trusted, the environment of processes and shell commands come from the command line
 or, for ``trusted``, from the environment variable ``NEURO_TRUSTED``.
 """
@@ -81,7 +81,7 @@ def _names_configs(word: str) -> bool:
 
 
 def check_launcher(hydra: Any) -> None:
-    """Refuse commands of a launcher where the configs may be somebody else's: a sweep's folder says where they lie.
+    """Refuse commands of a launcher where a sweep's folder, and not the user, says where the configs lie.
 
     Args:
         hydra: the composed ``hydra``.

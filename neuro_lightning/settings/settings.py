@@ -24,7 +24,7 @@ class Settings:
     A field that holds a mapping is a read-only DictConfig with every interpolation resolved; a list is a plain list.
 
     Attributes:
-        source: the composed config, whose interpolations are resolved anew when a setting changes.
+        source: the composed config, whose interpolations are resolved again when a setting changes.
         config: the same, resolved, as plain dictionaries and lists, which are not to be changed.
         trusted: packages of the user's own that configs may build from.
     """
