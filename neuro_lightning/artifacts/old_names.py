@@ -77,7 +77,7 @@ GROUPS = {
     "contrast": f"{MODELS}.stndt.Contrast",
 }
 """Group of keys -> the class that holds them today."""
-WIDTHS = {True: "auto", False: None, "true": "auto", "false": "null"}
+WIDTHS = {True: "auto", False: None}
 """Whether there was a linear embedder -> today's ``readin.width``."""
 PARTS = {"projection": "readin.linear", "embedder": "readin.linear", "embedding": "readin.embedding"}
 """First name of a network's weights -> today's; of the readout ``readout.linear``, of all others the core."""
@@ -96,7 +96,8 @@ def update_override(word: str, model: str) -> str:
     new = MOVED_KEYS.get(model, {}).get(old)
     if not new or old == key:
         return word
-    value = WIDTHS.get(value.lower(), value) if old.endswith("linear_embedder") else value
+    if old.endswith("linear_embedder"):
+        value = "auto" if value.lower() == "true" else "null"
     return f"{sign}model.{new}{equals}{value}"
 
 
@@ -114,8 +115,8 @@ def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(holder, dict) or isinstance(holder.get(name, {}), dict):
             continue
         value = holder.pop(name)
-        place, _, name = new.rpartition(".")
-        (found.setdefault(place, {}) if place else found)[name] = WIDTHS[value] if "embedder" in old else value
+        part, _, key = new.rpartition(".")
+        (found.setdefault(part, {}) if part else found)[key] = WIDTHS[value] if "embedder" in old else value
     found.pop("inputs", None)
     for part in SHARED_DROPOUT.get(model, ()):
         found[part] = {"dropout": found.get("dropout", 0.0)}
