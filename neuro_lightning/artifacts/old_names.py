@@ -110,8 +110,8 @@ def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
     if model == STNDT:
         found["linear_embedder"] = True
     for old, new in {**MOVED_KEYS[model], "linear_embedder": "readin.width"}.items():
-        *group, name = old.split(".")
-        holder = found.get(group[0], {}) if group else found
+        outer, _, name = old.rpartition(".")
+        holder = found.get(outer, {}) if outer else found
         if not isinstance(holder, dict) or isinstance(holder.get(name, {}), dict):
             continue
         value = holder.pop(name)
