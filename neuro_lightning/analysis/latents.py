@@ -37,8 +37,7 @@ from neuro_lightning.report.table import kind_of, number, print_table, relative
 MAX_POINTS = 3000  # bins are thinned out to as many
 MAX_CHANNELS = 5  # of behavior in the table; latents.json has all
 UMAP = {"traces": {"n_neighbors": 60, "min_dist": 0.1}, "bins": {"n_neighbors": 45, "min_dist": 0.3}}  # as published
-CLASSIFIER_NAMES = {"knn": "kNN", "logistic": "logistic regression"}
-CLUSTERING_NAMES = {"kmeans": "k-means", "hdbscan": "HDBSCAN"}
+METHODS = {"knn": "kNN", "logistic": "logistic regression", "kmeans": "k-means", "hdbscan": "HDBSCAN"}
 
 
 @dataclass
@@ -178,20 +177,17 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
     rows = []
     label = results["label"]
     for view in ("traces", "bins"):
-        for name, score, value in _scores(results.get(view, {})):
+        for name, value in _scores(results.get(view, {})):
             points = f"{value['n_points']} {view}"
-            if score == "accuracy":
+            if "accuracy" in value:
                 spread = f" ± {value['shuffled_sd']:.3f}" if "shuffled_sd" in value else ""
                 control = number(value.get("shuffled"), 3) + spread
-                rows.append([f"{label}: {name}", points, score, *_3(value["accuracy"], value["chance"]), control])
+                rows.append([f"{label}: {name}", points, "accuracy", *_3(value["accuracy"], value["chance"]), control])
                 continue
-            found = f"{name}, {value['n_clusters']} clusters" + (
-                f", {value['noise']:.0%} noise" if value["noise"] else ""
-            )
-            for key in ("ari", "nmi"):
-                control = number(value[f"shuffled_{key}"], 3)
-                chance = "0" if key == "ari" else "-"
-                rows.append([f"{label}: {found}", points, key.upper(), number(value[key], 3), chance, control])
+            noise = f", {value['noise']:.0%} noise" if value["noise"] else ""
+            found = f"{label}: {name}, {value['n_clusters']} clusters{noise}"
+            for key, chance in (("ari", "0"), ("nmi", "-")):
+                rows.append([found, points, key.upper(), *_3(value[key]), chance, *_3(value[f"shuffled_{key}"])])
     if behavior := results.get("behavior"):
         points = f"{behavior['n_train']} + {behavior['n_test']} bins"
         pairs = list(zip(behavior["r2"], behavior["shifted"], strict=True))
@@ -230,12 +226,10 @@ def write_results(results: dict[str, Any], views: dict[str, Points], latents: La
             title=f"UMAP of {name}", label_name=label, captions=captions, simulated=latents.simulated,
         )  # fmt: skip
     if views:
-        rows = [(f"{view}: {name}", score, value) for view in views for name, score, value in _scores(results[view])]
-        accuracies = [(n, v["accuracy"], v["shuffled"], v["shuffled_sd"]) for n, _, v in rows if "shuffled" in v]
+        rows = [(f"{view}: {name}", value) for view in views for name, value in _scores(results[view])]
         pictures["separability"] = separability_figure(
-            accuracies, [(n, v["ari"], v["shuffled_ari"]) for n, _, v in rows if "ari" in v],
-            chance={n: v["chance"] for n, _, v in rows if "chance" in v}, label_name=label,
-            simulated=latents.simulated,
+            {name: value for name, value in rows if "shuffled" in value},
+            {name: value for name, value in rows if "ari" in value}, label_name=label, simulated=latents.simulated,
         )  # fmt: skip
     for name, figure in pictures.items():
         path = folder / "figures" / f"latents_{name}.png"
@@ -289,17 +283,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _scores(found: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Name, kind of score and values of what was found in one view."""
-    for name in CLASSIFIERS:
-        if name in found:
-            yield CLASSIFIER_NAMES[name], "accuracy", found[name]
+def _scores(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and values of each score that was found in one view."""
+    for key, value in found.items():
+        method, _, place = key.partition("_")
+        if method in METHODS:
+            yield METHODS[method] + (" in UMAP" if place else ""), value
     for name, value in found.get("umap", {}).items():
-        yield f"kNN in {name} UMAP", "accuracy", value
-    for name in CLUSTERINGS:
-        for suffix, place in (("", ""), ("_umap", " in UMAP")):
-            if name + suffix in found:
-                yield CLUSTERING_NAMES[name] + place, "clusters", found[name + suffix]
+        yield f"kNN in {name} UMAP", value
 
 
 def _test_accuracy(embedding: tuple[np.ndarray, np.ndarray], train: np.ndarray, test: np.ndarray) -> dict[str, float]:

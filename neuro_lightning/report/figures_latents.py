@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from neuro_lightning.report import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -66,38 +67,42 @@ def umap_figure(
 
 @style.package_style()
 def separability_figure(
-    accuracies: Sequence[tuple[str, float, float, float]],
-    agreements: Sequence[tuple[str, float, float]],
+    accuracies: Mapping[str, Mapping[str, float]],
+    agreements: Mapping[str, Mapping[str, float]],
     *,
-    chance: Mapping[str, float],
     label_name: str = "plane",
     simulated: bool = False,
 ) -> Figure:
     """Accuracies and clusterings beside their shuffled controls.
 
     Args:
-        accuracies: name, accuracy, mean and standard deviation with shuffled labels.
-        agreements: name, adjusted Rand index, and the same with shuffled labels.
-        chance: for each of the accuracies' names, the share of the most frequent label.
+        accuracies: by name, ``accuracy``, ``chance`` (the share of the most frequent label), and with shuffled labels
+            the mean ``shuffled`` and its standard deviation ``shuffled_sd``.
+        agreements: by name, the adjusted Rand index ``ari``, and with shuffled labels ``shuffled_ari``.
         label_name: what a label is called.
         simulated: whether the data are simulated.
     """
-    figure, [[left, right]] = style.new_figure(
-        8.4, 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"How well latents tell the {label_name}",
-        simulated=simulated, columns=2,
-    )  # fmt: skip
-    for panel, rows in ((left, accuracies), (right, agreements)):
-        place = np.arange(len(rows))
-        panel.barh(place - 0.18, [row[1] for row in rows], 0.36, color=style.MODEL, label="latents")
-        spread = [row[3] for row in rows] if panel is left else None
-        look = {"color": style.QUIET, "label": "shuffled labels"}
-        panel.barh(place + 0.18, [row[2] for row in rows], 0.36, xerr=spread, **look)
-        panel.set_yticks(place, [row[0] for row in rows])
-        panel.invert_yaxis()
-        panel.axvline(0, color="#555555", lw=0.8)
-    place, levels = np.arange(len(accuracies)), [chance[row[0]] for row in accuracies]
+    height, title = 1.5 + 0.34 * max(len(accuracies), len(agreements), 2), f"How well latents tell the {label_name}"
+    figure, [[left, right]] = style.new_figure(8.4, height, title, simulated=simulated, columns=2)
+    _bars(left, accuracies, "accuracy", "shuffled", spread=[row["shuffled_sd"] for row in accuracies.values()])
+    _bars(right, agreements, "ari", "shuffled_ari")
+    place, levels = np.arange(len(accuracies)), [row["chance"] for row in accuracies.values()]
     left.vlines(levels, place - 0.4, place + 0.4, color=style.BASELINE, lw=1.4, label="chance")
     left.set(xlabel="accuracy, cross-validated", xlim=(0, 1))
-    right.set(xlabel="adjusted Rand index of clusters", xlim=(min([-0.05, *(row[1] for row in agreements)]), 1))
+    lowest = min([-0.05, *(row["ari"] for row in agreements.values())])
+    right.set(xlabel="adjusted Rand index of clusters", xlim=(lowest, 1))
     left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return figure
+
+
+def _bars(
+    panel: Axes, rows: Mapping[str, Mapping[str, float]], score: str, control: str, spread: list[float] | None = None
+) -> None:
+    """Draw each row's score, and below it that of the control."""
+    place, values = np.arange(len(rows)), rows.values()
+    panel.barh(place - 0.18, [row[score] for row in values], 0.36, color=style.MODEL, label="latents")
+    shuffled = [row[control] for row in values]
+    panel.barh(place + 0.18, shuffled, 0.36, xerr=spread, color=style.QUIET, label="shuffled labels")
+    panel.set_yticks(place, list(rows))
+    panel.invert_yaxis()
+    panel.axvline(0, color="#555555", lw=0.8)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.checks.bounds import reading
@@ -43,11 +44,8 @@ def write_kaggle(path: str | Path, rates: np.ndarray, columns: Sequence[str]) ->
         names = f"the columns must be the neurons' names from the header of train.csv, without Id, not {columns[:3]}"
         raise SubmissionError(f"the submission: {names}")
     check_responses("the submission", rates, columns)
-    with whole_file(path, SubmissionError, ELSEWHERE) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["Id", *columns])
-        # str() of a numpy number is the shortest text that reads back as the same number
-        writer.writerows([image, *map(str, row)] for image, row in enumerate(rates))
+    with whole_file(path, SubmissionError, ELSEWHERE) as part:
+        pd.DataFrame(rates, columns=list(columns)).to_csv(part, index_label="Id", lineterminator="\n")
     return path
 
 
