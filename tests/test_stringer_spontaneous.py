@@ -35,8 +35,7 @@ SMALL = {"neurons": (14, 12, 10), "n_bins": 121, "n_latents": 3}
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    path, truth = write_twin(tmp_path_factory.mktemp("twin"), seed=1, **SMALL)
-    return path, np.load(truth)["rates"]
+    return write_twin(tmp_path_factory.mktemp("twin"), seed=1, **SMALL)
 
 
 @pytest.fixture
@@ -263,8 +262,8 @@ def test_heldout_neurons_never_reach_the_input(file, kind):
 
 
 def test_samples(twin):
-    path, rates = twin
-    recording = load_spontaneous(path, Preparation(normalisation="none", window=8, stride=5), truth=rates)
+    path, truth = twin
+    recording = load_spontaneous(path, Preparation(normalisation="none", window=8, stride=5), truth=truth)
     assert recording.kind == "traces" and recording.bin_ms == 2400 and recording.simulated
     train, val, test = (recording.splits[name] for name in ("train", "val", "test"))
     assert recording.info["bins"] == {

@@ -12,44 +12,46 @@ from zipfile import BadZipFile
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import whole_file
+from neuro_lightning.data.checks.bounds import check_array, read_npz, reading
 from neuro_lightning.errors import DataError
+
+TRUTH = "truth.npz"
+"""The file of what was simulated, beside the others."""
 
 Save = Callable[[Path], Any]
 """Writes a file's content to a path."""
+Simulate = Callable[[], tuple[Mapping[str, Save], Mapping[str, np.ndarray]]]
+"""Returns what writes each file, by name, and the truth behind them, arrays by name."""
 
 
-def is_written(recipe: Mapping[str, Any], truth: Path, *files: Path) -> bool:
-    """Whether an earlier call has written these very files.
+def write_twin_files(folder: str | Path, recipe: Mapping[str, Any], simulate: Simulate) -> Path:
+    """Write a twin's files, unless an earlier call with the same recipe has written them.
+
+    The truth goes last, so that a folder with a truth is complete.
 
     Args:
+        folder: where to; made if need be.
         recipe: seed, sizes and version of the twin, plain values.
-        truth: the ``.npz`` file that was written last.
-        files: the other files.
-    """
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(truth, allow_pickle=False) as arrays:
-        return str(arrays["recipe"]) == _text(recipe) and all(path.is_file() for path in files)
-    return False
+        simulate: makes the content.
 
-
-def write_twin_files(
-    recipe: Mapping[str, Any], truth: Path, arrays: Mapping[str, np.ndarray], files: Mapping[Path, Save]
-) -> None:
-    """Write a twin's files; the truth goes last, so that a folder with a truth is complete.
-
-    Args:
-        recipe: see :func:`is_written`.
-        truth: the ``.npz`` file of what was simulated.
-        arrays: its content.
-        files: what writes each of the other files.
+    Returns:
+        The folder.
 
     Raises:
         DataError: a file cannot be written.
     """
+    folder, text = Path(folder).expanduser(), json.dumps(recipe, sort_keys=True)
+    truth = folder / TRUTH
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(truth, allow_pickle=False) as arrays:
+        if str(arrays["recipe"]) == text and all((folder / name).is_file() for name in arrays["files"].tolist()):
+            return folder
+    files, planted = simulate()
     with suppress(OSError):
         truth.unlink()
-    for path, save in files.items():
-        write_file(path, save)
-    write_file(truth, lambda part: np.savez(part, **arrays, recipe=np.array(_text(recipe))))
+    for name, save in files.items():
+        write_file(folder / name, save)
+    write_file(truth, lambda part: np.savez(part, **planted, recipe=np.array(text), files=np.array(list(files))))
+    return folder
 
 
 def write_file(path: Path, save: Save) -> None:
@@ -62,5 +64,21 @@ def write_file(path: Path, save: Save) -> None:
         save(part)
 
 
-def _text(recipe: Mapping[str, Any]) -> str:
-    return json.dumps(recipe, sort_keys=True)
+def true_rates(path: str | Path, shape: tuple[int, ...], name: str = "rates") -> np.ndarray:
+    """The expected responses that a twin keeps beside its files.
+
+    Args:
+        path: the file of the truth.
+        shape: that they must have.
+        name: of the array.
+
+    Raises:
+        DataError: the file is damaged, or is of another twin.
+    """
+    mend = f"delete the folder {Path(path).parent} to have it simulated again"
+    with reading(path, mend):
+        rates = read_npz(path)[name]
+    check_array(rates, f"{path}: {name}", kinds="f")
+    if rates.shape != shape:
+        raise DataError(f"{path}: {name} {rates.shape} do not fit the files beside it, {shape}; {mend}")
+    return rates

@@ -13,6 +13,7 @@ import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
 from neuro_lightning.data.split_arrays import SplitArrays
+from neuro_lightning.data.twin_files import TRUTH, true_rates
 from neuro_lightning.errors import DataError
 
 DOI = "https://doi.org/10.1371/journal.pcbi.1004927.s001"
@@ -31,8 +32,6 @@ FILES = {
 AXES = {"B": "images", "I": "images", "P": "pixels", "N": "neurons", "R": "repeats"}
 # the published responses reach about 24
 RESPONSES = {"minimum": 0, "maximum": 1e4, "what": "inferred spikes in response to an image"}
-TRUTH = "truth.npz"
-"""What a simulated twin's folder holds beside the published files."""
 
 
 @dataclass
@@ -163,13 +162,9 @@ def _load_truth(folder: Path, train: ShownImages, test: ShownImages) -> dict[str
     path = folder / TRUTH
     if not path.is_file():
         return None
-    with reading(path, f"delete the folder {folder} to have it simulated again"):
-        truth = read_npz(path)
-        train.rates, test.rates = truth["training_means"], truth["validation_means"]
-    for shown in (train, test):
-        if shown.rates.shape != (shown.repeats.shape[0], shown.repeats.shape[2]):
-            raise DataError(f"{path} does not fit the files beside it; delete the folder {folder}")
-    return truth
+    for shown, name in ((train, "training_means"), (test, "validation_means")):
+        shown.rates = true_rates(path, (shown.repeats.shape[0], shown.repeats.shape[2]), name)
+    return read_npz(path)
 
 
 def _download_hint(folder: Path) -> str:

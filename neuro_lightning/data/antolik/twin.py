@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.antolik.files import GREY, SIDE, TRUTH
-from neuro_lightning.data.twin_files import is_written, write_twin_files
+from neuro_lightning.data.antolik.files import GREY, SIDE
+from neuro_lightning.data.twin_files import Save, write_twin_files
 from neuro_lightning.errors import ConfigError
 
 VERSION = 1
@@ -69,24 +69,20 @@ def write_twin(root: str | Path, regions: Sequence[int], *, seed: int = 0, **siz
     folder = Path(root).expanduser() / "antolik2016"
     for region in regions:
         recipe = {"twin": VERSION, "region": region, "seed": seed, **size, "noise": float(size["noise"])}
-        truth = folder / f"region{region}" / TRUTH
-        if not is_written(recipe, truth):
-            arrays, planted = simulate_region(recipe)
-            files = {truth.with_name(f"{name}.npy"): partial(np.save, arr=values) for name, values in arrays.items()}
-            readme = {folder / "README": lambda part: part.write_text(README)}
-            write_twin_files(recipe, truth, planted, readme | files)
+        write_twin_files(folder / f"region{region}", recipe, partial(simulate_region, recipe))
     return folder
 
 
-def simulate_region(recipe: dict) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def simulate_region(recipe: dict) -> tuple[dict[str, Save], dict[str, np.ndarray]]:
     """A region's files and its truth.
 
     Args:
         recipe: the arguments of :func:`write_twin` and ``region``.
 
     Returns:
-        ``(files, truth)``, arrays by name; ``truth["dog"]`` is (K, 6): [mx, my, s1, s2, a1, a2] of
-        :func:`dog_filters`, for images that are z-scored by the training images' mean and standard deviation.
+        ``(files, truth)``, what writes each file by its name, and arrays by name; ``truth["dog"]`` is (K, 6):
+        [mx, my, s1, s2, a1, a2] of :func:`dog_filters`, for images that are z-scored by the training images' mean and
+        standard deviation.
     """
     region, seed = recipe["region"], recipe["seed"]
     share_images, share_neurons = SHARE[region]
@@ -107,7 +103,9 @@ def simulate_region(recipe: dict) -> tuple[dict[str, np.ndarray], dict[str, np.n
         "validation_set": raw.mean(0),
         "raw_validation_set": raw,
     }
-    return files, {**model, "training_means": means[:n_train], "validation_means": means[n_train:]}
+    saves = {f"{name}.npy": partial(np.save, arr=values) for name, values in files.items()}
+    saves["../README"] = lambda part: part.write_text(README)
+    return saves, {**model, "training_means": means[:n_train], "validation_means": means[n_train:]}
 
 
 def natural_images(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.data.cache import cached
-from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.data.module import TwinDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording, Trials
@@ -93,12 +92,13 @@ class Spontaneous(TraceDataModule):
         else:
             path = find_file(self.path, self.root)
 
-        def build() -> Recording:
-            rates = None if truth is None else load_dict(truth, ["rates"])["rates"]
-            return load_spontaneous(path, self.options, truth=rates, sha256=None if self.simulate else self.sha256)
-
         params = {"reader": "stringer_spontaneous", "version": VERSION, "sha256": self.sha256, **asdict(self.options)}
-        return cached(self.cache_dir, params, [path, *companion_files(path)] if truth is None else [path, truth], build)
+        return cached(
+            self.cache_dir,
+            params,
+            [path, *companion_files(path)] if truth is None else [path, truth],
+            lambda: load_spontaneous(path, self.options, truth=truth, sha256=None if truth else self.sha256),
+        )
 
 
 def _sequence(trials: Trials, plane: int) -> Tensor:

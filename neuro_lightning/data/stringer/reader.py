@@ -24,6 +24,7 @@ from neuro_lightning.data.stringer.planes import (
     split_bins,
     windows,
 )
+from neuro_lightning.data.twin_files import true_rates
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import checkerboard, random_half
 
@@ -80,7 +81,7 @@ def load_spontaneous(
     options: Preparation,
     *,
     name: str = "stringer_spontaneous",
-    truth: np.ndarray | None = None,
+    truth: Path | None = None,
     sha256: str | None = None,
 ) -> Recording:
     """Read a file and prepare it.
@@ -89,7 +90,7 @@ def load_spontaneous(
         path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``.
         options: how.
         name: of the dataset.
-        truth: (N, T) true expected activity behind a simulated file, in the file's neurons and bins.
+        truth: the file of the expected activity behind a simulated one, in its neurons and bins.
         sha256: what the file must be; None for anything.
 
     Raises:
@@ -102,9 +103,8 @@ def load_spontaneous(
             f"{path} has the SHA-256 {found}, but data.sha256 says {sha256}: fetch the file again, or correct the key"
         )
     file = read_spontaneous(path, bin_ms=options.bin_ms)
-    if truth is not None and truth.shape != file.activity.shape:
-        raise DataError(f"{path}: the truth beside it is {truth.shape}, not {file.activity.shape}: delete its folder")
-    recording = prepare(file, options, name=name, truth=truth)
+    rates = None if truth is None else true_rates(truth, file.activity.shape)
+    recording = prepare(file, options, name=name, truth=rates)
     for values in (v for trials in recording.splits.values() for v in (trials.heldin, trials.heldout, trials.rates)):
         if values is not None and values.size:
             check_array(values, f"{path}: its activity after data.normalisation={options.normalisation}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.data.stringer.files import NAME
-from neuro_lightning.data.twin_files import is_written, write_twin_files
+from neuro_lightning.data.twin_files import TRUTH, Save, write_twin_files
 
 VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -102,13 +102,13 @@ def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path
     Raises:
         DataError: the folder cannot be written.
     """
-    path, truth = Path(folder).expanduser() / NAME, Path(folder).expanduser() / "truth.npz"
-    recipe = {"twin": VERSION, "seed": seed, **sizes}
-    if is_written(recipe, truth, path):
-        return path, truth
-    content, planted = simulate(seed=seed, **sizes)
-    write_twin_files(recipe, truth, planted, {path: partial(np.save, arr=content, allow_pickle=True)})
-    return path, truth
+
+    def make() -> tuple[dict[str, Save], dict[str, np.ndarray]]:
+        content, planted = simulate(seed=seed, **sizes)
+        return {NAME: partial(np.save, arr=content, allow_pickle=True)}, planted
+
+    folder = write_twin_files(folder, {"twin": VERSION, "seed": seed, **sizes}, make)
+    return folder / NAME, folder / TRUTH
 
 
 def _behavior(rng: np.random.Generator, latents: np.ndarray) -> dict[str, np.ndarray]:

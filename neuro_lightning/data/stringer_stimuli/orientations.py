@@ -28,8 +28,8 @@ from neuro_lightning.data.stringer_stimuli.responses import (
     spontaneous_activity,
     standardize_responses,
     subtract_spontaneous,
-    true_rates,
 )
+from neuro_lightning.data.twin_files import true_rates
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.orientation import render_gratings
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_array, check_arrays
+from neuro_lightning.data.checks.bounds import check_array
 from neuro_lightning.data.checks.options import check_whole
-from neuro_lightning.data.formats.safe_pickle import load_dict
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -58,15 +57,6 @@ def spontaneous_activity(path: Path, mean: np.ndarray, std: np.ndarray, what: st
         log.warning(f"{path}: {silent} neurons without spontaneous activity ({what}) are left out")
     mean, std = np.where(std > 0, mean, 0.0), np.where(std > 0, std, np.inf)
     return SpontaneousActivity(mean, std, np.empty((len(std), 0)))
-
-
-def true_rates(truth: str | Path, shape: tuple[int, int]) -> np.ndarray:
-    """Expected responses, neurons x images or trials, which a twin keeps beside its files."""
-    rates = load_dict(truth, ("rates",))["rates"]
-    check_arrays(truth, {"rates": rates}, {"rates": "NT"})
-    if rates.shape != shape:
-        raise DataError(f"{truth}: rates {rates.shape} do not fit the recording's {shape}; remove the folder")
-    return rates
 
 
 def subtract_spontaneous(

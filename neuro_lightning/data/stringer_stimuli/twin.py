@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from neuro_lightning.data.twin_files import is_written, write_twin_files
+from neuro_lightning.data.twin_files import TRUTH, Save, write_twin_files
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
-TRUTH = "truth.npz"
 SESSION = "M000000_SIM_2000-01-01"
+RECORDING, IMAGES = f"natimg2800_{SESSION}.mat", "images_natimg2800_all.mat"
 N_STATES = 8
 
 
@@ -40,11 +40,12 @@ def write_orientations(
     Raises:
         DataError: the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
-    path, truth = folder / "stringer_orientations.npy", folder / TRUTH
-    recipe = {"twin": VERSION, "seed": seed, "n_neurons": n_neurons, "n_trials": n_trials}
-    if is_written(recipe, truth, path):
-        return path, truth
+    sizes = {"seed": seed, "n_neurons": n_neurons, "n_trials": n_trials}
+    folder = write_twin_files(folder, {"twin": VERSION, **sizes}, partial(_simulate_orientations, **sizes))
+    return folder / "stringer_orientations.npy", folder / TRUTH
+
+
+def _simulate_orientations(seed: int, n_neurons: int, n_trials: int) -> tuple[dict[str, Save], dict[str, np.ndarray]]:
     rng = np.random.default_rng([seed, 11])
     base = rng.gamma(2.0, 1.0, n_neurons)
     istim = rng.uniform(0, 2 * np.pi, n_trials)
@@ -73,9 +74,8 @@ def write_orientations(
         "run": rng.gamma(0.5, 8.0, n_trials).astype(np.float32),
         "info": f"simulated responses of {n_neurons} neurons to {n_trials} static gratings",
     }
-    planted = {"rates": rates, "preferred": preferred}
-    write_twin_files(recipe, truth, planted, {path: partial(np.save, arr=content, allow_pickle=True)})
-    return path, truth
+    files = {"stringer_orientations.npy": partial(np.save, arr=content, allow_pickle=True)}
+    return files, {"rates": rates, "preferred": preferred}
 
 
 def write_natimg(
@@ -99,12 +99,14 @@ def write_natimg(
     Raises:
         DataError: the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
-    names = f"natimg2800_{SESSION}.mat", "images_natimg2800_all.mat", TRUTH
-    path, images_path, truth = (folder / name for name in names)
-    recipe = {"twin": VERSION, "seed": seed, "n_neurons": n_neurons, "n_images": n_images, "n_repeats": n_repeats}
-    if is_written(recipe, truth, path, images_path):
-        return path, images_path, truth
+    sizes = {"seed": seed, "n_neurons": n_neurons, "n_images": n_images, "n_repeats": n_repeats}
+    folder = write_twin_files(folder, {"twin": VERSION, **sizes}, partial(_simulate_natimg, **sizes))
+    return folder / RECORDING, folder / IMAGES, folder / TRUTH
+
+
+def _simulate_natimg(
+    seed: int, n_neurons: int, n_images: int, n_repeats: int
+) -> tuple[dict[str, Save], dict[str, np.ndarray]]:
     rng = np.random.default_rng([seed, 12])
     images = natural_images(n_images, (68, 270), rng)
     base = rng.gamma(2.0, 1.0, n_neurons)
@@ -126,11 +128,10 @@ def write_natimg(
         stat[i, 0] = (0.0, float(cell["npix"]), float(cell["iplane"]))
     content = {"stim": stim, "med": rng.uniform(0, 1000, (n_neurons, 3)), "stat": stat}
     files = {
-        path: partial(scipy.io.savemat, mdict=content, do_compression=True),
-        images_path: partial(scipy.io.savemat, mdict={"imgs": images.transpose(1, 2, 0)}),
+        RECORDING: partial(scipy.io.savemat, mdict=content, do_compression=True),
+        IMAGES: partial(scipy.io.savemat, mdict={"imgs": images.transpose(1, 2, 0)}),
     }
-    write_twin_files(recipe, truth, {"rates": rates, "centers": centers}, files)
-    return path, images_path, truth
+    return files, {"rates": rates, "centers": centers}
 
 
 def natural_images(n: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,8 @@ from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.module import ImageDataModule, TwinDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, TRUTH, read_challenge
+from neuro_lightning.data.twin_files import TRUTH
+from neuro_lightning.data.uwndc19.reader import FILES, N_TEST, read_challenge
 from neuro_lightning.data.uwndc19.split import split_images
 from neuro_lightning.data.uwndc19.twin import write_uwndc19
 

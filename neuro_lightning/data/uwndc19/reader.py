@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_arrays, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import read_npy, reading
 from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.twin_files import TRUTH, true_rates
 from neuro_lightning.errors import DataError
 
 ADDRESS = "https://www.kaggle.com/c/uwndc19/data"
 FILES = ("stim.npy", "train.csv", "sub.csv")
-TRUTH = "truth.npz"
 N_TEST, N_TRAIN, N_NEURONS, SIZE = 50, 551, 18, 80
 N_IMAGES = N_TEST + N_TRAIN
 LARGEST = 30.0
@@ -74,8 +74,10 @@ def read_challenge(folder: str | Path, *, image_size: int = SIZE) -> Challenge:
             "submission needs the same 18 columns in the same order: download both files again"
         )
     images = read_images(folder / "stim.npy", image_size)
-    truth = read_truth(folder / TRUTH) if (folder / TRUTH).is_file() else None
-    return Challenge(images, responses, columns, truth)
+    rates = None
+    if (folder / TRUTH).is_file():
+        rates = true_rates(folder / TRUTH, (N_IMAGES, N_NEURONS)).astype(np.float32)
+    return Challenge(images, responses, columns, rates)
 
 
 def read_images(path: Path, image_size: int) -> np.ndarray:
@@ -150,20 +152,6 @@ def read_table(path: Path, ids: range) -> tuple[list[str], list[tuple[int, list[
         raise DataError(f"{path}, line {wrong[0][0]}: {wrong[0][1]} cells, expected {len(header)}")
     _check_ids(path, [(line, row[0].strip()) for line, row in rows], ids)
     return columns, [(line, row[1:]) for line, row in rows]
-
-
-def read_truth(path: Path) -> np.ndarray:
-    """The mean responses behind a simulated twin, (601, 18) float32.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    with reading(path, "delete its folder, and it is simulated anew"):
-        rates = read_npz(path)["rates"]
-    check_arrays(path, {"rates": rates}, {"rates": "IN"})
-    if rates.shape != (N_IMAGES, N_NEURONS):
-        raise DataError(f"{path} is not the truth of a twin: delete its folder, and it is simulated anew")
-    return rates.astype(np.float32)
 
 
 def _check_ids(path: Path, found: list[tuple[int, str]], ids: range) -> None:

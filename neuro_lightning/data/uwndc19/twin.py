@@ -15,8 +15,8 @@ import numpy as np
 from scipy import fft
 from scipy.special import gammaln
 
-from neuro_lightning.data.twin_files import is_written, write_twin_files
-from neuro_lightning.data.uwndc19.reader import FILES, N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE, TRUTH
+from neuro_lightning.data.twin_files import Save, write_twin_files
+from neuro_lightning.data.uwndc19.reader import N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE
 
 VERSION = 1
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
@@ -59,20 +59,18 @@ def write_uwndc19(folder: str | Path, *, seed: int = 0) -> Path:
     Raises:
         DataError: the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
-    recipe = {"twin": VERSION, "dataset": "uwndc19", "seed": seed}
-    files = [folder / name for name in FILES]
-    if is_written(recipe, folder / TRUTH, *files):
-        return folder
-    images, rates, responses = simulate_challenge(seed)
-    means = np.tile(np.nanmean(responses, axis=0), (N_TEST, 1))
-    save = (
-        partial(np.save, arr=np.ascontiguousarray(images.transpose(0, 2, 3, 1))),
-        partial(_write_table, ids=range(N_TEST, N_IMAGES), values=responses),
-        partial(_write_table, ids=range(N_TEST), values=means),
-    )
-    write_twin_files(recipe, folder / TRUTH, {"rates": rates}, dict(zip(files, save, strict=True)))
-    return folder
+
+    def make() -> tuple[dict[str, Save], dict[str, np.ndarray]]:
+        images, rates, responses = simulate_challenge(seed)
+        means = np.tile(np.nanmean(responses, axis=0), (N_TEST, 1))
+        files = {
+            "stim.npy": partial(np.save, arr=np.ascontiguousarray(images.transpose(0, 2, 3, 1))),
+            "train.csv": partial(_write_table, ids=range(N_TEST, N_IMAGES), values=responses),
+            "sub.csv": partial(_write_table, ids=range(N_TEST), values=means),
+        }
+        return files, {"rates": rates}
+
+    return write_twin_files(folder, {"twin": VERSION, "dataset": "uwndc19", "seed": seed}, make)
 
 
 def simulate_challenge(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
