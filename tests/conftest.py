@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NEURO_TRUSTED", "tiny,tiny_traces,pictures,launched,dying,test_search")
 
 import pytest
+from folder_holder import other_process  # noqa: F401  # a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ROOT, TINY, record, rows
-from test_loggers import artifacts, history, read_wandb, run_record, summary
+from wandb_files import artifacts, history, no_account, read_wandb, run_record, summary  # noqa: F401
 
 from neuro_lightning.artifacts.records import stable_id
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
@@ -16,14 +16,6 @@ from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.train import train
 from neuro_lightning.settings.config import check_config, to_plain
 from neuro_lightning.settings.settings import TrainSettings
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path, tmp_path_factory):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.getbasetemp()))
 
 
 def job(folder, *overrides, group="searched"):
