@@ -24,8 +24,8 @@ def takes_options_of(reader: Callable, *, without: Collection[str] = ()) -> Call
 
     def decorate(cls: type) -> type:
         constructor = cls.__init__
-        signature = inspect.signature(constructor)
-        *own, rest = signature.parameters.values()
+        signature, own_hints = inspect.signature(constructor), typing.get_type_hints(constructor)
+        *own, rest = (p.replace(annotation=own_hints.get(p.name, p.annotation)) for p in signature.parameters.values())
 
         def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
             values = {name: keywords.pop(name, p.default) for name, p in options.items()}
@@ -33,7 +33,7 @@ def takes_options_of(reader: Callable, *, without: Collection[str] = ()) -> Call
             constructor(self, *arguments, **keywords)
 
         __init__.__signature__ = signature.replace(parameters=[*own, *options.values(), rest])
-        __init__.__annotations__ = typing.get_type_hints(constructor) | {name: hints[name] for name in options}
+        __init__.__annotations__ = own_hints | {name: hints[name] for name in options}
         __init__.__doc__ = constructor.__doc__
         cls.__init__ = __init__
         return cls
