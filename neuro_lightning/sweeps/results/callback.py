@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, terminal
-from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
+from neuro_lightning.artifacts.records import FILE_NAME, read_record_if_any, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
 from neuro_lightning.report.table import number
@@ -79,17 +79,14 @@ class SweepTable(Callback):
         After an interruption only the table is written, without pictures.
         """
         self._restore_stdout()
-        self._restore_loggers()
+        for name in LAUNCHER_LOGGERS:
+            logging.getLogger(name).removeFilter(self._print_launch)
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # it ends the sweep after this
         if not folder.is_dir() or write_table(folder) is None:
             return
         print_summary(folder, () if isinstance(ending, KeyboardInterrupt | SystemExit) else finish(folder))
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
-
-    def _restore_loggers(self) -> None:
-        for name in LAUNCHER_LOGGERS:
-            logging.getLogger(name).removeFilter(self._print_launch)
 
     def _restore_stdout(self) -> None:
         """Send output to the terminal again."""
@@ -121,22 +118,19 @@ def _changed(folder: Path) -> int | None:
 
 def _print_job(folder: Path) -> None:
     """One line: the job, how it ended, its score, how that compares with the others, and its time."""
-    jobs = collect(folder.parent)
-    job = next((job for job in jobs if job["job"] == folder.name), None)
-    if job is None:
+    jobs = {job["job"]: job for job in collect(folder.parent)}
+    if (job := jobs.get(folder.name)) is None:
         return
-    others = [other["objective"] for other in jobs if other is not job and other["data"] == job["data"]]
-    others = [score for score in others if score is not None]
     words = [job["job"], str(job["status"])]
     if job["objective"] is not None:
         words.append(f"{job['objective_name']} {number(job['objective'])}")
-        best = (max if job["mode"] == "max" else min)([*others, job["objective"]])
-        words.append("(best so far)" if others and best == job["objective"] else "")
-    if job["seconds"] is not None:
-        words.append(clock(job["seconds"]))
-    if job["error"]:
-        words.append(job["error"])
-    print("  ".join(word for word in words if word), flush=True)
+        scores = [own["objective"] for own in jobs.values() if own["data"] == job["data"]]
+        scores = [score for score in scores if score is not None]
+        best = (max if job["mode"] == "max" else min)(scores)
+        words += ["(best so far)"] if len(scores) > 1 and best == job["objective"] else []
+    words += [clock(job["seconds"])] if job["seconds"] is not None else []
+    words += [job["error"]] if job["error"] else []
+    print("  ".join(words), flush=True)
 
 
 def _note_error(folder: Path, job_return: Any) -> None:
@@ -145,7 +139,7 @@ def _note_error(folder: Path, job_return: Any) -> None:
         return
     except BaseException as raised:
         error = f"{type(raised).__name__}: {raised}"
-    record = read_record(folder) if (folder / FILE_NAME).is_file() else {}
+    record = read_record_if_any(folder)
     if record.get("status") in (None, "running"):
         overrides = record.get("overrides") or list(job_return.overrides or [])
         write_json(folder / FILE_NAME, record | {"status": "failed", "error": error, "overrides": overrides})
