@@ -1,6 +1,9 @@
 """The errors a user can mend: each names the file or the config key, what is wrong, and how to put it right."""
 
 import errno
+import functools
+import sys
+from collections.abc import Callable, Sequence
 
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 """What the system says of a place where nothing can be written; a file in a folder's place is among it."""
@@ -49,3 +52,25 @@ class Interrupted(NeuroError):
 
 class SubmissionError(NeuroError):
     """A submission or target file does not hold what the benchmark expects."""
+
+
+def errors_in_one_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], int]:
+    """A command that prints an error that the user can mend as one line, and returns the exit status, 0 or 1.
+
+    Args:
+        main: takes the command line, by default that of the process.
+    """
+
+    @functools.wraps(main)
+    def command(arguments: Sequence[str] | None = None) -> int:
+        try:
+            main(arguments)
+        except NeuroError as error:
+            print(f"error: {error}", file=sys.stderr)
+        except OSError as error:
+            print(f"error: {error.filename} cannot be read or written ({error.strerror or error})", file=sys.stderr)
+        else:
+            return 0
+        return 1
+
+    return command

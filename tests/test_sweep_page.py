@@ -185,9 +185,8 @@ def test_a_search_over_many_keys_fits_the_terminal(tmp_path, capsys):
     assert all(f"a_rather_long_name_{k}" in written(tmp_path) for k in range(9))
 
 
-def test_a_folder_that_is_no_sweep(tmp_path):
-    with pytest.raises(SystemExit, match="no jobs there; give the folder of a sweep"):
-        main([str(tmp_path)])
+def test_a_folder_that_is_no_sweep(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1 and "no jobs there; give the folder of a sweep" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="usage"):
         main([])
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import collect, varied_keys
-from neuro_lightning.errors import DataError
+from neuro_lightning.errors import DataError, errors_in_one_line
 from neuro_lightning.metrics.catalog import info, label
 from neuro_lightning.report import style
 from neuro_lightning.report.table import NAMES, kind_of, number, print_table, relative
@@ -242,6 +242,7 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str | None =
     return path
 
 
+@errors_in_one_line
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -251,11 +252,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", default="val", help="val or test")
     parser.add_argument("--metric", help=f"of the table: {', '.join(METRICS)}; all by default")
     given = parser.parse_args(arguments)
-    try:
-        write_report(given.folder, split=given.split, metric=given.metric)
-    except (DataError, OSError) as problem:
-        sys.exit(f"error: {problem}")
+    write_report(given.folder, split=given.split, metric=given.metric)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

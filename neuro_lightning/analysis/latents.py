@@ -21,7 +21,7 @@ import numpy as np
 from neuro_lightning.analysis.embedding import umap_embedding
 from neuro_lightning.analysis.latents_file import Latents, find_latents, read_latents
 from neuro_lightning.artifacts.records import write_json
-from neuro_lightning.errors import NeuroError
+from neuro_lightning.errors import errors_in_one_line
 from neuro_lightning.functional.separability import (
     CLASSIFIERS,
     CLUSTERINGS,
@@ -239,12 +239,9 @@ def write_results(results: dict[str, Any], views: dict[str, Points], latents: La
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line, analyse, print one table, write the results.
-
-    Returns:
-        0, or 1 after an error that the user can mend.
-    """
+@errors_in_one_line
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, analyse, print one table, write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m neuro_lightning.analysis.latents", description=__doc__.split("\n")[0]
     )
@@ -255,19 +252,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-umap", dest="umap", action="store_false", help="neither UMAP pictures nor their scores")
     args = parser.parse_args(arguments)
-    try:
-        latents = read_latents(args.path, args.splits)
-        results, views = analyse(latents, shuffles=args.shuffles, seed=args.seed, umap=args.umap)
-    except NeuroError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    latents = read_latents(args.path, args.splits)
+    results, views = analyse(latents, shuffles=args.shuffles, seed=args.seed, umap=args.umap)
     folder = args.out or find_latents(args.path).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written = write_results(results, views, latents, folder)
-    except OSError as error:
-        print(f"error: {folder} cannot be written ({error}): choose another one with --out", file=sys.stderr)
-        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    written = write_results(results, views, latents, folder)
     samples, bins, dimensions = latents.values.shape
     title = (
         f"Latents of {latents.dataset} ({kind_of(latents)}), {' + '.join(latents.splits)}: "
@@ -280,7 +269,6 @@ def main(arguments: list[str] | None = None) -> int:
     print("control: labels shuffled, behavior shifted in time; accuracies are cross-validated")
     for path in written:
         print(f"written     {relative(path)}")
-    return 0
 
 
 def _scores(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:

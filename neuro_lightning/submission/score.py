@@ -23,7 +23,7 @@ from torch import Tensor
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
-from neuro_lightning.errors import NeuroError, SubmissionError
+from neuro_lightning.errors import SubmissionError, errors_in_one_line
 from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
@@ -179,8 +179,9 @@ def _tp_correlation(rates: Arrays, spikes: np.ndarray, behavior: np.ndarray) -> 
     return float(metric.compute())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+@errors_in_one_line
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
     prog = "python -m neuro_lightning.submission.score"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0])
     parser.add_argument("targets", metavar="TARGETS.h5", help="what the rates are scored against")
@@ -188,19 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also save the scores here")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    try:
-        results = score(args.targets, args.submission)
-    except NeuroError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    results = score(args.targets, args.submission)
     print_official_scores(f"Scores of {args.submission}", results)
     if args.json:
-        try:
-            write_json(Path(args.json), results)
-        except OSError as error:
-            print(f"error: {args.json} cannot be written ({error}): choose another file with --json", file=sys.stderr)
-            return 1
-    return 0
+        write_json(Path(args.json), results)
 
 
 if __name__ == "__main__":

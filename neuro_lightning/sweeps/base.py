@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from neuro_lightning.sweeps.arguments import write_command
-from neuro_lightning.sweeps.checks import check_jobs, errors_in_one_line
+from neuro_lightning.sweeps.checks import check_jobs, exit_on_error
 
 
 class BaseSweeper(Sweeper):
@@ -42,7 +42,7 @@ class BaseSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check everything, then run the jobs."""
-        with errors_in_one_line():
+        with exit_on_error():
             check_jobs(self.loader, self.config, self.propose(arguments))
             self.open()
             write_command(self.config, self.folder)

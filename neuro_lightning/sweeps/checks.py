@@ -72,7 +72,7 @@ def check_job(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> N
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """End the command with one line for an error of the user; Hydra would show a traceback."""
     try:
         yield

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import check_launcher, trusted_override
 from neuro_lightning.settings.quoting import override
-from neuro_lightning.sweeps.checks import errors_in_one_line
+from neuro_lightning.sweeps.checks import exit_on_error
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
@@ -84,7 +84,7 @@ class _Preset(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, and wait for them."""
-        with errors_in_one_line(), interrupt_on_sigterm():
+        with exit_on_error(), interrupt_on_sigterm():
             check_launcher(self.config.hydra)
             try:
                 return self._launch(job_overrides, initial_job_idx)

@@ -11,15 +11,12 @@ from neuro_lightning.data.nlb.params import NLB_DATASETS, find_files
 from neuro_lightning.data.nlb.reader import load_nlb
 from neuro_lightning.data.nlb.targets import official_tensors
 from neuro_lightning.data.nlb.twin import write_twin
-from neuro_lightning.errors import NeuroError
+from neuro_lightning.errors import errors_in_one_line
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line, read the NWB files, write the tensors.
-
-    Returns:
-        0, or 1 after an error that the user can mend.
-    """
+@errors_in_one_line
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, read the NWB files, write the tensors."""
     parser = argparse.ArgumentParser(prog="python -m neuro_lightning.data.nlb", description=__doc__)
     parser.add_argument("--dataset", required=True, choices=list(NLB_DATASETS))
     parser.add_argument("--root", required=True, type=Path, help="folder with the NWB files")
@@ -29,12 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="HDF5 file to write")
     parser.add_argument("--simulate", action="store_true", help="write a simulated twin below --root and use it")
     args = parser.parse_args(arguments)
-    try:
-        print(export(args))
-    except NeuroError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(export(args))
 
 
 def export(args: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect
-from neuro_lightning.errors import DataError, NeuroError
+from neuro_lightning.errors import DataError, errors_in_one_line
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
 from neuro_lightning.report.table import number, print_table, relative
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
@@ -210,19 +210,17 @@ def _width(column: tuple[str, list[str]]) -> int:
     return 2 + max(map(len, (name, *cells)))
 
 
+@errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the head of this file."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 1:
         sys.exit("usage: python -m neuro_lightning.sweeps.results.table FOLDER")
-    try:
-        files = finish(arguments[0])
-        if not files:
-            raise DataError(f"{arguments[0]}: no jobs there; give the folder of a sweep, such as multirun/...")
-        print_summary(arguments[0], files)
-    except (NeuroError, OSError) as problem:
-        sys.exit(f"error: {problem}")
+    files = finish(arguments[0])
+    if not files:
+        raise DataError(f"{arguments[0]}: no jobs there; give the folder of a sweep, such as multirun/...")
+    print_summary(arguments[0], files)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
