@@ -146,7 +146,7 @@ def test_the_planted_filters_are_differences_of_gaussians():
     assert maps.sum() == pytest.approx(2 - 1.5, abs=0.02)  # amplitudes are volumes
 
 
-def test_the_truth_explains_all_that_can_be_and_the_planted_units_drive_it(tmp_path):
+def test_the_true_means_reach_the_ceiling_and_follow_the_planted_units(tmp_path):
     write_twin(tmp_path, [1], train_images=300, neurons=12, dogs=3, noise=1.0)
     recording = load_antolik(tmp_path, [1])
     test, train = recording.splits["test"], recording.splits["train"]
@@ -328,12 +328,12 @@ def test_responses_in_units_of_their_deviation(root):
         ({"region": 4, "simulate": True}, r"data.region must be 1, 2 or 3.*\[4\]"),
     ],
 )
-def test_options_that_cannot_be(root, options, message):
+def test_impossible_options_are_refused(root, options, message):
     with pytest.raises(ConfigError, match=message):
         AntolikV1(root=str(root), **options).load()
 
 
-def test_twins_that_cannot_be(tmp_path):
+def test_impossible_twins_are_refused(tmp_path):
     for wrong in ({"train_images": 5}, {"neurons": 1}, {"dogs": 10}, {"noise": -1.0}):
         with pytest.raises(ConfigError, match="a twin of antolik_v1"):
             write_twin(tmp_path, [1], **(SIZES | wrong))

@@ -105,7 +105,7 @@ def test_trials_that_share_time_or_content_stay_on_one_side(tmp_path):
         ({"bin_ms": np.array(2.5)}, "bin_ms holds 2.5, but a whole number"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_line(tmp_path, arrays, message):
+def test_invalid_arrays_are_refused_in_one_line(tmp_path, arrays, message):
     path = tmp_path / "mine.npz"
     np.savez(path, **{"counts": counts(20, 8, 6), "bin_ms": np.array(20), **arrays})
     with pytest.raises(DataError, match=message) as refused:

@@ -125,7 +125,7 @@ def test_parameters_and_files_make_the_key(tmp_path, source):
     assert cache_key({"a": 1, "b": 2}, [source]) != changed
 
 
-def test_a_newer_format_leaves_older_caches_aside(tmp_path, source, monkeypatch):
+def test_caches_of_an_older_format_are_not_used(tmp_path, source, monkeypatch):
     build = Builder()
     cached(tmp_path / "cache", {}, [source], build)
     monkeypatch.setattr(cache_module, "FORMAT", cache_module.FORMAT + 1)
@@ -161,7 +161,7 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, source, damage, c
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
-def test_a_cache_that_cannot_be_opened_costs_a_warning(tmp_path, source, monkeypatch, caplog, error):
+def test_a_cache_that_cannot_be_opened_gives_a_warning(tmp_path, source, monkeypatch, caplog, error):
     def refused(*args, **kwargs):
         raise OSError(error, os.strerror(error), str(tmp_path / "cache"))
 
@@ -186,7 +186,7 @@ def test_every_flipped_bit_of_an_array_is_noticed(tmp_path, source):
             load_recording(path)
 
 
-def test_no_space_costs_a_warning_not_the_run(tmp_path, source, monkeypatch, caplog):
+def test_without_space_the_run_continues_with_a_warning(tmp_path, source, monkeypatch, caplog):
     written = np.lib.format.write_array
     calls = []
 
@@ -248,7 +248,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, source, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_cleared_away_a_day_later(tmp_path, source):
+def test_temporary_files_are_deleted_after_a_day(tmp_path, source):
     folder = tmp_path / "cache"
     folder.mkdir()
     old, new = folder / ".recording-a.1.part.npz", folder / ".recording-a.2.part.npz"

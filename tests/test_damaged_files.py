@@ -282,7 +282,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path):
     assert len(built) > 5
 
 
-def test_damaged_matlab_files_cannot_kill_the_process(tmp_path):
+def test_damaged_matlab_files_do_not_crash_the_process(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"x": RNG.normal(size=(3, 4)), "s": {"a": np.ones(3), "b": "text"}})
     whole = path.read_bytes()
@@ -294,7 +294,7 @@ def test_damaged_matlab_files_cannot_kill_the_process(tmp_path):
             assert path.name in str(error) and "\n" not in str(error)
 
 
-def test_a_sparse_matrix_with_wild_indices_is_refused(tmp_path):
+def test_a_sparse_matrix_with_indices_out_of_range_is_refused(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"x": scipy.sparse.csc_array(([1.0], ([2], [1])), shape=(3, 2))}, do_compression=False)
     content = path.read_bytes()
@@ -327,7 +327,7 @@ def test_records_of_the_wrong_kind_are_failed_jobs(tmp_path, values):
     assert [job["status"] for job in collect(tmp_path)] == ["failed"]
 
 
-def test_a_byte_that_is_no_text_costs_one_row(tmp_path):
+def test_a_byte_that_is_not_utf8_loses_one_row(tmp_path):
     path, read = metrics(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"0.75", b"\xff.75"))

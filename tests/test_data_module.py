@@ -102,7 +102,7 @@ def test_two_processes_see_the_batches_of_one():
     assert epoch(0, 1, 0) != epoch(0, 1, 1) and epoch(0, 1, 1) == epoch(0, 1, 1)
 
 
-def test_an_interrupted_epoch_goes_on_where_it_stopped():
+def test_an_interrupted_epoch_resumes_at_the_next_batch():
     whole, rest = EpochBatches(37, 8, seed=1), EpochBatches(37, 8, seed=1)
     rest.resume(epoch=2, batches=3)
     for number in (2, 3):
@@ -116,7 +116,7 @@ def test_more_processes_than_trials_in_a_batch_is_an_error():
         EpochBatches(10, 2, world=4)
 
 
-def test_evaluation_deals_each_trial_once():
+def test_evaluation_gives_each_trial_to_one_process():
     dealt = [i for rank in range(3) for batch in Shards(10, 2, rank=rank, world=3) for i in batch]
     assert sorted(dealt) == list(range(10))
 

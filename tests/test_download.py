@@ -160,9 +160,9 @@ def test_without_the_test_file(tmp_path, no_dandi):
         nlb_files(NAME, tmp_path)
 
 
-def test_an_interrupted_download_is_resumed_and_not_taken_for_the_file(tmp_path, dandi):
+def test_an_interrupted_download_is_resumed_and_is_not_used_as_the_file(tmp_path, dandi):
     dandi.stop_after = 30_000
-    with pytest.raises(DataError, match=r"Connection broken.*goes on from there"):
+    with pytest.raises(DataError, match=r"Connection broken.*continues from the part"):
         nlb_files(NAME, tmp_path)
     assert visible(tmp_path) == []
     dandi.stop_after = None
@@ -178,7 +178,7 @@ def test_a_stream_that_ends_early_without_an_error(tmp_path, dandi):
     assert visible(tmp_path) == []
 
 
-def test_killed_in_the_middle(tmp_path, dandi):
+def test_a_killed_download_is_resumed(tmp_path, dandi):
     def killed(start_at=0):
         yield TRAIN[:10_000]
         raise KeyboardInterrupt

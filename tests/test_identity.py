@@ -117,7 +117,7 @@ def test_rows_that_repeat_between_splits_are_not_compared():
     assert not find_training_trials(identity, ["train"], identity, "val").any()
 
 
-def test_silent_trials_are_not_taken_for_the_same():
+def test_silent_trials_do_not_count_as_the_same():
     counts = np.zeros((3, 10, 5), np.uint8)
     counts[2] = 1
     found = trial_keys(Trials(counts))
@@ -237,7 +237,7 @@ def test_an_older_checkpoints_rates_and_rows_are_compared(old, tmp_path):
         rows = content[CHECKPOINT_KEY]["info"]["rows"]
         rows["train"][:2], rows["val"][:2] = rows["val"][:2], rows["train"][:2]
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"trained on 2 of the 5 val trials that it is to predict: the split is"):
+    with pytest.raises(CheckpointError, match=r"trained on 2 of the 5 val trials that it is to predict: the split"):
         predicted(old, tmp_path)
 
 

@@ -187,7 +187,7 @@ def test_missing_and_damaged_files(tmp_path):
 
 
 @pytest.mark.parametrize("kwargs", [{"n_forward": 8}, {"n_forward": -1}, {"heldout_fraction": 1.0}, {"bin_ms": 0}])
-def test_settings_that_cannot_be(tmp_path, kwargs):
+def test_impossible_settings_are_refused(tmp_path, kwargs):
     with pytest.raises(ConfigError, match=next(iter(kwargs))):
         load_lfads_h5(write(tmp_path / "a.h5", **lfads()), **kwargs)
 

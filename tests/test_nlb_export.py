@@ -42,7 +42,7 @@ def damaged(twin, tmp_path):
     return make
 
 
-def test_the_table_holds_together():
+def test_dataset_table_is_consistent():
     assert len(NLB_DATASETS) == 7
     for params in NLB_DATASETS.values():
         assert all(len(asset.sha256) == 64 and asset.size > 0 for asset in params.assets)

@@ -113,7 +113,7 @@ def test_counts_equal_brute_force(plain):
     assert total > 100
 
 
-def test_windows_know_when_they_start(folder, plain):
+def test_info_notes_when_windows_start(folder, plain):
     """A spike 5 ms after each trial's event stands in the bin that begins at 0 ms."""
     options = {"align": "go", "window_ms": (-200, 80), "bin_ms": 20, "heldout_fraction": 0.0}
     path = write(folder / "go.nwb", [STARTS + 0.205] * 2, STARTS, columns={"go": STARTS + 0.2})
@@ -210,7 +210,7 @@ def test_silent_units_stay_held_in(folder):
         load_nwb_trials(path, heldout_fraction=0.5)
 
 
-def test_validation_spikes_do_not_decide_who_is_held_out(folder):
+def test_held_out_units_do_not_depend_on_validation_spikes(folder):
     """A unit that fires in validation trials alone counts as silent: looking there would be choosing by the labels."""
     spikes = random_spikes()
     last = STARTS[15]  # with a chronological quarter, the trials from here on validate
@@ -263,7 +263,7 @@ def test_errors_say_what_to_mend(plain, options, error, message):
         load_nwb_trials(plain, **options)
 
 
-def test_text_column_ids_twice_and_all_held_out(folder, rich):
+def test_text_in_the_align_column_repeated_ids_and_all_units_held_out_are_refused(folder, rich):
     with pytest.raises(DataError, match="'side' holds no times"):
         load_nwb_trials(rich, align="side")
     twice = write(folder / "twice.nwb", random_spikes(), STARTS, ids=[1, 1, 2, 3, 4, 5, 6, 7])

@@ -134,7 +134,7 @@ def test_smallest_twin(dataset, tmp_path):
     assert len(load_nlb(dataset, train, test, phase="test").splits["test"]) == 1
 
 
-def test_sizes_that_cannot_be(tmp_path):
+def test_impossible_sizes_are_refused(tmp_path):
     for kwargs in ({"n_trials": 3}, {"n_units": (0, 3)}, {"n_units": (900, 300)}, {"mean_rate_hz": 0.0}):
         with pytest.raises(ConfigError):
             write_twin("mc_maze", tmp_path, **kwargs)

@@ -276,7 +276,7 @@ def test_spikes_and_images_take_the_limit(tmp_path):
     assert len(few) == 7 and few < more and images[0].splits["val"].row.tolist() == images[1].splits["val"].row.tolist()
 
 
-def test_more_training_trials_than_there_are_and_what_cannot_be(caplog):
+def test_more_training_trials_than_there_are_and_impossible_numbers(caplog):
     with caplog.at_level(logging.WARNING):
         assert len(limited(61)[0].splits["train"]) == 60
     assert "train_trials=61: a has 60 training trials" in caplog.text

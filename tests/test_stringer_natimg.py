@@ -90,7 +90,7 @@ def test_images_of_two_numbers_that_are_the_same_stay_on_one_side(tmp_path, seed
     assert "10 images are the same as an earlier one" in recording.info["warnings"][0]
 
 
-def test_images_shown_once_or_thrice_leave_gaps(tmp_path):
+def test_images_shown_a_different_number_of_times_leave_nan(tmp_path):
     stim = stimuli()
     once, more = stim["istim"][:, 0] == 3, np.flatnonzero(stim["istim"][:, 0] == GREY)[0]
     stim["istim"][np.flatnonzero(once)[0]] = GREY
@@ -119,7 +119,7 @@ def test_images_that_were_not_shown_are_left_out(tmp_path):
     np.testing.assert_allclose(joined(recording, "rates"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_lost_responses_stay_unobserved(tmp_path):
+def test_nan_responses_stay_unobserved(tmp_path):
     stim = stimuli()
     first, second = np.flatnonzero(stim["istim"][:, 0] == 4)
     stim["resp"][first, 2] = np.nan
@@ -228,7 +228,7 @@ def test_what_is_refused(tmp_path, changes, message):
     assert str(paths[0]) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_files_that_do_not_go_together_or_are_damaged(tmp_path):
+def test_files_of_different_recordings_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"has 33 images, but .* numbers 20 and the grey screen \(21\)"):
         load(write(tmp_path, stimuli(), RNG.normal(size=(*SIZE, 33))))
     with pytest.raises(DataError, match="19 of 20 images are the same"):
@@ -266,7 +266,7 @@ def test_files_that_do_not_go_together_or_are_damaged(tmp_path):
         ({"downsample": 0}, "data.downsample"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, options, message):
+def test_impossible_settings_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         load(write(tmp_path, stimuli()), **options)
 
@@ -313,7 +313,7 @@ def test_simulated_responses_have_the_true_rates_as_their_mean(root):
     assert 0 < found["corr"] < 1 and "angle_deg" not in found
 
 
-def test_missing_files_say_where_they_come_from(tmp_path):
+def test_missing_files_name_their_address(tmp_path):
     with pytest.raises(DataError, match=r"natimg2800_<mouse>_<date>.mat is neither in .*6845348.*data.simulate=true"):
         _ = module(tmp_path).recording
     _, images = write(tmp_path / "stringer_natimg", stimuli())

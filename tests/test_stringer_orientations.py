@@ -189,12 +189,12 @@ def test_what_is_refused(tmp_path, changes, message):
         ({"period": 360}, "data.period=360 with data.phase=0.0 draws opposite directions as the same image"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, options, message):
+def test_impossible_settings_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         load_orientations(write(tmp_path / "a.npy", **session()), **options)
 
 
-def test_components_that_are_not_there(tmp_path):
+def test_missing_components_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"has no u_spont to take components from: set data\.remove_components=0"):
         load_orientations(write(tmp_path / "a.npy", **session(u_spont=None)), remove_components=2)
 
@@ -275,7 +275,7 @@ def test_reference_scores_hold_the_linear_decoder(root):
     assert 0 < fitted < found < 5
 
 
-def test_missing_files_say_where_they_come_from(tmp_path):
+def test_missing_files_name_their_address(tmp_path):
     with pytest.raises(DataError, match=r"stringer_orientations.npy is neither in .*osf.io/ny4ut.*data.simulate=true"):
         _ = module(tmp_path).recording
     with pytest.raises(DataError, match=r"gratings_static_GT1_2019_04_17_1.npy is neither .*janelia.8279387"):

@@ -104,7 +104,7 @@ def test_draws_are_seeded_and_nested():
     assert all((np.diff(held[k][:n_in]) > 0).all() and (np.diff(held[k][n_in:]) > 0).all() for k in held)
 
 
-def test_draws_that_cannot_be():
+def test_impossible_draws_are_refused():
     labels = np.repeat([0, 1], [9, 5])
     with pytest.raises(ConfigError, match=r"neurons_per_plane=6: the least populated of the 2 groups has 5"):
         draw_neurons(labels, n=6)
@@ -342,7 +342,7 @@ def test_one_plane_and_blocks(file):
         ({"window": 50}, "data.window=50"),
     ],
 )
-def test_options_that_cannot_be(file, options, message):
+def test_impossible_options_are_refused(file, options, message):
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         prepare(file, Preparation(**options))
 
@@ -518,7 +518,7 @@ def test_damaged_mat_files(tmp_path):
         read_spontaneous(tmp_path / "none.mat")
 
 
-def test_missing_file_says_where_to_get_it(tmp_path):
+def test_a_missing_file_names_its_address(tmp_path):
     with pytest.raises(DataError, match=r"curl .*stringer/stringer_spontaneous\.npy https://osf\.io/dpqaj/download"):
         find_file(None, tmp_path)
     with pytest.raises(DataError, match=r"mine\.npy is not there"):

@@ -51,7 +51,7 @@ def counts(monkeypatch):
     return found
 
 
-def test_jobs_share_data_and_baselines_and_end_as_those_that_do_not(tmp_path, counts):
+def test_jobs_that_share_data_and_baselines_give_the_same_results(tmp_path, counts):
     seeds = [0, 1]
     apart = [job(tmp_path / f"apart{seed}", f"seed={seed}", group=None) for seed in seeds]
     assert counts == {"load": 2, "fit_net": 2}
@@ -65,7 +65,7 @@ def test_jobs_share_data_and_baselines_and_end_as_those_that_do_not(tmp_path, co
         assert record(one)["baselines"].keys() == {"smoothing"}
 
 
-def test_other_data_are_read_and_other_ways_to_serve_them_are_not(tmp_path, counts):
+def test_other_data_are_read_anew_but_other_batch_sizes_reuse_them(tmp_path, counts):
     job(tmp_path / "a")
     job(tmp_path / "b", "data.batch_size=7", "data.eval_batch_size=5")
     assert counts == {"load": 1, "fit_net": 2}  # sums over other batches may differ in the last digit
@@ -76,7 +76,7 @@ def test_other_data_are_read_and_other_ways_to_serve_them_are_not(tmp_path, coun
     assert record(tmp_path / "d")["baselines"] != record(tmp_path / "a")["baselines"]
 
 
-def test_what_draws_from_the_common_generators_is_not_shared(tmp_path, counts, monkeypatch):
+def test_results_that_draw_from_the_global_generators_are_not_shared(tmp_path, counts, monkeypatch):
     for cls, name in ((tiny.Tiny, "load"), (Smoothing, "fit_net")):
         function = getattr(cls, name)
         draws = lambda *args, function=function: (torch.rand(1), function(*args))[1]  # noqa: E731
@@ -95,7 +95,7 @@ def recording(value=0.0, n=3, **more):
     return Recording("x", 10, splits, np.arange(2), info={"list": [1]}, **more)
 
 
-def test_no_job_can_spoil_what_another_gets():
+def test_changes_by_one_job_do_not_reach_the_next():
     first = recording()
     memory.JOBS.keep_recording("key", first)
     for spoiled in (first, memory.JOBS.find_recording("key"), memory.JOBS.find_recording("key")):
@@ -113,7 +113,7 @@ def test_no_job_can_spoil_what_another_gets():
         assert memory.JOBS.scores("key", dict, dict) == {"val": {"co_bps": 1.0}}
 
 
-def test_what_was_used_longest_ago_is_let_go(monkeypatch):
+def test_least_recently_used_recordings_are_dropped(monkeypatch):
     size = memory._size(recording())
     monkeypatch.setattr(memory, "MOST_BYTES", 2 * size)
     memory.JOBS.keep_recording("a", recording(1))

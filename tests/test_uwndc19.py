@@ -157,13 +157,13 @@ def test_windows_line_ends_a_byte_order_mark_and_nan_are_read(copy, challenge):
 
 
 @pytest.mark.parametrize("name", FILES[:3])
-def test_missing_files_tell_where_to_get_them(copy, name):
+def test_missing_files_name_their_address(copy, name):
     (copy / name).unlink()
     with pytest.raises(DataError, match=rf"has no {name}: .*https://www\.kaggle\.com/c/uwndc19"):
         read_challenge(copy)
 
 
-def test_missing_folder_tells_too(tmp_path):
+def test_a_missing_folder_names_the_missing_files(tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}/uwndc19 has no stim\.npy, train\.csv, sub\.csv"):
         UWNDC19(root=str(tmp_path)).prepare_data()
 
@@ -247,7 +247,7 @@ def test_damaged_files(copy, content):
         read_challenge(copy)
 
 
-def test_nothing_that_a_file_carries_is_run(copy, tmp_path_factory):
+def test_code_in_a_file_is_not_run(copy, tmp_path_factory):
     trap = tmp_path_factory.mktemp("trap") / "sprung"
 
     class Trap:
@@ -317,7 +317,7 @@ def test_folds_validate_each_image_once_and_share_the_missing_responses(challeng
     assert np.array_equal(again, parts[0][1]) and set(again) != set(other)
 
 
-def test_folds_are_dealt_within_each_pattern():
+def test_folds_share_each_pattern_of_missing_responses_equally():
     observed = np.random.default_rng(0).random((60, 3)) < 0.5
     numbers = fold_numbers(observed, 4, seed=0)
     for pattern in np.unique(observed, axis=0):
@@ -326,7 +326,7 @@ def test_folds_are_dealt_within_each_pattern():
     assert np.bincount(numbers).tolist() == [15] * 4
 
 
-def test_images_with_hardly_a_response_can_be_left_out(challenge):
+def test_images_with_few_responses_can_be_left_out(challenge):
     for folds in (None, 5):
         train, val = split_images(challenge.responses, folds=folds, min_responses=5)
         assert sorted([*train, *val]) == list(range(550))  # row 550 has four responses
@@ -335,7 +335,7 @@ def test_images_with_hardly_a_response_can_be_left_out(challenge):
 
 
 @pytest.mark.parametrize("folds", [None, 5])
-def test_an_image_that_is_there_twice_stays_on_one_side(root, tmp_path, folds):
+def test_identical_images_stay_on_one_side_of_the_split(root, tmp_path, folds):
     folder = tmp_path / "uwndc19"
     shutil.copytree(root / "simulated" / "uwndc19" / "seed_0", folder)
     images = np.load(folder / "stim.npy")
@@ -432,7 +432,7 @@ def test_test_images_cannot_be_scored(root, challenge):
     assert not batch["mask"].any() and batch["inputs"].shape == (50, 3, 48, 48)
 
 
-def test_a_real_folder_is_not_taken_for_simulated(root, folder, tmp_path):
+def test_a_folder_without_truth_is_not_simulated(root, folder, tmp_path):
     (tmp_path / "uwndc19").mkdir()
     for name in FILES[:3]:
         (tmp_path / "uwndc19" / name).symlink_to(folder / name)

@@ -67,7 +67,7 @@ def cached(
         except OSError as error:
             reason = error.strerror or error
             log.warning(
-                f"the prepared data cannot be cached in {path.parent} ({reason}): the run goes on without; "
+                f"the prepared data cannot be cached in {path.parent} ({reason}): the run continues without; "
                 "set paths.cache=DIR to a folder with space that you may write to"
             )
     return recording

@@ -1,7 +1,7 @@
 """Which data a model was trained on: files, options, and the trials of each split; kept in its checkpoint.
 
-Two identities say whether models or files belong together: what differs is found by name, and which trials of one were
-training trials of the other.
+Two identities are compared to find which keys of models or files differ, and which trials of one were training trials
+of the other.
 """
 
 from __future__ import annotations

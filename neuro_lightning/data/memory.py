@@ -1,7 +1,7 @@
 """What the jobs of a sweep that share a process need not do again: read the same recording, score the same baseline.
 
 A job gets arrays of its own, so that nothing it does to them reaches the next one; what is kept is read-only. What was
-used longest ago is let go when it gets too much. A file that has changed since is read again.
+used longest ago is dropped when the rest is too large. A file that has changed since is read again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class JobMemory:
             self._recordings.popitem(last=False)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._recordings.clear()
         self._scores.clear()
 
@@ -101,15 +101,15 @@ JOBS = JobMemory()
 def _made(make: Callable[[], T]) -> tuple[T, bool]:
     """What ``make`` makes, and whether every job would get the same.
 
-    If it draws from the generators that everybody draws from, it depends on the job's seed; and a job that took it over
-    would draw other weights.
+    If it draws from the global random generators, it depends on the job's seed; and a job that took it over would draw
+    other weights.
     """
     before = _random_state()
     return make(), _random_state() == before
 
 
 def _random_state() -> tuple[Any, ...]:
-    """Where the generators stand that everybody draws from."""
+    """The state of the global random generators."""
     name, keys, *rest = np.random.get_state()
     return random.getstate(), name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()
 

@@ -85,7 +85,7 @@ class PopulationDataModule(pl.LightningDataModule):
         """
         raise NotImplementedError
 
-    # ---- what the rest of the house asks
+    # ---- the recording
 
     @property
     def recording(self) -> Recording:
@@ -244,7 +244,7 @@ class PopulationDataModule(pl.LightningDataModule):
         return {"epoch": self.trainer.current_epoch, "batches": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there: the epoch's finished batches are left out."""
+        """Resume there: the epoch's finished batches are left out."""
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
 
 

@@ -91,7 +91,7 @@ class Grouped(Sampler[list[list[int]]]):
 
 
 class Shards(SequentialSampler):
-    """All trials once, in order, dealt to the processes without padding: no trial is scored twice.
+    """All trials once, in order, shared out among the processes without padding: no trial is scored twice.
 
     A ``SequentialSampler`` by name, so that Lightning leaves it alone when it overfits a few batches.
 

@@ -114,8 +114,8 @@ def load_spikes(path: str | Path, options: SpikeOptions) -> Recording:
         info["times"] = [list(range(n_trials)), arrays["times"].astype(float).tolist()]
         info["cut"] = {"window_ms": (0, n_bins * bin_ms), "forward_ms": (n_total - n_bins) * bin_ms}
     else:
-        parts, told = _without_shared(path, parts, drawn.parts, counts)
-        warnings += told
+        parts, lines = _without_shared(path, parts, drawn.parts, counts)
+        warnings += lines
     if line := multiples_warning([counts]):
         warnings.append(f"{path}: {line}")
     ids = unit_ids(arrays, n_neurons)
@@ -204,11 +204,11 @@ def _without_shared(
     path: Path, parts: dict[str, Trials], index: dict[str, np.ndarray], counts: np.ndarray
 ) -> tuple[dict[str, Trials], list[str]]:
     """The splits without the trials that share bins with those of a later one, and what is said of it."""
-    told: list[str] = []
+    warnings: list[str] = []
     for part, later in (("train", ("val", "test")), ("val", ("test",))):
         others = [counts[index[name]] for name in later if name in index]
         if others:
             shared = shared_counts(counts[index[part]], np.concatenate(others))
             parts[part], _, lines = without_shared_trials(path, parts[part], shared, counts.shape[1])
-            told += lines
-    return parts, told
+            warnings += lines
+    return parts, warnings

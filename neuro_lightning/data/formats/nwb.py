@@ -72,7 +72,7 @@ class NWBRecording:
         session: what the file says of which session it is: ``identifier``, ``session_start_time``, ``session_id`` and
             ``subject_id``, None where it does not say.
         invalid_times: (k, 2) start and stop, in s, of times that the file says not to use, by their start.
-        warnings: lines on what looks odd or was mended; who serves the recording says them.
+        warnings: lines on what looks odd or was corrected, for the log.
     """
 
     path: Path

@@ -84,7 +84,7 @@ def _unpickled(path: Path) -> Any:
             raise DataError(f"{path} holds an array of {dtype} and shape {shape}; a pickled dictionary is expected")
         root = _Unpickler(file, path).load()
         if file.read(1):
-            raise DataError(f"{path} goes on after its dictionary has ended: bytes were added or moved; fetch it again")
+            raise DataError(f"{path} has further bytes after its dictionary: bytes were added or moved; fetch it again")
     return root
 
 

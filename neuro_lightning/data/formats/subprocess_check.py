@@ -60,4 +60,4 @@ def find_reading_problem(
     if done.returncode < 0:
         return f"it kills the process that reads it, with signal {-done.returncode}"
     text = done.stderr.decode(errors="replace").strip()
-    return "" if not done.returncode else text.splitlines()[-1] if text else "no reason was told"
+    return "" if not done.returncode else text.splitlines()[-1] if text else "no reason was given"

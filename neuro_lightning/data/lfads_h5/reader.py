@@ -116,9 +116,9 @@ def load_lfads_h5(
     # the benchmark's own split has the begin of another trial in some forward bins (mc_rtt)
     shared = shared_counts(*(v[:, :n_bins] if style == "nlb" else v for v in (counts["train"], counts["val"])))
     length = n_bins if style == "nlb" else n_total
-    splits["train"], overlap, told = without_shared_trials(path, splits["train"], shared, length)
+    splits["train"], overlap, lines = without_shared_trials(path, splits["train"], shared, length)
     if line := multiples_warning(list(counts.values())):
-        told = [*told, f"{path}: {line}"]
+        lines = [*lines, f"{path}: {line}"]
     return Recording(
         name="lfads_h5",
         bin_ms=bin_ms,
@@ -134,7 +134,7 @@ def load_lfads_h5(
             "seed": seed,
             **({"truth": unit} if rates else {}),
             **overlap,
-            **({"warnings": warnings + told} if warnings + told else {}),
+            **({"warnings": warnings + lines} if warnings + lines else {}),
         },
     )
 
@@ -239,8 +239,8 @@ def _rates(path: Path, arrays: Arrays, counts: Arrays, bin_ms: int) -> tuple[Arr
     first = next(iter(units))
     unit = first if off[first] < TOLERANCE else min(off, key=off.get)
     if not off[unit] < TOLERANCE:
-        told = ", ".join(f"{expected * scale / spikes:.3g} times as many {u}" for u, scale in units.items())
-        log.warning(f"{path}: its truth fits its counts in no known unit (spikes expected: {told}): it is left aside")
+        expected_spikes = ", ".join(f"{expected * scale / spikes:.3g} times as many {u}" for u, scale in units.items())
+        log.warning(f"{path}: its truth fits its counts in no known unit (spikes expected: {expected_spikes})")
         return None, ""
     if unit != first:
         log.warning(f"{path}: the spikes say that its truth is to be taken as: {unit}")

@@ -130,7 +130,7 @@ def _fetch(params: NLBParams, assets: Sequence[Asset], root: Path) -> None:
         raise
     except Exception as error:  # requests, dandi and pydantic raise what they like when a server misbehaves
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        trouble = f"could not be downloaded ({reason}); what has come is kept, the next run goes on from there"
+        trouble = f"could not be downloaded ({reason}); the next run continues from the part that was downloaded"
         raise DataError(_by_hand(params, root, trouble)) from error
 
 

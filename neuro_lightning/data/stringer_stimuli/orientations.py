@@ -137,7 +137,7 @@ def _read(path: Path, remove_components: int) -> dict[str, np.ndarray]:
     arrays = load_dict(path, REQUIRED, ("u_spont",) if remove_components else ())
     for key in ("istim", "mean_spont", "std_spont"):
         arrays[key] = arrays[key].reshape(-1)
-    if arrays["sresp"].ndim == 2:  # sessions may go on after the last grating that counts
+    if arrays["sresp"].ndim == 2:  # sessions may be longer than their list of gratings
         arrays["sresp"] = arrays["sresp"][:, : len(arrays["istim"])]
     shapes = {"istim": "T", "sresp": "NT", "mean_spont": "N", "std_spont": "N", "u_spont": "NK"}
     check_arrays(path, arrays, shapes)

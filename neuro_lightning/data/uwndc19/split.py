@@ -94,5 +94,5 @@ def fold_numbers(observed: np.ndarray, folds: int, seed: int) -> np.ndarray:
     order = rng.permutation(len(observed))
     order = order[np.argsort(pattern.reshape(-1)[order], kind="stable")]  # shuffled within each pattern
     numbers = np.empty(len(observed), np.int64)
-    numbers[order] = np.arange(len(observed)) % folds  # dealt like cards
+    numbers[order] = np.arange(len(observed)) % folds
     return numbers
