@@ -7,7 +7,8 @@ from typing import Any
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.synthetic.simulate import Sizes, simulate_chaotic_rnn, simulate_lorenz
+from neuro_lightning.data.synthetic import simulate as simulated
+from neuro_lightning.data.synthetic.simulate import simulate_chaotic_rnn, simulate_lorenz
 from neuro_lightning.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ class SimulatedDataModule(PopulationDataModule):
         loader: see :class:`PopulationDataModule`.
     """
 
-    def __init__(self, *, sizes: Sizes, simulate: bool = True, **loader: Any) -> None:
+    def __init__(self, *, sizes: simulated.Sizes, simulate: bool = True, **loader: Any) -> None:
         super().__init__(**loader)
         if not simulate:
             raise ConfigError("data.simulate=false: these data exist only as a simulation; choose a recorded dataset")
