@@ -54,7 +54,7 @@ class SubmissionError(NeuroError):
     """A submission or target file does not hold what the benchmark expects."""
 
 
-def errors_in_one_line(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], int]:
+def errors_in_one_line(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     """A command that prints an error that the user can mend as one line, and returns the exit status, 0 or 1.
 
     Args:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from neuro_lightning.artifacts.checkpoint_files import BEST, run_folder
-from neuro_lightning.artifacts.records import flat_overrides, read_record, versions, write_json
+from neuro_lightning.artifacts.records import flat_overrides, read_record_if_any, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied_keys
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Ensemble
-from neuro_lightning.errors import DataError
 from neuro_lightning.report.table import kind_of, number, print_table, relative
 
 MAX_ROWS = 20
@@ -101,12 +99,8 @@ def _members(ensemble: Ensemble) -> tuple[list[str], list[list[str]]]:
 
 def differing_settings(members: Sequence[Path]) -> dict[str, list[str]]:
     """The overrides in which the members' runs differ, by key, as many as fit into a line."""
-    found = []
-    for member in members:
-        try:
-            found.append(flat_overrides(job_settings(read_record(run_folder(member)).get("overrides") or [])))
-        except DataError:  # a checkpoint alone
-            found.append({})
+    records = [read_record_if_any(run_folder(member)) for member in members]  # empty for a checkpoint alone
+    found = [flat_overrides(job_settings(record.get("overrides") or [])) for record in records]
     differ = {key: [str(own.get(key, "")) for own in found] for key in varied_keys(found)}
     room = MAX_WIDTH
     return {key: values for key, values in differ.items() if (room := room - 2 - max(map(len, (key, *values)))) > 0}
@@ -129,10 +123,7 @@ def write_members(
         ensemble: what predicted it; None for a single model, which removes the entry of an earlier ensemble.
         merge_into: the submission whose other datasets were kept, and with them their entries.
     """
-    entries = {}
-    if merge_into is not None and members_file(merge_into).is_file():
-        with suppress(DataError):  # an unreadable file says nothing about other datasets
-            entries = read_record(members_file(merge_into))
+    entries = read_record_if_any(members_file(merge_into)) if merge_into is not None else {}
     entries.pop(group, None)
     if ensemble is not None:
         entries[group] = _entry(recording, ensemble)

@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -114,20 +114,6 @@ class _Preset(Launcher):
     def _task(self, places: tuple[Slot, ...] = ()) -> Task:
         return Task(self.task_function, self.config.hydra.runtime.cwd, places)
 
-    def _relaunch(self, launch: Callable[[], Sequence[JobReturn]], killed: type[Exception]) -> Sequence[JobReturn]:
-        """Launch; if a process was killed launch again: jobs that are done are not done twice."""
-        for attempt in range(RELAUNCHES + 1):
-            try:
-                return launch()
-            except killed:
-                left = RELAUNCHES - attempt
-                then = "its jobs are resumed from their last checkpoints" if left else "giving up"
-                print(f"a process that ran jobs was killed (out of memory?): {then}", file=sys.stderr, flush=True)
-        raise ConfigError(
-            "processes that run jobs are killed again and again: fewer at a time may fit into the memory "
-            f"(hydra.launcher.n_jobs=...); resume with sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
-        )
-
 
 class Processes(_Preset):
     """Runs many small jobs at the same time on this machine's cores.
@@ -148,13 +134,23 @@ class Processes(_Preset):
     def _run(
         self, jobs: Sequence[Sequence[str]], first: int, at_once: int, threads: int, places: Sequence[Slot] = ()
     ) -> Sequence[JobReturn]:
+        """Launch; if a process was killed launch again: jobs that are done are not done twice."""
         at_once = min(at_once, len(jobs))
         settings = {"n_jobs": at_once, "inner_max_num_threads": threads, "backend": "loky", "batch_size": 1}
         task = self._task(tuple(places))
         launcher = self._plugin("hydra_joblib_launcher.joblib_launcher.JoblibLauncher", task, settings)
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        return self._relaunch(lambda: launcher.launch(jobs, first), TerminatedWorkerError)
+        for left in reversed(range(RELAUNCHES + 1)):
+            try:
+                return launcher.launch(jobs, first)
+            except TerminatedWorkerError:
+                then = "its jobs are resumed from their last checkpoints" if left else "giving up"
+                print(f"a process that ran jobs was killed (out of memory?): {then}", file=sys.stderr, flush=True)
+        raise ConfigError(
+            "processes that run jobs are killed again and again: fewer at a time may fit into the memory "
+            f"(hydra.launcher.n_jobs=...); resume with sweep.resume={shlex.quote(self.config.hydra.sweep.dir)}"
+        )
 
 
 class Gpus(Processes):

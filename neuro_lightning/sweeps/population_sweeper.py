@@ -108,14 +108,13 @@ class PopulationSweeper(BaseSweeper):
 
     def run(self) -> None:
         """Train generation after generation."""
-        state = self.state
-        begun = f" from generation {len(state.best) + 1}" if state.best else ""
+        begun = f" from generation {len(self.state.best) + 1}" if self.state.best else ""
         print(f"a population of {self.n_trials}{begun}; {self.config.monitor}", flush=True)
-        while not state.over:
-            self._train_generation(state)
-            write_state(self.path, self.identity, state)
-            self._delete_old_starts(state)
-        self._finish(state)
+        while not self.state.over:
+            self._train_generation()
+            write_state(self.path, self.identity, self.state)
+            self._delete_old_starts()
+        self._finish()
         shutil.rmtree(self.folder / STARTS, ignore_errors=True)
 
     # ---- checks
@@ -150,30 +149,30 @@ class PopulationSweeper(BaseSweeper):
 
     # ---- generations
 
-    def _train_generation(self, state: State) -> None:
+    def _train_generation(self) -> None:
         """Train every member until the next milestone and hold the tournament."""
-        number = len(state.best) + 1
-        results = self._launch(state, self.milestones[number - 1])
+        number = len(self.state.best) + 1
+        results = self._launch(self.milestones[number - 1])
         scores = [result.score for result in results]
         trained = [math.isfinite(score) for score in scores]
         best = max(scores)
-        state.best.append(best if math.isfinite(best) else None)
+        self.state.best.append(best if math.isfinite(best) else None)
         taken: dict[int, int] = {}
-        state.over = self._why_over(state, results)
-        if not state.over:
+        self.state.over = self._why_over(results)
+        if not self.state.over:
             seed = f"{self.seed}, generation {number}"
-            state.values, taken = self.settings.next_values(state.values, scores, self.space.searched, seed)
+            self.state.values, taken = self.settings.next_values(self.state.values, scores, self.space.searched, seed)
         for member in range(self.n_trials):
             donor = taken.get(member, member)
             if trained[donor]:
                 merge_checkpoint_state(results[donor].last, results[member].last, self._start_file(member, number))
-                state.starts[member] = number
-        self._show(results, state, taken)
+                self.state.starts[member] = number
+        self._show(results, taken)
 
-    def _launch(self, state: State, until: int, *more: str) -> list[Result]:
+    def _launch(self, until: int, *more: str) -> list[Result]:
         """Run every member's job until an epoch; a job that has been there already ends at once."""
         jobs = []
-        for member, (values, start) in enumerate(zip(state.values, state.starts, strict=True)):
+        for member, (values, start) in enumerate(zip(self.state.values, self.state.starts, strict=True)):
             words = [*self.space.overrides(values), f"sweep.trial={member}", f"sweep.until={until}", *more]
             if start is not None:
                 words.append(override("resume", self._start_file(member, start)))
@@ -183,42 +182,42 @@ class PopulationSweeper(BaseSweeper):
     def _start_file(self, member: int, generation: int) -> Path:
         return self.folder / STARTS / f"{member}_{generation}.ckpt"
 
-    def _why_over(self, state: State, results: Sequence[Result]) -> str | None:
-        if state.best[-1] is None:
+    def _why_over(self, results: Sequence[Result]) -> str | None:
+        if self.state.best[-1] is None:
             return "every member failed"
         if max(result.epochs for result in results) >= self.milestones[-1]:
             return f"all {self.milestones[-1]} epochs are done"
-        best = [-math.inf if score is None else score for score in state.best]
+        best = [-math.inf if score is None else score for score in self.state.best]
         if has_settled(best, self.settings.patience, self.settings.improvement):
             return f"the best has not improved over {self.settings.patience} generations"
         return None
 
-    def _delete_old_starts(self, state: State) -> None:
-        kept = {self._start_file(i, start) for i, start in enumerate(state.starts) if start is not None}
+    def _delete_old_starts(self) -> None:
+        kept = {self._start_file(i, start) for i, start in enumerate(self.state.starts) if start is not None}
         for path in (self.folder / STARTS).glob("*.ckpt"):
             if path not in kept:
                 path.unlink()
 
-    def _finish(self, state: State) -> None:
+    def _finish(self) -> None:
         """Score the members' best checkpoints, where the training ended before all its epochs were done.
 
         Raises:
             ConfigError: every member failed.
         """
-        if state.best[-1] is None:
+        if self.state.best[-1] is None:
             raise ConfigError("every member failed: their errors are in sweep.md")
-        until = self.milestones[len(state.best) - 1]
+        until = self.milestones[len(self.state.best) - 1]
         if until < self.milestones[-1]:
-            self._launch(state, until, f"trainer.max_epochs={until}")
+            self._launch(until, f"trainer.max_epochs={until}")
 
-    def _show(self, results: Sequence[Result], state: State, taken: Mapping[int, int]) -> None:
+    def _show(self, results: Sequence[Result], taken: Mapping[int, int]) -> None:
         """Print a generation's best and median score, who failed and who took over from whom."""
         sign = 1 if self.config.mode == "max" else -1
         scores = [result.score for result in results]
         best = scores.index(max(scores))
         epoch = max(result.epochs for result in results)
         words = [
-            f"generation {len(state.best):>2}  epoch {epoch:>{len(str(self.milestones[-1]))}}",
+            f"generation {len(self.state.best):>2}  epoch {epoch:>{len(str(self.milestones[-1]))}}",
             f"best {sign * scores[best]:.4f} (trial {best})  median {sign * statistics.median(scores):.4f}",
         ]
         failed = [(member, result) for member, result in enumerate(results) if not math.isfinite(result.score)]
@@ -229,8 +228,8 @@ class PopulationSweeper(BaseSweeper):
         print("  ".join(words), flush=True)
         for member, result in failed:
             print(f"  trial {member}: {result.error}", flush=True)
-        if state.over:
-            print(f"{state.over}: the training ends", flush=True)
+        if self.state.over:
+            print(f"{self.state.over}: the training ends", flush=True)
 
 
 def check_model(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.report.table import number, relative
 from neuro_lightning.settings.conf_folder import CONF
+from neuro_lightning.settings.options import config_folder
 from neuro_lightning.settings.overrides import check_keys, must_be_typed
 from neuro_lightning.settings.quoting import quoted, unquoted
 from neuro_lightning.sweeps.results.summary import SOURCES, objective_name, summarize
@@ -239,17 +240,12 @@ def _option(option: str) -> str:
     if not option.endswith(".yaml") or not (path.is_file() or "/" in option):
         return option
     if not path.is_file():
-        if _in_conf(option):
+        if (config_folder(CONF) / GROUP / option).is_file():
             return option
         raise ConfigError(f"{GROUP}={option}: no such file; give a path, or the name of one in conf/{GROUP}")
     name = str(path.resolve())
     _store(path, name)
     return name if PLAIN_PATH.fullmatch(name) else quoted(name)
-
-
-def _in_conf(option: str) -> bool:
-    here = Path(__file__).resolve()
-    return any((parent / "conf" / GROUP / option).is_file() for parent in (here.parents[2], here.parents[1]))
 
 
 def _store(path: Path, name: str) -> None:

@@ -83,7 +83,7 @@ def read_space(params: Mapping[str, Any] | None, typed: Sequence[str]) -> Space:
         both = " and ".join(override.input_line for override in wanted[min(repeated)])
         raise ConfigError(f"{min(repeated)} is given twice, {both}: search it or fix it")
     overrides = [o for key, found in {**given, **wanted}.items() for o in found]
-    searched = {_name(o): o for o in overrides if o.is_sweep_override()}
+    searched = {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
     space = Space(
         searched={key: _distribution(override) for key, override in searched.items()},
         written={key: override.input_line.split("=", 1)[1] for key, override in searched.items()},
@@ -112,7 +112,7 @@ def _parsed(words: Sequence[str]) -> dict[str, list[Any]]:
             [override] = OverridesParser.create().parse_overrides([word])
         except HydraException as error:
             raise ConfigError(f"{word}: {_parser_message(error)}") from None
-        found.setdefault(_name(override).lstrip("+~"), []).append(override)
+        found.setdefault(override.get_key_element().lstrip("+~"), []).append(override)
     return found
 
 
@@ -122,10 +122,6 @@ def _parser_message(error: Exception) -> str:
     lines = [line for line in lines if line.strip("^ ") and not line.startswith(("Error ", "See http"))]
     text = lines[0] if lines else type(error).__name__
     return "null has no place in choice(...): write null,1,2" if "NoneType is incompatible" in text else text
-
-
-def _name(override: Any) -> str:
-    return override.get_key_element()
 
 
 def _distribution(override: Any) -> BaseDistribution:
