@@ -151,7 +151,7 @@ def test_data_can_be_looked_at_without_a_training(run):
     data = nl.dataset(spikes(), {"data.batch_size": 5})
     assert data.batch_size == 5 and data.spec == run.data.spec
     twin = nl.dataset("mc_rtt", {"data.simulate": True, "data.bin_ms": 20, "paths.data": "data"})
-    assert twin.simulate and twin.bin_ms == 20
+    assert twin.simulate and twin.options["bin_ms"] == 20
     with pytest.raises(ConfigError, match=r"data\.bin: no such key; there are batch_size, "):
         nl.dataset("lorenz", ["data.bin=3"])
 

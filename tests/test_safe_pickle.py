@@ -182,7 +182,7 @@ def test_npz(tmp_path):
 def test_check_arrays():
     good = {"sresp": np.ones((3, 5)), "run": np.ones((5, 1)), "xyz": np.ones((3, 3)), "extra": np.full(2, np.nan)}
     shapes = {"sresp": "NT", "run": "T1", "xyz": "3N", "absent": "T"}
-    assert check_arrays("f.npy", good, shapes) == {"N": 3, "T": 5}
+    assert check_arrays("f.npy: ", good, shapes) == {"N": 3, "T": 5}
     for key, value, message in [
         ("run", np.ones((4, 1)), r"run has the shape \(4, 1\), but it must be T x 1 with T = 5 as in sresp"),
         ("xyz", np.ones((2, 3)), r"xyz has the shape \(2, 3\), but it must be 3 x N"),
@@ -192,7 +192,7 @@ def test_check_arrays():
         ("sresp", np.ones((0, 5)), r"shape \(0, 5\)"),
     ]:
         with pytest.raises(DataError, match=f"^f.npy: .*{message}"):
-            check_arrays("f.npy", {**good, key: value}, shapes)
+            check_arrays("f.npy: ", {**good, key: value}, shapes)
 
 
 def test_the_sample_pickles_hold_calls():

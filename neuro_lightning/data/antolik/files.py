@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_array, check_arrays, read_npy, read_npz, reading
 from neuro_lightning.data.split_arrays import SplitArrays
 from neuro_lightning.data.twin_files import TRUTH, true_rates
 from neuro_lightning.errors import DataError
@@ -22,16 +22,17 @@ SIDE = 31
 GREY = 1e-6
 """The value of one grey level: the files hold 0 to 255 of them."""
 FILES = {
-    "training_inputs": "BP",
-    "training_set": "BN",
-    "validation_inputs": "IP",
-    "validation_set": "IN",
-    "raw_validation_set": "RIN",
+    "training_inputs.npy": "BP",
+    "training_set.npy": "BN",
+    "validation_inputs.npy": "IP",
+    "validation_set.npy": "IN",
+    "raw_validation_set.npy": "RIN",
 }
 """The files of a region and their axes."""
 AXES = {"B": "images", "I": "images", "P": "pixels", "N": "neurons", "R": "repeats"}
 # the published responses reach about 24
-RESPONSES = {"minimum": 0, "maximum": 1e4, "what": "inferred spikes in response to an image"}
+RESPONSES = {"kinds": "fiu", "minimum": 0, "maximum": 1e4, "what": "inferred spikes in response to an image"}
+RULES = {name: {"kinds": "fiu"} if name.endswith("inputs.npy") else RESPONSES for name in FILES}
 
 
 @dataclass
@@ -85,16 +86,16 @@ def load_region(folder: str | Path) -> Region:
     """Read a region's five files.
 
     Args:
-        folder: with the files of :data:`FILES`, all ``.npy``.
+        folder: with the files of :data:`FILES`.
 
     Raises:
         DataError: a file is missing, damaged, holds what it must not, or does not fit the others.
     """
     folder = Path(folder).expanduser()
     arrays = _read(folder, *FILES)
-    training, repeats = arrays["training_set"], _repeats(folder, arrays)
-    train = ShownImages(arrays["training_inputs"], training[:, None], np.arange(len(training)))
-    test = ShownImages(arrays["validation_inputs"], repeats, np.arange(len(repeats)))
+    training, repeats = arrays["training_set.npy"], _repeats(folder, arrays)
+    train = ShownImages(arrays["training_inputs.npy"], training[:, None], np.arange(len(training)))
+    test = ShownImages(arrays["validation_inputs.npy"], repeats, np.arange(len(repeats)))
     truth = _load_truth(folder, train, test)
     sources = [{"path": str(file), "size": file.stat().st_size} for file in sorted(folder.glob("*.np[yz]"))]
     return Region(train, test, sources, truth)
@@ -113,29 +114,26 @@ def load_repeats(folder: str | Path) -> np.ndarray:
         DataError: a file is missing or damaged, or ``validation_set`` is not the mean of ``raw_validation_set``.
     """
     folder = Path(folder).expanduser()
-    return _repeats(folder, _read(folder, "validation_set", "raw_validation_set"))
+    return _repeats(folder, _read(folder, "validation_set.npy", "raw_validation_set.npy"))
 
 
 def _read(folder: Path, *names: str) -> dict[str, np.ndarray]:
     """Some of a region's files as float64 arrays of finite numbers and of sizes that fit each other."""
     arrays = {}
-    for name in names:
-        path = folder / f"{name}.npy"
+    for path in (folder / name for name in names):
         if not path.is_file():
             raise DataError(f"{path.name} is missing in {folder}: {_download_hint(folder.parent)}")
         with reading(path, "unpack it again"):
-            values = read_npy(path)
-        bounds = {} if name.endswith("_inputs") else RESPONSES
-        check_array(values, str(path), kinds="fiu", axes=tuple(AXES[axis] for axis in FILES[name]), **bounds)
-        if name.endswith("_inputs"):
-            _check_images(path, values)
-        arrays[name] = values.astype(np.float64, copy=False)
-    check_sizes(f"{folder}: ", arrays, FILES)
-    return arrays
+            arrays[path.name] = read_npy(path)
+        if path.name.endswith("inputs.npy"):
+            _check_images(path, arrays[path.name])
+    check_arrays(f"{folder}/", arrays, FILES, RULES, AXES)
+    return {name: values.astype(np.float64, copy=False) for name, values in arrays.items()}
 
 
 def _check_images(path: Path, values: np.ndarray) -> None:
     """Whether images have the published size and grey levels."""
+    check_array(values, str(path), axes=("images", "pixels"), **RULES[path.name])
     if values.shape[1] != SIDE * SIDE:
         raise DataError(f"{path} has {values.shape[1]} pixels an image where {SIDE} x {SIDE} make {SIDE * SIDE}")
     if values.min() < 0 or values.max() > 256 * GREY:
@@ -147,7 +145,7 @@ def _check_images(path: Path, values: np.ndarray) -> None:
 
 def _repeats(folder: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """(B, R, N) the single responses, whose means must be those of the file."""
-    raw, averages = arrays["raw_validation_set"], arrays["validation_set"]
+    raw, averages = arrays["raw_validation_set.npy"], arrays["validation_set.npy"]
     worst = float(np.abs(raw.mean(0) - averages).max())
     if worst > 1e-6 * max(1.0, float(averages.max())):
         raise DataError(

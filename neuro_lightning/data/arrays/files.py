@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import whole_file
-from neuro_lightning.data.checks.bounds import check_array, check_sizes, read_npy, read_npz, reading
+from neuro_lightning.data.checks.bounds import check_arrays, read_npy, read_npz, reading
 from neuro_lightning.data.formats.mat import read_mat
 from neuro_lightning.errors import ConfigError, DataError
 
@@ -136,9 +136,8 @@ def check_values(arrays: Arrays, shapes: Mapping[str, str], rules: Mapping[str, 
             values = values.reshape(-1)
         elif optional is not None and values.ndim == len(axes) - 1:
             values = np.expand_dims(values, optional)
-        check_array(values, f"{where}{name}", axes=tuple(AXES.get(axis, axis) for axis in axes), **rules[name])
         found[name] = values
-    check_sizes(where, found, shapes)
+    check_arrays(where, found, shapes, rules, AXES)
     if "unit_ids" in found and len(np.unique(found["unit_ids"])) < len(found["unit_ids"]):
         raise DataError(f"{where}unit_ids holds a number twice; neurons' numbers must differ")
     return found

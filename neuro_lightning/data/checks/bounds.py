@@ -195,22 +195,21 @@ def check_array(
 
 
 def check_arrays(
-    path: str | Path,
-    arrays: dict[str, np.ndarray],
-    shapes: dict[str, str],
-    *,
-    may_be_nan: Collection[str] = (),
-    minimum: float = -LARGEST,
+    where: str,
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, str],
+    rules: Mapping[str, dict[str, Any]] | None = None,
+    axes: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Whether arrays are finite numbers of shapes that fit each other.
 
     Args:
-        path: the file they are from, for the message.
+        where: what stands before each array's name in the message: the file.
         arrays: by key; keys that are not in ``shapes`` are not looked at, and the reverse.
         shapes: an axis a character: ``{"sresp": "NT", "xyz": "3N", "run": "T1"}``. A letter is a size that must be the
             same wherever it stands, a digit is a size itself.
-        may_be_nan: keys whose values may be missing.
-        minimum: the smallest value that can be.
+        rules: by key, what else than finite numbers is expected: keyword arguments of :func:`check_array`.
+        axes: the axes' names by letter, for the message.
 
     Returns:
         The sizes by letter.
@@ -220,9 +219,9 @@ def check_arrays(
     """
     known = {key: array for key, array in arrays.items() if key in shapes}
     for key, array in known.items():
-        axes = tuple(shapes[key])
-        check_array(array, f"{path}: {key}", axes=axes, may_be_nan=key in may_be_nan, minimum=minimum)
-    return check_sizes(f"{path}: ", known, shapes)
+        names = tuple((axes or {}).get(axis, axis) for axis in shapes[key])
+        check_array(array, f"{where}{key}", axes=names, **(rules or {}).get(key, {}))
+    return check_sizes(where, known, shapes)
 
 
 def check_sizes(

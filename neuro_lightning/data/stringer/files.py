@@ -91,7 +91,7 @@ def read_spontaneous(path: str | Path, *, bin_ms: int | None = None) -> Spontane
         for key in ("run", "pupilArea"):
             if key in arrays and arrays[key].ndim == 1:
                 arrays[key] = arrays[key][:, None]
-    check_arrays(path, arrays, SHAPES, may_be_nan=tuple(BEHAVIOR.values()))
+    check_arrays(f"{path}: ", arrays, SHAPES, {key: {"may_be_nan": True} for key in BEHAVIOR.values()})
     activity = arrays["sresp"]
     behavior = {name: arrays[key] for name, key in BEHAVIOR.items() if key in arrays}
     return SpontaneousFile(path, activity, arrays["xyz"], behavior, bin_ms or default)

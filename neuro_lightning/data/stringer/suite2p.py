@@ -58,7 +58,7 @@ def read_suite2p(path: Path, bin_ms: int | None) -> tuple[dict[str, np.ndarray],
     if (cells := path.with_name("iscell.npy")).is_file():
         with reading(cells):
             found = read_npy(cells)
-        check_arrays(cells, {"iscell": found}, {"iscell": "NK"})
+        check_arrays(f"{cells}: ", {"iscell": found}, {"iscell": "NK"})
         if len(found) != n:
             raise DataError(f"{cells} tells of {len(found)} regions, but {path.name} has {n}: they are of other runs")
         keep = found[:, 0] > 0
@@ -74,7 +74,7 @@ def _positions(path: Path, n: int) -> np.ndarray:
         raise DataError(f"{path} tells of {len(regions)} regions, but the traces beside it are {n}: of other runs")
     with reading(path):
         xyz = np.array([[*reversed([float(v) for v in r["med"]][:2]), float(r.get("iplane", 0))] for r in regions]).T
-    check_arrays(path, {"med": xyz}, {"med": "3N"})
+    check_arrays(f"{path}: ", {"med": xyz}, {"med": "3N"})
     return xyz
 
 

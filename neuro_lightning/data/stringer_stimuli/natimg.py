@@ -237,8 +237,8 @@ def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise DataError(f"{path}: stim must be a struct with the fields {', '.join(wanted)}, but is {has}")
     arrays = {name: np.asarray(stim[name].reshape(-1)[0]) for name in wanted}
     arrays["istim"] = arrays["istim"].reshape(-1)
-    # MATLAB users mark what was lost by NaN
-    check_arrays(path, arrays, {"istim": "P", "resp": "PN", "spont": "TN"}, may_be_nan=("resp",))
+    lost = {"resp": {"may_be_nan": True}}  # MATLAB users mark what was lost by NaN
+    check_arrays(f"{path}: ", arrays, {"istim": "P", "resp": "PN", "spont": "TN"}, lost)
     istim = arrays["istim"]
     if (istim % 1 != 0).any() or istim.min() < 1:
         raise DataError(
@@ -254,5 +254,5 @@ def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _read_images(path: Path) -> np.ndarray:
     """(n, H, W) the images, as they are in the file."""
     images = read_mat(path, ["imgs"])["imgs"]
-    check_arrays(path, {"imgs": images}, {"imgs": "HWn"})
+    check_arrays(f"{path}: ", {"imgs": images}, {"imgs": "HWn"})
     return images.transpose(2, 0, 1)

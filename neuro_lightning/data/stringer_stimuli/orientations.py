@@ -140,7 +140,7 @@ def _read(path: Path, remove_components: int) -> dict[str, np.ndarray]:
     if arrays["sresp"].ndim == 2:  # sessions may be longer than their list of gratings
         arrays["sresp"] = arrays["sresp"][:, : len(arrays["istim"])]
     shapes = {"istim": "T", "sresp": "NT", "mean_spont": "N", "std_spont": "N", "u_spont": "NK"}
-    check_arrays(path, arrays, shapes)
+    check_arrays(f"{path}: ", arrays, shapes)
     istim = arrays["istim"].astype(np.float64)
     low, high = istim.min(), istim.max()
     if low < 0 or high > 2 * math.pi + 1e-6:
