@@ -248,10 +248,9 @@ def _scatter(panel: Axes, predicted: np.ndarray, observed: np.ndarray, repeats: 
         style.note(panel, "no responses")
         return
     if repeats is not None:
-        count = np.isfinite(repeats).sum(1)
-        error = np.full(len(repeats), np.nan)
-        several = count > 1
-        error[several] = np.nanstd(repeats[several], axis=1, ddof=1) / np.sqrt(count[several])
+        import pandas as pd
+
+        error = pd.DataFrame(repeats).sem(axis=1).to_numpy()
         look = {"fmt": "none", "ecolor": style.QUIET, "elinewidth": 0.6, "alpha": 0.6}
         panel.errorbar(predicted[seen], observed[seen], error[seen], **look)
     look = {"ms": 2, "alpha": 0.35} if seen.sum() > 300 else {"ms": 3, "alpha": 0.7}
@@ -274,10 +273,8 @@ def _score_bars(panel: Axes, scores: np.ndarray, ceiling: np.ndarray | None) -> 
 
 
 def _binned(values: np.ndarray, place: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error of the values in each bin, NaN for an empty one."""
-    seen = np.isfinite(values)
-    count = np.bincount(place[seen], minlength=n_bins).astype(float)
-    count[count == 0] = np.nan
-    mean = np.bincount(place[seen], values[seen], n_bins) / count
-    square = np.bincount(place[seen], (values[seen] - mean[place[seen]]) ** 2, n_bins)
-    return mean, np.sqrt(square / np.maximum(count - 1, 1) / count)
+    """Mean and standard error of the values in each bin, NaN for an empty one and the error of a single value."""
+    import pandas as pd
+
+    bins = pd.Series(values).groupby(place)
+    return bins.mean().reindex(range(n_bins)).to_numpy(), bins.sem().reindex(range(n_bins)).to_numpy()

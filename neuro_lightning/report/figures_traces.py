@@ -126,19 +126,15 @@ def similarity_order(traces: np.ndarray) -> np.ndarray:
     They are sorted by the angle of each trace's weights in the first two principal components of the z-scored traces;
     the order begins after the largest gap between angles.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     if traces.shape[1] < 3 or len(traces) < 3:
         return np.arange(traces.shape[1])
     centered = np.nan_to_num(traces - np.nanmean(traces, 0))
     spread = centered.std(0)
     centered = centered / np.where(spread > 0, spread, 1.0)
-    # of the smaller of both covariances: T x T or N x N
-    if len(centered) < centered.shape[1]:
-        _, vectors = np.linalg.eigh(centered @ centered.T)
-        weights = centered.T @ vectors[:, -2:]
-    else:
-        _, vectors = np.linalg.eigh(centered.T @ centered)
-        weights = vectors[:, -2:]
-    angle = np.arctan2(weights[:, 0], weights[:, 1])
+    _, _, axes = randomized_svd(centered, 2, random_state=0)
+    angle = np.arctan2(axes[1], axes[0])
     order = np.argsort(angle, kind="stable")
     gaps = np.diff(angle[order], append=angle[order[0]] + 2 * np.pi)
     return np.roll(order, -(int(gaps.argmax()) + 1))
