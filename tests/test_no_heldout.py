@@ -63,7 +63,7 @@ def test_a_monitor_of_ones_own_is_kept_and_one_that_is_not_there_refused(tmp_pat
     for word in ("monitor=val/oracle_co_bps", "callbacks.figures.monitor=val/foo", "model.scheduler.monitor=val/foo",
                  "model.scheduler.monitor=train/loss"):  # fmt: skip
         key = word.split("=")[0]
-        with pytest.raises(ConfigError, match=rf"{key}=.*: it is not logged; with these data there are val/loss, val/"):
+        with pytest.raises(ConfigError, match=rf"{key}=.*: it is not logged; there are val/loss, val/"):
             here(tmp_path / "no", *ALL_IN, "scheduler@model.scheduler=plateau", "callbacks=default", word)
     with pytest.raises(ConfigError, match="mode=maximum: give max"):
         here(tmp_path / "no", "mode=maximum")

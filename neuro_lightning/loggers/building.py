@@ -14,14 +14,14 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from neuro_lightning.artifacts.checkpoint_files import run_folder
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import errors_as_warnings, warn_on_errors
 from neuro_lightning.loggers.metrics_csv import MetricsCSV
-from neuro_lightning.loggers.wandb_run import STEP, is_wandb, wandb_logger
+from neuro_lightning.loggers.wandb_run import STEP, wandb_logger
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.settings.config import instantiate
 
@@ -87,7 +87,7 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
     """
     for logger in loggers:
         logger.finalize("success" if exit_code == 0 else "failed")
-        if is_wandb(logger):
+        if isinstance(logger, WandbLogger):
             with errors_as_warnings(logger):
                 logger.experiment.finish(exit_code=exit_code)
 
@@ -115,7 +115,7 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
     known = {f"best/{key}" if key.startswith("val/") else key: value for key, value in known.items()}
     numbers = {key: float(value) for key, value in known.items() if isinstance(value, int | float)}
     for logger in loggers:
-        if is_wandb(logger):
+        if isinstance(logger, WandbLogger):
             with errors_as_warnings(logger):
                 logger.experiment.summary.update(known)
         elif isinstance(logger, TensorBoardLogger):
@@ -145,7 +145,7 @@ def log_artifact(
         metadata: shown beside it.
     """
     for logger in loggers:
-        if is_wandb(logger):
+        if isinstance(logger, WandbLogger):
             import wandb
 
             artifact = wandb.Artifact(name, type=kind, metadata=plain(metadata or {}))
@@ -214,7 +214,7 @@ def log_figure(loggers: Sequence[Logger], name: str, path: str | Path, step: int
         step: the global step that it shows.
     """
     for logger in loggers:
-        if is_wandb(logger):
+        if isinstance(logger, WandbLogger):
             import wandb
 
             logger.experiment.log({name: wandb.Image(str(path)), STEP: step})

@@ -127,8 +127,3 @@ def _replay(logger: Logger, path: Path) -> None:
         for row in read_rows(path):
             values = {key: float(value) for key, value in row.items() if value and key != "step"}
             logger.log_metrics(values, step=int(row["step"]))
-
-
-def is_wandb(logger: Logger) -> bool:
-    """Whether a logger is one of W&B."""
-    return isinstance(logger, WandbLogger)

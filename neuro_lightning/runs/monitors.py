@@ -40,23 +40,18 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    for key, mode in {
-        "mode": settings.mode,
-        **{f"{path}.mode": node.get("mode") for path, node in _nodes_with_monitor(settings)},
-    }.items():
-        if mode not in (None, "max", "min"):
-            raise ConfigError(f"{key}={mode}: give max where more is better, else min")
     logged = ["val/loss"]
     if "val" in (references := data.references()):
         logged += [f"val/{name}" for name in build_metrics(data.spec, **references["val"]).names]
-    for key, metric in {
-        "monitor": settings.monitor,
-        **{f"{p}.monitor": n.monitor for p, n in _nodes_with_monitor(settings)},
-    }.items():
+    watching = [("", settings.monitor, settings.mode)]
+    watching += [(f"{path}.", node.monitor, node.get("mode")) for path, node in _nodes_with_monitor(settings)]
+    for path, metric, mode in watching:
+        if mode not in (None, "max", "min"):
+            raise ConfigError(f"{path}mode={mode}: give max where more is better, else min")
         # schedules are shown the scores of the validation only
-        trained = str(metric).startswith("train/") and not key.startswith("model.")
+        trained = str(metric).startswith("train/") and not path.startswith("model.")
         if metric is not None and metric not in logged and not trained:
-            raise ConfigError(f"{key}={metric}: it is not logged; with these data there are {', '.join(logged)}")
+            raise ConfigError(f"{path}monitor={metric}: it is not logged; there are {', '.join(logged)}")
 
 
 def _nodes_with_monitor(settings: TrainSettings) -> Iterator[tuple[str, DictConfig]]:

@@ -93,12 +93,9 @@ def _matches(value: Any, hint: Any) -> bool:
         return value in arguments
     if origin is typing.Annotated:
         return _matches(value, arguments[0])
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
     if hint in SCALARS:
-        return isinstance(value, hint)
+        accepted = int | float if hint is float else hint
+        return isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
     if hint in (Path, os.PathLike) or origin is os.PathLike:
         return isinstance(value, str)
     kind = origin or hint
