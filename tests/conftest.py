@@ -31,6 +31,12 @@ def forked_workers(monkeypatch):
     monkeypatch.setattr(sys, "executable", forks.executable())
 
 
+@pytest.fixture
+def whole_mat_files(monkeypatch):
+    """MATLAB files are read at once, not in a process of its own first: test_damaged_files is about that."""
+    monkeypatch.setattr("neuro_lightning.data.formats.mat.find_reading_problem", lambda *_: "")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real recordings; tests that need it are skipped where it is not there."""

@@ -18,6 +18,8 @@ from neuro_lightning.data.stringer_stimuli.natimg import (
 from neuro_lightning.data.stringer_stimuli.twin import SESSION, write_natimg
 from neuro_lightning.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("whole_mat_files")
+
 RNG = np.random.default_rng(0)
 SIZE = (9, 13)
 GREY = 21

@@ -18,6 +18,8 @@ from neuro_lightning.data.stringer_stimuli.twin import write_orientations
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.orientation import render_gratings
 
+pytestmark = pytest.mark.usefixtures("whole_mat_files")
+
 RNG = np.random.default_rng(0)
 KEYS = ["sresp", "istim", "stat", "u_spont", "v_spont", "mean_spont", "std_spont", "stimtimes", "frametimes",
         "camtimes", "xyz", "run", "info"]  # fmt: skip

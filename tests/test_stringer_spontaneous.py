@@ -29,6 +29,8 @@ from neuro_lightning.data.stringer.twin import NEURONS, simulate, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import random_half, svca
 
+pytestmark = pytest.mark.usefixtures("whole_mat_files")
+
 REAL = (1386, 1440, 1418, 1471, 1415, 1321, 1218, 1183, 1131)
 SMALL = {"neurons": (14, 12, 10), "n_bins": 121, "n_latents": 3}
 
