@@ -1,8 +1,10 @@
 """What all tests share."""
 
+import copy
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,8 +14,29 @@ os.environ.setdefault("NEURO_TRUSTED", "tiny,tiny_traces,pictures,launched,dying
 
 import pytest
 from folder_holder import other_process  # noqa: F401  # a fixture
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = tuple(str(folder / "conf") for folder in (ROOT, ROOT / "tests"))
+
+
+def load_configs_once(load: Callable = OmegaConf.load) -> None:
+    """Parse each of our own YAML files once in a process: it is a quarter of the time that composing a config takes."""
+    loaded = {}
+
+    def load_once(file):
+        name = str(getattr(file, "name", file))
+        if not name.startswith(CONFIGS):
+            return load(file)
+        key = name, os.stat(name).st_mtime_ns
+        if key not in loaded:
+            loaded[key] = load(file)
+        return copy.deepcopy(loaded[key])
+
+    OmegaConf.load = staticmethod(load_once)
+
+
+load_configs_once()
 
 
 @pytest.fixture(autouse=True)
