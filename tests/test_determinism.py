@@ -14,8 +14,12 @@ def trained(folder):
     return checkpoint(folder, "best.ckpt")["state_dict"], checkpoint(folder)["optimizer_states"], rows(folder)
 
 
-def test_same_seed_same_bits(tmp_path):
-    first = here(tmp_path / "first", "seed=5")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return here(tmp_path_factory.mktemp("first"), "seed=5")
+
+
+def test_same_seed_same_bits(first, tmp_path):
     torch.rand(7), np.random.rand(7)  # whatever ran before does not matter
     again = here(tmp_path / "again", "seed=5")
     assert same(trained(first.folder), trained(again.folder)) and first.score == again.score
@@ -26,11 +30,10 @@ def test_same_seed_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("changed", ["seed=6", "data.shuffle_seed=6", "callbacks.seeds.seed=6"])
-def test_another_seed_another_result(tmp_path, changed):
+def test_another_seed_another_result(first, tmp_path, changed):
     """Weights, order of trials and dropout each have a part in it."""
-    one = here(tmp_path / "one", "seed=5")
-    other = here(tmp_path / "other", "seed=5", changed)
-    assert not same(trained(one.folder)[0], trained(other.folder)[0])
+    other = here(tmp_path, "seed=5", changed)
+    assert not same(trained(first.folder)[0], trained(other.folder)[0])
 
 
 def test_without_noise_the_seed_of_the_steps_changes_nothing(tmp_path):

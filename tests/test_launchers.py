@@ -220,6 +220,7 @@ def test_each_process_keeps_its_gpu_for_all_of_its_jobs(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare  # Ray's own processes take most of it; loky's workers are killed and replaced in a quick test
 def test_ray_runs_jobs_and_again_those_whose_process_was_killed(tmp_path):
     done = command(
         tmp_path, "-m", *SWEEP, "hydra/launcher=ray_cluster", "seed=0,1", *KILL,

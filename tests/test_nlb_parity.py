@@ -3,6 +3,7 @@
 Counts, masks, indices and jitter are equal exactly, behavior and PSTHs to 1e-6.
 """
 
+import itertools
 import logging
 from functools import lru_cache
 
@@ -96,16 +97,16 @@ def assert_equal(ours, theirs, name):
     assert np.nanmax(np.abs(ours - theirs), initial=0.0) <= tolerance, name
 
 
-# bin width and phase are independent of each other: both of each are quick, the other pairs of them rare
-@pytest.mark.parametrize(
-    ("bin_ms", "phase"),
-    [
-        pytest.param(bin_ms, phase, marks=[] if (bin_ms, phase) in ((5, "val"), (20, "test")) else pytest.mark.rare)
-        for bin_ms in BINS
-        for phase in ("val", "test")
-    ],
-)
-@pytest.mark.parametrize("dataset", DATASETS)
+def twin_cases():
+    """Bin width and phase are independent: two pairs of them are quick; the mazes' sessions have the same format."""
+    quick = {"mc_maze_medium": [(5, "val")], "mc_maze_large": [(20, "test")]}
+    for dataset in DATASETS:
+        for case in itertools.product(BINS, ("val", "test")):
+            rare = case not in quick.get(dataset, [(5, "val"), (20, "test")])
+            yield pytest.param(dataset, *case, marks=pytest.mark.rare if rare else [])
+
+
+@pytest.mark.parametrize(("dataset", "bin_ms", "phase"), twin_cases())
 def test_twins(twin, dataset, phase, bin_ms):
     train_path, test_path = twin(dataset)
     theirs = reference(dataset, train_path, test_path, phase, bin_ms)
@@ -140,7 +141,8 @@ def test_a_folder_with_both_files(twin):
         assert_equal(ours[name], value, name)
 
 
-@pytest.mark.parametrize("folder", REAL)
+# the large one is rare
+@pytest.mark.parametrize("folder", [pytest.param("mc_maze_430", marks=pytest.mark.rare), *list(REAL)[1:]])
 def test_real_test_files(shared_data, folder):
     paths = sorted((shared_data / "nlb" / folder).glob("*.nwb"))
     if not paths:
