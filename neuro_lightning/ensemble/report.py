@@ -13,7 +13,7 @@ from neuro_lightning.artifacts.records import flat_overrides, read_record_if_any
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied_keys
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.combine import Ensemble
-from neuro_lightning.report.table import kind_of, number, print_table, relative
+from neuro_lightning.report.table import fitting_columns, kind_of, number, print_table, relative
 
 MAX_ROWS = 20
 MAX_WIDTH = 50  # of the members' settings, in characters
@@ -97,13 +97,12 @@ def _members(ensemble: Ensemble) -> tuple[list[str], list[list[str]]]:
     return ["member", *differ, "weight", *spread], rows
 
 
-def differing_settings(members: Sequence[Path]) -> dict[str, list[str]]:
+def differing_settings(members: Sequence[Path]) -> dict[str, Sequence[str]]:
     """The overrides in which the members' runs differ, by key, as many as fit into a line."""
     records = [read_record_if_any(run_folder(member)) for member in members]  # empty for a checkpoint alone
     found = [flat_overrides(job_settings(record.get("overrides") or [])) for record in records]
     differ = {key: [str(own.get(key, "")) for own in found] for key in varied_keys(found)}
-    room = MAX_WIDTH
-    return {key: values for key, values in differ.items() if (room := room - 2 - max(map(len, (key, *values)))) > 0}
+    return fitting_columns(differ, MAX_WIDTH)
 
 
 def member_name(checkpoint: Path) -> str:

@@ -166,6 +166,20 @@ def print_table(
     sys.stdout.flush()
 
 
+def fitting_columns(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
+    """As many of the columns, in their order, as fit into a table of a width in characters."""
+    fitting: dict[str, Sequence[str]] = {}
+    for name, cells in columns.items():
+        if table_width({**fitting, name: cells}) <= width:
+            fitting[name] = cells
+    return fitting
+
+
+def table_width(columns: Mapping[str, Sequence[str]]) -> int:
+    """The characters that columns take in a table, with the space behind each."""
+    return sum(2 + max(map(len, (name, *cells))) for name, cells in columns.items())
+
+
 def print_official_scores(title: str, results: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
     """Print the scores of the benchmark's evaluation, a line each, the name of a split beside its first.
 

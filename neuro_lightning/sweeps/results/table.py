@@ -19,7 +19,7 @@ from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect
 from neuro_lightning.errors import DataError, errors_in_one_line
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
-from neuro_lightning.report.table import number, print_table, relative
+from neuro_lightning.report.table import fitting_columns, number, print_table, relative, table_width
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import (
     PERCENTS,
@@ -179,9 +179,10 @@ def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[
         return [], [], 0
     settings = {key: [short(row["setting"][key]) for row in summary] for key in summary[0]["setting"]}
     scores = score_cells(summary, mixed=len(sources(jobs)) > 1)
-    shown = _fitting(settings, scores)
+    room = MAX_WIDTH + 2 - table_width(scores)
+    shown = fitting_columns(settings, room)
     if len(shown) < len(settings):
-        shown = _fitting({"job": [row["job"].split("_")[0] for row in summary], **settings}, scores)
+        shown = fitting_columns({"job": [row["job"].split("_")[0] for row in summary], **settings}, room)
     left_out = len(settings.keys() - shown.keys())
     further = {"time": [clock(row["seconds"]) for row in summary]}
     for metric in shown_metrics(METRICS) if not left_out else ():
@@ -190,24 +191,8 @@ def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[
             further[label(metric)] = [number(row["metrics"].get(key)) for row in summary]
     known = {name: cells for name, cells in further.items() if set(cells) != {"-"}}
     cells = {**shown, **scores}
-    cells |= _fitting(known, cells)
+    cells |= fitting_columns(known, MAX_WIDTH + 2 - table_width(cells))
     return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
-
-
-def _fitting(columns: dict[str, list[str]], others: dict[str, list[str]]) -> dict[str, list[str]]:
-    """As many of the columns as have room in :data:`MAX_WIDTH` beside the others."""
-    fitting = {}
-    room = MAX_WIDTH + 2 - sum(map(_width, others.items()))
-    for column in columns.items():
-        if _width(column) <= room:
-            fitting |= [column]
-            room -= _width(column)
-    return fitting
-
-
-def _width(column: tuple[str, list[str]]) -> int:
-    name, cells = column
-    return 2 + max(map(len, (name, *cells)))
 
 
 @errors_in_one_line
