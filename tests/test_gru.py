@@ -126,3 +126,22 @@ def test_a_range_of_shares_that_makes_no_sense_is_refused():
     for low, high in ((0.5, 0.4), (0.1, 1.0), (-0.1, 0.5), (0.0, 0.0)):
         with pytest.raises(ConfigError, match="must be in order"):
             VariableDropout(low, high)
+
+
+def test_any_read_in_goes_with_a_core_of_any_width():
+    """Embedded counts stay whole: their vectors are dropped, not the counts."""
+    counts = torch.poisson(torch.ones(2, 10, 5))
+    for settings, channels in (
+        ({"width": "auto"}, 6),
+        ({"width": 4, "smoothed_ms": [2.0, 5.0], "counts": False}, 4),
+        ({"count_width": 3, "smoothed_ms": [2.0]}, 20),
+        ({"count_width": 3, "width": "auto"}, 6),
+    ):
+        torch.manual_seed(0)
+        shown = parts(0.5, 0.5, **settings)
+        model = GRUNet(spec_of(), step_ms=2, hidden=6, layers=1, bidirectional=True, layer_dropout=0.0, **shown).train()
+        assert model.core.gru.weight_ih_l0.shape == (18, channels) == (18, model.readin.width)
+        assert model(counts)["log_rates"].shape == (2, 13, 8)
+        assert not torch.equal(model.readin(counts, 13), model.readin(counts, 13)), "dropout"
+        steps = model.readin.in_steps(counts, 13)
+        assert torch.equal(steps, steps.round()) is ("count_width" in settings)

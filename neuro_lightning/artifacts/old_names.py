@@ -79,7 +79,7 @@ GROUPS = {
 """Group of keys -> the class that holds them today."""
 WIDTHS = {True: "auto", False: None}
 """Whether there was a linear embedder -> today's ``readin.width``."""
-PARTS = {"projection": "readin.linear", "embedder": "readin.linear", "embedding": "readin.embedding"}
+PARTS = {"projection": "readin.linear", "embedder": "readin.linear", "embedding": "readin.embedding.0"}
 """First name of a network's weights -> today's; of the readout ``readout.linear``, of all others the core."""
 
 

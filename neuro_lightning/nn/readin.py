@@ -26,10 +26,10 @@ class ReadInSettings:
         count_width: width of an embedding of each count; 0 takes counts as they are.
         max_count: larger counts share an embedding.
         width: channels after a linear map; ``auto`` is the core's own width; None has no map.
-        dropout: of the counts in bins.
+        dropout: of the counts in bins; of embedded counts, which must stay whole, of their vectors.
 
     Raises:
-        ConfigError: there is no input, no such width, or an embedding of what are no whole counts.
+        ConfigError: there is no input, no such width, or an embedding of counts that are not read.
     """
 
     counts: bool = True
@@ -46,11 +46,10 @@ class ReadInSettings:
             )
         if self.width not in ("auto", None) and (not isinstance(self.width, int) or self.width < 1):
             raise ConfigError(f"model.readin.width={self.width}: a number of channels, auto or null")
-        key = f"model.readin.count_width={self.count_width}"
         if self.count_width and not self.counts:
-            raise ConfigError(f"{key} embeds counts: it needs model.readin.counts=true")
-        if self.count_width and self.dropout:
-            raise ConfigError(f"{key}: only whole counts have an embedding; give model.readin.dropout=0")
+            raise ConfigError(
+                f"model.readin.count_width={self.count_width} embeds counts: it needs model.readin.counts=true"
+            )
 
     def build(self, n_in: int, steps: Steps, core_width: int) -> ReadIn:
         """The read-in of a session.
@@ -95,9 +94,13 @@ class ReadIn(nn.Module):
         super().__init__()
         self.steps, self.counts = steps, settings.counts
         self.kernels = kernels_in_steps(settings.smoothed_ms, steps.ms)
-        self.dropout = Dropout(settings.dropout)
-        embedded = settings.count_width > 0
-        self.embedding = CountEmbedding(settings.max_count, settings.count_width) if embedded else nn.Identity()
+        embedded, dropout = settings.count_width > 0, Dropout(settings.dropout)
+        self.dropout = nn.Identity() if embedded else dropout
+        self.embedding = (
+            nn.Sequential(CountEmbedding(settings.max_count, settings.count_width), dropout)
+            if embedded
+            else nn.Identity()
+        )
         channels = n_in * (max(1, settings.count_width) * self.counts + len(self.kernels))
         width = core_width if settings.width == "auto" else settings.width
         self.linear = nn.Linear(channels, width) if width else nn.Identity()
