@@ -76,7 +76,7 @@ class Spontaneous(TraceDataModule):
         path: ``stringer_spontaneous.npy`` or an original ``spont_*.mat``; None for
             ``root/stringer/stringer_spontaneous.npy``.
         sha256: what the file must be; None for anything.
-        loader: see :class:`PopulationDataModule`; and how the file is prepared, see
+        loader: see :class:`~neuro_lightning.data.module.TwinDataModule`; and how the file is prepared, see
             :class:`neuro_lightning.data.stringer.reader.Preparation`.
     """
 
