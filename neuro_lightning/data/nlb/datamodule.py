@@ -40,7 +40,7 @@ class NLB(TwinDataModule):
 
     def load(self) -> Recording:
         """The benchmark's tensors, from the cache if they are there."""
-        files = self.files()
+        files = list(self.files())
         return cached(
             self.cache_dir,
             {"reader": "nlb", "dataset": self.dataset_name, **self.options},
