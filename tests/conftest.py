@@ -78,7 +78,14 @@ def ensemble_sweep(tmp_path_factory) -> Path:
 
 
 # seconds of files that take long without a slow test
-LONG = {"test_resume_ends": 40, "test_pairs": 30, "test_stringer_natimg": 30, "test_ensemble": 20, "test_figures": 15}
+LONG = {
+    "test_pairs": 26,
+    "test_resume_ends": 25,
+    "test_nlb_parity": 22,
+    "test_config": 20,
+    "test_docs": 15,
+    "test_gamma": 12,
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -181,6 +181,7 @@ def test_invalid_decay_and_start_are_refused(words):
         eval(words)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ema", pytest.param("swa", marks=pytest.mark.rare)])
 def test_two_processes_average_as_one(tmp_path, name):

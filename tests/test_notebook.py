@@ -40,11 +40,8 @@ def test_kept_without_outputs(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.stem.startswith("01") else pytest.mark.rare) for path in NOTEBOOKS],
-    ids=[path.stem for path in NOTEBOOKS],
-)
+@pytest.mark.rare  # half a minute and more; test_api is about what the first one shows
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_runs(path, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     recordings = ROOT.parent / "shared" / "data"

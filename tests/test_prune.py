@@ -92,6 +92,7 @@ def test_a_score_that_is_no_number_ends_the_trial_and_never_becomes_one(study, t
     assert record(run.folder)["objective"]["value"] is None and record(run.folder)["checkpoints"]["epochs"] == 1
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.slow
 def test_two_processes_stop_together(study, tmp_path):
     run = here(tmp_path / "run", prune(tmp_path, pruner=MEDIAN), "trainer=ddp_cpu", "trainer.max_epochs=3",
@@ -103,7 +104,7 @@ def test_two_processes_stop_together(study, tmp_path):
 @pytest.mark.slow
 def test_a_search_stops_its_bad_trials_early(search, tmp_path):  # noqa: F811
     """A learning rate at which nothing is learned costs a few epochs, and is told as pruned."""
-    words = ["model.optimizer.lr=choice(0.05,1e-9)", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=8"]
+    words = ["model.optimizer.lr=choice(0.05,1e-9)", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=5"]
     words += ["trainer.max_epochs=12", "hydra.sweeper.pruner.startup_trials=2", "hydra.sweeper.sampler.seed=3"]
     said, status = search(*BAYES, *words)
     assert status == 0, said
