@@ -122,7 +122,7 @@ def test_own_numbers_of_neurons_do_not_change_the_columns():
     np.testing.assert_array_equal(own.predict(ARRAYS["counts"][rows]), own.rates("val"))
 
 
-def test_a_run_goes_on_from_python_and_by_the_command(folder):
+def test_a_run_is_resumed_from_python_and_by_the_command(folder):
     steady = [*SMALL, "scheduler@model.scheduler=none"]
     once = nl.train("gru", spikes(), [*steady, "trainer.max_epochs=3"], folder="once", verbose=False)
     for name, go_on in (("from_python", True), ("by_command", False)):

@@ -103,7 +103,7 @@ def test_what_is_saved_is_the_average_of_the_steps(run):
         assert same(found, raw_weights(run.kept, middle)[0])
 
 
-def test_training_goes_on_with_the_raw_weights(run, tmp_path):
+def test_training_continues_with_the_raw_weights(run, tmp_path):
     plain = here(tmp_path / "plain", *FAST, STEPS, "trainer.max_epochs=4")
     for step in (3, 8, 16):
         (one,), (other,) = raw_weights(plain.folder, [step]), raw_weights(run.kept, [step])

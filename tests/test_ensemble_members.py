@@ -37,7 +37,7 @@ def test_error_without_any_member(ensemble_sweep, tmp_path):
 def test_folder_of_unrelated_runs_is_refused(ensemble_sweep, tmp_path):
     folder = shutil.copytree(ensemble_sweep, tmp_path / "lorenz" / "gru")
     (folder / "multirun.yaml").unlink()
-    with pytest.raises(CheckpointError, match=r"gru holds 5 runs of no sweep, .* or a list, ckpt=\[.*0_tiny_gru,"):
+    with pytest.raises(CheckpointError, match=r"gru is no sweep's folder .* give a list, ckpt=\[.*0_tiny_gru,"):
         find_members([folder])
     with pytest.raises(CheckpointError, match=rf"the newest run in it: python predict.py ckpt={folder}/._tiny_gru$"):
         find_members([folder.parent])

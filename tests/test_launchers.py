@@ -284,7 +284,7 @@ def test_a_slurm_job_has_a_task_for_each_device_and_they_train_as_one(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_slurm_job_out_of_time_is_queued_again_and_goes_on(tmp_path, cluster):
+def test_a_slurm_job_out_of_time_is_queued_again_and_resumed(tmp_path, cluster):
     sweep = start(tmp_path, "-m", *SWEEP, "trainer.max_epochs=20", "hydra/launcher=slurm", "seed=0,1")
     folder = tmp_path / "here" / "0_tiny_gru"
     deadline = time.monotonic() + 240

@@ -237,7 +237,7 @@ RAMP = [
 ]  # fmt: skip
 
 
-def test_a_resumed_run_goes_on_with_the_spans_of_its_epoch(tmp_path):
+def test_a_resumed_run_has_the_spans_of_its_epoch(tmp_path):
     """Four steps an epoch, spans come in from epoch 1 to 3; interrupted in the midst of epoch 2 and at its end."""
     whole = here(tmp_path / "run", base=RAMP)
     final = checkpoint(whole.folder, "step16.ckpt")["state_dict"]

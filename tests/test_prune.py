@@ -156,7 +156,7 @@ def test_the_patient_one_stops_none_that_improves():
     assert judged(pruners.patient(8, patience=2, warmup=0.0), CURVES, rising[::-1])[-1]
 
 
-def test_rungs_let_the_best_go_on():
+def test_rungs_keep_the_best_trials():
     halving, hyperband = pruners.halving(8, first=0.125, reduction=2), pruners.hyperband(8, first=0.125, reduction=2)
     assert judged(halving, CURVES, [-1.0] * 8)[:2] == [False, True], "the first rung is an eighth of eight epochs"
     assert not any(judged(halving, CURVES, [2.0] * 8))

@@ -56,7 +56,7 @@ def test_a_failed_run_keeps_its_error(tmp_path):
     assert read_record(tmp_path)["error"] == "DataError: mc_rtt.nwb: truncated"
 
 
-def test_a_resumed_run_goes_on(tmp_path):
+def test_a_resumed_run_keeps_its_record(tmp_path):
     first = RunRecord(tmp_path)
     first.start(config={}, seed=1)
     first.update(wall_s=100.0, started="2020-01-01T00:00:00+00:00", run_id="abc", baseline={"val/co_bps": 0.1})

@@ -108,7 +108,7 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
-def test_a_run_that_ended_between_two_regular_validations_goes_on_with_no_step_too_many(tmp_path):
+def test_a_run_that_ended_between_two_regular_validations_is_resumed_with_no_step_too_many(tmp_path):
     words = ["scheduler@model.scheduler=none", "trainer.check_val_every_n_epoch=3"]
     again = f"resume={tmp_path / 'run/checkpoints/last.ckpt'}"
     here(tmp_path / "run", *words, "trainer.max_epochs=2")

@@ -262,7 +262,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):
         assert (tmp_path / "run" / "run.json").read_text() == before
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+def test_an_interrupted_run_says_how_it_is_resumed(tmp_path):
     words = [sys.executable, str(ROOT / "train.py"), *QUICK, *SMALL, "trainer.max_epochs=100000", "hydra.run.dir=run"]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120

@@ -136,7 +136,7 @@ def test_weights_are_back_when_the_second_pass_fails():
     assert same(start, dict(net.state_dict()))
 
 
-def test_a_saved_state_goes_on_bit_for_bit():
+def test_a_saved_state_continues_bit_for_bit():
     net, loss_of = problem(torch.float32)
     make = partial(SAM, base=partial(torch.optim.Adam, lr=0.01), rho=0.1)
     optimizer = make(net.parameters())

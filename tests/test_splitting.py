@@ -194,7 +194,7 @@ def test_chronological_split_goes_by_time_not_by_row(tmp_path):
     assert starts[rows["val"]].min() > starts[rows["train"]].max() + 0.3 - 1e-9
 
 
-def test_how_many_trials_are_left_out_is_said(tmp_path, caplog):
+def test_the_number_of_trials_left_out_is_reported(tmp_path, caplog):
     starts = np.arange(0.5, 24, 0.6)
     twice = write(tmp_path / "a.nwb", bursts(26.0), np.concatenate([starts, starts[:5]]))
     info = load_nwb_trials(twice).info

@@ -34,7 +34,7 @@ def test_a_step_of_one_bin_changes_nothing():
 
 
 @pytest.mark.parametrize("total", [4, 5, 8, 11])
-def test_every_bin_of_a_longer_sequence_is_said_once(total):
+def test_every_bin_of_a_longer_sequence_is_returned_once(total):
     """By the window that begins at or before it, the last window only where no other reaches."""
     inputs = torch.randn(2, total, 3)
 

@@ -187,7 +187,7 @@ def test_parameter_count_is_the_closed_form(n_neurons, heads, width, stride, ste
 
 
 @pytest.mark.parametrize(("width", "by"), [(None, "neurons"), (4, "channels"), (12, "channels")])
-def test_by_what_the_channels_of_the_first_layer_attend(width, by):
+def test_the_channels_of_the_first_layer_attend_by_their_time_courses(width, by):
     """By their neurons' counts, as published; with another number of channels by those of the embedding."""
     model, inputs, seen = net(width=width), counts(), {}
     model.readin.linear.register_forward_hook(lambda _, __, output: seen.update(channels=output))

@@ -18,7 +18,7 @@ def a_sweep(folder, task, hydra=()):
     return folder
 
 
-def test_a_sweep_goes_on_under_its_own_command(tmp_path):
+def test_a_sweep_is_resumed_under_its_own_command(tmp_path):
     searchpath = "hydra.searchpath=[file://my_conf]"
     was = [searchpath, "hydra.sweep.dir=old", "hydra.mode=MULTIRUN", "hydra/launcher=joblib"]
     folder = a_sweep(tmp_path / "s", ["model=gru", "seed=0,1", "+tags=[a]"], was)
@@ -29,7 +29,7 @@ def test_a_sweep_goes_on_under_its_own_command(tmp_path):
     assert typed == ["-m", *own[1:4], "seed=0,1,2", "tags=[b]", there], "what is typed now wins"
 
 
-def test_what_cannot_go_on_is_said(tmp_path):
+def test_what_cannot_be_resumed_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no sweep has begun there \(it has no multirun.yaml\)"):
         sweep_arguments(["-m", f"sweep.resume={tmp_path}"])
     with pytest.raises(ConfigError, match="add -m; a single run is resumed by resume="):

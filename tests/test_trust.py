@@ -147,7 +147,7 @@ def test_settings_may_come_from_a_file(word):
     assert overrides_from_file([word], [], "there") == [word]
 
 
-def test_a_run_that_goes_on_is_trusted_anew(tmp_path):
+def test_a_resumed_run_is_trusted_anew(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
     (tmp_path / ".hydra").mkdir()
@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_is_trusted_anew(tmp_path):
     assert found[:2] == ["model=linear", "trusted=[my_lab]"]
 
 
-def test_a_sweep_that_goes_on_is_trusted_anew(tmp_path):
+def test_a_resumed_sweep_is_trusted_anew(tmp_path):
     before = {"hydra": ["hydra.launcher.setup=[touch HARM]"], "task": ["model=linear", "trusted=[my_lab]"]}
     (tmp_path / "multirun.yaml").write_text(json.dumps({"hydra": {"overrides": before}}))
     resumed = ["-m", f"sweep.resume={tmp_path}"]
@@ -206,7 +206,7 @@ def test_configs_that_a_sweeps_folder_names_choose_our_launchers_only():
     assert any(name.startswith("hydra_plugins.") for name in gone) and not any(".launchers." in name for name in gone)
 
 
-def test_the_command_that_goes_on_says_whom_to_trust(monkeypatch):
+def test_the_command_that_resumes_says_whom_to_trust(monkeypatch):
     monkeypatch.delenv("NEURO_TRUSTED", raising=False)
     assert trusted_override(["a", "b"]) == " 'trusted=[a,b]'"
     assert trusted_override([]) == trusted_override(None) == ""

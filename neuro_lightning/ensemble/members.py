@@ -60,8 +60,8 @@ def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
         )
     if not is_sweep(path):
         raise CheckpointError(
-            f"{path} holds {len(jobs)} runs of no sweep, which need not belong together: a set is a sweep's folder "
-            f"(with its {SWEEP_FILES[0]}) or a list, ckpt=[{path / jobs[0]['job']},...]{alone}"
+            f"{path} is no sweep's folder (it has no {SWEEP_FILES[0]}), and its runs need not belong together: give a "
+            f"list, ckpt=[{path / jobs[0]['job']},...]{alone}"
         )
     found, remarks = [], []
     for job in jobs:
