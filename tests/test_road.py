@@ -184,6 +184,7 @@ SMALL = ["data.sizes.n_train=40", "data.sizes.n_val=10", "data.sizes.n_test=10",
 @pytest.mark.parametrize("mode", ["fast", "limit", "overfit", "profile"])
 def test_every_debug_mode_runs(tmp_path, mode):
     words = [f"debug={mode}", "paths.output_dir=run", *SMALL, "data.batch_size=16", "model.hidden=8"]
+    words += ["trainer.max_epochs=50"] * (mode == "overfit")
     with contextlib.chdir(tmp_path):
         run_train(compose("train", words), words)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
