@@ -226,7 +226,7 @@ def write_report(folder: str | Path, *, split: str = "val", metric: str | None =
         The figure's path.
 
     Raises:
-        DataError: as :func:`read_answer`; or nobody logged the metric.
+        DataError: as :func:`read_answer`; or the runs have no such metric.
     """
     answer = read_answer(folder, split)
     if metric is not None and metric not in answer.metrics:

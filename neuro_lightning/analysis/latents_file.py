@@ -30,7 +30,7 @@ class Latents:
         dataset: what was recorded.
         bin_ms: bin width in ms.
         simulated: whether the recording is simulated.
-        behavior_names: (K,) what the channels of behavior are called; empty where nobody says.
+        behavior_names: (K,) names of the channels of behavior; empty where the file has none.
     """
 
     values: np.ndarray

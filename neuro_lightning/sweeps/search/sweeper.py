@@ -172,7 +172,7 @@ class Search(BaseSweeper):
         return extend
 
     def _launch(self, trials: Trials, batch: list[Trial]) -> None:
-        """Run a batch of trials and tell the study what became of each.
+        """Run a batch of trials and tell the study how each ended.
 
         With several seeds the first one decides whether a trial is worth the others.
         """

@@ -106,9 +106,9 @@ class Trials:
         return self.owner.has_ended(owner)
 
     def _may_retry(self, trial: FrozenTrial) -> bool:
-        said = trial.user_attrs
-        failed = trial.state is TrialState.FAIL and said.get("status") != "diverged"
-        return failed and RETRY_OF not in said and self.owner.has_ended(said.get("owner"))
+        attributes = trial.user_attrs
+        failed = trial.state is TrialState.FAIL and attributes.get("status") != "diverged"
+        return failed and RETRY_OF not in attributes and self.owner.has_ended(attributes.get("owner"))
 
     def _retry(self, number: int) -> list[Trial]:
         """A trial with the settings of a failed one; none if there is one already."""
