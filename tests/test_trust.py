@@ -233,13 +233,13 @@ def test_a_trial_of_somebodys_study_has_no_such_keys():
     from neuro_lightning.sweeps.search.sweeper import Search
 
     search = Search(1, 1, None, None, "study.journal", "a", None, None, None)
-    space = SimpleNamespace(overrides=lambda params: [])
+    search.space = SimpleNamespace(overrides=lambda params: [], fixed=[])
     with pytest.raises(ConfigError, match=r"trial 0 of study\.journal: trusted is never taken"):
-        search._job(SimpleNamespace(params={"trusted": "[shutil]"}, number=0), space, 0, 0)
+        search._job(SimpleNamespace(params={"trusted": "[shutil]"}, number=0), 0, 0)
     for name in ("neuro_lightning.artifacts.records.git_state", "shutil.rmtree"):
         search.custom_search_space, search.config = name, OmegaConf.create({"trusted": []})
         with pytest.raises(ConfigError, match="custom_search_space"):
-            search._extension(SimpleNamespace(fixed=[]))
+            search._extension()
 
 
 def test_a_composed_config_trusts_what_was_typed():

@@ -107,7 +107,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content.get(CHECKPOINT_KEY), dict):
         raise CheckpointError(f"{path} was not written by neuro_lightning: it does not say how to build its model")
     content[CHECKPOINT_KEY] = recipe = update_names(content[CHECKPOINT_KEY])
-    update_weights(content, str((recipe.get("model") or {}).get("_target_")))
+    model = recipe.get("model")
+    update_weights(content, str(model.get("_target_")) if isinstance(model, dict) else "")  # else it is refused later
     return content
 
 
