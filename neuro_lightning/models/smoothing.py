@@ -89,22 +89,18 @@ class SmoothingNet(nn.Module):
                 penalty = max(alpha, key=lambda penalty: self._inner_score(batch, sd, penalty))
         self.sd_bins.fill_(sd)
         self.heldin_sd_bins.fill_(max(sd_bins, key=lambda sd: self._left_out_score(batch, sd)))
-        self.weight, self.bias = self._heldout(batch, sd, penalty)
+        if self.weight.shape[1]:
+            self.weight, self.bias = _regress(*self._rows(batch, sd, ahead=False), penalty)
         if self.n_forward:
-            self.forward_weight, self.forward_bias = self._ahead(batch, sd, penalty)
+            self.forward_weight, self.forward_bias = _regress(*self._rows(batch, sd, ahead=True), penalty)
 
-    def _heldout(self, batch: Batch, sd: float, alpha: float) -> tuple[Tensor, Tensor]:
-        if self.weight.shape[1] == 0:
-            return self.weight, self.bias
-        features = self.features(batch["inputs"], sd).flatten(0, 1)
-        bins = batch["inputs"].shape[1]
-        return _regress(features, *_part(batch, slice(0, bins), slice(self.n_in, None)), alpha)
-
-    def _ahead(self, batch: Batch, sd: float, alpha: float) -> tuple[Tensor, Tensor]:
-        last = self.features(batch["inputs"], sd)[:, -1]
-        bins = batch["inputs"].shape[1]
-        counts, seen = _part(batch, slice(bins, None), slice(None))
-        return _regress(last.repeat_interleave(self.n_forward, 0), counts, seen, alpha)
+    def _rows(self, batch: Batch, sd: float, *, ahead: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, counts and mask, a row for each bin: of the held-out neurons, or of all neurons in bins ahead."""
+        features, bins = self.features(batch["inputs"], sd), batch["inputs"].shape[1]
+        if ahead:
+            last = features[:, -1].repeat_interleave(self.n_forward, 0)
+            return last, *_part(batch, slice(bins, None), slice(None))
+        return features.flatten(0, 1), *_part(batch, slice(0, bins), slice(self.n_in, None))
 
     def _left_out_score(self, batch: Batch, sd: float) -> float:
         """Log-likelihood of each held-in count given the smoothed counts of the other bins."""
@@ -112,17 +108,12 @@ class SmoothingNet(nn.Module):
         return -float(poisson_nll(self.left_out(batch["inputs"], sd).flatten(0, 1), counts, seen))
 
     def _inner_score(self, batch: Batch, sd: float, alpha: float) -> float:
-        cut = len(batch["index"]) * 4 // 5
+        """Log-likelihood of the last fifth of the trials, of a regression fitted to the others."""
+        cut, ahead = len(batch["index"]) * 4 // 5, self.weight.shape[1] == 0
         inner, outer = ({k: v[s] for k, v in batch.items()} for s in (slice(0, cut), slice(cut, None)))
-        bins = batch["inputs"].shape[1]
-        features = self.features(outer["inputs"], sd)
-        if self.weight.shape[1]:
-            (weight, bias), part = self._heldout(inner, sd, alpha), (slice(0, bins), slice(self.n_in, None))
-            features = features.flatten(0, 1)
-        else:  # no neuron is held out: the forward bins choose
-            (weight, bias), part = self._ahead(inner, sd, alpha), (slice(bins, None), slice(None))
-            features = features[:, -1].repeat_interleave(self.n_forward, 0)
-        return -float(poisson_nll((features @ weight + bias).exp(), *_part(outer, *part)))
+        weight, bias = _regress(*self._rows(inner, sd, ahead=ahead), alpha)
+        features, counts, seen = self._rows(outer, sd, ahead=ahead)
+        return -float(poisson_nll((features @ weight + bias).exp(), counts, seen))
 
 
 def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:
@@ -131,6 +122,7 @@ def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:
 
 
 def _regress(features: Tensor, counts: Tensor, seen: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Weights and biases of a Poisson regression on the rows in which all was seen."""
     rows = seen.all(1)
     return poisson_regression(features[rows], counts[rows].float(), alpha)
 

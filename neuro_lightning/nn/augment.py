@@ -61,24 +61,6 @@ class Distortion:
         raise NotImplementedError
 
 
-class Compose:
-    """Several transforms, one after the other.
-
-    Args:
-        transforms: a list, or a mapping by names of one's own; the order is that of application.
-        seed: of the draws of all.
-    """
-
-    def __init__(self, transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int = 0) -> None:
-        self.transforms = seed_transforms(transforms, seed)
-
-    def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """Distort (B, C, H, W) images whose numbers are ``index`` (B,)."""
-        for transform in self.transforms:
-            images = transform(images, index, epoch)
-        return images
-
-
 def seed_transforms(transforms: Sequence[Transform] | Mapping[str, Transform] | None, seed: int) -> list[Transform]:
     """Transforms in their order, each distortion with its own stream of random numbers.
 

@@ -101,8 +101,8 @@ class Layer(nn.Module):
             nn.init.normal_(weight, 0.0, self.weight_std)
 
 
-class Dense(Layer):
-    """Every unit reads everything.
+class Units(Layer):
+    """Base class of layers whose units read the whole image.
 
     Args:
         in_shape: (F, H, W).
@@ -113,10 +113,22 @@ class Dense(Layer):
 
     def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared: Any) -> None:
         super().__init__(in_shape, **shared)
-        units = n_units(units, n_neurons)
-        self.out_shape = (units, 1, 1)
-        self.weight = nn.Parameter(torch.empty(units, *self.in_shape))
-        self.bias = nn.Parameter(torch.empty(units))
+        self.out_shape = (n_units(units, n_neurons), 1, 1)
+
+
+class Dense(Units):
+    """Every unit reads everything.
+
+    Args:
+        in_shape: (F, H, W).
+        n_neurons: N.
+        shared: see :class:`Units`.
+    """
+
+    def __init__(self, in_shape: Sequence[int], n_neurons: int, **shared: Any) -> None:
+        super().__init__(in_shape, n_neurons, **shared)
+        self.weight = nn.Parameter(torch.empty(self.out_shape[0], *self.in_shape))
+        self.bias = nn.Parameter(torch.empty(self.out_shape[0]))
         self.draw(self.bias, self.weight)
 
     def linear(self, maps: Tensor) -> Tensor:
@@ -124,21 +136,18 @@ class Dense(Layer):
         return F.linear(maps.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
-class Separable(Layer):
+class Separable(Units):
     """Every unit reads a weighted sum of the filters, weighted by place.
 
     Args:
         in_shape: (F, H, W).
         n_neurons: N.
-        units: their number, or their share of the neurons; None for one a neuron.
-        shared: see :class:`Layer`.
+        shared: see :class:`Units`.
     """
 
-    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, units: float | None = None, **shared: Any) -> None:
-        super().__init__(in_shape, **shared)
-        units = n_units(units, n_neurons)
-        self.out_shape = (units, 1, 1)
-        self.read = SeparableLinear(in_shape, units)
+    def __init__(self, in_shape: Sequence[int], n_neurons: int, **shared: Any) -> None:
+        super().__init__(in_shape, n_neurons, **shared)
+        self.read = SeparableLinear(in_shape, self.out_shape[0])
         self.draw(self.read.bias, self.read.feature, self.read.spatial)
         self.read.penalties(dict.fromkeys(self.reg, 0.0))  # those that are not defined are refused now
 
@@ -156,63 +165,22 @@ class Separable(Layer):
         return self.read.penalties(self.reg)
 
 
-class Conv(Layer):
-    """A convolution; the border is padded with zeros.
-
-    Args:
-        in_shape: (F, H, W).
-        n_neurons: not used; every layer takes it.
-        filters: their number.
-        size: of a kernel, pixels.
-        stride: None for half a kernel, ``(size + 1) // 2``.
-        batch_norm: normalise each filter's output, without a scale, before the nonlinearity.
-        shared: see :class:`Layer`.
-    """
-
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        n_neurons: int,
-        *,
-        filters: int,
-        size: int,
-        stride: int | None = None,
-        batch_norm: bool = False,
-        **shared: Any,
-    ) -> None:
-        super().__init__(in_shape, **shared)
-        self.size, self.stride = size, _stride(size, stride)
-        self.out_shape = _strided(self.in_shape, filters, self.stride)
-        self.weight = nn.Parameter(torch.empty(filters, self.in_shape[0], size, size))
-        self.norm = nn.BatchNorm2d(filters, affine=False) if batch_norm else nn.Identity()
-        self.bias = nn.Parameter(torch.empty(filters))
-        self.draw(self.bias, self.weight)
-
-    def linear(self, maps: Tensor) -> Tensor:
-        """(B, F, H, W) -> (B, F', ceil(H / stride), ceil(W / stride))."""
-        maps = F.conv2d(same_padding(maps, self.size, self.stride), self.weight, stride=self.stride)
-        return self.norm(maps) + self.bias[:, None, None]
-
-
-class DoG(Layer):
+class DoG(Units):
     """Differences of Gaussians that look at the whole image; of color images, at the mean of the channels.
 
     Args:
         in_shape: (C, H, W).
         n_neurons: N.
-        units: their number, or their share of the neurons.
         parametrisation: ``smooth`` or ``published``, see :class:`neuro_lightning.nn.dog.DoGFilters`.
-        shared: see :class:`Layer`; penalties act on the filters.
+        shared: see :class:`Units`; penalties act on the filters.
     """
 
     def __init__(
-        self, in_shape: Sequence[int], n_neurons: int, *, units: float, parametrisation: str = "smooth", **shared: Any
+        self, in_shape: Sequence[int], n_neurons: int, *, parametrisation: str = "smooth", **shared: Any
     ) -> None:
-        super().__init__(in_shape, **shared)
-        units = n_units(units, n_neurons)
-        self.dog = DoGFilters(units, self.in_shape[1:], parametrisation=parametrisation)
-        self.out_shape = (units, 1, 1)
-        self.bias = nn.Parameter(torch.empty(units))
+        super().__init__(in_shape, n_neurons, **shared)
+        self.dog = DoGFilters(self.out_shape[0], self.in_shape[1:], parametrisation=parametrisation)
+        self.bias = nn.Parameter(torch.empty(self.out_shape[0]))
         self.draw(self.bias)
 
     @property
@@ -225,17 +193,19 @@ class DoG(Layer):
         return F.linear(maps.mean(1).flatten(1), self.dog().flatten(1), self.bias)[:, :, None, None]
 
 
-class DoGConv(Layer):
-    """Differences of Gaussians on a small patch, the same at every place; of color images, on the channels' mean.
+class Patches(Layer):
+    """Base class of layers whose filters look at a small patch, the same at every place; borders are padded with zeros.
 
     Args:
-        in_shape: (C, H, W).
+        in_shape: (F, H, W).
         n_neurons: not used; every layer takes it.
         filters: their number.
-        size: of the patch, 5 pixels at least (the thesis's 3 had bounds that crossed).
+        size: of a patch, pixels.
         stride: None for half a patch, ``(size + 1) // 2``.
-        parametrisation: as in :class:`DoG`.
         shared: see :class:`Layer`.
+
+    Raises:
+        ConfigError: a size or a stride that is no whole number of pixels.
     """
 
     def __init__(
@@ -246,13 +216,58 @@ class DoGConv(Layer):
         filters: int,
         size: int,
         stride: int | None = None,
-        parametrisation: str = "smooth",
         **shared: Any,
     ) -> None:
         super().__init__(in_shape, **shared)
-        self.size, self.stride = size, _stride(size, stride)
-        self.dog = DoGFilters(filters, (size, size), parametrisation=parametrisation)
-        self.out_shape = _strided(self.in_shape, filters, self.stride)
+        self.size, self.stride = size, (size + 1) // 2 if stride is None else stride
+        for name, pixels in {"size": size, "stride": self.stride}.items():
+            if type(pixels) is not int or pixels < 1:
+                raise ConfigError(f"{name}={pixels!r} must be a whole number of pixels from 1 on")
+        self.out_shape = (filters, -(-self.in_shape[1] // self.stride), -(-self.in_shape[2] // self.stride))
+
+
+class Conv(Patches):
+    """A convolution.
+
+    Args:
+        in_shape: (F, H, W).
+        n_neurons: not used; every layer takes it.
+        batch_norm: normalise each filter's output, without a scale, before the nonlinearity.
+        shared: see :class:`Patches`.
+    """
+
+    def __init__(self, in_shape: Sequence[int], n_neurons: int, *, batch_norm: bool = False, **shared: Any) -> None:
+        super().__init__(in_shape, n_neurons, **shared)
+        filters = self.out_shape[0]
+        self.weight = nn.Parameter(torch.empty(filters, self.in_shape[0], self.size, self.size))
+        self.norm = nn.BatchNorm2d(filters, affine=False) if batch_norm else nn.Identity()
+        self.bias = nn.Parameter(torch.empty(filters))
+        self.draw(self.bias, self.weight)
+
+    def linear(self, maps: Tensor) -> Tensor:
+        """(B, F, H, W) -> (B, F', ceil(H / stride), ceil(W / stride))."""
+        maps = F.conv2d(same_padding(maps, self.size, self.stride), self.weight, stride=self.stride)
+        return self.norm(maps) + self.bias[:, None, None]
+
+
+class DoGConv(Patches):
+    """Differences of Gaussians on a small patch; of color images, on the channels' mean.
+
+    A patch has 5 pixels at least (the thesis's 3 had bounds that crossed).
+
+    Args:
+        in_shape: (C, H, W).
+        n_neurons: not used; every layer takes it.
+        parametrisation: as in :class:`DoG`.
+        shared: see :class:`Patches`.
+    """
+
+    def __init__(
+        self, in_shape: Sequence[int], n_neurons: int, *, parametrisation: str = "smooth", **shared: Any
+    ) -> None:
+        super().__init__(in_shape, n_neurons, **shared)
+        filters = self.out_shape[0]
+        self.dog = DoGFilters(filters, (self.size, self.size), parametrisation=parametrisation)
         self.bias = nn.Parameter(torch.empty(filters))
         self.draw(self.bias)
 
@@ -298,15 +313,3 @@ class LinScale(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Anything -> the same shape."""
         return self.scale * maps + self.shift
-
-
-def _stride(size: int, stride: int | None) -> int:
-    stride = (size + 1) // 2 if stride is None else stride
-    for name, pixels in {"size": size, "stride": stride}.items():
-        if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1:
-            raise ConfigError(f"{name}={pixels!r} must be a whole number of pixels from 1 on")
-    return stride
-
-
-def _strided(in_shape: Sequence[int], filters: int, stride: int) -> tuple[int, int, int]:
-    return filters, -(-in_shape[1] // stride), -(-in_shape[2] // stride)
