@@ -30,8 +30,9 @@ train: $(STAMP)
 predict: $(STAMP)
 	$(BIN)/python predict.py $(ARGS)
 
+# three workers for two cores: some tests wait for processes
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not rare" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not rare" $(ARGS)
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
