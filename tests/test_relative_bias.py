@@ -156,5 +156,7 @@ def test_reaches_and_kernels_are_given_in_ms():
     table = Attention(reach_ms=[20, 320]).bias(2, 3, 20).table
     assert table[:, -1].tolist() == [-2, -0.125] and Attention().bias(2, 3, 20) is None
     assert kernels_in_steps([40, 100], 20) == (2, 5)
-    with pytest.raises(ConfigError, match=r"smoothed_ms: kernels have a standard deviation above 0 ms"):
+    with pytest.raises(
+        ConfigError, match=r"model.readin.smoothed_ms=\[40, 0\]: kernels have a standard deviation above 0 ms"
+    ):
         kernels_in_steps([40, 0], 20)

@@ -21,7 +21,7 @@ def kernels_in_steps(smoothed_ms: Sequence[float], step_ms: float) -> tuple[floa
         ConfigError: one is not above 0.
     """
     if not all(sd > 0 for sd in smoothed_ms):
-        raise ConfigError("smoothed_ms: kernels have a standard deviation above 0 ms")
+        raise ConfigError(f"model.readin.smoothed_ms={list(smoothed_ms)}: kernels have a standard deviation above 0 ms")
     return tuple(sd / step_ms for sd in smoothed_ms)
 
 

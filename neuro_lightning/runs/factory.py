@@ -133,9 +133,8 @@ def make_trainer(settings: TrainSettings, job: Job, **given: Any) -> pl.Trainer:
     count_epochs(trainer)
     if ours := isinstance(trainer.strategy, JobDDPStrategy):
         trainer.strategy.launcher.job = job
-    if (
-        trainer.world_size > 1 and not ours and count_launched_processes() == 1
-    ):  # Lightning would repeat the command line
+    # Lightning itself would start the others by repeating the command line
+    if trainer.world_size > 1 and not ours and count_launched_processes() == 1:
         raise ConfigError(
             f"trainer.devices={settings.trainer.devices}: several processes are asked for by trainer=ddp on GPUs, or "
             "trainer=ddp_cpu"
