@@ -70,6 +70,69 @@ def test_nan_counts_are_masked():
     assert not mask[3, 5] and mask.sum() == mask.numel() - 1
 
 
+def whole_split(trials, n_out, n_forward, evaluate):
+    """Counts and mask of all trials, assembled in numpy."""
+    n, bins, n_in = trials.heldin.shape
+    counts = np.zeros((n, bins + n_forward, n_in + n_out), trials.heldin.dtype)
+    seen = np.zeros(counts.shape, bool)
+    parts = ((trials.heldin, trials.heldout), (trials.heldin_forward, trials.heldout_forward))
+    for rows, pair in zip((slice(0, bins), slice(bins, None)), parts, strict=True):
+        for columns, part in zip((slice(0, n_in), slice(n_in, None)), pair, strict=True):
+            if part is not None and part.size:
+                counts[:, rows, columns] = part
+                seen[:, rows, columns] = True
+    if counts.dtype.kind == "f":
+        seen &= ~np.isnan(counts)
+    if evaluate and trials.scored is not None:
+        seen[:, :bins, n_in:] &= trials.scored[:, :, None]
+    return counts, seen
+
+
+@pytest.mark.parametrize("missing", [(), ("heldout",), ("heldout", "heldout_forward"), ("heldin_forward",)])
+@pytest.mark.parametrize("case", ["counts", "strided", "reversed", "read-only", "activity"])
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_batches_are_rows_of_the_whole_split(case, missing, evaluate):
+    """Values, dtypes and memory layout, on which the bits of sums depend, are those of one array of the whole split."""
+    trials, rng = make_trials(), np.random.default_rng(3)
+    trials.scored = rng.random((7, 5)) < 0.5
+    trials.rates = rng.random((7, 7, 14), np.float32)[:, :, ::2]
+    for name in ("heldin", "heldout", "heldin_forward", "heldout_forward"):
+        values = getattr(trials, name)
+        if case == "activity":
+            values = np.where(rng.random(values.shape) < 0.1, np.nan, values).astype(np.float32)
+        if case == "strided":
+            values = np.repeat(values, 2, axis=2)[:, :, ::2]
+        if case == "reversed":
+            values = values[:, ::-1]
+        values.flags.writeable = case != "read-only"
+        setattr(trials, name, None if name in missing else values)
+    counts, seen = whole_split(trials, 3, 2, evaluate)
+    dataset = TrialDataset(trials, n_out=3, n_forward=2, evaluate=evaluate)
+    for index in ([4, 0, 6], list(range(7)), [2]):
+        batch = dataset[index]
+        for name, whole in (("targets", counts), ("mask", seen), ("rates", np.ascontiguousarray(trials.rates))):
+            expected = torch.from_numpy(whole)[index]
+            assert torch.equal(batch[name].nan_to_num(), expected.nan_to_num()), name
+            assert (batch[name].dtype, batch[name].stride()) == (expected.dtype, expected.stride()), name
+            assert name == "mask" or torch.equal(batch[name].isnan(), expected.isnan())
+        assert batch["inputs"].data_ptr() == batch["targets"].data_ptr()
+        assert torch.equal(batch["inputs"].nan_to_num(), batch["targets"][:, :5, :4].nan_to_num())
+
+
+def test_a_dataset_copies_no_counts():
+    trials = make_trials()
+    trials.rates = np.ones((7, 7, 7), np.float32)
+    dataset = TrialDataset(trials, n_out=3, n_forward=2, evaluate=True)
+    held = [part for _, part in dataset.parts]
+    for values, tensor in zip(
+        (trials.heldin, trials.heldout, trials.heldin_forward, trials.heldout_forward), held, strict=True
+    ):
+        assert np.shares_memory(values, tensor.numpy())
+    assert np.shares_memory(trials.rates, dataset.extras["rates"].numpy())
+    tensors = [value for value in vars(dataset).values() if isinstance(value, torch.Tensor)]
+    assert not tensors, "and no mask of the whole split"
+
+
 @pytest.mark.parametrize("groups", [False, True])
 def test_folds_are_those_of_an_unshuffled_cross_validation(groups):
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""The trials of a split as tensors in memory; a batch is one index look-up."""
+"""The trials of a split as tensors; a batch is put together when it is asked for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.functional.ridge import decode_folds
+
+Place = tuple[slice, slice, slice]  # in (B, L, N)
 
 
 class TrialDataset(Dataset):
     """Serves whole batches: ``dataset[[3, 1, 2]]`` is a :class:`neuro_lightning.contracts.Batch` of three trials.
+
+    It holds views of the split's arrays, no copies: where those lie in a file (see
+    :mod:`neuro_lightning.data.mapped`), a session takes no memory of its own.
 
     Args:
         trials: the split's arrays.
@@ -22,11 +28,13 @@ class TrialDataset(Dataset):
     """
 
     def __init__(self, trials: Trials, *, n_out: int, n_forward: int, evaluate: bool) -> None:
-        n_trials, self.n_bins, self.n_in = trials.heldin.shape
-        counts = np.zeros((n_trials, self.n_bins + n_forward, self.n_in + n_out), trials.heldin.dtype)
-        seen = np.zeros(counts.shape, bool)
+        self.n_trials, self.n_bins, self.n_in = trials.heldin.shape
+        self.dtype = _shared(trials.heldin, trials.heldin.dtype).dtype
+        self.shape = self.n_bins + n_forward, self.n_in + n_out
         observed, neurons = slice(0, self.n_bins), slice(0, self.n_in)
         forward, heldout = slice(self.n_bins, None), slice(self.n_in, None)
+        self.parts: list[tuple[Place, Tensor]] = []  # views of the split's counts, and where in a batch they go
+        self.hidden: list[Place] = []  # places of which nothing is known
         for rows, columns, part in (
             (observed, neurons, trials.heldin),
             (observed, heldout, trials.heldout),
@@ -34,31 +42,51 @@ class TrialDataset(Dataset):
             (forward, heldout, trials.heldout_forward),
         ):
             if part is not None and part.size:
-                counts[:, rows, columns] = part
-                seen[:, rows, columns] = True
-        if np.issubdtype(counts.dtype, np.floating):
-            seen &= ~np.isnan(counts)
-        if evaluate and trials.scored is not None:
-            seen[:, observed, heldout] &= trials.scored[:, :, None]
-        self.counts = torch.from_numpy(counts)
-        self.mask = None if seen.all() else torch.from_numpy(seen)
+                self.parts.append(((slice(None), rows, columns), _shared(part, trials.heldin.dtype)))
+            else:
+                self.hidden.append((slice(None), rows, columns))
+        self.has_nan = any(_has_nan(part) for _, part in self.parts)
+        self.scored = _shared(trials.scored, bool) if evaluate and trials.scored is not None else None
         self.extras: dict[str, Tensor] = {}
         for name, dtype in (("condition", np.int64), ("jitter", np.int64), ("rates", np.float32)):
             if (values := getattr(trials, name)) is not None:
-                self.extras[name] = torch.from_numpy(np.ascontiguousarray(values, dtype))
+                self.extras[name] = _shared(values, dtype)
         if trials.behavior is not None:
-            self.extras["behavior"] = torch.from_numpy(np.ascontiguousarray(trials.behavior, np.float32))
+            self.extras["behavior"] = _shared(trials.behavior, np.float32)
             if trials.behavior.ndim == 3:
-                groups = None if trials.decode_mask is None else torch.from_numpy(trials.decode_mask)
+                groups = None if trials.decode_mask is None else _shared(trials.decode_mask, bool)
                 self.extras["decode_fold"] = decode_folds(self.extras["behavior"], groups)
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return self.n_trials
 
     def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
         chosen = torch.as_tensor(index)
-        counts = self.counts[chosen]
-        mask = torch.ones(counts.shape, dtype=torch.bool) if self.mask is None else self.mask[chosen]
-        extras = {name: values[chosen] for name, values in self.extras.items()}
+        counts = self._counts(chosen)
+        mask = torch.ones(counts.shape, dtype=torch.bool)
+        for place in self.hidden:
+            mask[place] = False
+        if self.has_nan:
+            mask &= ~counts.isnan()
+        if self.scored is not None:
+            mask[:, : self.n_bins, self.n_in :] &= self.scored[chosen, :, None]
+        extras = {name: values.index_select(0, chosen) for name, values in self.extras.items()}
         inputs = counts[:, : self.n_bins, : self.n_in]
         return {"inputs": inputs, "targets": counts, "mask": mask, "index": chosen, **extras}
+
+    def _counts(self, chosen: Tensor) -> Tensor:
+        """(B, L, N) counts of some trials, zero where nothing is known; each value is copied once."""
+        counts = torch.zeros((len(chosen), *self.shape), dtype=self.dtype)
+        for place, part in self.parts:
+            torch.index_select(part, 0, chosen, out=counts[place])
+        return counts
+
+
+def _shared(values: np.ndarray, dtype: np.dtype | type) -> Tensor:
+    """A tensor of an array's own memory, or of a copy where torch cannot share it."""
+    values = np.require(values, dtype, ["ALIGNED", "WRITEABLE"])
+    return torch.from_numpy(values.copy() if min(values.strides, default=0) < 0 else values)
+
+
+def _has_nan(values: Tensor) -> bool:
+    return values.is_floating_point() and any(bool(values[rows].isnan().any()) for rows in row_blocks(values))

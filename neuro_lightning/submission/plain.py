@@ -72,8 +72,8 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
         return trials.responses
     bins, n_in = trials.heldin.shape[1:]
     dataset = TrialDataset(trials, n_out=shape[2] - n_in, n_forward=shape[1] - bins, evaluate=False)
-    counts = dataset.counts.numpy().astype(np.float32)
-    return counts if dataset.mask is None else np.where(dataset.mask.numpy(), counts, np.float32(np.nan))
+    batch = dataset[list(range(len(dataset)))]
+    return np.where(batch["mask"].numpy(), batch["targets"].numpy().astype(np.float32), np.float32(np.nan))
 
 
 def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
