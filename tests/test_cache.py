@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data import cache as cache_module
+from neuro_lightning.data import mapped as mapped_module
 from neuro_lightning.data.cache import cache_key, cached, load_recording
+from neuro_lightning.data.mapped import ALIGNMENT, is_mapped
+from neuro_lightning.data.memory import JobMemory
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
@@ -83,6 +86,24 @@ def source(tmp_path):
     return path
 
 
+@pytest.fixture
+def all_mapped(monkeypatch):
+    """Arrays of any size are mapped."""
+    monkeypatch.setattr(mapped_module, "LARGE", 1)
+
+
+@pytest.fixture(params=[False, True], ids=["read", "mapped"])
+def either(request, monkeypatch):
+    """Arrays of these tests are read, or mapped."""
+    monkeypatch.setattr(mapped_module, "LARGE", 1 if request.param else 2**20)
+
+
+def replace(path, data):
+    """Another file of that name: one that is mapped may not be overwritten in place."""
+    path.unlink()
+    path.write_bytes(data)
+
+
 def only_file(folder):
     (path,) = folder.iterdir()
     return path
@@ -105,6 +126,65 @@ def test_one_uncompressed_archive_that_numpy_opens(tmp_path, source):
         assert {item.compress_type for item in archive.infolist()} == {zipfile.ZIP_STORED}
     with np.load(path) as arrays:
         np.testing.assert_array_equal(arrays["splits/train/heldin"], recording.splits["train"].heldin)
+
+
+def test_large_arrays_are_mapped_and_the_same(tmp_path, source, all_mapped):
+    first = cached(tmp_path / "cache", {}, [source], Builder())
+    second = cached(tmp_path / "cache", {}, [source], Builder())
+    for recording in (first, second):
+        assert_same(recording, cached(tmp_path / "other", {}, [source], Builder()))
+        for name, array in recording.arrays().items():
+            assert is_mapped(array) and is_mapped(array[1:]) and not is_mapped(array.copy()), name
+            assert array.ctypes.data % ALIGNMENT == 0 and array.flags.c_contiguous, name
+    expected = make_recording().arrays()
+    with np.load(only_file(tmp_path / "cache")) as arrays:
+        assert set(arrays) - {"header.json"} == set(expected)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(arrays[name], array)
+            np.testing.assert_array_equal(first.arrays()[name], array)
+
+
+def test_small_arrays_are_read(tmp_path, source):
+    assert not any(is_mapped(array) for array in cached(tmp_path, {}, [source], Builder()).arrays().values())
+
+
+def test_writing_to_a_mapped_array_changes_neither_the_file_nor_other_runs(tmp_path, source, all_mapped):
+    spoiled = cached(tmp_path / "cache", {}, [source], Builder())
+    for array in spoiled.arrays().values():
+        array[:] = 1
+    assert (spoiled.splits["val"].heldin == 1).all()
+    build = Builder()
+    assert_same(cached(tmp_path / "other", {}, [source], Builder()), cached(tmp_path / "cache", {}, [source], build))
+    assert build.calls == 0
+
+
+def test_a_mapped_file_may_be_deleted(tmp_path, source, all_mapped):
+    recording = cached(tmp_path / "cache", {}, [source], Builder())
+    only_file(tmp_path / "cache").unlink()
+    build = Builder()
+    assert_same(recording, cached(tmp_path / "cache", {}, [source], build))
+    assert build.calls == 1
+
+
+def test_jobs_map_a_recording_anew(tmp_path, source, all_mapped):
+    memory, given = JobMemory(), []
+    for _ in range(2):
+        given.append(memory.recording("key", lambda: cached(tmp_path / "cache", {}, [source], Builder())))
+        assert all(is_mapped(array) for array in given[-1].arrays().values())
+        given[-1].splits["train"].heldin[:] = 1
+    assert not np.shares_memory(given[0].psth, given[1].psth)
+    assert memory.find_recording("key") is None
+
+
+def test_where_files_cannot_be_mapped_they_are_read(tmp_path, source, all_mapped, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mapped_module.mmap, "mmap", refuse)
+    build = Builder()
+    first, second = (cached(tmp_path / "cache", {}, [source], build) for _ in range(2))
+    assert_same(first, second)
+    assert build.calls == 1
 
 
 def test_parameters_and_files_make_the_key(tmp_path, source):
@@ -139,7 +219,7 @@ def test_missing_source(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flip_array", "flip_header", "garbage"])
-def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, source, damage, caplog):
+def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, source, damage, caplog, either):
     build = Builder()
     first = cached(tmp_path / "cache", {}, [source], build)
     path = only_file(tmp_path / "cache")
@@ -151,7 +231,7 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, source, damage, c
     elif damage == "flip_header":
         data[60] ^= 1
     damaged = {"half": good[: len(good) // 2], "empty": b"", "garbage": bytes(len(good))}.get(damage, bytes(data))
-    path.write_bytes(damaged)
+    replace(path, damaged)
     with caplog.at_level(logging.WARNING):
         again = cached(tmp_path / "cache", {}, [source], build)
     assert build.calls == 2
@@ -172,16 +252,15 @@ def test_a_cache_that_cannot_be_opened_gives_a_warning(tmp_path, source, monkeyp
     assert [str(tmp_path / "cache") in record.message for record in caplog.records] == [True, True]
 
 
-def test_every_flipped_bit_of_an_array_is_noticed(tmp_path, source):
-    cached(tmp_path / "cache", {}, [source], Builder())
+def test_every_flipped_bit_of_an_array_is_noticed(tmp_path, source, either):
+    heldin = cached(tmp_path / "cache", {}, [source], Builder()).splits["val"].heldin.tobytes()
     path = only_file(tmp_path / "cache")
     good = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo("splits/val/heldin.npy").header_offset + 128
-    for offset in range(start, start + 60, 7):
+    start = good.index(heldin)
+    for offset in range(start - 70, start + len(heldin), 7):
         data = bytearray(good)
         data[offset] ^= 1 << (offset % 8)
-        path.write_bytes(data)
+        replace(path, data)
         with pytest.raises(ValueError, match="damaged"):
             load_recording(path)
 

@@ -1,8 +1,9 @@
 """Prepared recordings on disk, so that a file is read and binned once.
 
 One uncompressed zip a recording: ``header.json`` and an ``.npy`` member for each array, each with the CRC-32 that the
-zip format keeps. The file's name is a hash of the parameters and of the source files' identity, so that a changed
-file or option is another recording. The folder may be deleted at any time.
+zip format keeps. Large arrays are not read but mapped, see :mod:`neuro_lightning.data.mapped`. The file's name is a
+hash of the parameters and of the source files' identity, so that a changed file or option is another recording. The
+folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import atomic_path
-from neuro_lightning.data.checks.bounds import read_member
 from neuro_lightning.data.images import ImageTrials
+from neuro_lightning.data.mapped import aligned_member, read_members
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 6
+FORMAT = 7
 """Raise it whenever a reader's results or this file's layout change: older caches are then left aside."""
 
 SAMPLE = 1 << 16
@@ -42,7 +43,8 @@ def cached(
 ) -> Recording:
     """The recording that ``build`` makes, from the cache if it is there.
 
-    A damaged cache is made anew. A cache that cannot be written (no space, no permission) costs one warning, not
+    The first run takes it from the cache too, so that it sees what the second one will and what was built can go. A
+    damaged cache is made anew. A cache that cannot be written (no space, no permission) costs one warning, not
     the run. Processes that build the same recording at once do not disturb each other.
 
     Args:
@@ -56,21 +58,21 @@ def cached(
     """
     key = cache_key(params, sources)
     path = Path(folder).expanduser() / f"recording-{key[:32]}.npz"
-    recording = _load_or_none(path, key)
-    if recording is None:
-        recording = build()
-        # as after a round trip, so that the first run sees what the second one will
-        sources = [{**s, "path": str(Path(s["path"]).expanduser().absolute())} for s in recording.sources]
-        recording.sources, recording.info = _plain(sources), _plain(recording.info)
-        try:
-            save_recording(path, recording, {"key": key, "params": params})
-        except OSError as error:
-            reason = error.strerror or error
-            log.warning(
-                f"the prepared data cannot be cached in {path.parent} ({reason}): the run continues without; "
-                "set paths.cache=DIR to a folder with space that you may write to"
-            )
-    return recording
+    if (recording := _load_or_none(path, key)) is not None:
+        return recording
+    recording = build()
+    sources = [{**s, "path": str(Path(s["path"]).expanduser().absolute())} for s in recording.sources]
+    recording.sources, recording.info = _plain(sources), _plain(recording.info)
+    try:
+        save_recording(path, recording, {"key": key, "params": params})
+    except OSError as error:
+        reason = error.strerror or error
+        log.warning(
+            f"the prepared data cannot be cached in {path.parent} ({reason}): the run continues without; "
+            "set paths.cache=DIR to a folder with space that you may write to"
+        )
+        return recording
+    return _load_or_none(path, key) or recording
 
 
 def cache_key(params: dict[str, Any], sources: Sequence[str | Path]) -> str:
@@ -100,15 +102,16 @@ def save_recording(path: Path, recording: Recording, extra: dict[str, Any]) -> N
     arrays = recording.arrays()
     values = {f.name: getattr(recording, f.name) for f in fields(recording) if f.name not in ("splits", *arrays)}
     header = {**extra, "arrays": list(arrays), "splits": list(recording.splits), "values": values}
-    with atomic_path(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_path(path) as part, part.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("header.json", _to_json(header))
         for member, array in arrays.items():
-            with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
+            info = aligned_member(f"{member}.npy", file.tell())
+            with archive.open(info, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
-    """Read what :func:`save_recording` wrote, every byte checked against its CRC-32.
+    """What :func:`save_recording` wrote, every byte checked against its CRC-32, large arrays left in the file.
 
     Returns:
         The recording and the whole header.
@@ -118,9 +121,9 @@ def load_recording(path: Path) -> tuple[Recording, dict[str, Any]]:
         ValueError: it is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             header = json.loads(archive.read("header.json"))
-            arrays = {name: read_member(archive, f"{name}.npy") for name in header["arrays"]}
+            arrays = read_members(archive, file, header["arrays"])
     except OSError:
         raise
     except Exception as error:  # a flipped bit may hit any field of the zip's own structure

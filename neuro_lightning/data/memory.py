@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from neuro_lightning.data.mapped import is_mapped
 from neuro_lightning.data.recording import Recording
 
 MOST_BYTES = 1 << 30
@@ -78,8 +79,9 @@ class JobMemory:
         return copy.deepcopy(recording)  # keeps the memory order of arrays, on which sums depend
 
     def keep_recording(self, key: str, recording: Recording) -> None:
-        """Keep a copy of a recording, unless it is too large."""
-        if _size(recording) > MOST_BYTES:
+        """Keep a copy of a recording, unless it is too large or lies in a file, from which each job maps it anew."""
+        arrays = recording.arrays().values()
+        if _size(recording) > MOST_BYTES or any(is_mapped(array) for array in arrays):
             return
         kept = copy.deepcopy(recording)
         for array in kept.arrays().values():

@@ -74,7 +74,7 @@ def read_npy(path: str | Path, *, mapped: bool = False) -> np.ndarray:
             it inside :func:`reading`, which adds the file's name.
     """
     with Path(path).open("rb") as file:
-        shape, order, dtype = _header(file, os.fstat(file.fileno()).st_size)
+        shape, order, dtype = array_header(file, os.fstat(file.fileno()).st_size)
         if mapped:
             return np.memmap(file, dtype, "r", file.tell(), shape, order)
         return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
@@ -102,7 +102,7 @@ def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> np.n
         raise ValueError(f"{info.filename} would take {info.file_size:,} bytes, {info.compress_size:,} are there")
     content = bytearray(archive.read(info))  # the whole member: only at its end is the CRC compared
     stream = io.BytesIO(content)
-    shape, order, dtype = _header(stream, len(content))
+    shape, order, dtype = array_header(stream, len(content))
     return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order=order)
 
 
@@ -254,8 +254,12 @@ def check_sizes(
     return sizes
 
 
-def _header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], str, np.dtype]:
-    """Shape, order and dtype of an array whose values must fill the rest of a stream of ``size`` bytes."""
+def array_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], str, np.dtype]:
+    """Shape, order and dtype of an array whose values must fill the rest of a stream of ``size`` bytes.
+
+    Raises:
+        ValueError: as :func:`read_npy`.
+    """
     shape, order, dtype = npy_header(file)
     if dtype.kind not in SIMPLE or not dtype.itemsize or any(length < 0 for length in shape):
         raise ValueError(f"an array of {dtype} and shape {shape} is not read: numbers or text are expected")
