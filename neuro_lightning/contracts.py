@@ -53,6 +53,8 @@ class Batch(TypedDict):
         rates: the true rates, like ``targets``, simulated data only.
         repeats: (B, R, N) the single responses to images shown several times, NaN where there was none.
         angle: (B,) the stimulus's direction in radians.
+        session: the number of the recording that all trials of the batch are from, in ``DataSpec.sessions``; there
+            where several recordings are served, a plain number.
     """
 
     inputs: Tensor
@@ -66,6 +68,7 @@ class Batch(TypedDict):
     rates: NotRequired[Tensor]
     repeats: NotRequired[Tensor]
     angle: NotRequired[Tensor]
+    session: NotRequired[int]
 
 
 class Output(TypedDict):
@@ -125,8 +128,9 @@ def is_full(mask: Tensor) -> bool:
 def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output:
     """The output of a network for a batch, by its inputs alone or by its inputs and each trial's condition.
 
-    A network with the attribute ``by_condition = True`` is given the condition. That is for traces, whose condition is
-    the imaging plane: planes have neurons of their own.
+    Of the networks of several sessions, ``net.sessions``, that of the batch is called. A network with the attribute
+    ``by_condition = True`` is given the condition. That is for traces, whose condition is the imaging plane: planes
+    have neurons of their own.
 
     Args:
         net: inputs, or inputs and condition (B,) -> output.
@@ -134,6 +138,8 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
         inputs: in place of the batch's, on another device, say, or masked.
     """
     inputs = batch["inputs"] if inputs is None else inputs
+    if "session" in batch:
+        net = net.sessions[batch["session"]]
     if getattr(net, "by_condition", False):
         return net(inputs, batch["condition"].to(inputs.device))
     return net(inputs)
@@ -185,6 +191,9 @@ def split_readout(values: Tensor, names: Sequence[str]) -> Output:
 class DataSpec:
     """The description of the data that a model is built for: plain values, saved in the checkpoint.
 
+    Of several sessions, each has a description of its own in ``sessions``; neurons are then counted over all of them,
+    bins are those of the longest, and what is of single neurons is empty.
+
     Attributes:
         dataset: the dataset's name, as in ``data=...``.
         kind: ``spikes``, ``traces`` or ``images``.
@@ -207,6 +216,8 @@ class DataSpec:
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
+        session: the name of the recording among several.
+        sessions: the descriptions of several recordings, empty for one.
 
     Example:
         >>> spec = DataSpec("mine", n_in=30, n_out=10, n_bins=50, n_forward=10, bin_ms=20)
@@ -237,6 +248,17 @@ class DataSpec:
     angle_period: int = 0
     true_rates: bool = False
     simulated: bool = False
+    session: str = ""
+    sessions: tuple[DataSpec, ...] = ()
+
+    @property
+    def parts(self) -> tuple[DataSpec, ...]:
+        """The descriptions of the sessions; of one recording its own."""
+        return self.sessions or (self,)
+
+    def of_batch(self, batch: Batch) -> DataSpec:
+        """The description of the recording that a batch is from."""
+        return self.sessions[batch["session"]] if self.sessions else self
 
     @property
     def n_neurons(self) -> int:
@@ -250,7 +272,8 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, so that a checkpoint opens with ``weights_only=True``."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {**plain, "sessions": [part.to_dict() for part in self.sessions]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -266,6 +289,7 @@ class DataSpec:
                 "it was written by a newer version; upgrade neuro_lightning"
             )
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain["sessions"] = tuple(cls.from_dict(part) for part in values.get("sessions", ()))
         try:
             return cls(**plain)
         except TypeError as error:

@@ -35,7 +35,7 @@ LIGHTNING = {
 OWN = {
     "callbacks": """Checkpoint StopOnSignal EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
         WeightAverage""",
-    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB
+    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB Sessions
         NaturalImages Orientations PopulationDataModule SimulatedDataModule Spontaneous
         TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",

@@ -109,14 +109,44 @@ def test_terminal_table_has_a_line_and_bold_rows(tmp_path):
 def test_header(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = SimpleNamespace(size=2020, spec=describe(recording()))
+    data = SimpleNamespace(recording=recording(), spec=describe(recording()))
+    data.by_session = lambda: {"": data}
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2)
-    print_header(recording(), model, trainer, tmp_path / "outputs")
+    print_header(data, model, trainer, tmp_path / "outputs")
     assert capsys.readouterr().out.splitlines() == [
         "model   SimpleNamespace with 2,020 parameters",
         "data    lorenz (simulated data): 3 + 2 neurons, 10 bins of 5 ms; trials: 5 train, 5 val",
         "device  cpu x 2",
         "folder  outputs",
     ]
+
+
+def test_header_of_several_sessions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = SimpleNamespace(size=2020, spec=None)
+    part = SimpleNamespace(recording=recording(), spec=describe(recording()))
+    data = SimpleNamespace(recording=recording(), by_session=lambda: {"mon": part, "tuesday": part})
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
+    print_header(data, model, trainer, tmp_path)
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        "data    2 sessions (simulated data):",
+        "        mon      3 + 2 neurons, 10 bins of 5 ms; trials: 5 train, 5 val",
+        "        tuesday  3 + 2 neurons, 10 bins of 5 ms; trials: 5 train, 5 val",
+    ]
+
+
+def test_rows_of_sessions_and_their_mean():
+    scores = {"model": {"val": {"co_bps": 0.3, "co_bps/a": 0.2, "co_bps/b": 0.4}}}
+    columns, rows = result_rows({**scores, "smoothing": {"val": {"co_bps": 0.1, "co_bps/a": 0.1, "co_bps/b": 0.1}}})
+    assert columns == ["split", "session", "", "co-bps"]
+    assert [row[1:] for row in rows[::2]] == [
+        ["a", "model", "0.2000"],
+        ["b", "model", "0.4000"],
+        ["mean", "model", "0.3000"],
+    ]
+    many = {f"co_bps/{i:02}": 0.1 for i in range(9)}
+    _, rows = result_rows({"model": {"val": {"co_bps": 0.1, **many}}, "smoothing": {"val": {"co_bps": 0.1, **many}}})
+    assert len(rows) == 9 + 2  # baselines beside the mean only
 
 
 def test_shapes_of_every_kind():

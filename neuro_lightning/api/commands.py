@@ -15,6 +15,7 @@ from neuro_lightning.api.words import Overrides, choices, to_words, trusted_pack
 from neuro_lightning.cli import compose_config, train_arguments
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
+from neuro_lightning.runs.sessions import with_sessions
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.quoting import override, typed_value
 
@@ -157,7 +158,7 @@ def dataset(data: str | Data, overrides: Overrides = ()) -> PopulationDataModule
     """
     further = to_words(overrides)
     cfg = compose_config("train", train_arguments([*_data_words(data, further), *further]))
-    return instantiate(cfg.data, trusted=cfg.trusted)
+    return instantiate(with_sessions(cfg, cfg.trusted or ()).data, trusted=cfg.trusted)
 
 
 def load(folder: str | Path, *, trusted: Sequence[str] = ()) -> Run | Sweep:

@@ -136,7 +136,7 @@ def update_weights(checkpoint: dict[str, Any], model: str) -> None:
         model: the class that it is of.
     """
     old = [name for name in checkpoint.get("state_dict", {}) if name.startswith("net.")]
-    if model not in MOVED_KEYS or any(name.startswith("net.core.") for name in old):
+    if model not in MOVED_KEYS or any(name.startswith(("net.core.", "net.sessions.")) for name in old):
         return
     names = {name: f"net.{_part(name.removeprefix('net.'))}" for name in old}
     checkpoint["state_dict"] = {names.get(name, name): value for name, value in checkpoint["state_dict"].items()}

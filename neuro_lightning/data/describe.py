@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -50,6 +51,30 @@ def describe(recording: Recording) -> DataSpec:
         behavior_kind=recording.behavior_kind if behavior is not None else "none",
         decode_groups=1 if train.decode_mask is None else train.decode_mask.shape[1],
         n_conditions=0 if recording.psth is None else len(recording.psth),
+    )
+
+
+def join_specs(specs: Mapping[str, DataSpec], dataset: str) -> DataSpec:
+    """The description of several sessions together.
+
+    Args:
+        specs: of each session by its name; they agree in kind and bin width.
+        dataset: the name of all of them.
+    """
+    parts = tuple(replace(spec, session=name) for name, spec in specs.items())
+    return DataSpec(
+        dataset,
+        kind=parts[0].kind,
+        n_in=sum(part.n_in for part in parts),
+        n_out=sum(part.n_out for part in parts),
+        n_bins=max(part.n_bins for part in parts),
+        n_forward=max(part.n_forward for part in parts),
+        bin_ms=parts[0].bin_ms,
+        nonnegative=all(part.nonnegative for part in parts),
+        image_shape=parts[0].image_shape,
+        true_rates=all(part.true_rates for part in parts),
+        simulated=any(part.simulated for part in parts),
+        sessions=parts,
     )
 
 

@@ -26,7 +26,7 @@ PLACES = ("path", "root", "cache_dir")
 
 NOT_COMPARED = {
     *PLACES, "sha256", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
-    "least_steps", "augment", "stride",
+    "least_steps", "augment", "stride", "sampling", "leave_out_damaged", "sessions",
 }  # fmt: skip
 """Keys of a data config that change nothing of what a trial holds; files are compared by their content."""
 
@@ -78,6 +78,20 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         "config": dict(config),
         "trials": trials,
     }
+
+
+def identify_sessions(recordings: Mapping[str, Recording], config: Mapping[str, Any]) -> Identity:
+    """What identifies several recordings: ``sessions`` holds the identity of each by its name, see :func:`identify`.
+
+    Args:
+        recordings: of each session.
+        config: of the data, whose ``sessions`` holds that of each.
+    """
+    sessions = {name: identify(recording, config["sessions"][name]) for name, recording in recordings.items()}
+    first = next(iter(sessions.values()))
+    simulated = any(identity["simulated"] for identity in sessions.values())
+    none = {"name": "sessions", "sources": [], "places": {}, "session": None, "length_s": 0.0, "trials": {}}
+    return {**first, **none, "simulated": simulated, "config": dict(config), "sessions": sessions}
 
 
 def identity_of(recipe: Mapping[str, Any]) -> Identity:
@@ -175,6 +189,15 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
         other: another one.
         splits: whether to compare the trials of each split that both have; else only what decides which data they are.
     """
+    sessions, others = one.get("sessions", {}), other.get("sessions", {})
+    if set(sessions) != set(others):
+        return [Difference("the sessions", *(", ".join(names) or "a single one" for names in (sessions, others)))]
+    if sessions:
+        return [
+            Difference(f"session {name}: {key}", *values)
+            for name in sessions
+            for key, *values in differences(sessions[name], others[name], splits=splits)
+        ]
     found = [Difference(name, one[name], other[name]) for name in ("name", "simulated") if one[name] != other[name]]
     found += _file_differences(one, other)
     same_files = not found and bool(one["sources"])

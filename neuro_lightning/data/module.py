@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuro_lightning.contracts import Batch, DataSpec
-from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.checks.options import check_choice, check_whole
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.memory import JOBS, config_key
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards
+from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards, TrainingBatches
 from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
 from neuro_lightning.functional.explainable import ceilings
@@ -28,7 +29,8 @@ from neuro_lightning.ranks import main_process_only
 log = logging.getLogger(__name__)
 
 # how trials are served to a training; all else decides what the recording is, and what scores depend on
-SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment"}
+SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment", "sampling"}
+SAMPLING = ("proportional", "even")  # of several recordings
 # which of the training trials are used: after the recording is read
 LIMIT = {"train_trials", "train_trials_seed"}
 
@@ -46,6 +48,7 @@ class PopulationDataModule(pl.LightningDataModule):
         train_trials: train on so many trials at most, see :func:`neuro_lightning.data.splitting.limit_training`; None
             for all.
         train_trials_seed: draws them.
+        sampling: of several recordings, see :class:`neuro_lightning.data.sessions.Sessions`; one takes no notice of it.
     """
 
     def __init__(
@@ -58,8 +61,11 @@ class PopulationDataModule(pl.LightningDataModule):
         least_steps: int | None = None,
         train_trials: int | None = None,
         train_trials_seed: int = 0,
+        sampling: str = "proportional",
     ) -> None:
         super().__init__()
+        check_choice("sampling", sampling, SAMPLING)
+        self.sampling = sampling
         if batch_size < 1 or eval_batch_size < 1 or steps_at_once < 1:
             raise DataError("data.batch_size, data.eval_batch_size and data.steps_at_once must be at least 1")
         self._steps_at_once = steps_at_once
@@ -166,6 +172,18 @@ class PopulationDataModule(pl.LightningDataModule):
             self._datasets[split, evaluate] = dataset
         return self._datasets[split, evaluate]
 
+    def by_session(self) -> dict[str, PopulationDataModule]:
+        """The data module of each recording by its name; one alone has none."""
+        return {"": self}
+
+    def count_trials(self, split: str) -> int:
+        """Trials of a split; 0 without it."""
+        return len(self.recording.splits.get(split, ()))
+
+    def count_batches(self) -> int:
+        """Training batches in an epoch."""
+        return self.n_batches or max(1, math.ceil(self.count_trials("train") / self.batch_size))
+
     def release_tensors(self) -> None:
         """Free the memory of all splits' tensors; they are made again where they are asked for."""
         self._datasets.clear()
@@ -199,11 +217,9 @@ class PopulationDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches."""
         dataset = self.dataset("train", evaluate=False)
-        rank, world = self._place()
         if self.trainer is not None and self.trainer.overfit_batches:
-            return _loader(dataset, Shards(len(dataset), self.batch_size, rank=rank, world=world))
-        share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
-        sampler = EpochBatches(len(dataset), self.batch_size, **share)
+            return _loader(dataset, self.trials_in_order("train", self.batch_size, shared=True))
+        sampler = self.training_batches(*self._place())
         sampler.resume(*self._resume_at)
         if self.steps_at_once > 1:
             self.steps_per_epoch = len(sampler)
@@ -213,15 +229,24 @@ class PopulationDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """The validation trials and, when velocity is decoded, the training trials that the decoder learns from."""
         loaders = [self.eval_dataloader("val", shared=True)]
-        if self.spec.behavior_kind == "velocity":
+        if any(part.behavior_kind == "velocity" for part in self.spec.parts):
             loaders.append(self.eval_dataloader("train", evaluate=False, shared=True))
         return loaders
 
     def eval_dataloader(self, split: str, *, evaluate: bool = True, shared: bool = False) -> DataLoader:
         """All trials of a split in order; ``shared`` deals them to the processes without padding."""
         dataset = self.dataset(split, evaluate=evaluate)
+        return _loader(dataset, self.trials_in_order(split, self.eval_batch_size, shared=shared))
+
+    def training_batches(self, rank: int, world: int) -> TrainingBatches:
+        """The batches of an epoch, shuffled and shared out among processes."""
+        share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
+        return EpochBatches(self.count_trials("train"), self.batch_size, **share)
+
+    def trials_in_order(self, split: str, batch_size: int, *, shared: bool = False) -> Sampler:
+        """All trials of a split once; ``shared`` as in :meth:`eval_dataloader`."""
         rank, world = self._place() if shared else (0, 1)
-        return _loader(dataset, Shards(len(dataset), self.eval_batch_size, rank=rank, world=world))
+        return Shards(self.count_trials(split), batch_size, rank=rank, world=world)
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -232,7 +257,10 @@ class PopulationDataModule(pl.LightningDataModule):
         """A batch is a dictionary of tensors: Lightning's search through any kind of nest takes longer than a step."""
         if isinstance(batch, list):
             return [self.transfer_batch_to_device(part, device, dataloader_idx) for part in batch]
-        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        return {
+            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
 
     # ---- resume
 
@@ -246,6 +274,17 @@ class PopulationDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Resume there: the epoch's finished batches are left out."""
         self._resume_at = (state_dict["epoch"], state_dict["batches"])
+
+
+def one_file(path: str | list[str]) -> Path:
+    """The path of the one file of a recording; several are the paths of sessions, each with a data module of its own.
+
+    Raises:
+        DataError: there are several.
+    """
+    if isinstance(path, list):
+        raise DataError("data.path: several files are several sessions, see neuro_lightning.data.sessions.Sessions")
+    return Path(path)
 
 
 def _loader(dataset: Dataset, sampler: Sampler) -> DataLoader:

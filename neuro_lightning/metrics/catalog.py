@@ -57,8 +57,11 @@ METRICS = {
 
 
 def info(name: str) -> MetricInfo:
-    """What is known of a metric; one that this package does not know is shown by its name, and more is better."""
-    return METRICS.get(name, MetricInfo(name))
+    """What is known of a metric, also of a session's, ``co_bps/monday``.
+
+    One that this package does not know is shown by its name, and more is better.
+    """
+    return METRICS.get(name.partition("/")[0], MetricInfo(name))
 
 
 def label(name: str) -> str:
@@ -80,9 +83,11 @@ def axis_label(name: str) -> str:
 def shown_metrics(names: Iterable[str]) -> list[str]:
     """The metrics that tables show, in the order of their columns; unknown ones come last, by name.
 
+    Of several sessions the means are shown; a session's own score has the row of the session.
+
     Example:
         >>> shown_metrics(["vel_r2", "loss", "co_bps", "mine"])
         ['co_bps', 'vel_r2', 'mine']
     """
-    shown = {name for name in names if info(name).shown}
+    shown = {name for name in names if info(name).shown and "/" not in name}
     return [name for name in METRICS if name in shown] + sorted(shown - set(METRICS))

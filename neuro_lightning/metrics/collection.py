@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +16,21 @@ from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
 from neuro_lightning.metrics.responses import ResponseMetrics
+from neuro_lightning.metrics.sessions import SessionMetrics
 from neuro_lightning.metrics.traces import TraceMetrics
 
 
 def build_metrics(
-    spec: DataSpec, *, n_eval: int, psth: Tensor | None = None, n_repeats: int | None = None
+    spec: DataSpec,
+    *,
+    n_eval: int = 0,
+    psth: Tensor | None = None,
+    n_repeats: int | None = None,
+    sessions: Sequence[Mapping[str, Any]] = (),
 ) -> nn.Module:
     """The metrics that a dataset allows: those of spikes below, of traces and images in modules of their own.
+
+    Of several sessions: each one's, and their means, see :class:`~neuro_lightning.metrics.sessions.SessionMetrics`.
 
     ==================  ==============================================================================
     ``co_bps``          bits per spike of held-out neurons; without any, ``bps`` of the held-in ones
@@ -38,10 +48,14 @@ def build_metrics(
         n_eval: evaluation trials in all, over which ``batch["index"]`` runs.
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
         n_repeats: the largest number of repeats of an image in the split; None for that of any split.
+        sessions: these arguments for each of several sessions.
 
     Raises:
         DataError: the PSTHs are not those of the data described.
     """
+    if spec.sessions:
+        parts = zip(spec.sessions, sessions, strict=True)
+        return SessionMetrics({part.session: build_metrics(part, **given) for part, given in parts if given})
     if spec.kind == "images":
         return ResponseMetrics(spec, n_eval=n_eval, n_repeats=n_repeats)
     if spec.kind == "traces":

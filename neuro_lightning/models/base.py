@@ -42,6 +42,7 @@ class PopulationModule(pl.LightningModule):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes",)
+    takes_sessions: ClassVar[bool] = True  # whether it can be trained on several recordings at once
 
     def __init__(
         self,
@@ -70,6 +71,11 @@ class PopulationModule(pl.LightningModule):
     def refuse(cls, spec: DataSpec) -> str | None:
         """The reason why this model cannot run on these data although it takes their kind; None if it can."""
         return None
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network of each session, which share a core; of one recording its own alone."""
+        return list(self.net.sessions) if self.spec.sessions else [self.net]
 
     def forward(self, inputs: Tensor) -> Output:
         """Inputs of any dtype -> the network's output."""
@@ -106,10 +112,10 @@ class PopulationModule(pl.LightningModule):
         if self.masking is not None:
             inputs, scored = self.masking(inputs)
             mask = mask.clone()
-            mask[:, : inputs.shape[1], : self.spec.n_in] &= scored
+            mask[:, : inputs.shape[1], : inputs.shape[2]] &= scored
         output = call_network(self.net, batch, inputs)
         self._check_shape(output, batch)
-        total, count = self.loss(output, batch["targets"], mask, self.spec)
+        total, count = self.loss(output, batch["targets"], mask, self.spec.of_batch(batch))
         terms = output.get("losses", {})
         count = self._add_to_epoch({"count": count, "loss": total, **terms}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
@@ -232,7 +238,7 @@ class PopulationModule(pl.LightningModule):
             raise ConfigError(f"{type(self.net).__name__} must return log_rates or rates, not {', '.join(output)}")
         found, wanted = tuple(output[name].shape), tuple(batch["targets"].shape)
         if found != wanted:
-            spec = self.spec
+            spec = self.spec.of_batch(batch)
             axes = f"{spec.n_in} held-in + {spec.n_out} held-out neurons"
             axes = f"(trials, {spec.n_bins} observed + {spec.n_forward} forward bins, {axes})"
             raise ConfigError(
@@ -259,7 +265,7 @@ class PopulationModule(pl.LightningModule):
             self.scores.update_train(output, batch)
             return
         self.scores.update(output, batch)
-        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec)
+        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec.of_batch(batch))
         if count > 0:
             self.val_loss.update(total / count, count)
 
@@ -290,7 +296,7 @@ class PopulationModule(pl.LightningModule):
         """
         saved = update_names(checkpoint.get(CHECKPOINT_KEY, {}))
         self._check_identity(saved.get("identity"))
-        spec = saved.get("spec", {})
+        spec = DataSpec.from_dict(saved["spec"]).to_dict() if "spec" in saved else {}
         if other := [name for name, value in self.spec.to_dict().items() if spec.get(name) != value]:
             raise CheckpointError(
                 f"the checkpoint cannot be resumed with these data: {other[0]} was {spec.get(other[0])!r:.60} and is "

@@ -24,6 +24,7 @@ class FittedModule(PopulationModule):
     """
 
     chooses_on_val: ClassVar[bool] = False
+    takes_sessions: ClassVar[bool] = False
 
     def fit_net(self, train: Dataset, val: Dataset | None = None) -> None:
         """Fit the network, on the CPU.

@@ -12,6 +12,7 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, needs_positive
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.nonlinearities import NONLINEARITIES
+from neuro_lightning.nn.sessions_net import build_for_sessions
 
 
 class ImageModel(PopulationModule):
@@ -40,8 +41,8 @@ class ImageModel(PopulationModule):
         scheduler: Callable | None = None,
         **settings: Any,
     ) -> None:
-        net = self.network_class(spec, **settings)
-        check_output(net, spec, loss)
+        net = build_for_sessions(lambda part: self.network_class(part, **settings), spec)
+        check_output(net.sessions[0] if spec.sessions else net, spec, loss)
         super().__init__(net, spec, loss=loss, optimizer=optimizer, scheduler=scheduler)
 
 

@@ -281,7 +281,8 @@ class LFADS(SequenceModel):
         **settings: Any,
     ) -> None:
         super().__init__(spec, masking=masking, **settings)
-        share = scored_fraction(spec, getattr(masking, "share", 0))
+        shares = [scored_fraction(part, getattr(masking, "share", 0)) for part in spec.parts]
+        share = sum(shares) / len(shares)
         self.weights = {"kl_ic": kl_ic / share, "kl_co": kl_co / share, "l2_gen": l2_gen, "l2_con": l2_con}
         self.ramp_start, self.ramp_epochs = ramp_start, ramp_epochs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,9 +12,11 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.attention import round_up_to_heads
 from neuro_lightning.nn.masking import configure_masking
 from neuro_lightning.nn.rate_readout import ReadoutSettings
 from neuro_lightning.nn.readin import ReadInSettings
+from neuro_lightning.nn.sessions_net import build_for_sessions
 
 COUNTS = ReadInSettings()
 LINEAR = ReadoutSettings()
@@ -54,10 +57,29 @@ class SequenceModel(PopulationModule):
     ) -> None:
         if readin.count_width:
             _check_whole_counts(f"model.readin.count_width={readin.count_width}", spec, masking)
-        net = self.network_class(spec, readin=readin, readout=readout, names=readout_names(loss, spec), **settings)
+        if spec.sessions:
+            readin, settings = _settings_of_sessions(spec, readin, settings)
+        settings |= {"readin": readin, "readout": readout, "names": readout_names(loss, spec)}
+        net = build_for_sessions(lambda part: self.network_class(part, **settings), spec)
         if self.masks_whole_steps:
-            configure_masking(masking, block=net.steps.stride, kind=spec.kind)
+            steps = (net.sessions[0] if spec.sessions else net).steps
+            configure_masking(masking, block=steps.stride, kind=spec.kind)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+
+
+def _settings_of_sessions(
+    spec: DataSpec, readin: ReadInSettings, settings: dict[str, Any]
+) -> tuple[ReadInSettings, dict[str, Any]]:
+    """Settings with which the core of every session has the same shape.
+
+    A read-in without a map gets one to the core's width, and a width of one channel for each neuron is that of the
+    session with the most neurons.
+    """
+    if readin.width is None:
+        readin = replace(readin, width="auto")
+    if "width" in settings and settings["width"] is None:
+        settings = {**settings, "width": round_up_to_heads(max(s.n_neurons for s in spec.sessions), settings["heads"])}
+    return readin, settings
 
 
 def _check_whole_counts(key: str, spec: DataSpec, masking: nn.Module | None) -> None:

@@ -200,7 +200,8 @@ class STNDT(SequenceModel):
 
     def __init__(self, spec: DataSpec, *, contrast: Contrast, **settings: Any) -> None:
         super().__init__(spec, contrast=contrast, **settings)
-        configure_masking(self.net.views, block=self.net.steps.stride, kind=spec.kind)
+        for net in self.networks:
+            configure_masking(net.views, block=net.steps.stride, kind=spec.kind)
         self.contrast = contrast
 
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:

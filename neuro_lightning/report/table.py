@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from neuro_lightning.contracts import DataSpec
+    from neuro_lightning.data.module import PopulationDataModule
     from neuro_lightning.data.recording import Recording
 
 REFERENCES = {
@@ -22,21 +23,35 @@ REFERENCES = {
 }  # fmt: skip
 NAMES = {"model": "model", "oracle": "true rates (oracle)", **REFERENCES}  # others are baselines
 TRIVIAL = {"mean rate", "mean", "constant", "zero"}  # predictors that ignore their input
+MOST_SESSIONS = 8  # of which baselines are shown one by one
 MAX_WIDTH = 1000  # of a line, in characters
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
-def print_header(recording: Recording, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path) -> None:
+def print_header(
+    data: PopulationDataModule, model: pl.LightningModule, trainer: pl.Trainer, folder: str | Path
+) -> None:
     """Print what is about to run: the model and its size, the data, the device and the folder."""
-    trials = ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
+    recording, sessions = data.recording, [*data.by_session().items()]
+    shapes = [f"{shape_of(part.spec)}: {_trials(part.recording)}" for _, part in sessions]
+    if len(sessions) == 1:
+        described = f"{recording.name} ({kind_of(recording)}): {shapes[0]}"
+    else:
+        width = max(len(name) for name, _ in sessions)
+        lines = [f"{name:<{width}}  {shape}" for (name, _), shape in zip(sessions, shapes, strict=True)]
+        described = "\n        ".join([f"{len(sessions)} sessions ({kind_of(recording)}):", *lines])
     device = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     lines = {
         "model": f"{type(model).__name__} with {model.size:,} parameters",
-        "data": f"{recording.name} ({kind_of(recording)}): {shape_of(model.spec)}: {trials}",
+        "data": described,
         "device": device,
         "folder": relative(folder),
     }
     print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
+
+
+def _trials(recording: Recording) -> str:
+    return ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
 
 
 def shape_of(spec: DataSpec) -> str:
@@ -115,25 +130,30 @@ def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
 
 
 def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:
-    """The columns and rows of the table of scores, as text.
+    """The columns and rows of the table of scores, as text; each of several sessions has its rows, then their mean.
 
     The last column is the model's share of the oracle's first score, which is co-bps where there is one; it is left out
-    where that score is an error.
+    where that score is an error. Of more than ``MOST_SESSIONS`` sessions only the model is shown beside the mean.
     """
     by_who = {who: splits for who, splits in scores.items() if splits}
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
-    metrics = shown_metrics(metric for who in by_who.values() for values in who.values() for metric in values)
-    columns = ["split", "", *map(label, metrics)]
+    found = list(dict.fromkeys(metric for who in by_who.values() for values in who.values() for metric in values))
+    metrics = shown_metrics(found)
+    sessions = list(dict.fromkeys(metric.partition("/")[2] for metric in found if "/" in metric))
+    columns = ["split", *(["session"] if sessions else []), "", *map(label, metrics)]
     share = bool(by_who.get("oracle")) and bool(metrics) and not info(metrics[0]).lower_is_better
     rows = []
     for split in splits:
-        best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0]) if share else None
-        for who, values in ((who, by_who[who].get(split)) for who in by_who):
-            if values is None:
-                continue
-            row = [split, names.get(who, f"{who} baseline"), *(number(values.get(metric)) for metric in metrics)]
-            part = percent(values.get(metrics[0]), best) if who not in REFERENCES else "-"
-            rows.append(row + ([part] if share else []))
+        for session in [*sessions, ""]:
+            suffix, head = (f"/{session}" if session else ""), [session or "mean"] if sessions else []
+            best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0] + suffix) if share else None
+            for who, values in ((who, by_who[who].get(split)) for who in by_who):
+                if values is None or (session and len(sessions) > MOST_SESSIONS and who != "model"):
+                    continue
+                shown = [values.get(metric + suffix) for metric in metrics]
+                part = percent(shown[0] if shown else None, best) if who not in REFERENCES else "-"
+                row = [split, *head, names.get(who, f"{who} baseline"), *map(number, shown)]
+                rows.append(row + ([part] if share else []))
     return columns + (["of oracle"] if share else []), rows
 
 

@@ -23,7 +23,7 @@ from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.progress import FitProgress
 from neuro_lightning.callbacks.signals import StopOnSignal
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.identity import identify
+from neuro_lightning.data.identity import Identity, identify, identify_sessions
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import warn_on_errors
@@ -67,8 +67,15 @@ def build_model(settings: TrainSettings, data: PopulationDataModule) -> Populati
     check_match(find_target(settings.model._target_, settings.trusted), data.spec)
     model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
     config = {key: settings.config[key] for key in ("model", "data")}
-    model.recipe = {**config, "info": data.recording.info, "identity": identify(data.recording, config["data"])}
+    model.recipe = {**config, "info": data.recording.info, "identity": identify_data(data, config["data"])}
     return model
+
+
+def identify_data(data: PopulationDataModule, config: dict[str, Any]) -> Identity:
+    """What identifies the recording of a data module, or each of several."""
+    if data.spec.sessions:
+        return identify_sessions({name: part.recording for name, part in data.by_session().items()}, config)
+    return identify(data.recording, config)
 
 
 def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
@@ -81,7 +88,12 @@ def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
     Raises:
         ConfigError: saying why, and which models take such data.
     """
-    reason = model.refuse(spec) if spec.kind in model.kinds else f"it takes {' or '.join(model.kinds)}"
+    reason = f"it takes {' or '.join(model.kinds)}"
+    if spec.kind in model.kinds:
+        reasons = [model.refuse(part) for part in spec.parts]
+        if spec.sessions and not model.takes_sessions:
+            reasons = ["it is fitted to one recording, and has no core that several could share"]
+        reason = next((reason for reason in reasons if reason), None)
     if reason is not None:
         raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
 

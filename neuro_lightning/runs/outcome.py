@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.callbacks.clock import StepClock
@@ -18,6 +20,7 @@ from neuro_lightning.data.memory import JOBS, Scores, config_key
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
+from neuro_lightning.metrics.sessions import with_means
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
@@ -91,9 +94,41 @@ def finish_training(
 def score_best(
     settings: TrainSettings, trainer: pl.Trainer, model: PopulationModule, data: PopulationDataModule
 ) -> dict[str, Scores]:
-    """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split."""
+    """Scores of the saved checkpoint, the baselines, the true rates and the noise ceiling, by who and split.
+
+    Of several sessions the mean over them, and each session's own as ``metric/session``.
+    """
     if (path := best_checkpoint(trainer)) is not None:
         model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
+    parts, device = data.by_session(), trainer.strategy.root_device
+    found = {
+        name: score_recording(settings, net, part, device)
+        for (name, part), net in zip(parts.items(), model.networks, strict=True)
+    }
+    return join_scores(found) if data.spec.sessions else found[""]
+
+
+def join_scores(found: Mapping[str, Mapping[str, Scores]]) -> dict[str, Scores]:
+    """The scores of several sessions, by who and split; see :func:`neuro_lightning.metrics.sessions.with_means`.
+
+    Args:
+        found: by session, who and split.
+    """
+    joint: dict[str, Scores] = {}
+    for who in dict.fromkeys(who for scores in found.values() for who in scores):
+        of_who = {session: scores.get(who, {}) for session, scores in found.items()}
+        splits = dict.fromkeys(split for scores in of_who.values() for split in scores)
+        joint[who] = {
+            split: with_means({session: scores[split] for session, scores in of_who.items() if split in scores})
+            for split in splits
+        }
+    return joint
+
+
+def score_recording(
+    settings: TrainSettings, net: nn.Module, data: PopulationDataModule, device: torch.device
+) -> dict[str, Scores]:
+    """Scores of a network on one recording, and those that it is compared with, by who and split."""
 
     def scored(predict: Predictor) -> Scores:
         return {split: evaluate(predict, data, split) for split in data.references()}
@@ -103,7 +138,7 @@ def score_best(
         baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
         return network_predictor(baseline.net)
 
-    scores = {"model": scored(network_predictor(model.net, trainer.strategy.root_device))}
+    scores = {"model": scored(network_predictor(net, device))}
     for name, node in (settings.baselines or {}).items():
         if node is not None and node._target_ != settings.model._target_:
             check_match(find_target(node._target_, settings.trusted), data.spec)
@@ -157,7 +192,7 @@ def summarize_run(
         "baselines": {who: scored for who, scored in scores.items() if who not in NAMES},
         "oracle": scores.get("oracle"),
         "references": {who: scored for who, scored in scores.items() if who in REFERENCES},
-        "data": data_record(data.recording, **settings.config["data"]),
+        "data": record_of_data(data, settings.config["data"]),
         "checkpoints": {"best": str(best) if best else None, "epochs": epochs},
         "parameters": model.size,
         "steps": trainer.global_step,
@@ -165,6 +200,15 @@ def summarize_run(
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
     }
+
+
+def record_of_data(data: PopulationDataModule, config: dict[str, Any]) -> dict[str, Any]:
+    """Which data these are, for ``run.json``; of several sessions also each one's record."""
+    record = data_record(data.recording, **config)
+    if not data.spec.sessions:
+        return record
+    sessions = {name: data_record(part.recording) for name, part in data.by_session().items()}
+    return {**record, "sessions": sessions}
 
 
 def show_references(

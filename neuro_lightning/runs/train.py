@@ -29,6 +29,7 @@ from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldou
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
 from neuro_lightning.runs.resumed import check_training_left, readable_checkpoint
+from neuro_lightning.runs.sessions import with_sessions
 from neuro_lightning.runs.training_length import epochs_of_short_training
 from neuro_lightning.settings.overrides import trusted_override
 from neuro_lightning.settings.settings import TrainSettings
@@ -48,6 +49,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     Raises:
         NeuroError: with one message that says what to mend.
     """
+    cfg = with_sessions(cfg, cfg.get("trusted") or ())
     settings = replace_damaged_checkpoint(TrainSettings.resolve(cfg, overrides=overrides, group=group))
     with recorded_run(settings) as (record, job):
         settings.check()
@@ -59,7 +61,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         write_job_settings(settings, job)
         with loggers_of_run(settings, record, model, data) as loggers:
             trainer = build_trainer(settings, job, loggers, on_train_start=record.mark_begun)
-            print_header(data.recording, model, trainer, settings.folder)
+            print_header(data, model, trainer, settings.folder)
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
             status = final_status(trainer)
             value = report_outcome(settings, trainer, model, data, record, loggers)

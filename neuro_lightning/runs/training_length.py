@@ -29,9 +29,8 @@ def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule
     in_steps = settings.model.get("optimizer") is not None  # other models are fitted at once
     if data.least_steps is None or given or not in_steps or settings.sweep.trial is not None:
         return {}
-    trials = len(data.recording.splits["train"])
-    batches = math.ceil(trials / data.batch_size)
-    steps = math.ceil(batches / trainer.get("accumulate_grad_batches", 1))
+    trials = data.count_trials("train")
+    steps = math.ceil(data.count_batches() / trainer.get("accumulate_grad_batches", 1))
     epochs = math.ceil(data.least_steps / steps)
     if epochs <= settings.epochs:
         return {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
-from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.module import PopulationDataModule, one_file
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
 
@@ -15,14 +15,17 @@ class LFADSH5(PopulationDataModule):
     """An h5 file in the style of LFADS, lfads-torch or NDT.
 
     Args:
-        path: the file.
+        path: the file; a list, a folder or a pattern in a config means several recordings, see
+            :class:`neuro_lightning.data.sessions.Sessions`.
         loader: see :class:`PopulationDataModule`; and how the file is read, see
             :func:`neuro_lightning.data.lfads_h5.reader.load_lfads_h5`.
     """
 
-    def __init__(self, path: str, **loader: Any) -> None:
+    file_pattern: ClassVar[str] = "*.h5"
+
+    def __init__(self, path: str | list[str], **loader: Any) -> None:
         super().__init__(**loader)
-        self.path = path
+        self.path = one_file(path)
 
     def load(self) -> Recording:
         """Read anew each time: the files are small and hold binned counts."""

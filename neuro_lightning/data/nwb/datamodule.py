@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.cache import cached
 from neuro_lightning.data.identity import Identity
-from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.module import PopulationDataModule, one_file
 from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
 from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
@@ -21,15 +21,18 @@ class NWB(PopulationDataModule):
     """Any NWB file with units and trials.
 
     Args:
-        path: the file.
+        path: the file; a list, a folder or a pattern in a config means several recordings, see
+            :class:`neuro_lightning.data.sessions.Sessions`.
         cache_dir: prepared tensors.
         loader: see :class:`PopulationDataModule`; and how the file is cut and split, see
             :func:`neuro_lightning.data.nwb.reader.load_nwb_trials`.
     """
 
-    def __init__(self, path: str, *, cache_dir: str, **loader: Any) -> None:
+    file_pattern: ClassVar[str] = "*.nwb"
+
+    def __init__(self, path: str | list[str], *, cache_dir: str, **loader: Any) -> None:
         super().__init__(**loader)
-        self.path, self.cache_dir = Path(path), Path(cache_dir)
+        self.path, self.cache_dir = one_file(path), Path(cache_dir)
         self._trained: dict[str, Any] | None = None
 
     def serve_other_file(
