@@ -20,6 +20,7 @@ from neuro_lightning.data.identity import Identity, differences
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
+from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics
 from neuro_lightning.private_names import count_steps_in_batch
 
 CHECKPOINT_KEY = "neuro_lightning"
@@ -65,6 +66,7 @@ class PopulationModule(pl.LightningModule):
         self._epoch_steps = 0
         self._last_counted: tuple[int, int] | None = None  # epoch and batch
         self._usual_interval: int | None = None  # of validations, while the trainer has another for one epoch
+        self.adaptation: Adaptation | None = None  # where the core is that of another run
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
 
     @classmethod
@@ -158,6 +160,8 @@ class PopulationModule(pl.LightningModule):
             self.trainer.check_val_every_n_epoch, self._usual_interval = self._usual_interval, None
         if hasattr(self.masking, "at_epoch"):
             self.masking.at_epoch(self.current_epoch)
+        if self.adaptation is not None:
+            keep_batch_statistics(self.networks[0].core)
         if self.current_epoch + 1 == self.trainer.max_epochs:
             self._validate_this_epoch()
 
@@ -199,7 +203,9 @@ class PopulationModule(pl.LightningModule):
         if self._optimizer is None:
             return None
         try:
-            optimizer = self._optimizer(self.parameters())
+            optimizer = self._optimizer(self._parameter_groups())
+            for group in optimizer.param_groups:
+                group["lr"] *= group.pop("share", 1.0)
         except (TypeError, ValueError) as error:  # a learning rate below zero, say
             raise ConfigError(f"model.optimizer: {error}") from error
         if not self._scheduler:
@@ -216,6 +222,21 @@ class PopulationModule(pl.LightningModule):
         if isinstance(schedule["scheduler"], ReduceLROnPlateau):
             schedule["frequency"] = sys.maxsize  # never by Lightning at an epoch's end: see _step_plateau_schedules
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _parameter_groups(self) -> Any:
+        """All parameters; those of an adapted core in a group of their own, with its share of the learning rate."""
+        if self.adaptation is None:
+            return self.parameters()
+        core = {id(parameter) for parameter in self.networks[0].core.parameters()}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in core]
+        cores = [parameter for parameter in self.parameters() if id(parameter) in core]
+        return [{"params": others}, {"params": cores, "share": self.adaptation.core_lr}]
+
+    def on_after_backward(self) -> None:
+        """Drop the gradients of an adapted core until it is its turn: the optimizer leaves such weights alone."""
+        if self.adaptation is not None and not self.adaptation.core_trains(self.current_epoch, self.trainer.max_epochs):
+            for parameter in self.networks[0].core.parameters():
+                parameter.grad = None
 
     def _step_plateau_schedules(self, scores: dict[str, float]) -> None:
         """Step ``ReduceLROnPlateau`` before the checkpoint of this validation is saved.

@@ -33,6 +33,8 @@ class SequenceModel(PopulationModule):
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
+        core_bins: bins that the core is made for, where the data have fewer: other sessions have trained it.
+        core_neurons: neurons of the largest session that the core is made for, likewise; 0 for one recording alone.
         settings: of the network, see its class.
 
     Raises:
@@ -53,32 +55,40 @@ class SequenceModel(PopulationModule):
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
+        core_bins: int = 0,
+        core_neurons: int = 0,
         **settings: Any,
     ) -> None:
         if readin.count_width:
             _check_whole_counts(f"model.readin.count_width={readin.count_width}", spec, masking)
-        if spec.sessions:
-            readin, settings = _settings_of_sessions(spec, readin, settings)
+        if spec.sessions or core_neurons:
+            core_neurons = core_neurons or max(part.n_neurons for part in spec.sessions)
+            readin, settings = _settings_of_shared_core(core_neurons, readin, settings)
         settings |= {"readin": readin, "readout": readout, "names": readout_names(loss, spec)}
-        net = build_for_sessions(lambda part: self.network_class(part, **settings), spec)
+        net = build_for_sessions(lambda part: self.network_class(part, **settings), spec, core_bins)
         if self.masks_whole_steps:
             steps = (net.sessions[0] if spec.sessions else net).steps
             configure_masking(masking, block=steps.stride, kind=spec.kind)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
 
 
-def _settings_of_sessions(
-    spec: DataSpec, readin: ReadInSettings, settings: dict[str, Any]
+def _settings_of_shared_core(
+    neurons: int, readin: ReadInSettings, settings: dict[str, Any]
 ) -> tuple[ReadInSettings, dict[str, Any]]:
     """Settings with which the core of every session has the same shape.
 
     A read-in without a map gets one to the core's width, and a width of one channel for each neuron is that of the
     session with the most neurons.
+
+    Args:
+        neurons: of that session.
+        readin: of the model.
+        settings: of the model's network.
     """
     if readin.width is None:
         readin = replace(readin, width="auto")
     if "width" in settings and settings["width"] is None:
-        settings = {**settings, "width": round_up_to_heads(max(s.n_neurons for s in spec.sessions), settings["heads"])}
+        settings = {**settings, "width": round_up_to_heads(neurons, settings["heads"])}
     return readin, settings
 
 

@@ -74,6 +74,10 @@ class RateReadout(nn.Module):
         if settings.start_at_mean:
             start_at_mean_rates(self.linear, spec.mean_rates, log=names[0] == "log_rates")
 
+    def unit_weights(self) -> list[Tensor]:
+        """Views (N, D) and (N,) of the linear map's weights and biases, for each value that is read out."""
+        return [*self.linear.weight.chunk(len(self.names)), *self.linear.bias.chunk(len(self.names))]
+
     def forward(self, latents: Tensor, n_total: int) -> Output:
         """(B, S, D) latents of steps -> values (B, L, N) by name."""
         values = self.steps.interpolate(F.linear(self.dropout(latents), self.linear.weight), n_total)

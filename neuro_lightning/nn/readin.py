@@ -106,6 +106,14 @@ class ReadIn(nn.Module):
         self.linear = nn.Linear(channels, width) if width else nn.Identity()
         self.width = width or channels
 
+    def unit_weights(self, n_in: int) -> list[Tensor]:
+        """Views (N_in, ..., width) of the linear map's weights: of the counts, and of each smoothed copy of them."""
+        if not isinstance(self.linear, nn.Linear):
+            return []
+        copies = len(self.kernels)
+        of_counts, *smoothed = self.linear.weight.T.split([self.linear.in_features - n_in * copies, *[n_in] * copies])
+        return [*([of_counts.unflatten(0, (n_in, -1))] if self.counts else []), *smoothed]
+
     def forward(self, inputs: Tensor, n_total: int) -> Tensor:
         """(B, T, N_in) counts -> channels (B, S, width) of the steps that cover ``n_total`` bins."""
         return self.embed(self.in_steps(inputs, n_total), inputs.shape[1])

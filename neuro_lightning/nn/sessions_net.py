@@ -29,20 +29,21 @@ class SessionsNet(nn.Module):
         self.sessions = nn.ModuleList(nets)
 
 
-def build_for_sessions(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> nn.Module:
+def build_for_sessions(build: Callable[[DataSpec], nn.Module], spec: DataSpec, core_bins: int = 0) -> nn.Module:
     """The network of one recording, or those of several with one core.
 
     Args:
         build: description of one recording -> its network.
         spec: the description of the data.
+        core_bins: bins L that the core is made for, where sessions are shorter.
 
     Raises:
         ConfigError: see :class:`SessionsNet`.
     """
+    longest = max(core_bins, *(part.n_total for part in spec.parts))  # positions in time are made for the longest
+    nets = [build(replace(part, n_bins=longest - part.n_forward)) for part in spec.parts]
     if not spec.sessions:
-        return build(spec)
-    longest = max(part.n_total for part in spec.sessions)  # positions in time are made for the longest
-    nets = [build(replace(part, n_bins=longest - part.n_forward)) for part in spec.sessions]
+        return nets[0]
     return SessionsNet(nets, [part.session for part in spec.sessions])
 
 

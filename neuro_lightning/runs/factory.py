@@ -30,6 +30,7 @@ from neuro_lightning.loggers.guard import warn_on_errors
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.private_names import count_epochs
 from neuro_lightning.ranks import count_launched_processes
+from neuro_lightning.runs.adapt import adapt
 from neuro_lightning.runs.distributed import Job, JobDDPStrategy
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.registry import find_target
@@ -66,6 +67,8 @@ def build_model(settings: TrainSettings, data: PopulationDataModule) -> Populati
     """
     check_match(find_target(settings.model._target_, settings.trusted), data.spec)
     model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
+    if settings.init is not None:
+        adapt(model, data, settings)
     config = {key: settings.config[key] for key in ("model", "data")}
     model.recipe = {**config, "info": data.recording.info, "identity": identify_data(data, config["data"])}
     return model

@@ -23,6 +23,7 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import print_header, relative
+from neuro_lightning.runs.adapt import with_initial_model
 from neuro_lightning.runs.distributed import Job, job_environment, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
@@ -49,7 +50,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     Raises:
         NeuroError: with one message that says what to mend.
     """
-    cfg = with_sessions(cfg, cfg.get("trusted") or ())
+    cfg = with_initial_model(with_sessions(cfg, cfg.get("trusted") or ()), overrides)
     settings = replace_damaged_checkpoint(TrainSettings.resolve(cfg, overrides=overrides, group=group))
     with recorded_run(settings) as (record, job):
         settings.check()

@@ -89,6 +89,8 @@ class TrainSettings(Settings):
     monitor: str
     mode: str
     refit: bool
+    init: str | None
+    adapt: DictConfig
     resume: str | None
     overwrite: bool
     name: str | None

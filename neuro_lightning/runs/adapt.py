@@ -1,0 +1,175 @@
+"""``init=RUN``: a run that starts with the core of another one, and with that run's model settings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.identity import Identity, find_training_trials, identify, same_session
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Recording
+from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.models.adaptation import Adaptation, copy_units
+from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
+from neuro_lightning.models.loading import find_checkpoint, load_checkpoint, read_checkpoint
+from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.report.table import relative
+from neuro_lightning.settings.settings import TrainSettings
+
+
+def with_initial_model(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config with the model settings of the run that ``init`` names; what was typed about the model stays.
+
+    Args:
+        cfg: the composed config of ``conf/train.yaml``.
+        overrides: what was typed.
+
+    Raises:
+        CheckpointError: there is no such run.
+        ConfigError: another kind of model was typed.
+    """
+    if cfg.get("init") is None:
+        return cfg
+    source = cfg.resume if cfg.resume is not None else cfg.init
+    recipe = read_checkpoint(_checkpoint(source, "resume" if cfg.resume else "init"))[CHECKPOINT_KEY]
+    saved = OmegaConf.create(copy.deepcopy(recipe["model"]))
+    for key in _typed_model_keys(overrides):
+        if not key:
+            if cfg.model.get("_target_") != saved["_target_"]:
+                raise ConfigError(
+                    f"init={cfg.init} is a {_class(saved)}, whose core fits no {_class(cfg.model)}: leave out "
+                    "model=..., its settings are those of the run"
+                )
+            continue
+        OmegaConf.update(saved, key, OmegaConf.select(cfg.model, key), force_add=True)
+    changed = copy.deepcopy(cfg)
+    OmegaConf.set_struct(changed, False)
+    changed.model = saved
+    if cfg.resume is None:
+        _fit_core(changed.model, DataSpec.from_dict(recipe["spec"]), recipe["model"])
+    return changed
+
+
+def _class(model: DictConfig) -> str:
+    return str(model.get("_target_")).rpartition(".")[2]
+
+
+def _typed_model_keys(overrides: Sequence[str]) -> Iterator[str]:
+    """Which keys of the model were typed; an empty one for the model itself."""
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        place = key.partition("@")[2] or key
+        if place == "model" or place.startswith("model."):
+            yield place.removeprefix("model").removeprefix(".")
+
+
+def _fit_core(model: DictConfig, spec: DataSpec, saved: dict[str, Any]) -> None:
+    """Say in the settings what the core of several sessions took from their data, so that one session has the same."""
+    OmegaConf.set_struct(model, False)
+    if "readin" not in saved or not spec.sessions:
+        return
+    if model.readin.get("width") is None:
+        model.readin.width = "auto"
+    model.core_bins = max(model.get("core_bins") or 0, *(part.n_total for part in spec.sessions))
+    model.core_neurons = max(model.get("core_neurons") or 0, *(part.n_neurons for part in spec.sessions))
+
+
+def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSettings) -> None:
+    """Give a new model the core of the run that ``init`` names, and the weights of the units that both know.
+
+    A run that is resumed has its own weights.
+
+    Args:
+        model: new, of the settings.
+        data: its data.
+        settings: of the run.
+
+    Raises:
+        CheckpointError: there is no such run, or its core has another shape.
+        ConfigError: the settings of the adaptation have no meaning, or the model has no core.
+    """
+    model.adaptation = Adaptation(**settings.adapt)
+    if settings.resume is not None:
+        return
+    path = find_checkpoint(_checkpoint(settings.init, "init"))
+    saved = load_checkpoint(path, trusted=settings.trusted)
+    core, own = (getattr(each.networks[0], "core", None) for each in (saved.model, model))
+    if not isinstance(core, nn.Module) or not isinstance(own, nn.Module):
+        raise ConfigError(f"init={settings.init}: {type(model).__name__} has no core that new data could share")
+    _load_core(own, core, settings.init)
+    known = 0
+    for net, spec, module in zip(model.networks, model.spec.parts, data.by_session().values(), strict=True):
+        session = module.recording.info.get("session")
+        for other, other_spec, identity in _sources(saved.model, saved.spec, saved.identity):
+            _check_unseen(identity, saved.fitted_on, module.recording, settings.init)
+            if model.adaptation.same_units or same_session(identity["session"], session):
+                known += _copy_known_units(net, spec, other, other_spec)
+    print(
+        f"init        the core of {relative(path)}: {sum(p.numel() for p in own.parameters()):,} parameters"
+        + (f"; read-in and readout of {known} units by their ids" if known else "; new read-in and readout")
+    )
+
+
+def _check_unseen(trained: Identity, fitted_on: Sequence[str], recording: Recording, name: str) -> None:
+    """Check that no trial that is validated or tested here has trained the core.
+
+    Raises:
+        CheckpointError: some have.
+    """
+    own = identify(recording, {})
+    for split in set(own["trials"]) - {"train"}:
+        if n := int(find_training_trials(trained, fitted_on, own, split).sum()):
+            raise CheckpointError(
+                f"init={name}: {n} {split} trials of {recording.name} have trained its core, and scores on them would "
+                "mean nothing: leave this recording out of that run, or give both runs the same split (data.seed)"
+            )
+
+
+def _checkpoint(name: str, key: str) -> str:
+    try:
+        return str(find_checkpoint(name))
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}={name}: {error}") from None
+
+
+def _load_core(own: nn.Module, core: nn.Module, name: str) -> None:
+    weights, wanted = core.state_dict(), own.state_dict()
+    for key in {**wanted, **weights}:
+        shapes = [tuple(values[key].shape) if key in values else None for values in (weights, wanted)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"init={name}: its core does not fit this model: {key} has the shape {shapes[0]} there and {shapes[1]} "
+                "here; leave the settings of model.* as they are there, and train it with "
+                "readin@model.readin=linear, whose core knows no neurons"
+            )
+    own.load_state_dict(weights)
+
+
+def _sources(
+    model: PopulationModule, spec: DataSpec, identity: Identity
+) -> Iterator[tuple[nn.Module, DataSpec, Identity]]:
+    """Network, description and identity of each session of a trained model."""
+    identities = identity.get("sessions") or {"": identity}
+    for net, part in zip(model.networks, spec.parts, strict=True):
+        yield net, part, identities[part.session]
+
+
+def _copy_known_units(net: Any, spec: DataSpec, other: Any, other_spec: DataSpec) -> int:
+    """Copy the weights of the units that two sessions share; how many units there are."""
+    if not isinstance(net, SequenceNet):
+        return 0
+    heldin = spec.unit_ids[: spec.n_in], other_spec.unit_ids[: other_spec.n_in]
+    read = net.readin.unit_weights(spec.n_in), other.readin.unit_weights(other_spec.n_in)
+    for target, source in zip(*read, strict=True):
+        copy_units(target, source, *heldin)
+    if read[0] and set(heldin[0]) & set(heldin[1]):
+        net.readin.linear.load_state_dict({**net.readin.linear.state_dict(), "bias": other.readin.linear.bias})
+    known = 0
+    for target, source in zip(net.readout.unit_weights(), other.readout.unit_weights(), strict=True):
+        known = copy_units(target, source, spec.unit_ids, other_spec.unit_ids)
+    return known
