@@ -145,6 +145,14 @@ def trial_keys(trials: Trials | ImageTrials) -> np.ndarray:
     return keys
 
 
+def content_keys(trials: Trials | ImageTrials) -> np.ndarray:
+    """As :func:`trial_keys`, of images together with the responses to them: other neurons may have seen the same."""
+    if isinstance(trials, ImageTrials):
+        pairs = zip(trials.images, trials.responses, strict=True)
+        return np.array([_hash(image) ^ _hash(responses) for image, responses in pairs], np.int64)
+    return trial_keys(trials)
+
+
 def with_checksums(sources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The files with absolute path, size and SHA-256, as they are now."""
     found = []
@@ -253,6 +261,12 @@ def find_training_trials(trained: Identity, fitted_on: Sequence[str], others: Id
         if by_times and part["times"] is not None and mine["times"] is not None:
             found |= _overlap_in_time(part["times"].numpy(), np.sort(mine["times"].numpy()), trained["length_s"])
     return found
+
+
+def of_one_recording(one: Identity, other: Identity) -> bool:
+    """Whether two sets of trials are of the same files, or say that they are of one session."""
+    files = [{source.get("sha256") for source in identity["sources"]} for identity in (one, other)]
+    return (files[0] == files[1] and files[0] not in (set(), {None})) or same_session(one["session"], other["session"])
 
 
 def same_session(one: Mapping[str, str | None] | None, other: Mapping[str, str | None] | None) -> bool:

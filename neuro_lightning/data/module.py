@@ -71,7 +71,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self._steps_at_once = steps_at_once
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self.least_steps = least_steps
-        self._limit = (train_trials, train_trials_seed)
+        self.limit = (train_trials, train_trials_seed)
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
         self._identity: str | None = None  # of the recording, for the jobs of a sweep that share it
@@ -98,7 +98,7 @@ class PopulationDataModule(pl.LightningDataModule):
         """The recording, read at the first use; an earlier job of the same process may have read it."""
         if self._recording is None:
             recording = JOBS.recording(self._identity, self.load) if self._identity else self.load()
-            self._recording = recording if self.serves_other_file else limit_training(recording, *self._limit)
+            self._recording = recording if self.serves_other_file else limit_training(recording, *self.limit)
             for warning in self._recording.info.get("warnings", ()):  # also where the recording comes from a cache
                 main_process_only(log.warning)(warning)
         return self._recording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -198,7 +199,9 @@ class Shards(SequentialSampler):
 
 
 class SessionShards(SequentialSampler):
-    """All trials of several sessions once, session by session, see :class:`Shards`.
+    """All trials of several sessions once, see :class:`Shards`; the sessions take turns.
+
+    So the first few batches, where a training is limited to them, are of all sessions.
 
     Args:
         counts: trials of each session.
@@ -215,5 +218,5 @@ class SessionShards(SequentialSampler):
         return sum(map(len, self.shards))
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for session, shards in enumerate(self.shards):
-            yield from ((session, index) for index in shards)
+        for turn in itertools.zip_longest(*self.shards):
+            yield from ((session, index) for session, index in enumerate(turn) if index is not None)

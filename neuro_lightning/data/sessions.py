@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data.describe import check_splits, join_specs
-from neuro_lightning.data.identity import find_training_trials, identify
+from neuro_lightning.data.identity import content_keys, find_training_trials, identify, of_one_recording, trial_keys
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import SessionBatches, SessionShards
@@ -35,7 +36,7 @@ class Sessions(PopulationDataModule):
             ``even`` draws all sessions equally often: an epoch has as many batches as with ``proportional``, trials of
             small sessions are seen more often, and of large ones a part.
         leave_out_damaged: a recording that cannot be read is left out, and a line names it; else it is an error.
-        settings: see :class:`PopulationDataModule`.
+        settings: see :class:`PopulationDataModule`; ``train_trials`` holds for each session.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Sessions(PopulationDataModule):
             if not isinstance(module, PopulationDataModule) or isinstance(module, Sessions):
                 raise DataError(f"data.sessions.{name}: give the config of one recording, with a _target_")
             module.batch_size, module.eval_batch_size = self.batch_size, self.eval_batch_size
+            if self.limit[0] is not None:
+                module.limit = self.limit
         self.leave_out_damaged = leave_out_damaged
         self._given = dict(sorted(sessions.items()))
 
@@ -111,7 +114,9 @@ class Sessions(PopulationDataModule):
         """Let each session share its recording with other jobs of this process."""
         super().share_recording(config)
         for name, module in self._given.items():
-            module.share_recording(config["sessions"][name])
+            train_trials, seed = module.limit
+            own = {"train_trials": train_trials, "train_trials_seed": seed}
+            module.share_recording({**config["sessions"][name], **own})
 
     def references(self) -> dict[str, dict[str, Any]]:
         """What the metrics of each labelled split need, session by session; empty for one without the split."""
@@ -164,7 +169,7 @@ class Sessions(PopulationDataModule):
         )
 
     def trials_in_order(self, split: str, batch_size: int, *, shared: bool = False) -> SessionShards:
-        """All trials of a split, session by session."""
+        """All trials of a split once; the sessions take turns."""
         rank, world = self._place() if shared else (0, 1)
         counts = [module.count_trials(split) for module in self.sessions.values()]
         return SessionShards(counts, batch_size, rank=rank, world=world)
@@ -196,34 +201,50 @@ class _SessionDataset(Dataset):
 
 
 def check_agreement(recordings: Mapping[str, Recording]) -> None:
-    """Whether one model can be trained on these recordings.
+    """Whether one model can be trained on these recordings; a line warns where they share images.
 
     Raises:
-        DataError: naming the first that differs from the others, or whose validation trials train another.
+        DataError: naming two that differ, or of which one's trials are the other's training trials.
     """
     first, reference = next(iter(recordings.items()))
     for name, recording in recordings.items():
-        for what, one, other in (
-            ("kind", reference.kind, recording.kind),
-            ("bin width in ms", reference.bin_ms, recording.bin_ms),
-            ("image shape", _image_shape(reference), _image_shape(recording)),
+        for what, one, other, how in (
+            ("kind", reference.kind, recording.kind, "give recordings of one kind"),
+            ("bin width in ms", reference.bin_ms, recording.bin_ms, "give all the same, such as data.bin_ms=20"),
+            ("image shape", _image_shape(reference), _image_shape(recording), "crop or shrink them alike"),
         ):
             if one != other:
                 raise DataError(
                     f"the sessions {first} and {name} differ in their {what}: {one} and {other}; one core needs the "
-                    "same for all, such as data.bin_ms=20"
+                    f"same for all: {how}"
                 )
     identities = {name: identify(recording, {}) for name, recording in recordings.items()}
-    for name, identity in identities.items():
-        for other, trained in identities.items():
-            if name == other:
-                continue
-            for split in set(identity["trials"]) - {"train"}:
-                if n := int(find_training_trials(trained, ["train"], identity, split).sum()):
-                    raise DataError(
-                        f"{n} {split} trials of session {name} are training trials of session {other}: are they one "
-                        "recording? Leave out one of them"
-                    )
+    contents = {
+        name: {split: content_keys(trials) for split, trials in recording.splits.items()}
+        for name, recording in recordings.items()
+    }
+    for name, other in itertools.permutations(recordings, 2):
+        for split, keys in contents[name].items():
+            found = np.isin(keys, contents[other]["train"]) & (keys != 0)
+            if split != "train" and of_one_recording(identities[name], identities[other]):
+                found |= find_training_trials(identities[other], ["train"], identities[name], split)
+            if n := int(found.sum()):
+                raise DataError(
+                    f"{n} {split} trials of session {name} are training trials of session {other}: are they one "
+                    "recording? Leave out one of them"
+                )
+            if split != "train" and (n := _count_shared_images(recordings[name], split, recordings[other])):
+                main_process_only(log.warning)(
+                    f"{n} {split} images of session {name} are training images of session {other}: the core is not "
+                    "scored on new images only; sessions that are split by the same seed share none"
+                )
+
+
+def _count_shared_images(recording: Recording, split: str, other: Recording) -> int:
+    """Images of a split that train another session, whatever the responses to them."""
+    if recording.kind != "images":
+        return 0
+    return int(np.isin(trial_keys(recording.splits[split]), trial_keys(other.splits["train"])).sum())
 
 
 def _image_shape(recording: Recording) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from pytorch_lightning.strategies import DDPStrategy
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.private_names import process_launcher, share_threads
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings.settings import TrainSettings
@@ -167,6 +168,15 @@ class JobDDPStrategy(DDPStrategy):
 
     def _configure_launcher(self) -> None:
         self._launcher = JobLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+def strategy_for_sessions(settings: TrainSettings, spec: DataSpec) -> dict[str, bool]:
+    """The key to change where several recordings are trained on: a batch leaves the networks of the others out."""
+    strategy = settings.trainer.get("strategy")
+    ours = f"{JobDDPStrategy.__module__}.{JobDDPStrategy.__qualname__}"
+    if not spec.sessions or not isinstance(strategy, Mapping) or strategy.get("_target_") != ours:
+        return {}
+    return {"trainer.strategy.find_unused_parameters": True}
 
 
 def write_job_settings(settings: TrainSettings, job: Job) -> None:

@@ -24,7 +24,7 @@ from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import print_header, relative
 from neuro_lightning.runs.adapt import with_initial_model
-from neuro_lightning.runs.distributed import Job, job_environment, write_job_settings
+from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_sessions, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
@@ -138,8 +138,9 @@ def quiet_libraries() -> None:
 
 
 def settings_for_data(settings: TrainSettings, data: PopulationDataModule, record: RunRecord) -> TrainSettings:
-    """The settings with what depends on the data: the monitor without held-out neurons, epochs of few trials."""
+    """The settings with what depends on the data: the monitor without held-out neurons, epochs of few trials, ..."""
     changes = monitor_without_heldout(settings, data.spec) | epochs_of_short_training(settings, data)
+    changes |= strategy_for_sessions(settings, data.spec)
     if not changes:
         return settings
     settings = settings.changed(changes)
