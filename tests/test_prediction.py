@@ -108,5 +108,5 @@ def test_rates_in_hz_are_not_written(tmp_path):
     recording = Recording("any", 20, splits, np.arange(N_IN + N_OUT))
     in_hz = {split: 50 * rates for split, rates in predicted(splits).items()}
     with pytest.raises(SubmissionError, match=r"eval_rates_heldin: .* look like Hz: divide them by 50"):
-        write_rates(tmp_path / "s.h5", "submission", recording, in_hz, "a model")
+        write_rates(tmp_path / "s.h5", "submission", recording, in_hz)
     assert not list(tmp_path.iterdir())

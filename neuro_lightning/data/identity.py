@@ -352,6 +352,8 @@ def _is_complete(identity: Any) -> bool:
              "trials": dict, "length_s": float, "session": dict | None}  # fmt: skip
     return (
         isinstance(identity, dict)
+        and isinstance(identity.get("sessions", {}), dict)
+        and all(map(_is_complete, identity.get("sessions", {}).values()))
         and all(name in identity and isinstance(identity[name], kind) for name, kind in kinds.items())
         and all(isinstance(source, dict) and isinstance(source.get("path"), str) for source in identity["sources"])
         and all(

@@ -92,6 +92,7 @@ def combine(
     device: torch.device | str,
     settings: EnsembleSettings,
     *,
+    session: str = "",
     trusted: Sequence[str] = (),
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> tuple[dict[str, np.ndarray], Ensemble | None]:
@@ -104,6 +105,8 @@ def combine(
         splits: which of its splits.
         device: where the networks run.
         settings: how they are averaged; members are selected on validation trials, never on others.
+        session: the name of these data among the sessions that the members were trained on; of those that were trained
+            on this recording alone it says nothing.
         trusted: packages of your own that the checkpoints may build from.
         progress: shows how far the members have come.
 
@@ -117,14 +120,14 @@ def combine(
     """
     splits = list(splits)
     if len(members) == 1:
-        net = _load(members[0], data, trusted).model.net
+        net = _load(members[0], data, session, trusted).model.net
         return {split: predict_split(net, data, split, device)["rates"].astype(np.float64) for split in splits}, None
-    halves = _validation_halves(data, settings, check_members(members, data))
+    halves = _validation_halves(data, settings, check_members(members, data, session))
     with TemporaryDirectory(prefix="neuro_lightning-members-") as folder:
         pool = _Members(data, splits, settings, halves, MemberFiles(Path(folder)), n_members=len(members))
         for path in progress(sorted(members, key=_numbers_by_value)):
             try:
-                net = _load(path, data, trusted).model.net
+                net = _load(path, data, session, trusted).model.net
             except DivergedError:
                 pool.left_out.append(f"{relative(path)} is left out: not all of its weights are numbers")
                 continue
@@ -290,8 +293,8 @@ def _validation_halves(
         return None
 
 
-def _load(path: Path, data: PopulationDataModule, trusted: Sequence[str]) -> Saved:
-    saved = load_checkpoint(path, trusted=trusted)
+def _load(path: Path, data: PopulationDataModule, session: str, trusted: Sequence[str]) -> Saved:
+    saved = load_checkpoint(path, trusted=trusted).of_session(session)
     check_same_data(saved, data.spec, "the first checkpoint's data")
     return saved
 

@@ -22,7 +22,7 @@ from neuro_lightning.data.identity import (
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.base import CHECKPOINT_KEY
-from neuro_lightning.models.loading import Saved, read_checkpoint
+from neuro_lightning.models.loading import Saved, read_checkpoint, recipe_of_session
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def check_same_data(saved: Saved, spec: DataSpec, what: str) -> None:
         )
 
 
-def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | None:
+def check_members(members: Sequence[Path], data: PopulationDataModule, session: str = "") -> str | None:
     """Check that several models were trained on the same data, by what their checkpoints say of them.
 
     Members may have been trained on other parts of the same file, such as folds, as long as none was trained on the
@@ -61,6 +61,7 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
     Args:
         members: their checkpoints.
         data: what is predicted.
+        session: its name among the sessions that they were trained on.
 
     Returns:
         Why the validation trials cannot score the members, in a line; None if they can.
@@ -68,7 +69,7 @@ def check_members(members: Sequence[Path], data: PopulationDataModule) -> str | 
     Raises:
         CheckpointError: two members may not be averaged, named with what differs.
     """
-    recipes = {path: read_checkpoint(path)[CHECKPOINT_KEY] for path in members}
+    recipes = {path: recipe_of_session(read_checkpoint(path)[CHECKPOINT_KEY], session, path) for path in members}
     first, wanted = next(iter(recipes.items()))
     for path, recipe in recipes.items():
         for key, one, other in _differences(recipe, wanted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,19 +53,20 @@ def print_members(members: Sequence[Path]) -> None:
         print(f"  ... and {len(members) - MAX_ROWS} more")
 
 
-def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble) -> None:
+def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble, session: str = "") -> None:
     """Print the ensemble's scores on both halves of the validation trials, then its members by their weight.
 
     Args:
         path: the file that was written.
         recording: what was predicted.
         ensemble: what was averaged.
+        session: the recording's name among several.
     """
     for line in ensemble.left_out:
         print(line)
     lower = " (lower is better)" if ensemble.metric == "MSE" else ""
     method = METHODS[ensemble.settings.method]
-    title = f"{method} on {recording.name} ({kind_of(recording)}): {ensemble.metric}{lower}"
+    title = f"{method} on {session or recording.name} ({kind_of(recording)}): {ensemble.metric}{lower}"
     halves = ["where selected", "on the others"]
     rows = []
     for who, name, count in (
@@ -111,21 +112,24 @@ def member_name(checkpoint: Path) -> str:
 
 
 def write_members(
-    path: Path, group: str, recording: Recording, ensemble: Ensemble | None, merge_into: str | Path | None = None
+    path: Path,
+    ensembles: Mapping[str, tuple[Recording, Ensemble | None]],
+    merge_into: str | Path | None = None,
 ) -> None:
     """Write which members predicted a dataset into ``FILE.json``, which has an entry for each dataset of the file.
 
     Args:
         path: the file.
-        group: the name of the entry: the group in a submission, which differs by bin width, else the dataset.
-        recording: what was predicted.
-        ensemble: what predicted it; None for a single model, which removes the entry of an earlier ensemble.
+        ensembles: by the name of the entry (the group in a submission, which differs by bin width, else the session or
+            the dataset) what was predicted, and what predicted it; None for a single model, which removes the entry of
+            an earlier ensemble.
         merge_into: the submission whose other datasets were kept, and with them their entries.
     """
     entries = read_record_if_any(members_file(merge_into)) if merge_into is not None else {}
-    entries.pop(group, None)
-    if ensemble is not None:
-        entries[group] = _entry(recording, ensemble)
+    for group, (recording, ensemble) in ensembles.items():
+        entries.pop(group, None)
+        if ensemble is not None:
+            entries[group] = _entry(recording, ensemble)
     if entries:
         write_json(members_file(path), entries)
     else:

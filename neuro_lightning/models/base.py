@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import sys
@@ -78,6 +79,17 @@ class PopulationModule(pl.LightningModule):
     def networks(self) -> list[nn.Module]:
         """The network of each session, which share a core; of one recording its own alone."""
         return list(self.net.sessions) if self.spec.sessions else [self.net]
+
+    def by_session(self) -> dict[str, PopulationModule]:
+        """The model as that of each session alone, by its name; one recording has none. Weights are shared."""
+        if not self.spec.sessions:
+            return {"": self}
+        found = {}
+        for part, net in zip(self.spec.sessions, self.networks, strict=True):
+            found[part.session] = one = copy.copy(self)
+            one._modules = {**self._modules, "net": net}
+            one.spec = part
+        return found
 
     def forward(self, inputs: Tensor) -> Output:
         """Inputs of any dtype -> the network's output."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,23 @@ class Saved:
     info: dict[str, Any]
     fitted_on: tuple[str, ...]
     identity: Identity
+
+    def by_session(self) -> dict[str, Saved]:
+        """The same for each session alone, by its name; one recording has none."""
+        return {name: self.of_session(name) for name in self.model.by_session()}
+
+    def of_session(self, name: str) -> Saved:
+        """The same for one session alone; of a single recording the whole.
+
+        Raises:
+            CheckpointError: it was trained on other sessions, or its description of this one is damaged.
+        """
+        if not self.spec.sessions:
+            return self
+        recipe = {"spec": self.spec.to_dict(), "data": self.data, "info": self.info, "identity": self.identity}
+        own = recipe_of_session(recipe, name, self.path)
+        model, identity = self.model.by_session()[name], {**own["identity"], "older": False}
+        return replace(self, model=model, spec=model.spec, data=own["data"], info=own["info"], identity=identity)
 
 
 def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
@@ -110,6 +127,34 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     model = recipe.get("model")
     update_weights(content, str(model.get("_target_")) if isinstance(model, dict) else "")  # else it is refused later
     return content
+
+
+def recipe_of_session(recipe: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """What a checkpoint of several sessions says of one, as one that was trained on it alone says it.
+
+    Args:
+        recipe: ``spec``, ``data``, ``info`` and ``identity`` of a checkpoint; of a single recording they are returned.
+        name: of the session.
+        path: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it was trained on other sessions, or its description of this one is damaged.
+    """
+    specs = {part.get("session"): part for part in recipe["spec"].get("sessions", ())}
+    if not specs:
+        return dict(recipe)
+    if name not in specs:
+        raise CheckpointError(
+            f"{path} was trained on the sessions {', '.join(specs)}"
+            + (f", and on no session {name}" if name else ", the first checkpoint on one recording: give session=NAME")
+        )
+    data = recipe["data"]
+    try:
+        loading = {key: data[key] for key in ("batch_size", "eval_batch_size") if key in data}  # said once for all
+        own = {"data": {**data["sessions"][name], **loading}, "info": recipe["info"][name]}
+        return {**recipe, "spec": specs[name], **own, "identity": recipe["identity"]["sessions"][name]}
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path}: its description of session {name} is damaged: restore it from a copy") from None
 
 
 def check_saved(path: Path, key: str, saved: Any, trusted: Sequence[str] = ()) -> None:

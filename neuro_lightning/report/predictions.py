@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.describe import evaluation_split
-from neuro_lightning.data.recording import Recording
 from neuro_lightning.metrics.catalog import label, shown_metrics
-from neuro_lightning.report.table import kind_of, number, print_official_scores, print_table, relative
+from neuro_lightning.report.table import number, print_official_scores, print_table, relative
+
+Rows = list[list[str]]
 
 
-def print_arrays(
-    path: Path,
-    recording: Recording,
-    arrays: Mapping[str, np.ndarray],
-    source: str,
-    unit: str = "mean",
-    summary: Callable[[np.ndarray], float] = np.mean,
-) -> None:
+def array_rows(arrays: Mapping[str, np.ndarray], summary: Callable[[np.ndarray], float] = np.mean) -> Rows:
+    """Name, shape and one number of each array, as text."""
+    return [[name, " x ".join(map(str, array.shape)), f"{summary(array):.4f}"] for name, array in arrays.items()]
+
+
+def print_arrays(path: Path, title: str, rows: Mapping[str, Rows], source: str, unit: str) -> None:
     """Print what was written: the file, its arrays, and one number of each.
 
     Args:
         path: the file.
-        recording: what was predicted.
-        arrays: by name.
+        title: what was predicted.
+        rows: of each session, see :func:`array_rows`; of one recording under any name.
         source: what predicted them.
-        unit: what ``summary`` is called.
-        summary: array -> number.
+        unit: what the number is.
     """
-    rows = [[name, " x ".join(map(str, array.shape)), f"{summary(array):.4f}"] for name, array in arrays.items()]
-    title = f"{relative(path)}, {recording.name} ({kind_of(recording)}), from {source}"
-    print_table(title, ["array", "shape", unit], rows)
+    sessions = len(rows) > 1
+    cells = [[session, *row] if sessions else row for session, found in rows.items() for row in found]
+    columns = [*(["session"] if sessions else []), "array", "shape", unit]
+    print_table(f"{relative(path)}, {title}, from {source}", columns, cells)
 
 
-def print_scores(
-    official: list[dict[str, dict[str, float]]] | None, scores: dict[str, float] | None, recording: Recording
-) -> None:
-    """Print the scores of what was written, by the benchmark's own evaluation where it applies."""
-    split = evaluation_split(recording)
-    if official is not None:
-        print_official_scores(f"Scores by the official evaluation ({kind_of(recording)})", official)
-    elif scores is not None:
-        names = shown_metrics(scores)
-        cells = [[split, *(number(scores[name]) for name in names)]]
-        columns = ["split", *map(label, names)]
-        print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, cells)
-    else:
-        what = "images" if recording.kind == "images" else "trials"
-        print(f"The labels of these {split} {what} are hidden: there is nothing to score.")
+def print_scores(scores: Mapping[str, Mapping[str, float]], title: str, official: Sequence[Mapping] = ()) -> None:
+    """Print the scores of what was written, by the benchmark's own evaluation where it applies.
+
+    Args:
+        scores: by split; those of a session as ``metric/session``, its rows come before the mean.
+        title: what was predicted.
+        official: of the benchmark's evaluation; of a single recording they stand in place of the scores.
+    """
+    found = list(dict.fromkeys(name for values in scores.values() for name in values))
+    sessions = list(dict.fromkeys(name.partition("/")[2] for name in found if "/" in name))
+    if official:
+        print_official_scores(f"Scores by the official evaluation ({title.rpartition(' (')[2]}", official)
+    if official and not sessions:
+        return
+    names, rows = shown_metrics(found), []
+    for split, values in scores.items():
+        for session in [*sessions, ""]:
+            cells = [values.get(f"{name}/{session}" if session else name) for name in names]
+            if any(cell is not None for cell in cells):
+                rows.append([split, *([session or "mean"] if sessions else []), *map(number, cells)])
+    print_table(f"Scores on {title}", ["split", *(["session"] if sessions else []), *map(label, names)], rows)
+
+
+def print_hidden(split: str, kind: str, sessions: Sequence[str] = ()) -> None:
+    """Print that there is nothing to score.
+
+    Args:
+        split: the split that was predicted.
+        kind: of the data.
+        sessions: those that it is true of, where there are several.
+    """
+    which = f"{', '.join(sessions)}: the" if sessions else "The"
+    what = "images" if kind == "images" else "trials"
+    print(f"{which} labels of these {split} {what} are hidden: there is nothing to score.")

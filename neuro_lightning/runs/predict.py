@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.ensemble.combine import combine
+from neuro_lightning.ensemble.combine import Ensemble, EnsembleSettings, combine
 from neuro_lightning.ensemble.compatibility import check_same_data
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import (
@@ -20,23 +23,28 @@ from neuro_lightning.ensemble.report import (
     progress,
     write_members,
 )
+from neuro_lightning.errors import ConfigError, SubmissionError
 from neuro_lightning.loggers.building import log_predictions
+from neuro_lightning.metrics.sessions import with_means
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.report.predictions import print_arrays, print_scores
-from neuro_lightning.report.table import relative
+from neuro_lightning.report.predictions import array_rows, print_arrays, print_hidden, print_scores
+from neuro_lightning.report.table import kind_of, relative
 from neuro_lightning.runs.prediction import (
     check_selection,
     choose_checkpoints,
     data_for_checkpoint,
     ensemble_settings,
-    output_kind,
+    official_scores,
+    output_kind_of_all,
     pick_device,
     predicted_splits,
+    print_refits,
     score_rates,
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
 from neuro_lightning.settings.settings import PredictSettings
+from neuro_lightning.submission.check import ELSEWHERE
 from neuro_lightning.submission.layout import group_name
 from neuro_lightning.submission.plain import write_latents
 
@@ -56,60 +64,179 @@ def predict(cfg: DictConfig) -> Path:
     settings = PredictSettings.resolve(cfg)
     settings.check()
     members, data = members_and_data(settings)
-    kind = output_kind(settings.output, data.recording, merge=settings.merge_into is not None)
-    checkpoints = choose_checkpoints(members, settings, kind, data.recording)
-    path = target_file(settings, kind, data, checkpoints)
+    recordings = {session: part.recording for session, part in data.by_session().items()}
+    kind = output_kind_of_all(settings.output, [*recordings.values()], merge=settings.merge_into is not None)
+    checkpoints = {name: choose_checkpoints(members, settings, kind, of_it) for name, of_it in recordings.items()}
+    print_refits(path for chosen in checkpoints.values() for path in chosen)
+    path = target_file(settings, kind, data, next(iter(checkpoints.values())))
     write = write_latents_of if kind == "latents" else write_rates_of
     return write(settings, kind, path, checkpoints, data)
 
 
 def members_and_data(settings: PredictSettings) -> tuple[list[Path], PopulationDataModule]:
-    """A checkpoint of each run that the user named, and the data that the first was trained on or another file."""
+    """A checkpoint of each run that the user named, and the data that the first was trained on or another file.
+
+    Raises:
+        ConfigError: a session is named, and the first was trained on a single recording.
+    """
     members, remarks = find_members(settings.named)
     for remark in remarks:
         print(remark)
     saved = load_checkpoint(members[0], trusted=settings.trusted)
+    if settings.session is not None:
+        if not saved.spec.sessions:
+            raise ConfigError(f"session={settings.session}: {saved.path} was trained on one recording; leave it out")
+        saved = saved.of_session(settings.session)
     return members, data_for_checkpoint(saved, settings.config["data"], settings.trusted)
 
 
+@contextmanager
+def file_of_all(path: Path, data: PopulationDataModule) -> Iterator[Path]:
+    """Where to write one recording, or several after each other: their file is there once it holds them all."""
+    with whole_file(path, SubmissionError, ELSEWHERE) if data.spec.sessions else nullcontext(path) as place:
+        yield place
+
+
+def title_of(data: PopulationDataModule, session: str | None) -> str:
+    """What was predicted, all sessions or a single one, for the titles of tables."""
+    of_them = f"{len(data.spec.sessions)} sessions of " if data.spec.sessions else ""
+    of_it = f", session {session}" if session else ""
+    return f"{of_them}{data.recording.name}{of_it} ({kind_of(data.recording)})"
+
+
 def write_latents_of(
-    settings: PredictSettings, kind: str, path: Path, checkpoints: Sequence[Path], data: PopulationDataModule
+    settings: PredictSettings, kind: str, path: Path, checkpoints: Mapping[str, list[Path]], data: PopulationDataModule
 ) -> Path:
-    """Write the latents of one checkpoint for all splits."""
-    recording, device = data.recording, pick_device(settings.device)
-    saved = load_checkpoint(checkpoints[0], trusted=settings.trusted)
-    check_same_data(saved, data.spec, "the checkpoint's data")
-    net = saved.model.net
-    latents = {split: predict_split(net, data, split, device, LATENTS) for split in recording.splits}
-    write_latents(path, recording, latents)
-    shown = {split: values["latents"] for split, values in latents.items()}
-    print_arrays(path, recording, shown, relative(checkpoints[0]), "standard deviation", np.std)
+    """Write the latents of one checkpoint for all splits of each session."""
+    device, rows = pick_device(settings.device), {}
+    with file_of_all(path, data) as place:
+        for session, part in data.by_session().items():
+            name, recording = settings.session or session, part.recording
+            saved = load_checkpoint(checkpoints[session][0], trusted=settings.trusted).of_session(name)
+            check_same_data(saved, part.spec, "the checkpoint's data")
+            net = saved.model.net
+            latents = {split: predict_split(net, part, split, device, LATENTS) for split in recording.splits}
+            write_latents(place, recording, latents, session)
+            rows[session] = array_rows({split: values["latents"] for split, values in latents.items()}, np.std)
+            part.release_tensors()
+    source = relative(next(iter(checkpoints.values()))[0])
+    print_arrays(path, title_of(data, settings.session), rows, source, "standard deviation")
     return path
 
 
 def write_rates_of(
-    settings: PredictSettings, kind: str, path: Path, checkpoints: Sequence[Path], data: PopulationDataModule
+    settings: PredictSettings, kind: str, path: Path, checkpoints: Mapping[str, list[Path]], data: PopulationDataModule
 ) -> Path:
     """Write the rates of one checkpoint or of an ensemble, and score them where the labels are known."""
-    how, recording, several = ensemble_settings(settings), data.recording, len(checkpoints) > 1
-    check_selection(how, checkpoints, data)
-    if several:
-        print_members(checkpoints)
-    splits, device = predicted_splits(kind, recording), pick_device(settings.device)
-    rates, ensemble = combine(checkpoints, data, splits, device, how, trusted=settings.trusted, progress=progress)
-    source = describe_ensemble(ensemble, len(checkpoints)) if several else relative(checkpoints[0])
-    official = write_rates(path, kind, recording, rates, source, settings.merge_into)
-    in_submission = kind == "submission" and recording.kind == "spikes"
-    group = group_name(recording.name, recording.bin_ms) if in_submission else recording.name
-    write_members(path, group, recording, ensemble, settings.merge_into)
-    if ensemble is not None:
-        print_ensemble(path, recording, ensemble)
-    split, scores = evaluation_split(recording), None
-    if settings.evaluate:
-        scores = score_rates(data, rates)
-        print_scores(official, scores, recording)
-        if how.method != "mean" and ensemble is not None and split == "val":
-            print("Half of these trials selected the members: the ensemble's gain is in the table above.")
+    how, parts, found = ensemble_settings(settings), data.by_session(), {}
+    for session, part in parts.items():
+        check_selection(how, checkpoints[session], part)
+    members = next(iter(checkpoints.values()))
+    if len(members) > 1:
+        print_members(members)
+    merge_into = settings.merge_into
+    with file_of_all(path, data) as place:
+        for session, part in parts.items():
+            found[session] = write_session(settings, kind, place, checkpoints[session], part, session, merge_into)
+            merge_into = place  # the next session joins this one
+            part.release_tensors()
+    ensembles = {session: one.ensemble for session, one in found.items()}
+    source = (
+        describe_ensemble(next(iter(ensembles.values())), len(members)) if len(members) > 1 else relative(members[0])
+    )
+    unit = "spikes per bin" if kind == "submission" and data.recording.kind == "spikes" else "mean"
+    print_arrays(
+        path, title_of(data, settings.session), {session: one.rows for session, one in found.items()}, source, unit
+    )
+    entries = {one.group: (parts[session].recording, one.ensemble) for session, one in found.items()}
+    write_members(path, entries, settings.merge_into)
+    for session, ensemble in ensembles.items():
+        if ensemble is not None:
+            print_ensemble(path, parts[session].recording, ensemble, session)
+    scores = show_scores(settings, how, found, data)
     if settings.log:
-        log_predictions(path, checkpoints, {f"{split}/{name}": value for name, value in (scores or {}).items()})
+        metrics = {f"{split}/{name}": value for split, values in scores.items() for name, value in values.items()}
+        log_predictions(path, members, metrics)
     return path
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What became of one recording.
+
+    Attributes:
+        group: its name in the file that says which members predicted it.
+        split: that is scored.
+        rows: what was written, see :func:`~neuro_lightning.report.predictions.array_rows`.
+        ensemble: what predicted it, None for a single model.
+        scores: None where the labels are hidden, or nothing is to be scored.
+        official: scores of the benchmark's evaluation, None where it does not apply.
+    """
+
+    group: str
+    split: str
+    rows: list[list[str]]
+    ensemble: Ensemble | None
+    scores: dict[str, float] | None
+    official: list[dict[str, dict[str, float]]] | None
+
+
+def write_session(
+    settings: PredictSettings,
+    kind: str,
+    path: Path,
+    checkpoints: Sequence[Path],
+    data: PopulationDataModule,
+    session: str,
+    merge_into: str | Path | None,
+) -> Predicted:
+    """Predict one recording, write it into the file, and score it.
+
+    Args:
+        settings: of ``predict.py``.
+        kind: ``submission`` or ``predictions``.
+        path: the file.
+        checkpoints: of the models.
+        data: the recording.
+        session: its name among several, which is its group in a file of predictions.
+        merge_into: a submission that it joins.
+    """
+    recording, how = data.recording, ensemble_settings(settings)
+    splits, device = predicted_splits(kind, recording), pick_device(settings.device)
+    rates, ensemble = combine(
+        checkpoints, data, splits, device, how,
+        session=settings.session or session, trusted=settings.trusted, progress=progress,
+    )  # fmt: skip
+    arrays = write_rates(path, kind, recording, rates, session=session, merge_into=merge_into)
+    in_submission = kind == "submission" and recording.kind == "spikes"
+    scored = settings.evaluate
+    return Predicted(
+        group=group_name(recording.name, recording.bin_ms) if in_submission else session or recording.name,
+        split=evaluation_split(recording),
+        rows=array_rows(arrays),
+        ensemble=ensemble,
+        scores=score_rates(data, rates) if scored else None,
+        official=official_scores(recording, arrays) if scored and in_submission else None,
+    )
+
+
+def show_scores(
+    settings: PredictSettings, how: EnsembleSettings, found: Mapping[str, Predicted], data: PopulationDataModule
+) -> dict[str, dict[str, float]]:
+    """Print the scores of what was written, those of each session and their mean; returns them by split."""
+    if not settings.evaluate:
+        return {}
+    splits = list(dict.fromkeys(one.split for one in found.values()))
+    scores, title = {}, title_of(data, settings.session)
+    for split in splits:
+        known = {name: one.scores for name, one in found.items() if one.split == split and one.scores is not None}
+        if known:
+            scores[split] = with_means(known) if data.spec.sessions else known[""]
+        if hidden := [name for name, one in found.items() if one.split == split and one.scores is None]:
+            print_hidden(split, data.recording.kind, [name for name in hidden if name])
+    if scores:
+        print_scores(scores, title, [entry for one in found.values() for entry in one.official or ()])
+    chosen = [one for one in found.values() if one.ensemble is not None and one.split == "val"]
+    if how.method != "mean" and chosen:
+        print("Half of these trials selected the members: the ensemble's gain is in the table above.")
+    return scores

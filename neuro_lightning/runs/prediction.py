@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.nlb.targets import target_group
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.ensemble.combine import EnsembleSettings
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint, fitted_on
@@ -36,7 +37,7 @@ from neuro_lightning.submission.score import score
 
 
 def data_for_checkpoint(saved: Saved, changes: dict[str, Any], trusted: Sequence[str]) -> PopulationDataModule:
-    """The data that a checkpoint was trained on, or another file of the same neurons.
+    """The data that a checkpoint was trained on, all sessions, or another file of the same neurons.
 
     Paths are those of the training: a relative one does not mean another file in another folder.
 
@@ -46,10 +47,21 @@ def data_for_checkpoint(saved: Saved, changes: dict[str, Any], trusted: Sequence
         trusted: packages of your own that may be built from.
 
     Raises:
-        ConfigError: a change that this dataset has no key for.
+        ConfigError: a change that this dataset has no key for, or another file without the session that it is of.
         CheckpointError: these are not the data that it was trained on.
     """
     given = {key: value for key, value in changes.items() if value is not None}
+    if saved.spec.sessions:
+        if which := {"path", "same_units"} & set(given):
+            raise ConfigError(
+                f"data.{min(which)} is about the neurons of one session: name it as session=NAME, one of "
+                + ", ".join(part.session for part in saved.spec.sessions)
+            )
+        parts = {name: data_for_checkpoint(part, changes, trusted) for name, part in saved.by_session().items()}
+        first = next(iter(parts.values()))
+        sessions = Sessions(parts, batch_size=first.batch_size, eval_batch_size=first.eval_batch_size)
+        sessions.needed = ("train",)  # in data.phase=test nothing is left to validate with
+        return sessions
     same_units = given.pop("same_units", False)
     if unknown := set(given) - set(saved.data):
         raise ConfigError(
@@ -104,6 +116,25 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
         print(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
 
 
+def output_kind_of_all(wanted: str | None, recordings: Sequence[Recording], *, merge: bool = False) -> str:
+    """What a file of one recording or of several sessions is to hold; see :func:`output_kind`.
+
+    Without a wish it is a submission where every session has a benchmark.
+
+    Raises:
+        ConfigError: a session has no such file, or two would be the same dataset of a submission.
+    """
+    kinds = {output_kind(wanted, recording, merge=merge) for recording in recordings}
+    kind = kinds.pop() if len(kinds) == 1 else "predictions"
+    groups = [group_name(recording.name, recording.bin_ms) for recording in recordings]
+    if kind == "submission" and (double := next((group for group in groups if groups.count(group) > 1), None)):
+        raise ConfigError(
+            f"output=submission: several sessions would be {double} in the file; give session=NAME, or "
+            "output=predictions"
+        )
+    return kind
+
+
 def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False) -> str:
     """What a file is to hold.
 
@@ -153,7 +184,7 @@ def ensemble_settings(settings: PredictSettings) -> EnsembleSettings:
 def choose_checkpoints(
     members: Sequence[Path], settings: PredictSettings, kind: str, recording: Recording
 ) -> list[Path]:
-    """The checkpoint of each run that is to predict, with a line where it is a refit.
+    """The checkpoint of each run that is to predict a recording.
 
     A refit has been trained on the validation trials. By itself it is taken for test trials only, and neither for
     latents, which are looked at in all splits, nor where validation trials choose among several models.
@@ -174,15 +205,19 @@ def choose_checkpoints(
     validated = kind == "latents" or (len(members) > 1 and settings.ensemble != "mean")
     of_run = "best" if which == "auto" and validated else which
     named = {Path(path).resolve() for path in settings.named}
-    chosen = [
+    return [
         choose_checkpoint(path, which, target)
         if path.resolve() in named
         else choose_checkpoint(path.parent, of_run, target)
         for path in members
     ]
+
+
+def print_refits(checkpoints: Iterable[Path]) -> None:
+    """Print a line where checkpoints are refits."""
+    chosen = list(dict.fromkeys(checkpoints))
     if refits := [path for path in chosen if "val" in fitted_on(path)]:
         print(f"Trained on training and validation trials together: {len(refits)} of {len(chosen)} (refit.ckpt)")
-    return chosen
 
 
 def check_selection(settings: EnsembleSettings, members: Sequence[Path], data: PopulationDataModule) -> None:

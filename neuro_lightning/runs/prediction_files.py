@@ -14,8 +14,7 @@ from neuro_lightning.data.recording import Recording
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.ensemble.report import members_file
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.report.predictions import print_arrays
-from neuro_lightning.runs.prediction import official_scores, submission_arrays
+from neuro_lightning.runs.prediction import submission_arrays
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import open_h5
 from neuro_lightning.submission.kaggle import write_kaggle
@@ -24,7 +23,6 @@ from neuro_lightning.submission.plain import write_predictions
 from neuro_lightning.submission.write import write_submission
 
 ENSEMBLES = Path("outputs") / "ensembles"  # of models that are no one sweep's
-Official = list[dict[str, dict[str, float]]]
 
 
 def target_file(settings: PredictSettings, kind: str, data: PopulationDataModule, members: Sequence[Path]) -> Path:
@@ -53,9 +51,9 @@ def target_file(settings: PredictSettings, kind: str, data: PopulationDataModule
         _check_suffix(given, {suffix} if suffix == ".csv" else {".h5", ".hdf5"}, kind, recording)
     merged = merge_into is not None and target.resolve() == Path(merge_into).resolve()
     if merge_into is not None:
-        group = group_name(recording.name, recording.bin_ms)
+        groups = [group_name(part.recording.name, part.recording.bin_ms) for part in data.by_session().values()]
         with open_h5(merge_into) as file:
-            if group in file and not settings.overwrite:
+            if not settings.overwrite and (group := next((group for group in groups if group in file), None)):
                 raise ConfigError(
                     f"{merge_into} holds {group} already: give overwrite=true to replace it, or file=PATH without "
                     "merge_into for a file of its own"
@@ -71,35 +69,35 @@ def write_rates(
     kind: str,
     recording: Recording,
     rates: Mapping[str, np.ndarray],
-    source: str,
+    *,
+    session: str = "",
     merge_into: str | Path | None = None,
-) -> Official | None:
-    """Write predicted rates as the kind of file that is wanted, and show what was written.
+) -> Mapping[str, np.ndarray]:
+    """Write predicted rates as the kind of file that is wanted.
 
     Args:
         path: the file.
         kind: ``submission`` or ``predictions``.
         recording: what was predicted.
         rates: (B, L, N) or (B, N) for each of the splits.
-        source: what predicted them.
+        session: the recording's name among several, whose predictions are added to the file.
         merge_into: a submission whose other datasets are kept.
 
     Returns:
-        The scores of the official evaluation, where it applies.
+        What was written: the rates, or the arrays of a submission by their names.
     """
     if kind == "predictions":
-        print_arrays(write_predictions(path, recording, rates), recording, rates, source)
-        return None
+        write_predictions(path, recording, rates, session)
+        return rates
     if recording.name == "uwndc19":
-        print_arrays(write_kaggle(path, rates["test"], recording.info["columns"]), recording, rates, source)
-        return None
+        write_kaggle(path, rates["test"], recording.info["columns"])
+        return rates
     arrays = submission_arrays(recording, rates)
     spikes = np.nanmean(recording.splits[evaluation_split(recording)].heldin, axis=(0, 1), dtype=float)
     write_submission(
         path, recording.name, recording.bin_ms, arrays, merge_into=merge_into, mean_counts={EVAL[0]: spikes}
     )
-    print_arrays(path, recording, arrays, source, "spikes per bin")
-    return official_scores(recording, arrays)
+    return arrays
 
 
 def _folder(named: Sequence[str], members: Sequence[Path]) -> Path:
@@ -114,8 +112,10 @@ def _name(settings: PredictSettings, kind: str, data: PopulationDataModule, memb
         parts.append(recording.name)
     if kind == "submission" and recording.kind == "spikes":
         parts.append(f"{recording.bin_ms}ms")
-        if evaluation_split(recording) == "val":
+        if all(evaluation_split(part.recording) == "val" for part in data.by_session().values()):
             parts.append("val")
+    if settings.session:
+        parts.append(settings.session)
     if data.serves_other_file:
         parts.append(Path(recording.sources[0]["path"]).stem)
     if len(members) > 1:

@@ -128,6 +128,7 @@ class PredictSettings(Settings):
     data: DictConfig
     ckpt: str | list[str]
     checkpoint: str
+    session: str | None
     ensemble: Literal["mean", "top", "greedy", "stack", "per_neuron"]
     space: Literal["rate", "log_rate"]
     ensemble_seed: int

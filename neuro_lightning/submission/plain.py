@@ -17,7 +17,9 @@ from neuro_lightning.submission.check import ELSEWHERE
 BESIDE = ("condition", "behavior", "angle", "row")  # what a reader needs to make sense of a trial
 
 
-def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str, np.ndarray]) -> Path:
+def write_predictions(
+    path: str | Path, recording: Recording, rates: Mapping[str, np.ndarray], session: str = ""
+) -> Path:
     """Write expected values of the targets with the responses themselves.
 
     Each split's group holds ``predictions`` (B, L, N) or (B, N), ``targets`` likewise with NaN where nothing was
@@ -27,6 +29,7 @@ def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str
         path: the file to write; it replaces an existing one.
         recording: what was predicted.
         rates: for each split.
+        session: the recording's name among several: it is added to the file as a group of this name.
 
     Returns:
         The path written.
@@ -39,10 +42,12 @@ def write_predictions(path: str | Path, recording: Recording, rates: Mapping[str
             f"the predictions for {bad[0]} are not all finite: the model has diverged; nothing written"
         )
     targets = {split: _targets(recording, split, values.shape) for split, values in rates.items()}
-    return _write(path, recording, {"predictions": rates, "targets": targets})
+    return _write(path, recording, {"predictions": rates, "targets": targets}, session)
 
 
-def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+def write_latents(
+    path: str | Path, recording: Recording, latents: Mapping[str, Mapping[str, np.ndarray]], session: str = ""
+) -> Path:
     """Write the latents of each split, (B, L, D), with ``condition`` (the imaging plane), ``behavior`` and ``row``.
 
     What else a network says of the population's state (``inferred_inputs``, ``initial_condition``) stands beside them.
@@ -51,6 +56,7 @@ def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, 
         path: the file to write; it replaces an existing one.
         recording: what they describe.
         latents: for each split, by name.
+        session: as in :func:`write_predictions`.
 
     Returns:
         The path written.
@@ -62,7 +68,7 @@ def write_latents(path: str | Path, recording: Recording, latents: Mapping[str, 
         raise SubmissionError("output=latents: this model has no latents; output=predictions writes what it predicts")
     names = ["latents", *sorted({name for values in latents.values() for name in values} - {"latents"})]
     arrays = {name: {split: values[name] for split, values in latents.items() if name in values} for name in names}
-    return _write(path, recording, arrays)
+    return _write(path, recording, arrays, session)
 
 
 def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -76,19 +82,30 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
     return np.where(batch["mask"].numpy(), batch["targets"].numpy().astype(np.float32), np.float32(np.nan))
 
 
-def _write(path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+def _write(
+    path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]], session: str
+) -> Path:
     path = Path(path)
-    with whole_file(path, SubmissionError, ELSEWHERE) as part, h5py.File(part, "w") as file:
-        file.attrs.update({"dataset": recording.name, "kind": recording.kind})
-        file.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
-        file["unit_ids"] = recording.unit_ids
-        if names := recording.info.get("behavior"):
-            file.attrs["behavior"] = list(names)
-        for name, splits in arrays.items():
-            for split, values in splits.items():
-                file.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
-        for split in next(iter(arrays.values())):
-            for name in BESIDE:
-                if (values := getattr(recording.splits[split], name, None)) is not None:
-                    file[f"{split}/{name}"] = values
+    if session:
+        with h5py.File(path, "a") as file:
+            _fill(file.create_group(session), recording, arrays)
+    else:
+        with whole_file(path, SubmissionError, ELSEWHERE) as part, h5py.File(part, "w") as file:
+            _fill(file, recording, arrays)
     return path
+
+
+def _fill(place: h5py.Group, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Write what is known of one recording into a file or into a group of one."""
+    place.attrs.update({"dataset": recording.name, "kind": recording.kind})
+    place.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
+    place["unit_ids"] = recording.unit_ids
+    if names := recording.info.get("behavior"):
+        place.attrs["behavior"] = list(names)
+    for name, splits in arrays.items():
+        for split, values in splits.items():
+            place.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
+    for split in next(iter(arrays.values())):
+        for name in BESIDE:
+            if (values := getattr(recording.splits[split], name, None)) is not None:
+                place[f"{split}/{name}"] = values
