@@ -1,0 +1,155 @@
+"""What comes after the training of several sessions: predictions, ensembles, latents, of all and of each alone."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT, TINY, here, record
+
+from neuro_lightning.data.identity import identity_of
+from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.models.base import CHECKPOINT_KEY
+from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
+from neuro_lightning.runs.predict import predict
+from neuro_lightning.settings.quoting import override
+
+SIZES = {"monday": (37, 11), "tuesday": (20, 9), "wednesday": (12, 5)}
+
+
+def words_of(*names: str) -> list[str]:
+    """The command line that trains on these sessions."""
+    words = [word for word in TINY if word != "data=tiny"]
+    words += ["data=sessions", "data.batch_size=10", "data.eval_batch_size=4"]
+    for name in names:
+        n_train, n_val = SIZES[name]
+        words += [f"+data@data.sessions.{name}=tiny", f"data.sessions.{name}.n_train={n_train}",
+                  f"data.sessions.{name}.n_val={n_val}"]  # fmt: skip
+    return words
+
+
+def predicted(*words: str) -> Path:
+    """The file that ``python predict.py`` writes."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        return predict(compose("predict", overrides=["trusted=[tiny]", "device=cpu", *words]))
+
+
+def contents(group: h5py.Group) -> dict[str, np.ndarray]:
+    """All arrays below a group by their path."""
+    found = {}
+    group.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return here(tmp_path_factory.mktemp("several") / "run", base=words_of(*SIZES)).folder
+
+
+@pytest.fixture(scope="module")
+def files(run, tmp_path_factory):
+    """Predictions and latents of all sessions, and of each alone, as files."""
+    folder, found = tmp_path_factory.mktemp("files"), {}
+    for output in ("predictions", "latents"):
+        for session in [None, *SIZES]:
+            path = folder / f"{output}_{session}.h5"
+            found[output, session] = predicted(
+                f"ckpt={run}", f"output={output}", f"session={session or 'null'}", override("file", path)
+            )
+    return found
+
+
+@pytest.mark.parametrize("output", ["predictions", "latents"])
+def test_a_session_is_predicted_alike_alone_and_among_others(files, output):
+    with h5py.File(files[output, None]) as everything:
+        assert set(everything) == set(SIZES)
+        for session in SIZES:
+            with h5py.File(files[output, session]) as alone:
+                assert dict(alone.attrs) == dict(everything[session].attrs)
+                one, other = contents(alone), contents(everything[session])
+            assert one.keys() == other.keys() and "val/row" in one and len(one["val/row"]) == SIZES[session][1]
+            assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+def test_tables_show_the_scores_of_the_training(run, capsys):
+    path = predicted(f"ckpt={run}", override("file", run / "shown.h5"), "checkpoint=best")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    metrics = {name: value for name, value in record(run)["metrics"].items() if name.startswith("test/co_bps")}
+    assert len(metrics) == 4 and path.is_file(), "three sessions and their mean"
+    for name, value in metrics.items():
+        assert any(line[:3] == ["test", name.partition("co_bps/")[2] or "mean", f"{value:.4f}"] for line in lines), name
+
+
+def test_a_checkpoint_is_that_of_each_of_its_sessions(run):
+    saved = load_checkpoint(run, trusted=["tiny"])
+    parts = saved.by_session()
+    assert list(parts) == list(SIZES) and list(load_checkpoint(run, trusted=["tiny"]).model.by_session()) == list(SIZES)
+    for session, part in parts.items():
+        assert part.spec.session == session and not part.spec.sessions and part.data["n_train"] == SIZES[session][0]
+        assert part.data["eval_batch_size"] == 4 and len(part.identity["trials"]["train"]["keys"]) == SIZES[session][0]
+        assert part.model.net is saved.model.net.sessions[list(SIZES).index(session)]
+        assert part.model.net.core is saved.model.net.sessions[0].core
+
+
+def test_ensembles_are_averaged_session_by_session(run, tmp_path):
+    other = here(tmp_path / "other", "seed=5", base=words_of(*SIZES)).folder
+    path = predicted(f"ckpt=[{run},{other}]", override("file", tmp_path / "mean.h5"))
+    each = [predicted(f"ckpt={k}", override("file", tmp_path / f"{i}.h5")) for i, k in enumerate((run, other))]
+    with h5py.File(path) as mean, h5py.File(each[0]) as one, h5py.File(each[1]) as two:
+        for session in SIZES:
+            name = f"{session}/test/predictions"
+            np.testing.assert_allclose(mean[name], (one[name][()] + two[name][()]) / 2, rtol=1e-6)
+    assert set(json.loads((tmp_path / "mean.h5.json").read_text())) == set(SIZES)
+
+
+def test_a_run_on_one_session_joins_an_ensemble_for_it(run, tmp_path):
+    alone = here(tmp_path / "alone", "data.n_train=20", "data.n_val=9", "data.batch_size=10").folder
+    words = f"ckpt=[{run},{alone}]", override("file", tmp_path / "mean.h5")
+    with h5py.File(predicted(*words, "session=tuesday")) as file:
+        assert set(file) == {"train", "val", "test", "unit_ids"}
+    with pytest.raises(CheckpointError, match="cannot be averaged, their data differ"):
+        predicted(*words, "session=monday", "overwrite=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["session=friday"], "was trained on the sessions monday, tuesday, wednesday, and on no session friday"),
+        (["data.path=other.nwb"], "data.path is about the neurons of one session: name it as session=NAME, one of mon"),
+        (["output=submission"], "several sessions would be tiny_10 in the file; give session=NAME"),
+    ],
+)
+def test_what_needs_a_session_is_refused_in_a_line(run, words, message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        predicted(f"ckpt={run}", *words)
+
+
+def test_a_run_on_one_recording_has_no_sessions_to_name(tmp_path):
+    alone = here(tmp_path / "alone", "trainer.max_epochs=1").folder
+    with pytest.raises(ConfigError, match=r"session=monday: .* was trained on one recording; leave it out"):
+        predicted(f"ckpt={alone}", "session=monday")
+
+
+@pytest.mark.parametrize("damage", ["sessions", "tuesday", "trials"])
+def test_a_damaged_identity_of_a_session_is_one_line(run, damage):
+    recipe = read_checkpoint(run)[CHECKPOINT_KEY]
+    identity = recipe["identity"]
+    if damage == "sessions":
+        identity["sessions"] = 3
+    elif damage == "tuesday":
+        identity["sessions"]["tuesday"] = None
+    else:
+        identity["sessions"]["tuesday"]["trials"]["train"]["keys"] = [1]
+    with pytest.raises(CheckpointError, match="description of its data is damaged"):
+        identity_of(recipe)
+
+
+def test_a_checkpoint_that_lacks_the_notes_of_a_session_is_one_line(run, tmp_path):
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    del content[CHECKPOINT_KEY]["identity"]["sessions"]["tuesday"]
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.raises(CheckpointError, match="description of session tuesday is damaged"):
+        predicted(f"ckpt={tmp_path / 'best.ckpt'}")
