@@ -45,6 +45,7 @@ class Batch(TypedDict):
         targets: (B, L, N) spike counts or activity, or (B, N) responses, the mean over the repeats of an image; where
             ``mask`` is False the number means nothing.
         mask: bool like ``targets``, True where the value was observed and counts.
+        observed: bool like ``inputs``, True where the neuron was recorded; there if ``DataSpec.partial``.
         index: (B,) the trial's number in its split.
         behavior: (B, T, K) behavior at the bins' times, NaN where unknown.
         decode_fold: (B, T, M) int8, the cross-validation fold of each bin in decoding, -1 where it is not used.
@@ -61,6 +62,7 @@ class Batch(TypedDict):
     targets: Tensor
     mask: Tensor
     index: Tensor
+    observed: NotRequired[Tensor]
     behavior: NotRequired[Tensor]
     decode_fold: NotRequired[Tensor]
     condition: NotRequired[Tensor]
@@ -130,7 +132,8 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
 
     Of the networks of several sessions, ``net.sessions``, that of the batch is called. A network with the attribute
     ``by_condition = True`` is given the condition. That is for traces, whose condition is the imaging plane: planes
-    have neurons of their own.
+    have neurons of their own. Where some inputs were not recorded it is also given
+    which were, as ``observed``.
 
     Args:
         net: inputs, or inputs and condition (B,) -> output.
@@ -140,9 +143,10 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
     inputs = batch["inputs"] if inputs is None else inputs
     if "session" in batch:
         net = net.sessions[batch["session"]]
+    recorded = {"observed": batch["observed"].to(inputs.device)} if "observed" in batch else {}
     if getattr(net, "by_condition", False):
-        return net(inputs, batch["condition"].to(inputs.device))
-    return net(inputs)
+        return net(inputs, batch["condition"].to(inputs.device), **recorded)
+    return net(inputs, **recorded)
 
 
 @contextmanager
@@ -216,6 +220,7 @@ class DataSpec:
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
+        partial: whether some inputs were not recorded: trials are of unequal length, or neurons come and go.
         session: the name of the recording among several.
         sessions: the descriptions of several recordings, empty for one.
 
@@ -248,6 +253,7 @@ class DataSpec:
     angle_period: int = 0
     true_rates: bool = False
     simulated: bool = False
+    partial: bool = False
     session: str = ""
     sessions: tuple[DataSpec, ...] = ()
 

@@ -17,6 +17,7 @@ from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.arrays.images import scale_images
 from neuro_lightning.data.arrays.spikes import check_spikes
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.recording import Trials
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
@@ -99,7 +100,7 @@ class Run:
     def rates(self, split: str = "val") -> np.ndarray:
         """What the model expects of a split: (B, L, N) or (B, N), spikes per bin or in the responses' unit.
 
-        They are those that ``python predict.py`` writes: trials in the order of
+        They are those that ``python predict.py`` writes, NaN after the end of a shorter trial: trials in the order of
         ``run.data.recording.splits[split].row``, neurons in that of :attr:`unit_ids`.
 
         Args:
@@ -109,7 +110,7 @@ class Run:
             >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
         """
         net = self._saved(self._split(split)).model.net
-        return predict_split(net, self.data, split, pick_device("auto"))["rates"]
+        return self._until_end(split, predict_split(net, self.data, split, pick_device("auto"))["rates"])
 
     def latents(self, split: str = "val") -> np.ndarray:
         """(B, L, D) the model's description of the population's state in each trial of a split.
@@ -123,7 +124,7 @@ class Run:
         found = predict_split(self._saved().model.net, self.data, self._split(split), pick_device("auto"), LATENTS)
         if "latents" not in found:
             raise ConfigError(f"{self._label} has no latents; rates has what it predicts")
-        return found["latents"]
+        return self._until_end(split, found["latents"])
 
     def predict(self, new: Any) -> np.ndarray:
         """What the model expects of new trials or images of the same neurons.
@@ -180,6 +181,11 @@ class Run:
         if path not in self._opened:
             self._opened[path] = load_checkpoint(path, trusted=self._trusted)
         return self._opened[path]
+
+    def _until_end(self, split: str, values: np.ndarray) -> np.ndarray:
+        """Values with NaN after the end of trials that are shorter than others."""
+        trials = self.data.recording.splits[split]
+        return trials.blank_padding(values) if isinstance(trials, Trials) else values
 
     def _split(self, split: str) -> str:
         splits = self.data.recording.splits

@@ -78,8 +78,10 @@ def neuron_bits(trials: Mapping[str, Tensor], spec: Any) -> np.ndarray:
 def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -> np.ndarray:
     """(C, T, N) mean predicted rates in spikes per bin; NaN for a condition without trials."""
     rates = trials["predicted"][:, : spec.n_bins]
-    sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"))
-    return (sums / torch.where(count > 0, count, torch.nan)[:, None, None]).numpy()
+    recorded = trials["observed"].any(2) if "observed" in trials else None
+    sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"), recorded)
+    count = count[:, None] if count.ndim == 1 else count
+    return (sums / torch.where(count > 0, count, torch.nan)[..., None]).numpy()
 
 
 def _rates(trials: Mapping[str, Tensor], spec: Any, n: int, window: Mapping[str, Any]) -> Figure:

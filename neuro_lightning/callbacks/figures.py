@@ -17,6 +17,7 @@ from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
 from neuro_lightning.callbacks.drawings import drawings
 from neuro_lightning.contracts import Batch, evaluation_mode
+from neuro_lightning.data.recording import padding
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.models.inference import predict_batches
@@ -27,7 +28,7 @@ from neuro_lightning.report.table import NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN_KEYS = ("targets", "mask", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
+SHOWN_KEYS = ("targets", "mask", "observed", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
 
 
 class Figures(pl.Callback):
@@ -165,5 +166,8 @@ def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, s
     trials = {
         name: torch.cat([batch[name] for batch in batches]) for name in SHOWN_KEYS if batches and name in batches[0]
     }
+    if batches and "observed" in batches[0] and not pl_module.spec.n_forward:
+        after = padding(trials["mask"].numpy())[..., None]
+        found = {name: np.where(after, np.float32(np.nan), part) for name, part in found.items()}
     trials |= {"predicted" if name == "rates" else name: torch.from_numpy(part).float() for name, part in found.items()}
     return {name: values[:n] for name, values in trials.items()}

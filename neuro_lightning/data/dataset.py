@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from neuro_lightning.contracts import full_mask
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.functional.ridge import decode_folds
@@ -25,9 +26,10 @@ class TrialDataset(Dataset):
         n_out: held-out neurons N_out (the split itself may hide them).
         n_forward: forward bins F (likewise).
         evaluate: score held-out neurons only where ``trials.scored`` says so; else all observed bins count.
+        partial: say which inputs were recorded, as ``DataSpec.partial``.
     """
 
-    def __init__(self, trials: Trials, *, n_out: int, n_forward: int, evaluate: bool) -> None:
+    def __init__(self, trials: Trials, *, n_out: int, n_forward: int, evaluate: bool, partial: bool = False) -> None:
         self.n_trials, self.n_bins, self.n_in = trials.heldin.shape
         self.dtype = _shared(trials.heldin, trials.heldin.dtype).dtype
         self.shape = self.n_bins + n_forward, self.n_in + n_out
@@ -47,13 +49,20 @@ class TrialDataset(Dataset):
                 self.hidden.append((slice(None), rows, columns))
         self.has_nan = any(_has_nan(part) for _, part in self.parts)
         self.scored = _shared(trials.scored, bool) if evaluate and trials.scored is not None else None
+        self.recorded = None if trials.observed is None else _shared(trials.observed[:, :, : self.shape[1]], bool)
         self.extras: dict[str, Tensor] = {}
+        if partial:
+            everything = full_mask(trials.heldin.shape)
+            self.extras["observed"] = everything if self.recorded is None else self.recorded[:, :, neurons]
         for name, dtype in (("condition", np.int64), ("jitter", np.int64), ("rates", np.float32)):
             if (values := getattr(trials, name)) is not None:
                 self.extras[name] = _shared(values, dtype)
         if trials.behavior is not None:
             self.extras["behavior"] = _shared(trials.behavior, np.float32)
             if trials.behavior.ndim == 3:
+                if self.recorded is not None:
+                    unseen = ~self.recorded[:, :, neurons].any(2, keepdim=True)
+                    self.extras["behavior"] = self.extras["behavior"].masked_fill(unseen, torch.nan)
                 groups = None if trials.decode_mask is None else _shared(trials.decode_mask, bool)
                 self.extras["decode_fold"] = decode_folds(self.extras["behavior"], groups)
 
@@ -64,6 +73,11 @@ class TrialDataset(Dataset):
         chosen = torch.as_tensor(index)
         counts = self._counts(chosen)
         mask = torch.ones(counts.shape, dtype=torch.bool)
+        if self.recorded is not None:
+            recorded = self.recorded[chosen]
+            window = slice(None), slice(0, self.n_bins), slice(0, recorded.shape[2])  # held-out neurons may be hidden
+            counts[window].masked_fill_(~recorded, 0)
+            mask[window] = recorded
         for place in self.hidden:
             mask[place] = False
         if self.has_nan:

@@ -28,6 +28,7 @@ def describe(recording: Recording) -> DataSpec:
         "nonnegative": nonnegative(train),
         "true_rates": train.rates is not None,
         "simulated": recording.simulated,
+        "partial": any(some_inputs_missing(trials) for trials in recording.splits.values()),
     }
     if isinstance(train, ImageTrials):
         return DataSpec(
@@ -74,15 +75,31 @@ def join_specs(specs: Mapping[str, DataSpec], dataset: str) -> DataSpec:
         image_shape=parts[0].image_shape,
         true_rates=all(part.true_rates for part in parts),
         simulated=any(part.simulated for part in parts),
+        partial=any(part.partial for part in parts),
         sessions=parts,
     )
 
 
 def make_dataset(trials: Split, spec: DataSpec, *, evaluate: bool) -> Dataset:
-    """A split as tensors; ``evaluate`` as in :class:`neuro_lightning.data.dataset.TrialDataset`."""
+    """A split as tensors; ``evaluate`` as in :class:`neuro_lightning.data.dataset.TrialDataset`.
+
+    Raises:
+        DataError: some inputs were not recorded, which the description does not know of.
+    """
     if isinstance(trials, ImageTrials):
         return ImageDataset(trials)
-    return TrialDataset(trials, n_out=spec.n_out, n_forward=spec.n_forward, evaluate=evaluate)
+    if not spec.partial and some_inputs_missing(trials):
+        raise DataError(
+            f"{spec.dataset}: the model was trained where every input was recorded, and here some were not (trials of "
+            "unequal length, or neurons that come and go): train on such data, or cut windows that all trials fill"
+        )
+    return TrialDataset(trials, n_out=spec.n_out, n_forward=spec.n_forward, evaluate=evaluate, partial=spec.partial)
+
+
+def some_inputs_missing(trials: Split) -> bool:
+    """Whether some counts of held-in neurons were not recorded."""
+    observed = getattr(trials, "observed", None)
+    return observed is not None and not bool(observed[:, :, : trials.heldin.shape[2]].all())
 
 
 def labelled(trials: Split, spec: DataSpec) -> bool:
@@ -111,14 +128,23 @@ def mean_rates(train: Split) -> np.ndarray:
         seen = np.isfinite(train.responses)
         total = np.where(seen, train.responses, 0.0).sum(0, dtype=np.float64)
         return total / np.maximum(seen.sum(0), 1)
-    parts = [train.heldin] + ([] if train.heldout is None else [train.heldout])
+    parts = _observed_targets(train)
     return np.concatenate([np.nan_to_num(np.nanmean(part, axis=(0, 1), dtype=np.float64)) for part in parts])
+
+
+def _observed_targets(trials: Trials) -> list[np.ndarray]:
+    """Counts of held-in and held-out neurons in the observed window, NaN where they were not recorded."""
+    parts = [trials.heldin] + ([] if trials.heldout is None else [trials.heldout])
+    if trials.observed is None:
+        return parts
+    recorded = np.split(trials.observed, [trials.heldin.shape[2]], axis=2)
+    return [np.where(seen, part, np.float32(np.nan)) for seen, part in zip(recorded, parts, strict=False)]
 
 
 def nonnegative(train: Split) -> bool:
     """Whether no observed target is below zero."""
-    parts = [train.responses] if isinstance(train, ImageTrials) else [train.heldin, train.heldout]
-    return all(part is None or not part.size or bool(np.nanmin(part, initial=0.0) >= 0) for part in parts)
+    parts = [train.responses] if isinstance(train, ImageTrials) else _observed_targets(train)
+    return all(not part.size or bool(np.nanmin(part, initial=0.0) >= 0) for part in parts)
 
 
 def check_splits(recording: Recording, needed: Sequence[str] = ("train", "val")) -> None:

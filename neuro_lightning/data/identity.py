@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from neuro_lightning.data.checks.overlap import Spans, overlaps
 from neuro_lightning.data.images import ImageTrials
-from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.recording import Recording, Trials, padding
 from neuro_lightning.errors import CheckpointError
 
 Identity = dict[str, Any]
@@ -59,13 +60,16 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         ``name``, ``kind``, ``simulated``; ``sources``, the files with absolute path, size and SHA-256; ``places``, the
         config's paths as absolute ones; ``session``, where the file says of which it is; ``config``; and for each split
         of ``trials`` their ``rows``, their ``times`` in s, where known, and their ``keys``, see :func:`trial_keys`.
-        ``length_s`` is that of a trial's window.
+        ``length_s`` is that of a trial's window; where trials are of unequal length each split has ``lengths_s``.
     """
     places = {key: _absolute(config[key]) for key in PLACES if isinstance(config.get(key), str)}
     trials = {}
     for split, part in recording.splits.items():
         rows = None if part.row is None else torch.from_numpy(np.asarray(part.row, np.int64).copy())
         trials[split] = {"rows": rows, "times": _times(recording, split), "keys": torch.from_numpy(trial_keys(part))}
+        if (observed := getattr(part, "observed", None)) is not None:
+            lengths = (~padding(observed)).sum(1) * recording.bin_ms / 1000
+            trials[split]["lengths_s"] = torch.from_numpy(lengths)
     cut = recording.info.get("cut") or {"window_ms": (0, 0), "forward_ms": 0}
     return {
         "name": recording.name,
@@ -139,7 +143,10 @@ def trial_keys(trials: Trials | ImageTrials) -> np.ndarray:
     if isinstance(trials, ImageTrials):
         return np.array([_hash(image) for image in trials.images], np.int64)
     counts = trials.heldin
-    keys = np.array([_hash(trial) for trial in counts], np.int64)
+    if trials.observed is None:
+        keys = np.array([_hash(trial) for trial in counts], np.int64)
+    else:  # how many bins of padding there are depends on the other trials
+        keys = np.array([_hash(c[~p]) for c, p in zip(counts, padding(trials.observed), strict=True)], np.int64)
     if counts.dtype == np.uint8:
         keys[np.count_nonzero(counts, axis=tuple(range(1, counts.ndim))) < ENOUGH] = 0
     return keys
@@ -259,7 +266,7 @@ def find_training_trials(trained: Identity, fitted_on: Sequence[str], others: Id
         if by_rows:
             found |= np.isin(part["rows"], mine["rows"])
         if by_times and part["times"] is not None and mine["times"] is not None:
-            found |= _overlap_in_time(part["times"].numpy(), np.sort(mine["times"].numpy()), trained["length_s"])
+            found |= _overlap_in_time(part, mine, trained["length_s"])
     return found
 
 
@@ -340,11 +347,19 @@ def _times(recording: Recording, split: str) -> torch.Tensor | None:
     return torch.tensor([of_row[row] for row in recording.splits[split].row.tolist()], dtype=torch.float64)
 
 
-def _overlap_in_time(times: np.ndarray, others: np.ndarray, length_s: float) -> np.ndarray:
-    """Which windows overlap with one of the others, whose times are sorted."""
+def _overlap_in_time(part: Mapping[str, Any], others: Mapping[str, Any], length_s: float) -> np.ndarray:
+    """Which windows of a split overlap with one of another."""
+    if "lengths_s" in part and "lengths_s" in others:
+        return overlaps(*(_spans_us(split) for split in (part, others)))
+    times, others = part["times"].numpy(), np.sort(others["times"].numpy())
     padded = np.concatenate([[-np.inf], others, [np.inf]])
     after = np.searchsorted(others, times)
     return np.minimum(padded[after + 1] - times, times - padded[after]) < length_s - 1e-6
+
+
+def _spans_us(split: Mapping[str, Any]) -> Spans:
+    start, stop = split["times"], split["times"] + split["lengths_s"]
+    return Spans(*(np.rint(times.numpy() * 1e6).astype(np.int64) for times in (start, stop)))
 
 
 def _is_complete(identity: Any) -> bool:

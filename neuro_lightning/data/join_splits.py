@@ -11,7 +11,14 @@ from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
 Split = Trials | ImageTrials
-IN_TIME = ("heldin", "heldout", "behavior", "scored", "rates")  # (B, T, ...) of traces, which have no forward bins
+IN_TIME = (
+    "heldin",
+    "heldout",
+    "behavior",
+    "observed",
+    "scored",
+    "rates",
+)  # (B, T, ...) of traces, which have no forward bins
 
 
 def check_joinable(recording: Recording) -> None:

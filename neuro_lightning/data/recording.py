@@ -22,6 +22,9 @@ class Trials(SplitArrays):
         heldout_forward: (B, F, N_out), or None.
         behavior: (B, T, K) float, NaN where unknown; trial-level behavior (dmfc_rsg) is (B, K). None without.
         decode_mask: (B, M) bool, the groups of trials that are decoded apart; None means one group with every trial.
+        observed: (B, T, N) bool, held-in neurons first, True where a neuron was recorded in that bin of that trial;
+            None means everything. What other arrays hold elsewhere is no measurement. Trials that are shorter than T
+            have no True in their last bins.
         scored: (B, T) bool, the bins in which held-out spikes are scored; None means all (dmfc_rsg: set to go).
         condition: (B,) int64, the trial's condition, -1 for none; None without conditions.
         jitter: (B,) int64, bins by which each window was shifted; None for none.
@@ -35,11 +38,21 @@ class Trials(SplitArrays):
     heldout_forward: np.ndarray | None = None
     behavior: np.ndarray | None = None
     decode_mask: np.ndarray | None = None
+    observed: np.ndarray | None = None
     scored: np.ndarray | None = None
     condition: np.ndarray | None = None
     jitter: np.ndarray | None = None
     rates: np.ndarray | None = None
     row: np.ndarray | None = None
+
+    def blank_padding(self, values: np.ndarray) -> np.ndarray:
+        """Values of bins (B, L, D) with NaN after each trial's end; unchanged where all trials are of one length.
+
+        Forward bins are predicted in every trial: with some, there is no padding.
+        """
+        if self.observed is None or values.shape[1] != self.observed.shape[1]:
+            return values
+        return np.where(padding(self.observed)[..., None], np.array(np.nan, values.dtype), values)
 
     @classmethod
     def from_counts(cls, counts: np.ndarray, n_bins: int, n_in: int, **others: np.ndarray | None) -> Trials:
@@ -97,6 +110,15 @@ class Recording:
         for split, part in self.splits.items():
             found |= {f"splits/{split}/{name}": values for name, values in part.arrays().items()}
         return found
+
+
+def padding(observed: np.ndarray) -> np.ndarray:
+    """(B, T) bool, the bins after a trial's end: no neuron was recorded from there on.
+
+    Args:
+        observed: (B, T, N) bool.
+    """
+    return ~np.logical_or.accumulate(observed.any(2)[:, ::-1], axis=1)[:, ::-1]
 
 
 def compact(counts: np.ndarray) -> np.ndarray:

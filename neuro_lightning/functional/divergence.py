@@ -40,7 +40,9 @@ def normal_log_density(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return -0.5 * (((values - mean) / std).square() + LOG_2PI) - std.log()
 
 
-def autoregressive_log_density(values: Tensor, tau: Tensor, noise_variance: Tensor) -> Tensor:
+def autoregressive_log_density(
+    values: Tensor, tau: Tensor, noise_variance: Tensor, inside: Tensor | None = None
+) -> Tensor:
     """The log-density of a stationary autoregressive process of first order.
 
     ``x[t] = a x[t - 1] + noise`` with ``a = exp(-1 / tau)``; the first value has the process's own variance,
@@ -50,6 +52,7 @@ def autoregressive_log_density(values: Tensor, tau: Tensor, noise_variance: Tens
         values: (B, S, U) over S steps.
         tau: (U,) time constants in steps.
         noise_variance: (U,) variance of what is new in each step.
+        inside: (B, S) bool, the steps that count, the first ones of each; None is all.
 
     Returns:
         (B,), summed over steps and dimensions.
@@ -58,10 +61,14 @@ def autoregressive_log_density(values: Tensor, tau: Tensor, noise_variance: Tens
     start = (noise_variance / -torch.expm1(-2 / tau)).sqrt()  # 1 - a^2, exact for slow processes too
     first = normal_log_density(values[:, 0], torch.zeros_like(decay), start)
     later = normal_log_density(values[:, 1:], decay * values[:, :-1], noise_variance.sqrt())
+    if inside is not None:
+        later = later * inside[:, 1:, None]
     return first.sum(-1) + later.sum((-1, -2))
 
 
-def sampled_autoregressive_kl(values: Tensor, mean: Tensor, std: Tensor, tau: Tensor, noise_variance: Tensor) -> Tensor:
+def sampled_autoregressive_kl(
+    values: Tensor, mean: Tensor, std: Tensor, tau: Tensor, noise_variance: Tensor, inside: Tensor | None = None
+) -> Tensor:
     """The divergence of a posterior from an autoregressive process, estimated by one sample of the posterior.
 
     The posterior of a step may depend on the samples of the steps before it, as a controller's does: then there is no
@@ -73,9 +80,12 @@ def sampled_autoregressive_kl(values: Tensor, mean: Tensor, std: Tensor, tau: Te
         std: likewise.
         tau: (U,) of the process, in steps.
         noise_variance: (U,) of the process.
+        inside: (B, S) bool, the steps that count, the first ones of each; None is all.
 
     Returns:
         (B,), summed over steps and dimensions.
     """
-    posterior = normal_log_density(values, mean, std).sum((-1, -2))
-    return posterior - autoregressive_log_density(values, tau, noise_variance)
+    posterior = normal_log_density(values, mean, std)
+    if inside is not None:
+        posterior = posterior * inside[..., None]
+    return posterior.sum((-1, -2)) - autoregressive_log_density(values, tau, noise_variance, inside)

@@ -33,7 +33,11 @@ def shift_trials(rates: Tensor, jitter: Tensor) -> Tensor:
 
 
 def condition_sums(
-    rates: Tensor, condition: Tensor, n_conditions: int, jitter: Tensor | None = None
+    rates: Tensor,
+    condition: Tensor,
+    n_conditions: int,
+    jitter: Tensor | None = None,
+    recorded: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums of trials by condition, which add up over batches.
 
@@ -42,10 +46,15 @@ def condition_sums(
         condition: (B,) integer, each trial's condition, -1 for none.
         n_conditions: C.
         jitter: (B,) integer bins to undo by :func:`shift_trials`; None for none.
+        recorded: (B, T) bool, the bins that count; None is all.
 
     Returns:
-        (C, T, N) sums in float64 and (C,) numbers of trials, float64 as well.
+        (C, T, N) sums in float64 and (C,) numbers of trials, float64 as well; with ``recorded`` (C, T) numbers.
     """
+    if recorded is not None:
+        weights, numbers = recorded[..., None].double(), (condition, n_conditions, jitter)
+        sums, _ = condition_sums(torch.where(recorded[..., None], rates.double(), 0.0), *numbers)
+        return sums, condition_sums(weights, *numbers)[0][..., 0].nan_to_num()
     member = condition >= 0
     rates, condition = rates[member].double(), condition[member].long()
     if jitter is not None:
@@ -61,12 +70,11 @@ def psth_r2(psth: Tensor, sums: Tensor, trials: Tensor) -> Tensor:
     Args:
         psth: (C, T, N) true PSTHs in spikes per bin. Bins in which that of the first neuron is NaN are not scored.
         sums: (C, T, N) sums of predicted rates over trials, see :func:`condition_sums`.
-        trials: (C,) trials in each sum; a condition without trials is not scored.
+        trials: (C,) or (C, T) trials in each sum; where there are none nothing is scored.
 
     Returns:
         A float64 scalar; NaN where a scored bin holds a NaN, or where nothing is scored.
     """
-    present = trials > 0
-    true, predicted = psth[present].double(), sums[present] / trials[present, None, None]
-    scored = ~true[..., 0].isnan()
-    return r2_score(true[scored], predicted[scored])
+    trials = trials[:, None].expand(sums.shape[:2]) if trials.ndim == 1 else trials
+    scored = (trials > 0) & ~psth[..., 0].isnan()
+    return r2_score(psth[scored].double(), sums[scored] / trials[scored, None])

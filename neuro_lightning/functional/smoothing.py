@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEAST = 1e-3
+"""Weight of observed bins, of which the nearest bin alone would have 1, below which a kernel is said to see nothing."""
+
 
 def gaussian_weights(n_out: int, n_in: int, sd: float | Tensor, *, causal: bool = False) -> Tensor:
     """The matrix that smooths ``n_in`` bins into ``n_out`` estimates; row t has the weights of the bins around t.
@@ -33,6 +36,24 @@ def gaussian_weights(n_out: int, n_in: int, sd: float | Tensor, *, causal: bool 
         log_weight = log_weight.masked_fill(lag < 0, -torch.inf)
     # a softmax: far from the window every weight underflows, their ratios do not
     return log_weight.softmax(dim=1)
+
+
+def smooth_observed(weights: Tensor, counts: Tensor, share: Tensor, fill: Tensor) -> Tensor:
+    """Counts smoothed over those bins in which they were observed.
+
+    Args:
+        weights: (L, T) of the bins in each estimate, see :func:`gaussian_weights`; their scale does not matter.
+        counts: (B, T, N), anything where nothing was observed.
+        share: (B, T, N) observed share of each bin, 0 to 1, which weights it.
+        fill: (N,) the estimate where next to nothing was observed under the kernel.
+
+    Returns:
+        (B, L, N). Bins without anything observed, such as a trial's padding, change nothing.
+    """
+    weights = weights / weights.amax(1, keepdim=True).clamp_min(1e-30)
+    seen = weights @ share
+    mean = weights @ torch.where(share > 0, counts * share, 0.0) / seen.clamp_min(LEAST)
+    return torch.where(seen > LEAST, mean, fill)
 
 
 def gaussian_smooth(counts: Tensor, sd: float | Tensor, *, causal: bool = False, n_out: int | None = None) -> Tensor:

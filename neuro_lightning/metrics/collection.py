@@ -121,6 +121,7 @@ class MetricSet(MetricGroup):
         counts, mask = batch["targets"], batch["mask"]
         window = rates[:, observed]
         spikes = counts[:, observed, neurons], mask[:, observed, neurons]
+        recorded = batch["observed"].any(2) if "observed" in batch else None
         for name, metric in self.metrics.items():
             match name:
                 case "co_bps" | "bps":
@@ -130,12 +131,12 @@ class MetricSet(MetricGroup):
                 case "vel_r2":
                     metric.update(window, batch["behavior"], batch["decode_fold"])
                 case "psth_r2":
-                    metric.update(window, batch["condition"], batch.get("jitter"))
+                    metric.update(window, batch["condition"], batch.get("jitter"), recorded)
                 case "tp_corr":
                     # the mask of held-out neurons marks set to go, in which alone they are scored
-                    metric.update(window, mask[:, observed, neurons.start or 0], batch["behavior"], batch["index"])
+                    metric.update(window, mask[:, observed, neurons].any(2), batch["behavior"], batch["index"])
                 case "rates_r2":
-                    metric.update(window, batch["rates"][:, observed])
+                    metric.update(window, batch["rates"][:, observed], recorded)
                 case "oracle_co_bps" | "oracle_bps":
                     metric.update(batch["rates"][:, observed, neurons], *spikes)
 

@@ -28,18 +28,21 @@ class PsthR2(SumMetric):
         super().__init__()
         register_constant(self, "psth", psth)
         self.add_sum("rates", *psth.shape)
-        self.add_sum("trials", len(psth))
+        self.add_sum("trials", *psth.shape[:2])
 
-    def update(self, rates: Tensor, condition: Tensor, jitter: Tensor | None = None) -> None:
+    def update(
+        self, rates: Tensor, condition: Tensor, jitter: Tensor | None = None, recorded: Tensor | None = None
+    ) -> None:
         """Adds evaluation trials.
 
         Args:
             rates: (B, T, N) predicted spikes per bin.
             condition: (B,) each trial's condition, -1 for none.
             jitter: (B,) bins by which each trial's window was shifted.
+            recorded: (B, T) bool, the bins that count; None is all.
         """
-        rates, trials = condition_sums(rates, condition, len(self.psth), jitter)
-        self.rates, self.trials = self.rates + rates, self.trials + trials
+        rates, trials = condition_sums(rates, condition, len(self.psth), jitter, recorded)
+        self.rates, self.trials = self.rates + rates, self.trials + (trials[:, None] if trials.ndim == 1 else trials)
 
     def compute(self) -> Tensor:
         """The score, a scalar; NaN where a scored rate is not finite or nothing is scored."""
@@ -68,10 +71,12 @@ class RatesR2(SumMetric):
         for name in ("true", "squares", "residual"):
             self.add_sum(name, n_neurons)
 
-    def update(self, rates: Tensor, true_rates: Tensor) -> None:
-        """Adds trials: (B, T, N) predicted and true spikes per bin."""
+    def update(self, rates: Tensor, true_rates: Tensor, recorded: Tensor | None = None) -> None:
+        """Adds trials: (B, T, N) predicted and true spikes per bin, of (B, T) bool ``recorded`` bins; None is all."""
         true = (true_rates.double() - self.mean_rates).flatten(0, -2)
         predicted = (rates.double() - self.mean_rates).flatten(0, -2)
+        if recorded is not None:
+            true, predicted = true[recorded.flatten()], predicted[recorded.flatten()]
         self.bins = self.bins + len(true)
         self.true = self.true + true.sum(0)
         self.squares = self.squares + true.square().sum(0)

@@ -99,7 +99,8 @@ class TraceMetrics(MetricGroup):
         group = batch["condition"] if self.n_groups > 1 else None
         for name, neurons in self.parts.items():
             if name == "true":
-                self.metrics[name].update(prediction, batch["rates"], None, group)
+                seen = batch["observed"].any(2, keepdim=True).expand_as(prediction) if "observed" in batch else None
+                self.metrics[name].update(prediction, batch["rates"], seen, group)
             else:
                 target, mask = batch["targets"][..., neurons], batch["mask"][..., neurons]
                 self.metrics[name].update(prediction[..., neurons], target, mask, group)

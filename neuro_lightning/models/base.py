@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -41,6 +42,9 @@ class PopulationModule(pl.LightningModule):
             and scores all.
         optimizer: called with the parameters; None for models that are fitted in closed form.
         scheduler: called with the optimizer and the number of steps, see ``neuro_lightning.optim``.
+
+    Raises:
+        ConfigError: some inputs were not recorded, which the network does not ask about.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes",)
@@ -58,6 +62,12 @@ class PopulationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net, self.spec, self.masking = net, spec, masking
+        for part, each in zip(spec.parts, self.networks, strict=True):
+            if part.partial and "observed" not in inspect.signature(each.forward).parameters:
+                raise ConfigError(
+                    f"{type(each).__name__} cannot run on {part.dataset}: some inputs were not recorded (trials of "
+                    "unequal length, or neurons that come and go), and its forward takes no `observed`"
+                )
         self.loss = _unchecked_partial(loss) or default_loss(spec)
         self._optimizer, self._scheduler = optimizer, scheduler
         self.scores: nn.Module | None = None  # of the validation
@@ -124,7 +134,10 @@ class PopulationModule(pl.LightningModule):
     def _training_loss(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
-            inputs, scored = self.masking(inputs)
+            observed = batch.get("observed")
+            if observed is not None:
+                inputs = torch.where(observed, inputs, 0.0)
+            inputs, scored = self.masking(inputs) if observed is None else self.masking(inputs, observed)
             mask = mask.clone()
             mask[:, : inputs.shape[1], : inputs.shape[2]] &= scored
         output = call_network(self.net, batch, inputs)

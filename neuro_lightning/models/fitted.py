@@ -7,13 +7,23 @@ from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
-from neuro_lightning.contracts import Batch
+from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.models.base import PopulationModule
 
 
 def as_list(values: Any) -> list:
     """Values to choose from as a list; a single one is the only choice."""
     return list(values) if isinstance(values, Sequence) else [values]
+
+
+def needs_all_inputs(spec: DataSpec) -> str | None:
+    """Why a model that needs every input cannot run on these data; None if it can."""
+    if not spec.partial:
+        return None
+    return (
+        "some inputs were not recorded (trials of unequal length, or neurons that come and go), and its fit needs all; "
+        "take model=smoothing or a network, or cut windows that all trials fill"
+    )
 
 
 class FittedModule(PopulationModule):

@@ -126,4 +126,4 @@ class GPFA(RegressedLatents):
         """Traces' forward bins are not predicted, spikes' are."""
         if spec.kind == "traces" and spec.n_forward:
             return f"it predicts none of the {spec.n_forward} forward bins of traces"
-        return None
+        return super().refuse(spec)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.sequence import SequenceModel
+from neuro_lightning.nn.padding import run_recurrent
 from neuro_lightning.nn.rate_readout import ReadoutSettings, shrink_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
@@ -31,9 +32,9 @@ class GRUCore(nn.Module):
         self.gru = nn.GRU(channels, hidden, layers, batch_first=True, bidirectional=bidirectional, dropout=between)
         self.width = hidden * (1 + bidirectional)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """(B, S, C) -> states (B, S, hidden x directions)."""
-        return self.gru(steps)[0]
+    def forward(self, steps: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, S, C), and the steps of each trial (B,) -> states (B, S, hidden x directions)."""
+        return run_recurrent(self.gru, steps, lengths)[0]
 
 
 class GRUNet(SequenceNet):
@@ -70,7 +71,7 @@ class GRUNet(SequenceNet):
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         steps = Steps.of(spec, step_ms, causal=not bidirectional)
-        reader = readin.build(spec.n_in, steps, hidden)
+        reader = readin.build(spec, steps, hidden)
         core = GRUCore(reader.width, hidden, layers, bidirectional=bidirectional, dropout=layer_dropout)
         super().__init__(steps, reader, core, readout.build(spec, steps, core.width, names, shrink_weights))
 

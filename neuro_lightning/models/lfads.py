@@ -13,6 +13,7 @@ from neuro_lightning.contracts import DataSpec, Output, split_readout
 from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.generator import Course, Encoder, Generator, Posterior, lag, linear
+from neuro_lightning.nn.padding import hold_last, inside
 from neuro_lightning.nn.priors import AutoregressivePrior, NormalPrior
 from neuro_lightning.nn.rate_readout import ReadoutSettings
 from neuro_lightning.nn.readin import ReadInSettings
@@ -82,28 +83,30 @@ class LFADSCore(nn.Module):
             dropout=dropout,
         )
 
-    def encode(self, seen: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def encode(self, seen: Tensor, steps: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mean and deviation (B, I) of the initial condition, and the controller's input (B, S, E) at each step.
 
         Args:
             seen: (B, S', C) the observed steps.
             steps: S, all steps.
+            lengths: (B,) observed steps of each trial; None where all have S'.
         """
-        mean, std = self.initial(self.dropout(self.encoder(seen)[1]))
+        mean, std = self.initial(self.dropout(self.encoder(seen, lengths)[1]))
         if not self.sizes.controlled:
             return mean, std, None
-        encoded = lag(self.input_encoder(seen)[0])
+        encoded = lag(self.input_encoder(seen, lengths)[0])
         return mean, std, nn.functional.pad(encoded, (0, 0, 0, steps - encoded.shape[1]))
 
-    def sample(self, seen: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def sample(self, seen: Tensor, steps: int, lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Factors (B, S, D) of one sample of the posteriors, and the terms of the loss by name; see :meth:`encode`."""
-        mean, std, encoded = self.encode(seen, steps)
+        mean, std, encoded = self.encode(seen, steps, lengths)
         initial = torch.addcmul(mean, std, torch.randn_like(mean))
         noise = torch.randn(len(mean), steps, self.sizes.inputs, dtype=mean.dtype, device=mean.device)
         course = self.generator(self.to_generator(initial), encoded, noise)
         losses = {"kl_ic": self.initial_prior.divergence(mean, std), "l2_gen": mean_square(self.generator.cell)}
         if encoded is not None:
-            losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std)
+            counts = None if lengths is None else inside(lengths, steps)
+            losses["kl_co"] = self.input_prior.divergence(course.inputs, course.mean, course.std, counts)
             losses["l2_con"] = mean_square(self.generator.controller)
         return course.factors, losses
 
@@ -144,33 +147,36 @@ class LFADSNet(SequenceNet):
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         steps = Steps.of(spec, step_ms)
-        reads_in = readin.build(spec.n_in, steps, sizes.encoder)
+        reads_in = readin.build(spec, steps, sizes.encoder)
         core = LFADSCore(reads_in.width, sizes, dropout=dropout, prior_tau=prior_tau)
         reads_out = readout.build(spec, steps, core.width, names, small_normal_weights)
         super().__init__(steps, reads_in, core, reads_out, fixed_length=spec.kind == "traces")
         self.posterior_samples = posterior_samples
 
-    def forward(self, inputs: Tensor) -> Output:
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N); in training also the loss's own terms (``losses``).
 
         In evaluation also the factors as latents (B, L, D), the inferred inputs (B, L, U) and the mean of the initial
         condition (B, I), which a sequence read in windows has many of: it is left out there.
         """
         if self.training:
-            return self._sample(inputs)
+            return self._sample(inputs, observed)
         if self.fixed_length and inputs.shape[1] > self.steps.n_bins:
-            return in_windows(lambda part: _per_bin_outputs(self._average(part)), inputs, self.steps.n_bins)
-        return self._average(inputs)
+            return in_windows(
+                lambda *parts: _per_bin_outputs(self._average(*parts)), inputs, self.steps.n_bins, observed
+            )
+        return self._average(inputs, observed)
 
-    def _sample(self, inputs: Tensor) -> Output:
-        n_total = inputs.shape[1] + self.steps.n_forward
-        factors, losses = self.core.sample(self.readin(inputs, inputs.shape[1]), self.steps.cover(n_total))
-        return {**self.readout(factors, n_total), "losses": losses}
+    def _sample(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
+        n_total, lengths = inputs.shape[1] + self.steps.n_forward, self.lengths(observed)
+        seen = self.readin(inputs, inputs.shape[1], observed)
+        factors, losses = self.core.sample(seen, self.steps.cover(n_total), lengths)
+        return {**self.readout(hold_last(factors, lengths), n_total), "losses": losses}
 
-    def _average(self, inputs: Tensor) -> Output:
-        n_total = inputs.shape[1] + self.steps.n_forward
+    def _average(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
+        n_total, lengths = inputs.shape[1] + self.steps.n_forward, self.lengths(observed)
         steps, sizes = self.steps.cover(n_total), self.core.sizes
-        mean, std, encoded = self.core.encode(self.readin(inputs, inputs.shape[1]), steps)
+        mean, std, encoded = self.core.encode(self.readin(inputs, inputs.shape[1], observed), steps, lengths)
         sums: dict[str, Tensor] = {}
         per_sample = len(mean) * steps * max(self.readout.linear.out_features, sizes.generator)
         chunk = max(1, ELEMENTS // per_sample)
@@ -187,7 +193,7 @@ class LFADSNet(SequenceNet):
             for name, values in self._outputs_to_average(course):
                 values = values.unflatten(0, (len(part), len(mean))).sum(0)
                 sums[name] = sums[name] + values if name in sums else values
-        means = {name: values / len(draws) for name, values in sums.items()}
+        means = {name: hold_last(values, lengths) / len(draws) for name, values in sums.items()}
         if "log_rates" in means:
             means["log_rates"] = means["log_rates"].log()
         return {

@@ -13,7 +13,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.factors import Factors, factor_analysis, principal_components
 from neuro_lightning.functional.ridge import contiguous_folds, fold_grams, ridge_search
-from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.models.fitted import FittedModule, needs_all_inputs
 from neuro_lightning.models.regressed_latents import whole_steps
 from neuro_lightning.models.spike_factors import SpikeFactorsNet
 
@@ -83,7 +83,7 @@ class LinearLatents(FittedModule):
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
         """Every bin is described by itself."""
-        return f"it predicts none of the {spec.n_forward} forward bins" if spec.n_forward else None
+        return f"it predicts none of the {spec.n_forward} forward bins" if spec.n_forward else needs_all_inputs(spec)
 
     def factors(self, x: Tensor) -> Factors:
         """The latents of (n, N_in) samples."""
@@ -152,7 +152,7 @@ class FactorAnalysis(LinearLatents):
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
         """Traces' forward bins are not predicted, spikes' are."""
-        return None if spec.kind == "spikes" else super().refuse(spec)
+        return needs_all_inputs(spec) if spec.kind == "spikes" else super().refuse(spec)
 
     def factors(self, x: Tensor) -> Factors:
         """Factors of (n, N_in) samples."""

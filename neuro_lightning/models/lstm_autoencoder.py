@@ -39,9 +39,9 @@ class AutoencoderCore(nn.Module):
         self.encoder = recurrent(channels, latent_dim)
         self.mlp = mish_mlp(latent_dim, mlp_width * latent_dim, latent_dim, dropout=dropout)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, latent_dim)."""
-        return self.mlp(self.encoder(inputs))
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, T, C), and the bins of each trial (B,) -> (B, T, latent_dim)."""
+        return self.mlp(self.encoder(inputs, lengths))
 
 
 class FeedbackCore(nn.Module):
@@ -74,9 +74,9 @@ class FeedbackCore(nn.Module):
         self.mlp = mish_mlp(latent_dim, mlp_width * n_neurons, n_neurons, dropout=dropout)
         self.second = recurrent(channels + n_neurons, latent_dim)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, latent_dim)."""
-        return self.second(torch.cat([inputs, self.mlp(self.first(inputs))], dim=2))
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, T, C), and the bins of each trial (B,) -> (B, T, latent_dim)."""
+        return self.second(torch.cat([inputs, self.mlp(self.first(inputs, lengths))], dim=2), lengths)
 
 
 class LSTMAutoencoderNet(SequenceNet):
@@ -121,7 +121,7 @@ class LSTMAutoencoderNet(SequenceNet):
         if mlp_width < 1:
             raise ConfigError(f"mlp_width={mlp_width}: the MLP must be as wide as the latents at least")
         steps = Steps.of(spec, None)
-        reads_in = readin.build(spec.n_in, steps, latent_dim)
+        reads_in = readin.build(spec, steps, latent_dim)
         options: dict[str, Any] = {
             "mlp_width": mlp_width,
             "dropout": dropout,

@@ -11,6 +11,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.attention import EncoderLayer, LearnedPositions, SinusoidalPositions, round_up_to_heads
+from neuro_lightning.nn.padding import attended
 from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
@@ -69,10 +70,12 @@ class NDTCore(TransformerCore):
         if not pre_norm:
             self.norm = nn.Identity()
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """(B, S, C) -> (B, S, width)."""
+    def forward(self, steps: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, S, C), and the steps of each trial (B,) -> (B, S, width)."""
         x = self.dropout(self.positions(self.fill_up(steps) * math.sqrt(self.width)))
         allowed = None if self.allowed is None else self.allowed[: x.shape[1], : x.shape[1]]
+        if lengths is not None:
+            allowed = attended(lengths, x.shape[1], allowed)
         for layer in self.layers:
             x = layer(x, allowed)
         return self.norm(x)
@@ -125,7 +128,7 @@ class NDTNet(SequenceNet):
         width = width or round_up_to_heads(spec.n_neurons * max(1, readin.count_width), heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, width, names, small_weights)
-        reads_in = readin.build(spec.n_in, steps, width)
+        reads_in = readin.build(spec, steps, width)
         core = NDTCore(
             reads_in.width,
             width,

@@ -10,6 +10,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.attention import EncoderLayer, round_up_to_heads
 from neuro_lightning.nn.dropout import Dropout
+from neuro_lightning.nn.padding import attended, run_recurrent
 from neuro_lightning.nn.rate_readout import ReadoutSettings, shrink_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
@@ -56,9 +57,13 @@ class RecurrentAttentionCore(nn.Module):
             )
         )
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """(B, S, C) -> (B, S, width)."""
-        return self.encoder(self.transform(self.dropout(self.gru(steps)[0])))
+    def forward(self, steps: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, S, C), and the steps of each trial (B,) -> (B, S, width)."""
+        x = self.transform(self.dropout(run_recurrent(self.gru, steps, lengths)[0]))
+        allowed = None if lengths is None else attended(lengths, x.shape[1])
+        for layer in self.encoder:
+            x = layer(x, allowed)
+        return x
 
 
 class NeuralRobertaNet(SequenceNet):
@@ -100,7 +105,7 @@ class NeuralRobertaNet(SequenceNet):
     ) -> None:
         width = width or round_up_to_heads(spec.n_neurons, heads)
         steps = Steps.of(spec, step_ms)
-        reader = readin.build(spec.n_in, steps, hidden)
+        reader = readin.build(spec, steps, hidden)
         core = RecurrentAttentionCore(
             reader.width,
             width,

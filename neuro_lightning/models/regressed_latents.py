@@ -13,7 +13,7 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import log_rate_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.models.fitted import FittedModule, as_list
+from neuro_lightning.models.fitted import FittedModule, as_list, needs_all_inputs
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
@@ -165,6 +165,11 @@ class RegressedLatents(FittedModule):
         if not self.n_latents or self.n_latents[0] < 1:
             raise ConfigError(f"model.n_latents={n_latents}: there must be at least one")
         super().__init__(self.build(self.n_latents[-1]), spec)
+
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """Its fit needs every input."""
+        return needs_all_inputs(spec)
 
     def build(self, n_latents: int) -> RegressedLatentsNet:
         """The network with so many latents."""

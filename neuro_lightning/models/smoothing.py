@@ -11,7 +11,7 @@ from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.functional.likelihood import poisson_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights
+from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights, smooth_observed
 from neuro_lightning.models.fitted import FittedModule, as_list
 
 FLOOR = 1e-4  # spikes per bin added before the logarithm, as in the benchmark's baseline
@@ -29,9 +29,19 @@ class SmoothingNet(nn.Module):
         n_neurons: all neurons N.
         n_forward: forward bins F.
         causal: smooth with past bins only.
+        mean_rates: (N_in,) what is shown of held-in neurons where the kernel meets no recorded bin; None where all
+            inputs were recorded.
     """
 
-    def __init__(self, n_in: int, n_neurons: int, n_forward: int, *, causal: bool = False) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_neurons: int,
+        n_forward: int,
+        *,
+        causal: bool = False,
+        mean_rates: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.n_in, self.n_forward, self.causal = n_in, n_forward, causal
         self.register_buffer("sd_bins", torch.tensor(10.0))  # of the features that held-out rates are regressed on
@@ -40,32 +50,41 @@ class SmoothingNet(nn.Module):
         self.register_buffer("bias", torch.zeros(n_neurons - n_in))
         self.register_buffer("forward_weight", torch.zeros(n_in, n_neurons))
         self.register_buffer("forward_bias", torch.zeros(n_neurons))
+        fill = None if mean_rates is None else torch.tensor(mean_rates, dtype=torch.float32)
+        self.register_buffer("fill", fill, persistent=False)
 
-    def features(self, inputs: Tensor, sd_bins: float) -> Tensor:
-        """Log of the smoothed counts, (B, T, N_in)."""
-        return (gaussian_smooth(inputs.float(), sd_bins, causal=self.causal) + FLOOR).log()
+    def features(self, inputs: Tensor, sd_bins: float, observed: Tensor | None = None) -> Tensor:
+        """Log of the smoothed counts, (B, T, N_in); of those that were ``observed``, bool like the inputs."""
+        if observed is None:
+            smooth = gaussian_smooth(inputs.float(), sd_bins, causal=self.causal)
+        else:
+            weights = gaussian_weights(inputs.shape[1], inputs.shape[1], sd_bins, causal=self.causal).to(inputs.device)
+            smooth = smooth_observed(weights, inputs.float(), observed.float(), self.fill)
+        return (smooth + FLOOR).log()
 
-    def forward(self, inputs: Tensor) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N)."""
-        features = self.features(inputs, float(self.sd_bins))
-        heldin = self.heldin(inputs, float(self.heldin_sd_bins))
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
+        """(B, T, N_in) counts, and which were recorded, bool likewise -> log-rates (B, L, N)."""
+        features = self.features(inputs, float(self.sd_bins), observed)
+        heldin = self.heldin(inputs, float(self.heldin_sd_bins), observed)
         observed = torch.cat([heldin, features @ self.weight + self.bias], dim=2)
         ahead = features[:, -1:] @ self.forward_weight + self.forward_bias
         return {"log_rates": torch.cat([observed, ahead.expand(-1, self.n_forward, -1)], dim=1), "latents": heldin}
 
-    def heldin(self, inputs: Tensor, sd_bins: float) -> Tensor:
+    def heldin(self, inputs: Tensor, sd_bins: float, observed: Tensor | None = None) -> Tensor:
         """Log-rates of the held-in neurons, (B, T, N_in).
 
         Where no neuron is held out they are what is scored: a count is then left out of its own rate.
         """
         alone = self.weight.shape[1] == 0
-        return self.left_out(inputs, sd_bins).log() if alone else self.features(inputs, sd_bins)
+        return self.left_out(inputs, sd_bins, observed).log() if alone else self.features(inputs, sd_bins, observed)
 
-    def left_out(self, inputs: Tensor, sd_bins: float) -> Tensor:
+    def left_out(self, inputs: Tensor, sd_bins: float, observed: Tensor | None = None) -> Tensor:
         """The smoothed counts of the other bins around each bin, (B, T, N_in)."""
         n_bins = inputs.shape[1]
         weights = gaussian_weights(n_bins, n_bins, sd_bins, causal=self.causal).to(inputs.device)
         others = weights.masked_fill(torch.eye(n_bins, dtype=torch.bool, device=inputs.device), 0.0)
+        if observed is not None:
+            return smooth_observed(others, inputs.float(), observed.float(), self.fill) + FLOOR
         return (others / others.sum(1, keepdim=True).clamp_min(1e-12)) @ inputs.float() + FLOOR
 
     @torch.no_grad()
@@ -96,7 +115,7 @@ class SmoothingNet(nn.Module):
 
     def _rows(self, batch: Batch, sd: float, *, ahead: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Features, counts and mask, a row for each bin: of the held-out neurons, or of all neurons in bins ahead."""
-        features, bins = self.features(batch["inputs"], sd), batch["inputs"].shape[1]
+        features, bins = self.features(batch["inputs"], sd, batch.get("observed")), batch["inputs"].shape[1]
         if ahead:
             last = features[:, -1].repeat_interleave(self.n_forward, 0)
             return last, *_part(batch, slice(bins, None), slice(None))
@@ -105,7 +124,8 @@ class SmoothingNet(nn.Module):
     def _left_out_score(self, batch: Batch, sd: float) -> float:
         """Log-likelihood of each held-in count given the smoothed counts of the other bins."""
         counts, seen = _part(batch, slice(0, batch["inputs"].shape[1]), slice(0, self.n_in))
-        return -float(poisson_nll(self.left_out(batch["inputs"], sd).flatten(0, 1), counts, seen))
+        rates = self.left_out(batch["inputs"], sd, batch.get("observed"))
+        return -float(poisson_nll(rates.flatten(0, 1), counts, seen))
 
     def _inner_score(self, batch: Batch, sd: float, alpha: float) -> float:
         """Log-likelihood of the last fifth of the trials, of a regression fitted to the others."""
@@ -122,9 +142,12 @@ def _part(batch: Batch, bins: slice, neurons: slice) -> tuple[Tensor, Tensor]:
 
 
 def _regress(features: Tensor, counts: Tensor, seen: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Weights and biases of a Poisson regression on the rows in which all was seen."""
-    rows = seen.all(1)
-    return poisson_regression(features[rows], counts[rows].float(), alpha)
+    """Weights and biases of a Poisson regression, each neuron's on the rows in which it was seen."""
+    rows = seen.any(1)
+    features, counts, seen = features[rows], counts[rows].float(), seen[rows]
+    if seen.all():
+        return poisson_regression(features, counts, alpha)
+    return poisson_regression(features, torch.where(seen, counts, 0.0), alpha, exposure=seen.float())
 
 
 class Smoothing(FittedModule):
@@ -140,7 +163,8 @@ class Smoothing(FittedModule):
     def __init__(
         self, spec: DataSpec, *, kernel_sd_ms: Sequence[float], alpha: Sequence[float], causal: bool = False
     ) -> None:
-        super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal), spec)
+        fill = spec.mean_rates[: spec.n_in] if spec.partial else None
+        super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal, mean_rates=fill), spec)
         self.kernel_sd_ms, self.alpha = as_list(kernel_sd_ms), as_list(alpha)
 
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:

@@ -15,6 +15,7 @@ from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.sequence import SequenceModel
 from neuro_lightning.nn.attention import SinusoidalPositions, round_up_to_heads
 from neuro_lightning.nn.masking import RandomMasking, configure_masking
+from neuro_lightning.nn.padding import attended, inside
 from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
@@ -88,14 +89,26 @@ class STNDTCore(TransformerCore):
         """(B, S, width) channels -> their embedded time courses (B, width, S), without positions."""
         return self.course_embedder(courses.mT) * math.sqrt(courses.shape[1])
 
-    def forward(self, x: Tensor, courses: Tensor) -> Tensor:
-        """(B, S, width) scaled channels and (B, width, S) embedded time courses -> (B, S, width)."""
+    def forward(self, x: Tensor, courses: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, S, width) scaled channels and (B, width, S) embedded time courses -> (B, S, width).
+
+        Args:
+            x: the channels.
+            courses: the time courses.
+            lengths: (B,) steps of each trial; None where all have S.
+        """
         x = self.dropout(self.positions(x))
         courses = self.dropout(self.course_positions(courses))
+        allowed = self.allowed if lengths is None else attended(lengths, x.shape[1], self.allowed)
         for layer in self.layers:
-            x = layer(x, courses, self.allowed)
-            courses = x.mT
+            x = layer(x, courses, allowed)
+            courses = until_end(x, lengths).mT
         return self.norm(x)
+
+
+def until_end(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Steps (B, S, D) with zeros after the end of each trial, whose steps are ``lengths`` (B,); None is S."""
+    return x if lengths is None else x * inside(lengths, x.shape[1])[..., None]
 
 
 class STNDTNet(SequenceNet):
@@ -151,29 +164,30 @@ class STNDTNet(SequenceNet):
         size = width or round_up_to_heads(spec.n_neurons, heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, size, names, small_weights)
-        reads_in = readin.build(spec.n_in, steps, size)
+        reads_in = readin.build(spec, steps, size)
         core = STNDTCore(reads_in.width, size, steps, encoder, attention=attention, dropout=dropout)
         super().__init__(steps, reads_in, core, reads_out, fixed_length=True)
         self.channels_are_neurons, self.temperature = width is None, contrast.temperature
         views = RandomMasking("full", ratio=contrast.ratio, token_ratio=0.5, random_ratio=0.5)
         self.views = views if contrast.weight else None
 
-    def encode(self, inputs: Tensor) -> Tensor:
+    def encode(self, inputs: Tensor, observed: Tensor | None = None) -> Tensor:
         """(B, T, N_in) -> (B, S, width) with S for all T + F bins, however short the inputs are."""
-        return self.core(*self.embed(inputs))
+        return self.core(*self.embed(inputs, observed), self.lengths(observed))
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
-        steps = self.readin.in_steps(inputs, self.steps.n_bins + self.steps.n_forward)
-        x = self.core.fill_up(self.readin.embed(steps, inputs.shape[1]))
+        steps = self.readin.in_steps(inputs, self.steps.n_bins + self.steps.n_forward, observed)
+        x = self.core.fill_up(self.readin.embed(steps, inputs.shape[1], observed))
         courses = self.core.fill_up(steps) if self.channels_are_neurons else x
+        courses = until_end(courses, self.lengths(observed))
         return x * math.sqrt(self.core.width), self.core.embed_courses(courses)
 
-    def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
+    def extra_losses(self, inputs: Tensor, observed: Tensor | None = None) -> dict[str, Tensor]:
         """The contrastive losses of two views of each trial: of their embedded steps, and of their time courses."""
         if self.views is None:
             return {}
-        first, second = (self.embed(self.views(inputs)[0]) for _ in range(2))
+        first, second = (self.embed(self.views(inputs)[0], observed) for _ in range(2))
         pairs = zip(first, second, strict=True)
         return {"contrast": sum(info_nce(one, other, self.temperature) for one, other in pairs)}
 

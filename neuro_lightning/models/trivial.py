@@ -27,7 +27,7 @@ class TrivialNet(nn.Module):
         self.kind, self.n_forward, self.by_condition = spec.kind, spec.n_forward, n_groups > 1
         self.register_buffer("values", torch.zeros(n_groups, spec.n_neurons))
 
-    def forward(self, inputs: Tensor, condition: Tensor | None = None) -> Output:
+    def forward(self, inputs: Tensor, condition: Tensor | None = None, observed: Tensor | None = None) -> Output:
         """(B, T, N_in) or (B, C, H, W) -> (B, L, N) or (B, N); log-rates of spikes, else rates."""
         values = self.values.clamp_min(FLOOR).log() if self.kind == "spikes" else self.values
         values = values[condition] if self.by_condition else values.expand(len(inputs), -1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.nn.dropout import Dropout
+from neuro_lightning.nn.padding import run_recurrent
 from neuro_lightning.nn.recurrent import gru_step, init_gru
 
 MAX_STATE = 5.0
@@ -31,10 +32,10 @@ class Encoder(nn.Module):
         self.gru = nn.GRU(n_in, hidden, batch_first=True, bidirectional=True)
         init_gru(self.gru)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, n_in) -> states (B, S, 2E), and each direction's last one (B, 2E)."""
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, S, n_in), and the steps of each trial (B,) -> states (B, S, 2E), each direction's last one (B, 2E)."""
         start = self.start.clamp(-MAX_STATE, MAX_STATE).expand(-1, len(inputs), -1).contiguous()
-        states, last = self.gru(inputs, start)
+        states, last = run_recurrent(self.gru, inputs, lengths, start)
         return states, last.transpose(0, 1).flatten(1)
 
 

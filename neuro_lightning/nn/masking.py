@@ -16,7 +16,8 @@ class CoordinatedDropout(nn.Module):
 
     An element that is hidden from the input is scored, an element that is shown is not: the prediction of
     a spike count never has this count as an input. The share is exact in every batch, as in the Makin lab's network
-    (Keshtkaran & Pandarinath, NeurIPS 2019; repository bryanjw01/makin_lab_nlb_2022).
+    (Keshtkaran & Pandarinath, NeurIPS 2019; repository bryanjw01/makin_lab_nlb_2022). Elements that were not recorded
+    are never chosen, and do not count in the share.
 
     Args:
         rate: the share of the elements that is hidden, 0 to 1.
@@ -34,11 +35,17 @@ class CoordinatedDropout(nn.Module):
         """The share of the input that is hidden, and scored; 0 scores all of it."""
         return self.rate
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool.
+
+        Args:
+            inputs: the inputs.
+            observed: bool like the inputs, True where they were recorded; None is everywhere.
+        """
         if self.rate == 0:
-            return inputs, torch.ones_like(inputs, dtype=torch.bool)
-        hidden = random_subset(inputs, round(self.rate * inputs.numel()))
+            return inputs, torch.ones_like(inputs, dtype=torch.bool) if observed is None else observed
+        n = inputs.numel() if observed is None else int(observed.sum())
+        hidden = random_subset(inputs, round(self.rate * n), observed)
         shown = inputs / (1 - self.rate) if self.rescale else inputs
         return shown.masked_fill(hidden, 0.0), hidden
 
@@ -69,16 +76,21 @@ class VariableDropout(nn.Module):
         """The expected share of the input that is hidden, and scored."""
         return (self.low + self.high) / 2
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Hide elements of (B, T, N_in) inputs; returns the masked inputs and which elements are hidden, bool."""
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hide elements of (B, T, N_in) inputs; see :class:`CoordinatedDropout`."""
         rates = torch.empty(len(inputs), 1, 1, device=inputs.device).uniform_(self.low, self.high)
-        hidden = torch.rand(inputs.shape, device=inputs.device) < rates
+        hidden = _recorded(torch.rand(inputs.shape, device=inputs.device) < rates, observed)
         shown = inputs / (1 - rates).to(inputs) if self.rescale else inputs
         return shown.masked_fill(hidden, 0.0), hidden
 
 
-def random_subset(like: Tensor, n: int) -> Tensor:
-    """``n`` elements at random as True, shaped like ``like``.
+def _recorded(hidden: Tensor, observed: Tensor | None) -> Tensor:
+    """Those of the elements that were recorded."""
+    return hidden if observed is None else hidden & observed
+
+
+def random_subset(like: Tensor, n: int, among: Tensor | None = None) -> Tensor:
+    """``n`` elements at random as True, shaped like ``like``; of those ``among``, bool, where it is given.
 
     They are those with the smallest of random keys. To find the n-th smallest takes a CPU a tenth of the time that
     sorting all of them does, which would be more than the network itself; a GPU finds it by sorting, as its selection
@@ -87,6 +99,8 @@ def random_subset(like: Tensor, n: int) -> Tensor:
     if n == 0:
         return torch.zeros_like(like, dtype=torch.bool)
     keys = torch.empty(like.numel(), dtype=torch.int64, device=like.device).random_()
+    if among is not None:
+        keys.masked_fill_(~among.flatten(), torch.iinfo(torch.int64).max)
     last = keys.kthvalue(n).values if keys.device.type == "cpu" else keys.sort().values[n - 1]
     return (keys <= last).view(like.shape)
 
@@ -161,9 +175,14 @@ class RandomMasking(nn.Module):
         else:
             self.span_probability = max(0.0, (epoch - self.ramp_start) / (self.ramp_end - self.ramp_start))
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask (B, T, N_in) inputs; returns what is shown and which elements are masked, bool, both of that shape."""
-        hidden = self._in_bins(self._draw(inputs), inputs).expand_as(inputs)
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mask (B, T, N_in) inputs; returns what is shown and which elements are masked, bool, both of that shape.
+
+        Args:
+            inputs: the inputs.
+            observed: bool like the inputs, True where they were recorded, which alone are masked; None is everywhere.
+        """
+        hidden = _recorded(self._in_bins(self._draw(inputs), inputs).expand_as(inputs), observed)
         if self.token_ratio == 1:
             return inputs.masked_fill(hidden, 0.0), hidden
         steps = -(-inputs.shape[1] // self.block)

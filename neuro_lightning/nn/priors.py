@@ -45,6 +45,13 @@ class AutoregressivePrior(nn.Module):
         self.log_tau = nn.Parameter(torch.full((dim,), math.log(tau)))
         self.log_noise = nn.Parameter(torch.full((dim,), math.log(noise_variance)))
 
-    def divergence(self, values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Of a sample (B, S, U) of posteriors, estimated by it, in nats, the mean over trials."""
-        return sampled_autoregressive_kl(values, mean, std, self.log_tau.exp(), self.log_noise.exp()).mean()
+    def divergence(self, values: Tensor, mean: Tensor, std: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Of a sample (B, S, U) of posteriors, estimated by it, in nats, the mean over trials.
+
+        Args:
+            values: the sample.
+            mean: (B, S, U) of the posteriors.
+            std: likewise.
+            inside: (B, S) bool, the steps that count, the first ones of each trial; None is all.
+        """
+        return sampled_autoregressive_kl(values, mean, std, self.log_tau.exp(), self.log_noise.exp(), inside).mean()

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies
+from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies, smoothed_shares
 from neuro_lightning.nn.steps import Steps, to_steps
 
 
@@ -51,15 +52,15 @@ class ReadInSettings:
                 f"model.readin.count_width={self.count_width} embeds counts: it needs model.readin.counts=true"
             )
 
-    def build(self, n_in: int, steps: Steps, core_width: int) -> ReadIn:
+    def build(self, spec: DataSpec, steps: Steps, core_width: int) -> ReadIn:
         """The read-in of a session.
 
         Args:
-            n_in: held-in neurons of the session.
+            spec: the description of the session.
             steps: of the network.
             core_width: of the core, which ``auto`` stands for.
         """
-        return ReadIn(n_in, steps, self, core_width)
+        return ReadIn(spec, steps, self, core_width)
 
 
 class CountEmbedding(nn.Module):
@@ -83,28 +84,35 @@ class CountEmbedding(nn.Module):
 class ReadIn(nn.Module):
     """Counts in bins -> sums in steps, and copies smoothed over time -> maybe a linear map -> channels of a step.
 
+    A count that was not recorded is no zero, which would read as silence. Where some are missing, a step's sum is that
+    of its recorded bins, scaled to the whole step; without any the neuron shows a value that is learnt, ``token``, and
+    begins at its mean. Embedded counts have a row of the table for it.
+
     Args:
-        n_in: held-in neurons.
+        spec: the description of the session.
         steps: of the network.
         settings: what is read.
         core_width: the width of the core.
     """
 
-    def __init__(self, n_in: int, steps: Steps, settings: ReadInSettings, core_width: int) -> None:
+    def __init__(self, spec: DataSpec, steps: Steps, settings: ReadInSettings, core_width: int) -> None:
         super().__init__()
         self.steps, self.counts = steps, settings.counts
+        self.most = settings.max_count + 1  # the row of all larger counts
         self.kernels = kernels_in_steps(settings.smoothed_ms, steps.ms)
         embedded, dropout = settings.count_width > 0, Dropout(settings.dropout)
         self.dropout = nn.Identity() if embedded else dropout
         self.embedding = (
-            nn.Sequential(CountEmbedding(settings.max_count, settings.count_width), dropout)
+            nn.Sequential(CountEmbedding(settings.max_count + spec.partial, settings.count_width), dropout)
             if embedded
             else nn.Identity()
         )
-        channels = n_in * (max(1, settings.count_width) * self.counts + len(self.kernels))
+        channels = spec.n_in * (max(1, settings.count_width) * self.counts + len(self.kernels))
         width = core_width if settings.width == "auto" else settings.width
         self.linear = nn.Linear(channels, width) if width else nn.Identity()
         self.width = width or channels
+        needed = spec.partial and (len(self.kernels) > 0 or not embedded)
+        self.token = nn.Parameter(_mean_in_step(spec, steps)) if needed else None
 
     def unit_weights(self, n_in: int) -> list[Tensor]:
         """Views (N_in, ..., width) of the linear map's weights: of the counts, and of each smoothed copy of them."""
@@ -114,16 +122,51 @@ class ReadIn(nn.Module):
         of_counts, *smoothed = self.linear.weight.T.split([self.linear.in_features - n_in * copies, *[n_in] * copies])
         return [*([of_counts.unflatten(0, (n_in, -1))] if self.counts else []), *smoothed]
 
-    def forward(self, inputs: Tensor, n_total: int) -> Tensor:
-        """(B, T, N_in) counts -> channels (B, S, width) of the steps that cover ``n_total`` bins."""
-        return self.embed(self.in_steps(inputs, n_total), inputs.shape[1])
+    def forward(self, inputs: Tensor, n_total: int, observed: Tensor | None = None) -> Tensor:
+        """(B, T, N_in) counts -> channels (B, S, width) of the steps that cover ``n_total`` bins.
 
-    def in_steps(self, inputs: Tensor, n_total: int) -> Tensor:
-        """(B, T, N_in) counts -> their sums (B, S, N_in) in steps, zeros after the observed bins."""
-        return to_steps(self.dropout(inputs), n_total, self.steps.stride)
+        Args:
+            inputs: the counts.
+            n_total: bins L, T or more.
+            observed: bool like the inputs, True where they were recorded; None is everywhere.
+        """
+        return self.embed(self.in_steps(inputs, n_total, observed), inputs.shape[1], observed)
 
-    def embed(self, steps: Tensor, observed: int) -> Tensor:
-        """Sums in steps (B, S, N_in), of which the first ``observed`` bins hold something -> (B, S, width)."""
-        copies = smoothed_copies(steps, self.steps.cover(observed), self.kernels, causal=self.steps.causal)
-        shown = [self.embedding(steps), *copies] if self.counts else copies
+    def in_steps(self, inputs: Tensor, n_total: int, observed: Tensor | None = None) -> Tensor:
+        """(B, T, N_in) counts -> their sums (B, S, N_in) in steps, zeros after the T bins; see :meth:`forward`."""
+        if observed is None:
+            return to_steps(self.dropout(inputs), n_total, self.steps.stride)
+        sums = to_steps(self.dropout(torch.where(observed, inputs, 0.0)), n_total, self.steps.stride)
+        share = self._share(observed, sums)
+        steps = sums / share.clamp_min(1 / self.steps.stride)
+        return steps if self.token is None else torch.where(self._missing(share, observed), self.token, steps)
+
+    def embed(self, steps: Tensor, n_bins: int, observed: Tensor | None = None) -> Tensor:
+        """Sums in steps (B, S, N_in), of which the first ``n_bins`` bins hold something -> (B, S, width)."""
+        seen, causal, counts = self.steps.cover(n_bins), self.steps.causal, steps
+        if observed is None:
+            copies = smoothed_copies(steps, seen, self.kernels, causal=causal)
+        else:
+            share = self._share(observed, steps)
+            copies = smoothed_shares(steps, share, seen, self.kernels, self.token, causal=causal)
+            if not isinstance(self.embedding, nn.Identity):
+                whole = steps.round().clamp_max(self.most)
+                counts = torch.where(self._missing(share, observed), self.most + 1, whole)
+        shown = [self.embedding(counts), *copies] if self.counts else copies
         return self.linear(torch.cat(shown, dim=2))
+
+    def _share(self, observed: Tensor, steps: Tensor) -> Tensor:
+        """The recorded share of each step, like ``steps`` (B, S, N_in); 0 after the T bins."""
+        stride = self.steps.stride
+        return to_steps(observed.to(steps.dtype), steps.shape[1] * stride, stride) / stride
+
+    def _missing(self, share: Tensor, observed: Tensor) -> Tensor:
+        """Steps without any recorded bin, bool like ``share``; the forward bins are not among them."""
+        first = torch.arange(share.shape[1], device=share.device) < self.steps.cover(observed.shape[1])
+        return (share == 0) & first[:, None]
+
+
+def _mean_in_step(spec: DataSpec, steps: Steps) -> Tensor:
+    """(N_in,) mean counts of the held-in neurons in a step; zeros where they are not known."""
+    mean = torch.tensor(spec.mean_rates[: spec.n_in]) * steps.stride
+    return mean if len(mean) else torch.zeros(spec.n_in)

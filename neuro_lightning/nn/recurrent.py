@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from neuro_lightning.nn.padding import run_recurrent
+
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}
 
 
@@ -32,9 +34,14 @@ class TwoWay(nn.Module):
             n_in, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout if layers > 1 else 0.0
         )
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, T, n_in) -> (B, T, hidden), the mean of the forward and the backward state."""
-        states, _ = self.rnn(inputs)
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, T, n_in) -> (B, T, hidden), the mean of the forward and the backward state.
+
+        Args:
+            inputs: of all trials.
+            lengths: (B,) bins of each trial; None where all have T.
+        """
+        states, _ = run_recurrent(self.rnn, inputs, lengths)
         return states.unflatten(2, (2, -1)).mean(2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import Output
+from neuro_lightning.nn.padding import hold_last, trial_lengths
 from neuro_lightning.nn.rate_readout import RateReadout
 from neuro_lightning.nn.readin import ReadIn
 from neuro_lightning.nn.steps import Steps
@@ -16,10 +17,13 @@ class SequenceNet(nn.Module):
 
     Of traces the readout gives the expected values themselves. The forward bins enter as zeros.
 
+    Where some inputs were not recorded, ``observed`` (bool like the inputs) says which were. Bins at the end of a trial
+    in which none was are padding: the core does not read them, and what it gives there means nothing.
+
     Args:
         steps: of the network in time.
         readin: (B, T, N_in) counts -> channels (B, S, C) of steps.
-        core: channels -> latents (B, S, D).
+        core: channels, and the steps of each trial (B,) or None -> latents (B, S, D).
         readout: latents -> values (B, L, N).
         fixed_length: the core has a length of its own: sequences that are longer, of traces, are read window by window.
     """
@@ -31,22 +35,29 @@ class SequenceNet(nn.Module):
         self.steps, self.fixed_length = steps, fixed_length
         self.readin, self.core, self.readout = readin, core, readout
 
-    def encode(self, inputs: Tensor) -> Tensor:
-        """(B, T, N_in) counts -> latents (B, S, D) of all steps."""
-        return self.core(self.readin(inputs, inputs.shape[1] + self.steps.n_forward))
+    def lengths(self, observed: Tensor | None) -> Tensor | None:
+        """(B,) steps of each trial; None where all have as many: forward bins are read out of all trials alike."""
+        if observed is None or self.steps.n_forward:
+            return None
+        return -(-trial_lengths(observed) // self.steps.stride)
 
-    def extra_losses(self, inputs: Tensor) -> dict[str, Tensor]:
+    def encode(self, inputs: Tensor, observed: Tensor | None = None) -> Tensor:
+        """(B, T, N_in) counts -> latents (B, S, D) of all steps."""
+        n_total = inputs.shape[1] + self.steps.n_forward
+        return self.core(self.readin(inputs, n_total, observed), self.lengths(observed))
+
+    def extra_losses(self, inputs: Tensor, observed: Tensor | None = None) -> dict[str, Tensor]:
         """Terms of the training loss beside that of the rates, by name."""
         return {}
 
-    def forward(self, inputs: Tensor) -> Output:
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, D)."""
         if self.fixed_length and inputs.shape[1] > self.steps.n_bins and not self.steps.n_forward:
-            return in_windows(self, inputs, self.steps.n_bins)
+            return in_windows(self, inputs, self.steps.n_bins, observed)
         n_total = inputs.shape[1] + self.steps.n_forward
-        latents = self.encode(inputs)
+        latents = hold_last(self.encode(inputs, observed), self.lengths(observed))
         output = self.readout(latents, n_total)
         if not self.training:
             return {**output, "latents": self.steps.interpolate(latents, n_total)}
-        losses = self.extra_losses(inputs)
+        losses = self.extra_losses(inputs, observed)
         return {**output, "losses": losses} if losses else output

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.functional.smoothing import gaussian_weights
+from neuro_lightning.functional.smoothing import gaussian_weights, smooth_observed
 
 
 def kernels_in_steps(smoothed_ms: Sequence[float], step_ms: float) -> tuple[float, ...]:
@@ -39,3 +39,24 @@ def smoothed_copies(steps: Tensor, observed: int, kernels: Sequence[float], *, c
     """
     total, seen = steps.shape[1], steps[:, :observed]
     return [gaussian_weights(total, observed, sd, causal=causal).to(steps) @ seen for sd in kernels]
+
+
+def smoothed_shares(
+    steps: Tensor, share: Tensor, observed: int, kernels: Sequence[float], fill: Tensor, *, causal: bool
+) -> list[Tensor]:
+    """Copies of steps of which some were not observed, each smoothed by a Gaussian over those that were.
+
+    Args:
+        steps: (B, S, N).
+        share: (B, S, N) observed share of each step, 0 to 1.
+        observed: see :func:`smoothed_copies`.
+        kernels: likewise.
+        fill: (N,) the value where a kernel sees nothing.
+        causal: kernels look back only.
+
+    Returns:
+        One (B, S, N) for each kernel.
+    """
+    total, seen, share = steps.shape[1], steps[:, :observed], share[:, :observed]
+    weights = [gaussian_weights(total, observed, sd, causal=causal).to(steps) for sd in kernels]
+    return [smooth_observed(one, seen, share, fill) for one in weights]

@@ -107,17 +107,18 @@ def principal_components(latents: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
     """The first principal components over trials and bins.
 
     Args:
-        latents: (B, L, D).
+        latents: (B, L, D), NaN after the end of shorter trials.
         n: components wanted; there are fewer where D or the number of bins is smaller.
 
     Returns:
         Scores (B, L, n) and the share of variance that each explains (n,).
     """
     flat = latents.reshape(-1, latents.shape[2]).astype(np.float64)
-    if not flat.size:
+    known = ~np.isnan(flat).any(1)
+    if not flat[known].size:
         return np.zeros((*latents.shape[:2], 0)), np.zeros(0)
-    flat = flat - flat.mean(0)
-    _, values, axes = np.linalg.svd(flat, full_matrices=False)
+    flat = flat - flat[known].mean(0)
+    _, values, axes = np.linalg.svd(flat[known], full_matrices=False)
     axes = axes[:n]
     axes = axes * np.where(axes[np.arange(len(axes)), np.abs(axes).argmax(1)] < 0, -1, 1)[:, None]  # a fixed sign
     total = max(float((values**2).sum()), np.finfo(float).tiny)

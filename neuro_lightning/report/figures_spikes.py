@@ -40,7 +40,7 @@ def rates_figure(
 
     Args:
         spikes: (B, L, N) counts, NaN where unobserved.
-        rates: (B, L, N) predicted spikes per bin.
+        rates: (B, L, N) predicted spikes per bin, NaN after the end of shorter trials.
         bin_ms: bin width in ms.
         start_ms: when the first bin begins, for all trials or each, (B,); 0 is the event that windows are aligned to.
         align: what that event is called; empty for none.
@@ -51,7 +51,7 @@ def rates_figure(
         simulated: whether the data are simulated.
     """
     n_trials, n_total, n_neurons = rates.shape
-    order = np.argsort(rates.mean(0).argmax(0), kind="stable") if n_trials else np.arange(n_neurons)
+    order = np.argsort(np.nan_to_num(_known_mean(rates)).argmax(0), kind="stable") if n_trials else np.arange(n_neurons)
     panels = {"predicted": rates[..., order] * 1000 / bin_ms}
     if true_rates is not None:
         panels["true"] = true_rates[..., order] * 1000 / bin_ms
@@ -179,6 +179,13 @@ def psth_figure(
     return figure
 
 
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """The mean over trials (B, ...) of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    number = known.sum(0)
+    return np.where(number > 0, np.where(known, values, 0).sum(0) / np.maximum(number, 1), np.nan)
+
+
 def _robust_top(values: np.ndarray) -> float:
     return max(float(np.nanpercentile(values, 99.5)), 1e-9) if np.isfinite(values).any() else 1.0
 
@@ -208,7 +215,7 @@ def _curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.n
     names = names[style.evenly_spaced(len(names), MAX_CONDITIONS)]
     colors = dict(zip(names, style.condition_colors(len(names)), strict=True))
     trials = np.flatnonzero(np.isin(condition, names))[:MAX_LINES]
-    means = [(scores[condition == name].mean(0), color, True) for name, color in colors.items()]
+    means = [(_known_mean(scores[condition == name]), color, True) for name, color in colors.items()]
     return [(scores[trial], colors[condition[trial]], False) for trial in trials] + means
 
 

@@ -159,6 +159,11 @@ def output_kind(wanted: str | None, recording: Recording, *, merge: bool = False
             f"output=submission: no neurons of {recording.name} are held out, which submissions are about; "
             "give output=predictions"
         )
+    if kind == "submission" and spikes and any(trials.observed is not None for trials in recording.splits.values()):
+        raise ConfigError(
+            f"output=submission: some neurons or bins of {recording.name} were not recorded, for which the benchmark's "
+            "file has no place; give output=predictions"
+        )
     if kind == "submission" and not has_submission:
         raise ConfigError(f"output=submission: {recording.name} has no benchmark; give output=predictions")
     if merge and (kind != "submission" or recording.kind != "spikes"):

@@ -14,6 +14,7 @@ from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.check import ELSEWHERE
 
+IN_BINS = ("latents", "inferred_inputs")  # have a value for each bin
 BESIDE = ("condition", "behavior", "angle", "row")  # what a reader needs to make sense of a trial
 
 
@@ -22,8 +23,9 @@ def write_predictions(
 ) -> Path:
     """Write expected values of the targets with the responses themselves.
 
-    Each split's group holds ``predictions`` (B, L, N) or (B, N), ``targets`` likewise with NaN where nothing was
-    observed, and, where there are any, ``condition``, ``behavior``, ``angle`` and ``row``.
+    Each split's group holds ``predictions`` (B, L, N) or (B, N), NaN after the end of a trial that is shorter than
+    others; ``targets`` likewise with NaN where nothing was observed; and, where there are any, ``condition``,
+    ``behavior``, ``angle`` and ``row``.
 
     Args:
         path: the file to write; it replaces an existing one.
@@ -42,6 +44,7 @@ def write_predictions(
             f"the predictions for {bad[0]} are not all finite: the model has diverged; nothing written"
         )
     targets = {split: _targets(recording, split, values.shape) for split, values in rates.items()}
+    rates = {split: _until_end(recording, split, values) for split, values in rates.items()}
     return _write(path, recording, {"predictions": rates, "targets": targets}, session)
 
 
@@ -66,9 +69,19 @@ def write_latents(
     """
     if any("latents" not in values for values in latents.values()):
         raise SubmissionError("output=latents: this model has no latents; output=predictions writes what it predicts")
+    latents = {
+        split: {
+            name: _until_end(recording, split, found) if name in IN_BINS else found for name, found in values.items()
+        }
+        for split, values in latents.items()
+    }
     names = ["latents", *sorted({name for values in latents.values() for name in values} - {"latents"})]
     arrays = {name: {split: values[name] for split, values in latents.items() if name in values} for name in names}
     return _write(path, recording, arrays, session)
+
+
+def _until_end(recording: Recording, split: str, values: np.ndarray) -> np.ndarray:
+    return values if recording.kind == "images" else recording.splits[split].blank_padding(values)
 
 
 def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.ndarray:

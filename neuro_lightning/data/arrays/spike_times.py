@@ -14,7 +14,7 @@ from neuro_lightning.data import binning
 from neuro_lightning.data.checks.plausible import check_units_of_time, sort_spike_times
 from neuro_lightning.data.formats.nwb import NWBRecording, Series
 from neuro_lightning.data.nwb.windows import WindowSettings, choose_window, cut_windows
-from neuro_lightning.errors import DataError
+from neuro_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ def bin_spike_times(
     )
     for line in lines:
         session.warn(line)
+    if isinstance(window_ms, str):
+        raise ConfigError(f"window_ms={window_ms}: give (START,STOP) in ms, or None")
     window = choose_window(session, "trials", "start_time", window_ms, bin_ms, 0)
     settings = WindowSettings(
         "start_time", window, bin_ms, behavior=None if behavior is None else "behavior", lag_ms=lag_ms

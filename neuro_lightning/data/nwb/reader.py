@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from neuro_lightning.data.checks.plausible import duplicate_units, duplicates_wa
 from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
 from neuro_lightning.data.formats.nwb_tables import CONTINUOUS
 from neuro_lightning.data.identity import with_checksums
-from neuro_lightning.data.nwb.windows import Windows, WindowSettings, choose_window, cut_windows, window_spans
+from neuro_lightning.data.nwb.windows import WHOLE, Windows, WindowSettings, choose_window, cut_windows, window_spans
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
 from neuro_lightning.errors import ConfigError, DataError
@@ -31,13 +31,14 @@ def load_nwb_trials(
     name: str = "nwb",
     trials: str = "trials",
     align: str = "start_time",
-    window_ms: Sequence[int] | None = None,
+    window_ms: Sequence[int] | Literal["trial"] | None = None,
     bin_ms: int = 5,
     forward_ms: int = 0,
     behavior: str | None = None,
     lag_ms: int = 0,
     conditions: Sequence[str] = (),
     units: Sequence[int] | None = None,
+    partial_units: bool = False,
     drop_duplicates: bool = False,
     min_spikes: int = 1,
     heldout_fraction: float = 0.25,
@@ -58,13 +59,16 @@ def load_nwb_trials(
             observed time instead, ``window_ms=[0, length]``.
         align: the trial column (s) that windows are aligned to.
         window_ms: start and stop around ``align``; None: from ``align`` to the end of the shortest trial, less
-            ``forward_ms``. What is left over of a bin is cut off.
+            ``forward_ms``. What is left over of a bin is cut off. ``trial``: each trial from ``align`` to its
+            stop_time; shorter ones are padded with bins that are marked as not recorded.
         bin_ms: bin width in ms.
         forward_ms: length of the window to predict after the observed one.
         behavior: a continuous series to decode.
         lag_ms: by how many ms the behavior comes after the spikes.
         conditions: trial columns whose combinations are the conditions.
         units: ids of the units to use; None for all.
+        partial_units: keep trials in which some units were not recorded all the time (``obs_intervals``), and mark
+            where; else such trials are left out. A unit that no training trial has is left out, and a line says so.
         drop_duplicates: of units with far more coincident spikes than chance, keep the one with the most spikes.
         min_spikes: fewer in the training trials, and a unit is not chosen to be held out.
         heldout_fraction: share of units that is held out where the file marks none; 0 for none.
@@ -86,12 +90,24 @@ def load_nwb_trials(
     nwb = open_nwb(path, trials)
     chosen = _without_duplicates(nwb, _choose_units(nwb, units), drop_duplicates)
     window = choose_window(nwb, trials, align, window_ms, bin_ms, forward_ms)
-    settings = WindowSettings(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials)
+    settings = WindowSettings(
+        align,
+        window,
+        bin_ms,
+        forward_ms,
+        behavior,
+        lag_ms,
+        tuple(conditions),
+        trials,
+        window_ms == WHOLE,
+        partial_units,
+    )
     windows = cut_windows(nwb, chosen, settings)
     marked = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
     column = nwb.column("split")[windows.row] if split == "column" or marked else None
-    drawn = split_trials(nwb.path, column, window_spans(windows.time, settings), split, val_fraction, seed)
+    drawn = split_trials(nwb.path, column, window_spans(windows, settings), split, val_fraction, seed)
     splits = drawn.parts
+    chosen, windows = _recorded_in_training(nwb, chosen, windows, splits["train"])
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(nwb.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, nwb.path)
     values = _condition_values(nwb, windows, settings)
@@ -196,6 +212,19 @@ def _without_duplicates(nwb: NWBRecording, units: np.ndarray, drop: bool) -> np.
     return units[keep]
 
 
+def _recorded_in_training(
+    nwb: NWBRecording, units: np.ndarray, windows: Windows, train: np.ndarray
+) -> tuple[np.ndarray, Windows]:
+    """The units that some training trial has, and their windows."""
+    if windows.observed is None:
+        return units, windows
+    kept = windows.observed[train].any(axis=(0, 1))
+    if not kept.all():
+        gone = _listed(nwb.unit_ids[units[~kept]].tolist())
+        nwb.warn(f"the units {gone} were recorded in no training trial and are left out")
+    return units[kept], replace(windows, counts=windows.counts[:, :, kept], observed=windows.observed[:, :, kept])
+
+
 def _condition_values(nwb: NWBRecording, windows: Windows, settings: WindowSettings) -> list[list[Any]]:
     """The distinct combinations of the condition columns, sorted; a combination's place is its number."""
     keys = {tuple(key) for key in _condition_keys(nwb, windows, settings) if key is not None}
@@ -224,9 +253,20 @@ def _trials(
     if settings.conditions:
         number = {tuple(value): k for k, value in enumerate(values)}
         condition = np.array([number.get(key, -1) for key in _condition_keys(nwb, windows, settings)], np.int64)
-    counts = windows.counts[:, :, units]
+    counts, observed = windows.counts[:, :, units], windows.observed
+    if observed is not None:
+        observed = observed[:, :, units]
+        if not observed[:, settings.n_bins :].all():  # forward counts that are NaN are not scored
+            counts = np.where(observed, counts, np.float32(np.nan))
+        observed = observed[:, : settings.n_bins]
     return Trials.from_counts(
-        counts, settings.n_bins, n_in, behavior=windows.behavior, condition=condition, row=windows.row
+        counts,
+        settings.n_bins,
+        n_in,
+        behavior=windows.behavior,
+        observed=None if observed is None or observed.all() else observed,
+        condition=condition,
+        row=windows.row,
     )
 
 

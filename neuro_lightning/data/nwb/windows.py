@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,12 @@ FAR_S = 3600
 COVERED, INSIDE, SPARSE = 0.8, 0.5, 0.2
 """Shares below which it is said: behavior in the windows; spikes in observed times; the windows' mean rate of all."""
 
+WHOLE = "trial"
+"""What ``window_ms`` is called where each trial is taken whole."""
+
+FAR_LONGER = 5
+"""How many times the median a trial may last before it is said."""
+
 LARGEST_GIB = 16.0
 """Memory that a series may take on samples of 1 ms."""
 
@@ -46,6 +53,8 @@ class WindowSettings:
         lag_ms: by how many ms the behavior window comes after the spike window.
         conditions: the trial columns whose combinations are the conditions.
         trials: the table whose rows are the trials, or ``continuous``.
+        to_stop: each trial ends with the last whole bin before its stop_time; ``window_ms`` is that of the longest.
+        partial_units: keep trials in which some units were not recorded all the time.
     """
 
     align: str
@@ -56,6 +65,8 @@ class WindowSettings:
     lag_ms: int = 0
     conditions: tuple[str, ...] = ()
     trials: str = "trials"
+    to_stop: bool = False
+    partial_units: bool = False
 
     @property
     def n_bins(self) -> int:
@@ -78,6 +89,8 @@ class Windows:
         counts: (B, L, U) spike counts.
         behavior: (B, T, K), or None.
         dropped: trials that could not be cut.
+        n_bins: (B,) bins of each trial, L at most.
+        observed: (B, L, U) bool, where units were recorded in a trial; None is everywhere.
     """
 
     row: np.ndarray
@@ -85,6 +98,8 @@ class Windows:
     counts: np.ndarray
     behavior: np.ndarray | None
     dropped: int
+    n_bins: np.ndarray
+    observed: np.ndarray | None = None
 
 
 def cut_windows(nwb: NWBRecording, units: np.ndarray, settings: WindowSettings) -> Windows:
@@ -98,22 +113,34 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, settings: WindowSettings) 
     Raises:
         DataError: a column or series is missing, no trial is left, or times contradict each other.
     """
-    observed, origin = observed_time(nwb, units, settings.bin_ms)
+    partial, bin_ms = settings.partial_units, settings.bin_ms
+    observed, origin = observed_time(nwb, () if partial else units, bin_ms)
     length = settings.n_bins + settings.n_forward
     if settings.trials == CONTINUOUS:
-        start = consecutive_windows(observed, origin, length * settings.bin_ms, settings.bin_ms)
-        stop = start + length * settings.bin_ms / 1000
+        start = consecutive_windows(observed, origin, length * bin_ms, bin_ms)
+        stop = start + length * bin_ms / 1000
         nwb.trials = {"id": np.arange(len(start)), "start_time": start, "stop_time": stop}
         usable, n_reversed = np.arange(len(start)), 0
     else:
         usable, n_reversed = usable_trials(nwb, settings.align)
     align = _times(nwb, settings.align)
-    first = binning.first_bins(align[usable], settings.window_ms[0], settings.bin_ms) - origin // settings.bin_ms
+    first = binning.first_bins(align[usable], settings.window_ms[0], bin_ms) - origin // bin_ms
+    n_bins = np.full(len(usable), length)
+    if settings.to_stop:
+        n_bins = trial_bins(nwb, settings.align, usable, bin_ms)
     # every millisecond of the window must be observed, not only each bin's first one
-    inside = binning.observed_bins(observed, first * settings.bin_ms, length * settings.bin_ms, 1).all(axis=1)
-    row, first = usable[inside], first[inside]
+    within = np.arange(length) < n_bins[:, None]
+    whole = _whole_bins(observed, first, length, bin_ms)
+    inside = (whole | ~within).all(axis=1) & (n_bins > 0)
+    row, first, n_bins, within = usable[inside], first[inside], n_bins[inside], within[inside]
+    recorded = _recorded(nwb, units, settings, within, first, origin)
+    if partial and len(row):
+        any_unit = recorded.any(axis=(1, 2))
+        row, first, n_bins, recorded = row[any_unit], first[any_unit], n_bins[any_unit], recorded[any_unit]
     dropped = nwb.n_trials - len(row)
-    extent = f"{settings.window_ms[0]} to {settings.window_ms[0] + length * settings.bin_ms} ms around {settings.align}"
+    extent = f"{settings.window_ms[0]} to {settings.window_ms[0] + length * bin_ms} ms around {settings.align}"
+    if settings.to_stop:
+        extent = f"{settings.align} to stop_time"
     if not len(row):
         empty = [str(nwb.unit_ids[u]) for u in units if not len(nwb.obs_intervals[u])]
         which = f" (units {', '.join(empty[:10])} have no observed times at all)" if empty else ""
@@ -126,15 +153,60 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, settings: WindowSettings) 
             f"{dropped - n_reversed} of {nwb.n_trials} trials are left out, since their window ({extent}) is not "
             f"inside the recorded times or their {settings.align} is not known"
         )
+    n_bins = _cut_longer(nwb, n_bins, length, bin_ms)
     samples = binning.spike_samples([nwb.spike_times[unit] for unit in units], observed, origin)
-    counts = binning.count_spikes(samples, first, length, settings.bin_ms)
-    _check_counts(nwb, units, counts, samples, int(observed.sum()), settings.bin_ms)
+    counts = binning.count_spikes(samples, first, length, bin_ms)
+    if recorded is not None:
+        counts[~recorded] = 0
+    _check_counts(nwb, units, counts, samples, int(observed.sum()), int(n_bins.sum()) * bin_ms)
     behavior = _behavior(nwb, settings, align[row], len(observed), origin)
-    return Windows(row, align[row], counts, behavior, dropped)
+    if behavior is not None and settings.to_stop:
+        behavior[np.arange(settings.n_bins) >= n_bins[:, None]] = np.nan
+    return Windows(row, align[row], counts, behavior, dropped, n_bins, recorded)
 
 
-def observed_time(nwb: NWBRecording, units: np.ndarray, bin_ms: int) -> tuple[np.ndarray, int]:
-    """(S,) bool, the samples in which all of the units were recorded and the file does not call them invalid.
+def trial_bins(nwb: NWBRecording, align: str, rows: np.ndarray, bin_ms: int) -> np.ndarray:
+    """(B,) whole bins of trials from ``align`` to their stop_time; 0 where it is not known, or not recorded."""
+    start, stop = _times(nwb, align)[rows], _times(nwb, "stop_time")[rows]
+    end = binning.to_ns(np.where(stop <= nwb.end_time, stop, start)) // (bin_ms * 10**6)
+    return (end - binning.first_bins(start, 0, bin_ms)).clip(min=0)
+
+
+def _cut_longer(nwb: NWBRecording, n_bins: np.ndarray, length: int, bin_ms: int) -> np.ndarray:
+    """(B,) bins of trials, ``length`` at most, and a line where those of another file than the first are longer."""
+    if longer := int((n_bins > length).sum()):
+        nwb.warn(
+            f"{longer} of {len(n_bins)} trials are longer than the longest one that the model was trained on, and are "
+            f"cut after {length * bin_ms} ms"
+        )
+    return n_bins.clip(max=length)
+
+
+def _whole_bins(observed: np.ndarray, first: np.ndarray, n_bins: int, bin_ms: int) -> np.ndarray:
+    """(B, n_bins) bool, the bins of windows of which every millisecond was observed, ``observed`` (S,)."""
+    number = np.concatenate([[0], np.cumsum(observed)])
+    start = (first[:, None] + np.arange(n_bins)) * bin_ms
+    low, high = (np.clip(edge, 0, len(observed)) for edge in (start, start + bin_ms))
+    return number[high] - number[low] == bin_ms
+
+
+def _recorded(
+    nwb: NWBRecording, units: np.ndarray, settings: WindowSettings, within: np.ndarray, first: np.ndarray, origin: int
+) -> np.ndarray | None:
+    """(B, L, U) bool, the bins ``within`` (B, L) a trial in which each unit was recorded; None where all were."""
+    if not settings.partial_units and not settings.to_stop:
+        return None
+    recorded = np.repeat(within[..., None], len(units), axis=2)
+    n_samples = _n_samples(nwb, origin)
+    for intervals in _distinct(nwb, units) if settings.partial_units else ():
+        same = [k for k, unit in enumerate(units) if np.array_equal(nwb.obs_intervals[unit], intervals)]
+        observed = binning.observed_samples(merge_intervals(intervals), n_samples, origin)
+        recorded[:, :, same] &= _whole_bins(observed, first, within.shape[1], settings.bin_ms)[..., None]
+    return recorded
+
+
+def observed_time(nwb: NWBRecording, units: Sequence[int] | np.ndarray, bin_ms: int) -> tuple[np.ndarray, int]:
+    """(S,) bool, the samples in which all of some units were recorded and the file does not call them invalid.
 
     Returns:
         ``(observed, origin)``: the row begins at zero, or where the recording does if that is far from it.
@@ -144,14 +216,22 @@ def observed_time(nwb: NWBRecording, units: np.ndarray, bin_ms: int) -> tuple[np
         days = (nwb.end_time - begin) / 86400
         raise DataError(f"{nwb.path}: the observed times last {days:.4g} days: obs_intervals must be in s")
     origin = 0 if 0 <= begin <= FAR_S else int((begin * 1000 - MARGIN_MS) // bin_ms) * bin_ms
-    n_samples = int(np.ceil(round(nwb.end_time * 1000, 6))) - origin
+    n_samples = _n_samples(nwb, origin)
     observed = np.ones(n_samples, bool)
-    distinct = {nwb.obs_intervals[unit].tobytes(): nwb.obs_intervals[unit] for unit in units}
-    for intervals in distinct.values():
+    for intervals in _distinct(nwb, units):
         observed &= binning.observed_samples(merge_intervals(intervals), n_samples, origin)
     for start, stop in np.clip(nwb.invalid_times * 1000 - origin, 0, n_samples):
         observed[int(np.floor(start)) : int(np.ceil(stop))] = False
     return observed, origin
+
+
+def _n_samples(nwb: NWBRecording, origin: int) -> int:
+    return int(np.ceil(round(nwb.end_time * 1000, 6))) - origin
+
+
+def _distinct(nwb: NWBRecording, units: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """The observed intervals of the units, each once."""
+    return list({nwb.obs_intervals[unit].tobytes(): nwb.obs_intervals[unit] for unit in units}.values())
 
 
 def usable_trials(nwb: NWBRecording, align: str) -> tuple[np.ndarray, int]:
@@ -171,11 +251,11 @@ def usable_trials(nwb: NWBRecording, align: str) -> tuple[np.ndarray, int]:
 
 
 def _check_counts(
-    nwb: NWBRecording, units: np.ndarray, counts: np.ndarray, samples: list[np.ndarray], observed: int, bin_ms: int
+    nwb: NWBRecording, units: np.ndarray, counts: np.ndarray, samples: list[np.ndarray], observed: int, window_ms: int
 ) -> None:
     """Say where few of the spikes lie in observed times or in windows, or where counts are no counts."""
     total, kept = sum(len(nwb.spike_times[u]) for u in units), sum(len(s) for s in samples)
-    inside, window_ms = int(counts.sum(dtype=np.int64)), len(counts) * counts.shape[1] * bin_ms
+    inside = int(counts.sum(dtype=np.int64))
     expected = kept / max(observed, 1) * window_ms
     if (total >= 50 and not kept) or (expected >= 100 and not inside):
         where = "the observed times (obs_intervals, invalid_times)" if not kept else "any trial's window"
@@ -193,24 +273,31 @@ def _check_counts(
     nwb.warn(multiples_warning([counts]))
 
 
-def window_spans(time: np.ndarray, settings: WindowSettings) -> Spans:
-    """The samples that windows aligned to ``time`` (B,) in s are counted in, observed and forward bins.
+def window_spans(windows: Windows, settings: WindowSettings) -> Spans:
+    """The samples that windows are counted in, observed and forward bins.
 
     Behavior is cut the same way, later by one lag for all: where these windows do not overlap, it does not either.
     """
-    start = binning.first_bins(time, settings.window_ms[0], settings.bin_ms) * settings.bin_ms
-    return Spans(start, start + (settings.n_bins + settings.n_forward) * settings.bin_ms)
+    start = binning.first_bins(windows.time, settings.window_ms[0], settings.bin_ms) * settings.bin_ms
+    return Spans(start, start + windows.n_bins * settings.bin_ms)
 
 
 def choose_window(
-    nwb: NWBRecording, trials: str, align: str, window_ms: Sequence[int] | None, bin_ms: int, forward_ms: int
+    nwb: NWBRecording,
+    trials: str,
+    align: str,
+    window_ms: Sequence[int] | Literal["trial"] | None,
+    bin_ms: int,
+    forward_ms: int,
 ) -> tuple[int, int]:
-    """The observed window in whole bins; arguments as in ``load_nwb_trials``.
+    """The observed window in whole bins, of whole trials that of the longest; arguments as in ``load_nwb_trials``.
 
     Raises:
-        ConfigError: the window is not two numbers, or a trial-less recording has none.
+        ConfigError: the window is not two numbers, a trial-less recording has none, or whole trials have forward bins.
         DataError: no trial tells how long it is, or a bin does not fit.
     """
+    if window_ms == WHOLE:
+        return _longest_window(nwb, trials, align, bin_ms, forward_ms)
     if trials == CONTINUOUS and (window_ms is None or len(window_ms) != 2 or window_ms[0] != 0):
         raise ConfigError("data.trials=continuous needs the windows' length in ms: data.window_ms=[0,LENGTH]")
     if window_ms is None:
@@ -224,8 +311,9 @@ def choose_window(
         reason = f"the shortest trial has {shortest} ms after {align}; set data.window_ms=[START,STOP]"
     else:
         reason = "give [START,STOP] in ms"
-        if len(window_ms) != 2:
-            raise ConfigError(f"data.window_ms={list(window_ms)}: {reason}")
+        if isinstance(window_ms, str) or len(window_ms) != 2:
+            given = window_ms if isinstance(window_ms, str) else list(window_ms)
+            raise ConfigError(f"data.window_ms={given}: {reason}, or {WHOLE}")
     start, stop = (int(value) for value in window_ms)
     n_bins = (stop - start) // bin_ms
     if n_bins < 1:
@@ -233,6 +321,26 @@ def choose_window(
             f"{nwb.path}: the window from {start} to {stop} ms is shorter than a bin of {bin_ms} ms; {reason}"
         )
     return start, start + n_bins * bin_ms
+
+
+def _longest_window(nwb: NWBRecording, trials: str, align: str, bin_ms: int, forward_ms: int) -> tuple[int, int]:
+    """From 0 to the end of the longest trial in whole bins, and a line on a trial that is far longer than others."""
+    if trials == CONTINUOUS:
+        raise ConfigError(f"data.window_ms={WHOLE} takes trials, and data.trials=continuous has none")
+    if forward_ms:
+        raise ConfigError(f"data.forward_ms={forward_ms}: data.window_ms={WHOLE} ends with the trial; set it to 0")
+    usable, _ = usable_trials(nwb, align)
+    n_bins = trial_bins(nwb, align, usable, bin_ms)
+    if not n_bins.any():
+        raise DataError(f"{nwb.path}: no trial has a bin of {bin_ms} ms between {align} and stop_time")
+    longest, median = int(n_bins.max()), float(np.median(n_bins[n_bins > 0]))
+    if longest > FAR_LONGER * median:
+        trial = nwb.trials["id"][usable[n_bins.argmax()]]
+        nwb.warn(
+            f"trial {trial} lasts {longest * bin_ms} ms, {longest / median:.0f} times the median, and all trials take "
+            f"as much memory: is its stop_time right? data.window_ms=[0,STOP] cuts all at STOP"
+        )
+    return 0, longest * bin_ms
 
 
 def _times(nwb: NWBRecording, name: str) -> np.ndarray:
