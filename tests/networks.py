@@ -22,7 +22,8 @@ def parts(dropout=0.0, readout=0.0, **settings):
 
 def transformer(
     network, n_in=5, n_neurons=8, n_bins=10, n_forward=3, *, stride=1, context=(None, None), reach=None, smoothed=(),
-    counts=True, linear=True, dropout=(0.0, 0.0, 0.0), mean_rates=(), views=None, **options,
+    counts=True, linear=True, dropout=(0.0, 0.0, 0.0), mean_rates=(), partial=False, views=None,
+    **options,
 ):  # fmt: skip
     """A network; ``context``, ``reach`` and ``smoothed`` are in steps of ``stride`` bins."""
     ahead, back = (None if steps is None else steps * stride for steps in context)
@@ -35,7 +36,7 @@ def transformer(
         "attention": Attention(ahead, back, None if reach is None else [steps * stride for steps in reach]),
         "dropout": Dropouts(embedding=dropout[0], layers=dropout[1]),
     }  # fmt: skip
-    net = network(spec_of(n_in, n_neurons, n_bins, n_forward, mean_rates), step_ms=stride, **settings)
+    net = network(spec_of(n_in, n_neurons, n_bins, n_forward, mean_rates, partial=partial), step_ms=stride, **settings)
     if views is not None:
         net.views = views
     return net
