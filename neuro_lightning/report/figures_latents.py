@@ -158,7 +158,7 @@ def sessions_figure(
         panel.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
         panel.tick_params(labelbottom=k == n_shown - 1)
     over_time[-1].set_xlabel(time_label(align))
-    thin = f"{len(shared)} conditions that all sessions have" if len(shared) else "single trials"
+    thin = f"means of {len(shared)} conditions" if len(shared) else "single trials"
     space.set_title(f"thick: mean of all trials; thin: {thin}")
     columns = 2 if max(len(name) for _, name in handles) < 50 else 1
     figure.legend(*zip(*handles, strict=True), loc="outside lower left", ncols=columns)
