@@ -43,6 +43,7 @@ from neuro_lightning.settings.overrides import (
 )
 from neuro_lightning.settings.quoting import override, typed_value
 from neuro_lightning.settings.registry import HYDRA_NAMES
+from neuro_lightning.settings.session_words import expand_sessions
 from neuro_lightning.sweeps.arguments import sweep_arguments
 from neuro_lightning.sweeps.grid import Grid
 from neuro_lightning.sweeps.jobs import decide
@@ -97,7 +98,7 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         NeuroError: a word that names nothing.
     """
-    words = resume_requeued_job(add_trusted_packages(list(arguments)))
+    words = resume_requeued_job(add_trusted_packages(expand_sessions(arguments)))
     words = register_experiment_files(sweep_arguments(resume_arguments(words)))
     check_options(words, CONF)
     return words

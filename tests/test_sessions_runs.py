@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TESTS, TINY, checkpoint, command_here, here, record, rows, same
 from test_ddp import DESCENT, TWO
 
+from neuro_lightning.cli import train_arguments
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.runs.sessions import with_sessions
 
@@ -124,6 +125,21 @@ def test_configs_of_one_kind_bring_their_score(data, monitor, baselines):
     words = [f"+data@data.sessions.s{i}={name}" for i, name in enumerate(data)]
     cfg = composed("data=sessions", *words)
     assert cfg.monitor == monitor and set(cfg.baselines) == baselines
+
+
+def test_sessions_are_listed_by_their_configs():
+    words = train_arguments(["data=sessions", "data.sessions=[mc_maze_small,mc_rtt]", "data.sessions.mc_rtt.bin_ms=20"])
+    cfg = composed(*words)
+    assert {name: part.bin_ms for name, part in cfg.data.sessions.items()} == {"mc_maze_small": 5, "mc_rtt": 20}
+    named = composed(*train_arguments(["data=sessions", "data.sessions={one: antolik_v1, two: antolik_v1}"]))
+    assert set(named.data.sessions) == {"one", "two"} and named.monitor == "val/corr"
+    for word, message in (
+        ("data.sessions=[mc_rtt,mc_rtt]", r"lists mc_rtt more than once: .*{one: mc_rtt, two: mc_rtt}"),
+        ("data.sessions=[mc_rtt],[dmfc_rsg]", "cannot be swept; give each list a file"),
+        ("data.sessions=[mc_rt]", "did you mean 'mc_rtt'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train_arguments(["data=sessions", word])
 
 
 def test_a_config_of_ones_own_names_the_sessions(tmp_path):
