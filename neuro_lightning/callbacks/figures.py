@@ -189,7 +189,7 @@ def predict_trials(data: Any, model: Any, n: int, split: str = "val") -> dict[st
     trials = {
         name: torch.cat([batch[name] for batch in batches]) for name in SHOWN_KEYS if batches and name in batches[0]
     }
-    if batches and "observed" in batches[0] and not pl_module.spec.n_forward:
+    if batches and "observed" in batches[0] and not model.spec.n_forward:
         after = padding(trials["mask"].numpy())[..., None]
         found = {name: np.where(after, np.float32(np.nan), part) for name, part in found.items()}
     trials |= {"predicted" if name == "rates" else name: torch.from_numpy(part).float() for name, part in found.items()}
