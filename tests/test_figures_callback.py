@@ -34,6 +34,9 @@ class Module(pl.LightningModule):
         super().__init__()
         self.spec, self.net = spec, Net(spec, latents)
 
+    def by_session(self):
+        return {"": self}
+
     def training_step(self, batch, index):
         loss = self.net(batch["inputs"])["log_rates"].exp().mean()
         self.log("train/loss", loss, on_step=False, on_epoch=True)
@@ -63,6 +66,9 @@ class Data(pl.LightningDataModule):
             self.batch["rates"] = torch.full(counts.shape, 0.3)
         psth = np.full((conditions, spec.n_bins, spec.n_neurons), 0.3) if conditions else None
         self.recording = SimpleNamespace(psth=psth)
+
+    def by_session(self):
+        return {"": self}
 
     def loader(self):
         halves = [{k: v[part] for k, v in self.batch.items()} for part in (slice(0, 2), slice(2, None))]
@@ -127,7 +133,7 @@ def test_network_without_latents_has_no_latents_figure(tmp_path):
 
 def figures_of(spec, data, net):
     module = SimpleNamespace(net=net.eval(), spec=spec, device="cpu")
-    trials = predict_trials(SimpleNamespace(datamodule=data), module, 100)
+    trials = predict_trials(data, module, 100)
     return {name: drawn(drawing()) for name, drawing in spike_drawings(trials, module, data, n=3).items()}
 
 

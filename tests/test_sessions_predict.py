@@ -9,12 +9,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, here, record
+from tiny import Tiny
 
 from neuro_lightning.data.identity import identity_of
+from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
 from neuro_lightning.runs.predict import predict
+from neuro_lightning.runs.refit import joint_data
 from neuro_lightning.settings.quoting import override
 
 SIZES = {"monday": (37, 11), "tuesday": (20, 9), "wednesday": (12, 5)}
@@ -153,3 +156,35 @@ def test_a_checkpoint_that_lacks_the_notes_of_a_session_is_one_line(run, tmp_pat
     torch.save(content, tmp_path / "best.ckpt")
     with pytest.raises(CheckpointError, match="description of session tuesday is damaged"):
         predicted(f"ckpt={tmp_path / 'best.ckpt'}")
+
+
+# ---- refit, few trials
+
+
+def test_a_refit_joins_the_trials_of_each_session(tmp_path):
+    words = ["data.train_trials=15", "refit=true", "callbacks=default", "callbacks.figures=null"]
+    folder = here(tmp_path / "run", *words, base=words_of("monday", "tuesday")).folder
+    said = record(folder)["refit"]
+    assert said["trials"] == 15 + 11 + 15 + 9 and said["steps"] == 3 * 4, "an epoch keeps its two steps of each session"
+    assert set(said["metrics"]) >= {"test/co_bps", "test/co_bps/monday", "test/co_bps/tuesday"}
+    saved = load_checkpoint(said["checkpoint"], trusted=["tiny"])
+    assert saved.fitted_on == ("train", "val") and "refit" in str(saved.path)
+    path = predicted(f"ckpt={folder}", override("file", tmp_path / "p.h5"))
+    with h5py.File(path) as file:
+        net = saved.by_session()["tuesday"].model.net.double()
+        inputs = Tiny(n_train=20, n_val=9, poison={}).dataset("test", evaluate=True)[list(range(9))]["inputs"]
+        rates = net(inputs.double())["log_rates"].exp().detach().numpy()
+        np.testing.assert_allclose(file["tuesday/test/predictions"], rates, rtol=1e-5)
+        assert len(file["monday/train/predictions"]) == 15, "the limit holds for each session"
+
+
+def test_joined_epochs_keep_their_steps_of_every_session():
+    parts = {name: Tiny(n_train=n, n_val=val, poison={}) for name, (n, val) in SIZES.items()}
+    data = Sessions(parts, batch_size=10, shuffle_seed=3)
+    before, joint = list(data.train_dataloader()), joint_data(data)
+    after = list(joint.train_dataloader())
+    for session, (n, val) in enumerate(SIZES.values()):
+        of_it = [[batch for batch in found if batch["session"] == session] for found in (before, after)]
+        assert len(of_it[0]) == len(of_it[1])
+        assert torch.cat([batch["index"] for batch in of_it[1]]).sort().values.tolist() == list(range(n + val))
+    assert len(data.sessions["monday"].recording.splits["train"]) == 37, "the data themselves are as they were"

@@ -16,7 +16,7 @@ from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.functional.receptive_fields import receptive_fields
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.metrics.collection import bits_of
-from neuro_lightning.report import figures, figures_images, figures_spikes, figures_traces
+from neuro_lightning.report import figures, figures_images, figures_latents, figures_spikes, figures_traces
 from neuro_lightning.report.style import evenly_spaced
 
 if TYPE_CHECKING:
@@ -37,6 +37,28 @@ def drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Dr
     """
     of_kind = {"spikes": spike_drawings, "traces": trace_drawings, "images": image_drawings}
     return of_kind[module.spec.kind](trials, module, data, n) if trials else {}
+
+
+def joint_drawings(trials: Mapping[str, Mapping[str, Tensor]], data: Mapping[str, Any]) -> Drawings:
+    """The figures of several sessions together, by name.
+
+    Args:
+        trials: of each session, with ``latents`` and, where they have some, ``condition``.
+        data: the data module of each.
+    """
+    latents = {session: _numpy(found.get("latents")) for session, found in trials.items()}
+    if any(values is None for values in latents.values()) or len({values.shape[2] for values in latents.values()}) > 1:
+        return {}
+    recordings = [of_session.recording for of_session in data.values()]
+    windows = [recording.info.get("window", {}) for recording in recordings]
+    conditions = {session: _numpy(found.get("condition")) for session, found in trials.items()}
+    return {
+        "latents_together": lambda: figures_latents.sessions_figure(
+            latents, bin_ms=recordings[0].bin_ms, conditions=conditions,
+            simulated=any(recording.simulated for recording in recordings),
+            **(windows[0] if all(window == windows[0] for window in windows) else {}),
+        )
+    }  # fmt: skip
 
 
 # ---- spikes

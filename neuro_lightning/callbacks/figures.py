@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
-from neuro_lightning.callbacks.drawings import drawings
+from neuro_lightning.callbacks.drawings import drawings, joint_drawings
 from neuro_lightning.contracts import Batch, evaluation_mode
 from neuro_lightning.data.recording import padding
 from neuro_lightning.loggers.building import log_figure
@@ -23,7 +23,7 @@ from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.models.inference import predict_batches
 from neuro_lightning.ranks import main_process_only
 from neuro_lightning.report.figures import learning_curve
-from neuro_lightning.report.table import NAMES
+from neuro_lightning.report.table import MOST_SESSIONS, NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,9 @@ class Figures(pl.Callback):
 
     Of spikes: rasters and rates, latents, PSTHs, each neuron's score. Of traces: a reconstruction, latents, each
     neuron's R2. Of images: receptive fields, first-stage filters, responses against predictions, tuning curves.
+
+    Of several sessions each has a folder of its own, up to ``MOST_SESSIONS`` of them by their names; the learning curve
+    is that of their mean, and ``latents_together`` shows the latents of all in one space.
 
     They show the best checkpoint, the one that is scored and saved. A figure that fails is a warning, never the end
     of a run. Drawing neither changes the network nor draws random numbers from training's generators.
@@ -85,10 +88,23 @@ class Figures(pl.Callback):
             references: scores for the learning curve to compare with, by name.
         """
         self.draw_learning_curve(trainer, pl_module, references)
-        split = shown_split(trainer.datamodule)
-        trials = predict_trials(trainer, pl_module, self.max_trials, split)
-        for name, drawing in drawings(trials, pl_module, trainer.datamodule, self.n_trials).items():
-            self._save(name, drawing, trainer)
+        parts = dict(list(trainer.datamodule.by_session().items())[:MOST_SESSIONS])
+        models = pl_module.by_session()
+        for session, data in parts.items():
+            trials = predict_trials(data, models[session], self.max_trials, shown_split(data))
+            for name, drawing in drawings(trials, models[session], data, self.n_trials).items():
+                self._save(f"{session}/{name}" if session else name, drawing, trainer)
+        if len(parts) > 1:
+            trials = {session: self._all_trials(data, models[session]) for session, data in parts.items()}
+            for name, drawing in joint_drawings(trials, parts).items():
+                self._save(name, drawing, trainer)
+
+    def _all_trials(self, data: Any, model: Any) -> dict[str, Tensor]:
+        """Training and validation trials together, for averages: latents are no scores."""
+        found = [predict_trials(data, model, self.max_trials, split) for split in ("train", "val")]
+        return {
+            name: torch.cat([part[name] for part in found]) for name in ("latents", "condition") if name in found[0]
+        }
 
     @main_process_only
     def draw_learning_curve(
@@ -100,13 +116,14 @@ class Figures(pl.Callback):
             return
         metrics = read_metrics(path)
         name = self.monitor.split("/", 1)[1]
+        label = axis_label(name) + (f", mean of {len(spec.sessions)} sessions" if spec.sessions else "")
         loss = "loss (nats per bin and neuron)" if spec.kind == "spikes" else "loss"
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
         known = {NAMES["oracle"]: float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}
         self._save(
             "learning_curve",
             lambda: learning_curve(
-                metrics, metric=self.monitor, label=axis_label(name), mode=self.mode, loss=loss,
+                metrics, metric=self.monitor, label=label, mode=self.mode, loss=loss,
                 references={**known, **(references or {})},
                 simulated=spec.simulated,
             ),
@@ -148,21 +165,27 @@ def shown_split(data: Any) -> str:
     return "test" if getattr(splits.get("test"), "repeats", None) is not None else "val"
 
 
-def predict_trials(trainer: pl.Trainer, pl_module: pl.LightningModule, n: int, split: str = "val") -> dict[str, Tensor]:
+def predict_trials(data: Any, model: Any, n: int, split: str = "val") -> dict[str, Tensor]:
     """The first trials of a split with the network's output for them, on the CPU.
+
+    Args:
+        data: the data module.
+        model: with ``net`` and ``device``.
+        n: trials at most.
+        split: which.
 
     Returns:
         The tensors of ``SHOWN_KEYS`` in the batches; ``predicted``, the expected targets, whichever link the net has;
         and ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
     """
     batches: list[Batch] = []
-    with torch.random.fork_rng(), evaluation_mode(pl_module.net):  # a loader's iterator draws a seed
-        for batch in trainer.datamodule.eval_dataloader(split):
+    with torch.random.fork_rng(), evaluation_mode(model.net):  # a loader's iterator draws a seed
+        for batch in data.eval_dataloader(split):
             batches.append(batch)
             if sum(len(batch["targets"]) for batch in batches) >= n:
                 break
         n_trials = sum(len(batch["targets"]) for batch in batches)
-        found = predict_batches(pl_module.net, batches, n_trials, pl_module.device, ("rates", "latents"))
+        found = predict_batches(model.net, batches, n_trials, model.device, ("rates", "latents"))
     trials = {
         name: torch.cat([batch[name] for batch in batches]) for name in SHOWN_KEYS if batches and name in batches[0]
     }

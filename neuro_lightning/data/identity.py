@@ -91,11 +91,24 @@ def identify_sessions(recordings: Mapping[str, Recording], config: Mapping[str, 
         recordings: of each session.
         config: of the data, whose ``sessions`` holds that of each.
     """
-    sessions = {name: identify(recording, config["sessions"][name]) for name, recording in recordings.items()}
+    sessions = {name: identify(recording, config_of_session(config, name)) for name, recording in recordings.items()}
     first = next(iter(sessions.values()))
     simulated = any(identity["simulated"] for identity in sessions.values())
     none = {"name": "sessions", "sources": [], "places": {}, "session": None, "length_s": 0.0, "trials": {}}
     return {**first, **none, "simulated": simulated, "config": dict(config), "sessions": sessions}
+
+
+def config_of_session(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config of one of several recordings, with what is said once for all of them.
+
+    Args:
+        config: of the data, see :class:`neuro_lightning.data.sessions.Sessions`.
+        name: of the session.
+    """
+    said = {key: config[key] for key in ("batch_size", "eval_batch_size") if key in config}
+    if config.get("train_trials") is not None:
+        said |= {key: config[key] for key in ("train_trials", "train_trials_seed") if key in config}
+    return {**config["sessions"][name], **said}
 
 
 def identity_of(recipe: Mapping[str, Any]) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import logging
@@ -109,6 +110,18 @@ class Sessions(PopulationDataModule):
     def by_session(self) -> dict[str, PopulationDataModule]:
         """The data module of each session by its name."""
         return self.sessions
+
+    def with_training_only(self, sessions: Mapping[str, PopulationDataModule]) -> Sessions:
+        """The same sessions with other data modules, of which only the training split is needed.
+
+        Args:
+            sessions: the data module of each.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("recording", None)
+        other.sessions, other._spec = dict(sessions), None
+        other._resume_at, other.steps_per_epoch, other.needed = (-1, 0), None, ("train",)
+        return other
 
     def share_recording(self, config: Mapping[str, Any]) -> None:
         """Let each session share its recording with other jobs of this process."""

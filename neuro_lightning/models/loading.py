@@ -13,7 +13,7 @@ from neuro_lightning.artifacts.checkpoint_files import BEST, LAST, REFIT, checkp
 from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.identity import Identity, identity_of
+from neuro_lightning.data.identity import Identity, config_of_session, identity_of
 from neuro_lightning.errors import CheckpointError, ConfigError, DivergedError
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 from neuro_lightning.settings.config import check_plain, check_targets, instantiate
@@ -148,10 +148,8 @@ def recipe_of_session(recipe: Mapping[str, Any], name: str, path: Path) -> dict[
             f"{path} was trained on the sessions {', '.join(specs)}"
             + (f", and on no session {name}" if name else ", the first checkpoint on one recording: give session=NAME")
         )
-    data = recipe["data"]
     try:
-        loading = {key: data[key] for key in ("batch_size", "eval_batch_size") if key in data}  # said once for all
-        own = {"data": {**data["sessions"][name], **loading}, "info": recipe["info"][name]}
+        own = {"data": config_of_session(recipe["data"], name), "info": recipe["info"][name]}
         return {**recipe, "spec": specs[name], **own, "identity": recipe["identity"]["sessions"][name]}
     except (KeyError, TypeError):
         raise CheckpointError(f"{path}: its description of session {name} is damaged: restore it from a copy") from None

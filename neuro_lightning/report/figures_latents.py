@@ -1,13 +1,21 @@
-"""Figures of how well latents tell labels apart, from numpy arrays: each function returns a matplotlib figure."""
+"""Figures of latents of several sessions, and of how well latents tell labels apart, from numpy arrays.
+
+Each function returns a matplotlib figure. Axes letters as in ``neuro_lightning.contracts``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuro_lightning.report import style
+from neuro_lightning.report.figures_spikes import draw_paths, mark_event, time_label
+
+SINGLE_TRIALS = 6
+MAX_CONDITIONS = 8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,6 +101,102 @@ def separability_figure(
     right.set(xlabel="adjusted Rand index of clusters", xlim=(lowest, 1))
     left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderpad=0)
     return figure
+
+
+@style.package_style()
+def sessions_figure(
+    latents: Mapping[str, np.ndarray],
+    *,
+    bin_ms: float,
+    conditions: Mapping[str, np.ndarray | None] | None = None,
+    start_ms: float = 0,
+    align: str = "",
+    simulated: bool = False,
+) -> Figure:
+    """Latents of several sessions on the principal components of them all: in space, and over time.
+
+    Every session has the same weight in the components. Thick lines are the means over a session's trials, dots their
+    starts. Thin lines are the means of the conditions that all sessions have, or else single trials.
+
+    Args:
+        latents: (B, L, D) of each session by its name.
+        bin_ms: bin width in ms.
+        conditions: (B,) of each session, -1 for none.
+        start_ms: when the first bin begins; 0 is the event that windows are aligned to.
+        align: what that event is called; empty for none.
+        simulated: whether the data are simulated.
+    """
+    title = f"Latents of {len(latents)} sessions in one space"
+    figure, _ = style.new_figure(8, 4.1 + 0.14 * len(latents), title, simulated=simulated, rows=0, columns=0)
+    center, axes, explained = joint_components([*latents.values()], 3)
+    shared = shared_conditions([*(conditions or {}).values()])
+    n_shown = len(axes)
+    grid = figure.add_gridspec(max(n_shown, 1), 2, width_ratios=(1.15, 1))
+    space = figure.add_subplot(grid[:, 0], projection="3d" if n_shown == 3 else None)
+    if not n_shown:
+        style.note(space, "no latents")
+        return figure
+    over_time = [figure.add_subplot(grid[k, 1]) for k in range(n_shown)]
+    handles = []
+    for (session, values), color in zip(latents.items(), style.session_colors(len(latents)), strict=True):
+        paths = (values - center) @ axes.T
+        time = start_ms + (np.arange(paths.shape[1]) + 0.5) * bin_ms
+        if len(shared):
+            thin = [paths[conditions[session] == name].mean(0) for name in shared]
+        else:
+            thin = paths[style.evenly_spaced(len(paths), SINGLE_TRIALS)]
+        curves = [(path, color, False) for path in thin] + [(paths.mean(0), color, True)]
+        draw_paths(space, curves)
+        for k, panel in enumerate(over_time):
+            for path, _, is_mean in curves:
+                look = {"lw": 1.8, "zorder": 3} if is_mean else {"lw": 0.6, "alpha": 0.4}
+                handle = panel.plot(time, path[:, k], color=color, **look)[0]
+        handles.append((handle, f"{session} ({len(paths)} trials)"))
+    longest = max(values.shape[1] for values in latents.values())
+    for k, panel in enumerate(over_time):
+        mark_event(panel, (start_ms, start_ms + longest * bin_ms), align)
+        panel.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
+        panel.tick_params(labelbottom=k == n_shown - 1)
+    over_time[-1].set_xlabel(time_label(align))
+    thin = f"means of {len(shared)} conditions" if len(shared) else "single trials"
+    space.set_title(f"thick: mean of all trials; thin: {thin}")
+    columns = 2 if max(len(name) for _, name in handles) < 50 else 1
+    figure.legend(*zip(*handles, strict=True), loc="outside lower left", ncols=columns)
+    return figure
+
+
+def joint_components(latents: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first principal components of several sessions' latents, in which every session has the same weight.
+
+    Args:
+        latents: (B, L, D) of each session.
+        n: components wanted; there are fewer where D is smaller.
+
+    Returns:
+        The center (D,), the axes (n, D) and the share of the variance along each (n,).
+    """
+    flat = [values.reshape(-1, values.shape[2]).astype(np.float64) for values in latents if values.size]
+    if not flat:
+        return np.zeros(0), np.zeros((0, 0)), np.zeros(0)
+    center = np.mean([values.mean(0) for values in flat], axis=0)
+    covariance = np.mean([(values - center).T @ (values - center) / len(values) for values in flat], axis=0)
+    variances, axes = np.linalg.eigh(covariance)
+    axes = axes.T[::-1][:n]
+    axes = axes * np.where(axes[np.arange(len(axes)), np.abs(axes).argmax(1)] < 0, -1, 1)[:, None]  # a fixed sign
+    return center, axes, variances[::-1][:n] / max(variances.sum(), np.finfo(float).tiny)
+
+
+def shared_conditions(conditions: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The conditions of which every session has trials, at most ``MAX_CONDITIONS``; none where the conditions differ.
+
+    Args:
+        conditions: (B,) of each session, -1 for none. They match where all sessions have as many of them.
+    """
+    found = [np.unique(of_one[of_one >= 0]) if of_one is not None else np.zeros(0, int) for of_one in conditions]
+    if not found or len({int(names.max(initial=-1)) for names in found}) > 1:
+        return np.zeros(0, int)
+    shared = functools.reduce(np.intersect1d, found)
+    return shared[style.evenly_spaced(len(shared), MAX_CONDITIONS)] if len(shared) else shared
 
 
 def _bars(

@@ -75,9 +75,9 @@ def rates_figure(
             color = style.TRUE if row == 0 else "white"
             if n_bins is not None and n_bins < n_total:
                 axes[row, column].axvline(start + n_bins * bin_ms, color=color, lw=0.9, ls=(0, (3, 2)))
-            _mark_event(axes[row, column], ends, align, color)
+            mark_event(axes[row, column], ends, align, color)
     axes[0, 0].set_xlim(starts.min(), starts.max() + n_total * bin_ms)  # shared
-    style.label_outer(axes, x=_time_label(align), y="")
+    style.label_outer(axes, x=time_label(align), y="")
     for row, name in enumerate(["spikes", *(f"{name} rates" for name in panels)]):
         axes[row, 0].set_ylabel(f"{name}\n{neurons}")
     style.whole_ticks(axes[0, 0])
@@ -117,15 +117,15 @@ def latents_figure(
         style.note(space, "no latents")
         return figure
     curves = _curves(scores, condition)
-    _trajectories(space, curves)
+    draw_paths(space, curves)
     for k in range(n_shown):
         axes = figure.add_subplot(grid[k, 1])
         for path, color, is_mean in curves:
             axes.plot(time, path[:, k], color=color, lw=1.6 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
-        _mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
+        mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
         axes.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
         axes.tick_params(labelbottom=k == n_shown - 1)
-    axes.set_xlabel(_time_label(align))
+    axes.set_xlabel(time_label(align))
     return figure
 
 
@@ -169,10 +169,10 @@ def psth_figure(
         for c, color in enumerate(style.condition_colors(len(known))):
             panel.plot(time, true[c, :, neuron], color=color, lw=0.9, ls=dotted, alpha=0.75)
             panel.plot(time, predicted[c, :, neuron], color=color, lw=1.5)
-        _mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
+        mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
         panel.set_title(f"neuron {neuron}")
         panel.set_ylim(bottom=0)
-    style.label_outer(axes, x=_time_label(align), y="rate (spikes/s)")
+    style.label_outer(axes, x=time_label(align), y="rate (spikes/s)")
     names = {"predicted": "-", "true": dotted}
     lines = [axes[0, 0].plot([], [], color=style.TRUE, ls=ls, label=name)[0] for name, ls in names.items()]
     figure.legend(handles=lines, loc="outside upper right", ncols=2)
@@ -190,11 +190,12 @@ def _robust_top(values: np.ndarray) -> float:
     return max(float(np.nanpercentile(values, 99.5)), 1e-9) if np.isfinite(values).any() else 1.0
 
 
-def _time_label(align: str) -> str:
+def time_label(align: str) -> str:
+    """The label of a time axis whose 0 is an event, or the trial's start."""
     return f"time from {align} (ms)" if align else "time in trial (ms)"
 
 
-def _mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = style.QUIET) -> None:
+def mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = style.QUIET) -> None:
     """Draw a dotted line at 0, the event that windows are aligned to, unless the window begins there."""
     if align and ends[0] < 0 <= ends[1]:
         axes.axvline(0, color=color, lw=0.9, ls=":")
@@ -219,7 +220,8 @@ def _curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.n
     return [(scores[trial], colors[condition[trial]], False) for trial in trials] + means
 
 
-def _trajectories(axes: Axes, curves: list[tuple[np.ndarray, Any, bool]]) -> None:
+def draw_paths(axes: Axes, curves: list[tuple[np.ndarray, Any, bool]]) -> None:
+    """Draw paths (L, n) in space, each with its color and whether it is a mean; a dot is its start."""
     n = 3 if axes.name == "3d" else 2
     for line, color, is_mean in curves:
         path = np.pad(line, ((0, 0), (0, max(n - line.shape[1], 0)))).T[:n]

@@ -156,6 +156,11 @@ def condition_colors(n: int) -> np.ndarray:
     return color_map("hsv", np.arange(n) / max(n, 1)) * [0.85, 0.8, 0.85, 1.0]
 
 
+def session_colors(n: int) -> np.ndarray:
+    """(n, 4) colors that are told apart, for up to eight sessions."""
+    return color_map("Dark2", (np.arange(n) % 8 + 0.5) / 8)
+
+
 def note(axes: Axes, text: str) -> None:
     """Write into the middle of empty axes why they are empty."""
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=QUIET)

@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
 from neuro_lightning.artifacts.checkpoint_files import REFIT
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
-from neuro_lightning.data.identity import identify
 from neuro_lightning.data.join_splits import check_joinable, join_train_and_val
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.metrics.sessions import with_means
 from neuro_lightning.models.base import PopulationModule, plateau_scores
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import relative
 from neuro_lightning.runs.distributed import Job
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
-from neuro_lightning.runs.factory import build_callbacks, build_model, make_trainer
+from neuro_lightning.runs.factory import build_callbacks, build_model, identify_data, make_trainer
 from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
 
@@ -85,13 +86,13 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     steps, path = chosen["global_step"], best.with_name(REFIT)
     seen = plateau_scores(chosen)
     joint = joint_data(data)
-    trials = len(joint.recording.splits["train"])
+    trials = joint.count_trials("train")
     if is_main_process():
         print(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     model = build_model(settings, joint)
     model.recipe["fitted_on"] = ["train", "val"]
-    model.recipe["identity"] = identify(data.recording, settings.config["data"])  # with its splits as they were
+    model.recipe["identity"] = identify_data(data, settings.config["data"])  # with its splits as they were
     callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]
     trainer = make_trainer(
         settings,
@@ -104,8 +105,9 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     trainer.save_checkpoint(path, weights_only=True)
     scores = {}
     if is_main_process() and "test" in data.references():
-        found = evaluate(network_predictor(model.net, trainer.strategy.root_device), data, "test")
-        scores = {f"test/{name}": value for name, value in found.items()}
+        scores = {
+            f"test/{name}": value for name, value in test_scores(model, data, trainer.strategy.root_device).items()
+        }
     seconds = round(time.perf_counter() - begin, 3)
     return {
         "steps": trainer.global_step,
@@ -114,6 +116,16 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
         "seconds": seconds,
         "metrics": scores,
     }
+
+
+def test_scores(model: PopulationModule, data: PopulationDataModule, device: torch.device) -> dict[str, float]:
+    """The scores of labelled test trials, also of several sessions."""
+    found = {
+        name: evaluate(network_predictor(net, device), part, "test")
+        for (name, part), net in zip(data.by_session().items(), model.networks, strict=True)
+        if "test" in part.references()
+    }
+    return with_means(found) if data.spec.sessions else found[""]
 
 
 def check_refit(settings: TrainSettings, model: PopulationModule, data: PopulationDataModule) -> None:
@@ -133,11 +145,14 @@ def check_refit(settings: TrainSettings, model: PopulationModule, data: Populati
             f"refit=true: {type(model).__name__} is stopped and chosen by its validation loss while it is fitted, and "
             "a refit has none; leave it out"
         )
-    check_joinable(data.recording)
+    for part in data.by_session().values():
+        check_joinable(part.recording)
 
 
 def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     """The same data with the validation trials among the training trials, in epochs of as many steps."""
+    if data.spec.sessions:
+        return data.with_training_only({name: joint_data(part) for name, part in data.by_session().items()})
     batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
     data.release_tensors()
     joint = copy.copy(data)
