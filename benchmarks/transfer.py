@@ -1,11 +1,11 @@
-"""What other sessions bring: each session alone, stitched with the others, and pretrained on the others then adapted.
+r"""What other sessions bring: each session alone, stitched with the others, and pretrained on the others.
 
-    python benchmarks/transfer.py --out runs/transfer small=SMALL.nwb:25,50,75 medium=MEDIUM.nwb:25,50,75 \\
+    python benchmarks/transfer.py --out runs/transfer small=SMALL.nwb:25,50,75 medium=MEDIUM.nwb:25,50,75 \
         full=FULL.nwb:25,50,75,100,200,322 -- data.heldout_fraction=.25 'data.window_ms=[0,700]'
 
-For each session, number of training trials and split: ``alone`` is ``data=nwb``, ``stitched`` a ``data=sessions`` of all
-files, of which the others have all their training trials, and ``adapted`` an ``init=`` of a run on the others. A split
-draws the validation trials, the held-out neurons, the training trials and the model's weights; all three share it, so
+For each session, number of training trials and split: ``alone`` is ``data=nwb``, ``stitched`` a ``data=sessions`` of
+all files, of which the others have all their training trials, and ``adapted`` an ``init=`` of a run on the others. A
+split draws the validation trials, the held-out neurons, the training trials and the weights; all three share it, so
 that their differences are paired. Words after ``--`` are for every run.
 
 Scores are those of the last validation, and not the best of many: with 25 validation trials the best is luck in part.
