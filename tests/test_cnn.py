@@ -38,7 +38,7 @@ def test_the_winner_has_its_published_number_of_parameters():
     conv = [{"filters": filters, "kernel": 5} for filters in (32, 64, 96)]
     model = CNN(spec((3, 48, 48), 18), conv=conv, dense=[{"units": 512, "dropout": 0.4}], logits={"dropout": 0.4})
     assert sum(p.numel() for p in model.net.parameters()) == 1_986_610
-    assert model.net.dense[0].linear.in_features == 3456
+    assert model.net.core.dense[0].linear.in_features == 3456
     assert model.net(torch.rand(2, 3, 48, 48))["rates"].shape == (2, 18)
 
 
@@ -47,17 +47,17 @@ def test_the_winner_has_its_published_number_of_parameters():
 def test_images_of_any_shape_pass(shape, padding):
     layers = [{"filters": 5, "kernel": 2, "padding": padding}, {"filters": 7, "kernel": 3, "padding": padding}]
     network = net(shape, 3, conv=layers, dense=[])
-    assert network.conv(torch.rand(2, *shape)).shape[1:] == pooled_shape(shape, [ConvLayer(**c) for c in layers])
+    assert network.core.conv(torch.rand(2, *shape)).shape[1:] == pooled_shape(shape, [ConvLayer(**c) for c in layers])
     assert network(torch.rand(2, *shape))["rates"].shape == (2, 3)
 
 
 def test_blocks_apply_their_parts_in_the_published_order():
     network = net(conv=[{"filters": 4, "kernel": 3, "batch_norm": True}], dense=[{"units": 8}]).eval()
-    images, block = torch.randn(3, 3, 12, 10), network.conv[0]
+    images, block = torch.randn(3, 3, 12, 10), network.core.conv[0]
     block.norm.running_mean.uniform_(), block.norm.weight.data.uniform_()
     hidden = torch.nn.functional.conv2d(images, block.linear.weight, block.linear.bias, padding=1).relu()
     hidden = block.norm(hidden.unflatten(2, (6, 2)).unflatten(4, (5, 2)).amax((3, 5)))  # normalized after the pooling
-    hidden = (hidden.flatten(1) @ network.dense[0].linear.weight.T + network.dense[0].linear.bias).relu()
+    hidden = (hidden.flatten(1) @ network.core.dense[0].linear.weight.T + network.core.dense[0].linear.bias).relu()
     rates = (hidden @ network.logits.linear.weight.T + network.logits.linear.bias).relu()
     torch.testing.assert_close(network(images)["rates"], rates)
 
@@ -66,7 +66,7 @@ def test_dropout_acts_on_the_input_of_its_layer_in_training_only():
     network = net(conv=[{"filters": 4, "kernel": 3, "dropout": 0.5}], dense=[{"units": 8, "dropout": 0.5}])
     seen = {}
     for name in ("conv.0.linear", "dense.0.linear"):
-        network.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
+        network.core.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
     for training in (True, False):
         network.train(training)(torch.ones(50, 3, 12, 10))
         assert set(seen["conv.0.linear"].unique().tolist()) == ({0.0, 2.0} if training else {1.0})
@@ -76,7 +76,7 @@ def test_dropout_acts_on_the_input_of_its_layer_in_training_only():
 def test_batch_statistics_are_those_of_the_pooled_map():
     """With TensorFlow's epsilon of 1e-3, which matters where rectified maps hardly vary."""
     network = net(conv=[{"filters": 4, "kernel": 3, "batch_norm": True}]).train()
-    images, block = 0.05 * torch.rand(6, 3, 12, 10), network.conv[0]
+    images, block = 0.05 * torch.rand(6, 3, 12, 10), network.core.conv[0]
     pooled = torch.nn.functional.max_pool2d(block.linear(images).relu(), 2)
     centred = pooled - pooled.mean((0, 2, 3), keepdim=True)
     expected = centred / (pooled.var((0, 2, 3), correction=0, keepdim=True) + 1e-3).sqrt()
@@ -85,7 +85,7 @@ def test_batch_statistics_are_those_of_the_pooled_map():
 
 def test_weights_start_glorot_uniform_and_biases_at_zero_or_the_mean():
     network = net(conv=[{"filters": 40, "kernel": 5}], dense=[{"units": 30}])
-    for layer, fans in ((network.conv[0].linear, (3 + 40) * 25), (network.dense[0].linear, 40 * 30 + 30)):
+    for layer, fans in ((network.core.conv[0].linear, (3 + 40) * 25), (network.core.dense[0].linear, 40 * 30 + 30)):
         limit = math.sqrt(6 / fans)
         assert 0.98 * limit < layer.weight.abs().max() <= limit and not layer.bias.any()
     blank = torch.zeros(1, 3, 12, 10)  # nothing but the output's bias is left of a blank image
@@ -97,7 +97,7 @@ def test_weights_start_glorot_uniform_and_biases_at_zero_or_the_mean():
 
 def test_the_l2_penalty_is_a_loss_term_in_training():
     network = net(conv=[{"filters": 4, "kernel": 3, "l2": 0.1}], logits={"l2": 0.5})
-    expected = 0.05 * network.conv[0].linear.weight.square().sum() + 0.25 * network.logits.linear.weight.square().sum()
+    expected = 0.05 * network.core.conv[0].linear.weight.square().sum() + 0.25 * network.logits.linear.weight.square().sum()
     torch.testing.assert_close(network(torch.rand(1, 3, 12, 10))["losses"], {"l2": expected})
     assert "losses" not in network.eval()(torch.rand(1, 3, 12, 10))
     assert "losses" not in net().train()(torch.rand(1, 3, 12, 10))
@@ -190,15 +190,15 @@ def test_layers_of_another_run_are_restored_and_stay_frozen(tmp_path):
 def test_frozen_layers_have_no_gradient_and_no_dropout():
     model = CNN(spec(), conv=[{"filters": 4, "kernel": 3, "dropout": 0.5, "batch_norm": True, "l2": 1.0}],
                 dense=[{"units": 8}], logits={}, freeze=["conv"])  # fmt: skip
-    assert model.training and not any(module.training for module in model.net.conv.modules())
+    assert model.training and not any(module.training for module in model.net.core.conv.modules())
     model.eval().train()
-    images, statistics = torch.rand(5, 3, 12, 10), model.net.conv[0].norm.running_mean.clone()
+    images, statistics = torch.rand(5, 3, 12, 10), model.net.core.conv[0].norm.running_mean.clone()
     output = model.net(images)
     assert "losses" not in output  # a penalty that nothing can lower
     output["rates"].sum().backward()
-    assert all((p.grad is None) == name.startswith("conv") for name, p in model.net.named_parameters())
-    assert torch.equal(model.net.conv[0].norm.running_mean, statistics)
-    assert torch.equal(model.net.conv(images), model.net.conv(images))
+    assert all((p.grad is None) == name.startswith("core.conv") for name, p in model.net.named_parameters())
+    assert torch.equal(model.net.core.conv[0].norm.running_mean, statistics)
+    assert torch.equal(model.net.core.conv(images), model.net.core.conv(images))
 
 
 def test_a_layer_is_not_one_whose_name_begins_alike():
@@ -221,7 +221,7 @@ def test_layers_that_do_not_fit_are_refused_whole(tmp_path):
     with pytest.raises(ConfigError, match=r"model.init_layers=core: the network has no such layer; it has conv"):
         restore_layers(mine, weights, ["core"], "old.ckpt")
     restore_layers(mine, weights, ["conv"], "old.ckpt")
-    assert torch.equal(mine.conv[0].linear.weight, theirs.conv[0].linear.weight)
+    assert torch.equal(mine.core.conv[0].linear.weight, theirs.core.conv[0].linear.weight)
     (tmp_path / "other.ckpt").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"other.ckpt cannot be read as a checkpoint"):
         here(tmp_path / "run", f"model.init_from={tmp_path / 'other.ckpt'}", base=PICTURES)

@@ -23,6 +23,7 @@ MOVED = {
 """Old path of a class -> its path today."""
 
 MODELS = "neuro_lightning.models"
+CNN = f"{MODELS}.cnn.CNN"
 NDT, STNDT, GRU = f"{MODELS}.ndt.NDT", f"{MODELS}.stndt.STNDT", f"{MODELS}.gru.GRU"
 LFADS, ROBERTA = f"{MODELS}.lfads.LFADS", f"{MODELS}.neural_roberta.NeuralRoberta"
 AUTOENCODER = f"{MODELS}.lstm_autoencoder.LSTMAutoencoder"
@@ -129,20 +130,22 @@ def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
 def update_weights(checkpoint: dict[str, Any], model: str) -> None:
     """Give the weights of a checkpoint today's names, and its optimizer's state today's order, in place.
 
-    Networks of sequences had their read-in, core and readout side by side in one module.
+    Networks of sequences had their read-in, core and readout side by side in one module, and convolutional ones the
+    layers of their core.
 
     Args:
         checkpoint: as Lightning wrote it.
         model: the class that it is of.
     """
     old = [name for name in checkpoint.get("state_dict", {}) if name.startswith("net.")]
-    if model not in MOVED_KEYS or any(name.startswith(("net.core.", "net.sessions.")) for name in old):
+    if model not in (*MOVED_KEYS, CNN) or any(name.startswith(("net.core.", "net.sessions.")) for name in old):
         return
-    names = {name: f"net.{_part(name.removeprefix('net.'))}" for name in old}
+    today = _part_of_convolutions if model == CNN else _part
+    names = {name: f"net.{today(name.removeprefix('net.'))}" for name in old}
     checkpoint["state_dict"] = {names.get(name, name): value for name, value in checkpoint["state_dict"].items()}
     if raw := checkpoint.get("trained_weights"):
-        checkpoint["trained_weights"] = {_part(name): value for name, value in raw.items()}
-    parts = ("net.readin.", "net.core.", "net.readout.")
+        checkpoint["trained_weights"] = {today(name): value for name, value in raw.items()}
+    parts = ("net.readin.", "net.core.", "net.readout.", "net.logits.")
     order = sorted(range(len(old)), key=lambda i: [names[old[i]].startswith(part) for part in parts].index(True))
     for optimizer in checkpoint.get("optimizer_states", ()):
         if order != sorted(order):
@@ -154,6 +157,10 @@ def _part(name: str) -> str:
     if first == "readout":
         return f"readout.linear.{rest}"
     return f"{PARTS[first]}.{rest}" if first in PARTS else f"core.{name}"
+
+
+def _part_of_convolutions(name: str) -> str:
+    return name if name.startswith("logits.") else f"core.{name}"
 
 
 def update_names(config: Any) -> Any:

@@ -40,6 +40,16 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
 
 
+def layer_name(name: str) -> str:
+    """A weight's or module's name by its layer: in which network and whether in the core or not is left out.
+
+    Example:
+        >>> layer_name("core.conv.0.linear.weight"), layer_name("sessions.0.logits"), layer_name("conv.0")
+        ('conv.0.linear.weight', 'logits', 'conv.0')
+    """
+    return name.removeprefix("sessions.0.").removeprefix("core.")
+
+
 def restore_layers(net: nn.Module, weights: dict[str, Tensor], layers: Sequence[str], source: str) -> None:
     """Copy layers of another network into this one; all of a layer or nothing.
 
@@ -53,7 +63,8 @@ def restore_layers(net: nn.Module, weights: dict[str, Tensor], layers: Sequence[
         ConfigError: the network has no such layer.
         CheckpointError: the other network lacks the layer, or it is of another size there.
     """
-    own = net.state_dict()
+    own = {layer_name(name): value for name, value in net.state_dict().items()}
+    weights = {layer_name(name): value for name, value in weights.items()}
     for layer in layers:
         _module(net, layer, "model.init_layers")
         wanted = {name: tuple(value.shape) for name, value in own.items() if _within(name, layer)}
@@ -65,7 +76,7 @@ def restore_layers(net: nn.Module, weights: dict[str, Tensor], layers: Sequence[
                 "here; make the layers alike, or choose others with model.init_layers"
             )
         own.update({name: weights[name] for name in wanted})
-    net.load_state_dict(own)
+    net.load_state_dict({name: own[layer_name(name)] for name in net.state_dict()})
 
 
 def freeze_layers(net: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
@@ -88,7 +99,7 @@ def freeze_layers(net: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
 
 
 def _module(net: nn.Module, name: str, key: str) -> nn.Module:
-    modules = dict(net.named_modules())
+    modules = {layer_name(child): module for child, module in net.named_modules() if child != "core"}
     if not name or name not in modules:
         children = [child for child, module in modules.items() if child and any(True for _ in module.parameters())]
         raise ConfigError(f"{key}={name}: the network has no such layer; it has {', '.join(children)}")
@@ -128,7 +139,8 @@ class WarmStartModel(ImageModel):
         super().__init__(spec, **settings)
         self.init_from, self.init_layers = init_from, _names(init_layers, "model.init_layers")
         self._resumed = False
-        self._frozen = freeze_layers(self.net, _names(freeze, "model.freeze"))
+        names = _names(freeze, "model.freeze")
+        self._frozen = [module for net in self.networks for module in freeze_layers(net, names)]
         if self._frozen and not any(weight.requires_grad for weight in self.net.parameters()):
             raise ConfigError(f"model.freeze={list(freeze)} leaves nothing to train")
         self.train(self.training)
@@ -143,7 +155,9 @@ class WarmStartModel(ImageModel):
         super().on_fit_start()
         if self.init_from is not None and not self._resumed:
             source = f"model.init_from={self.init_from}"
-            restore_layers(self.net, read_network(self.init_from), self.init_layers, source)
+            weights = read_network(self.init_from)
+            for net in self.networks:
+                restore_layers(net, weights, self.init_layers, source)
 
     def train(self, mode: bool = True) -> WarmStartModel:
         """Training mode for all but the frozen layers."""

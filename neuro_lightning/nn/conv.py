@@ -180,8 +180,30 @@ def pooled_shape(image_shape: Sequence[int], layers: Sequence[ConvLayer], key: s
     return (channels, *size)
 
 
+class ConvCore(nn.Module):
+    """Convolutional and dense blocks, which all neurons share.
+
+    Args:
+        image_shape: (C, H, W).
+        convs: convolutional layers.
+        denses: dense layers behind them.
+    """
+
+    def __init__(self, image_shape: Sequence[int], convs: Sequence[ConvLayer], denses: Sequence[DenseLayer]) -> None:
+        super().__init__()
+        channels = [image_shape[0], *(layer.filters for layer in convs)]
+        self.conv = nn.Sequential(*map(ConvBlock, channels, convs))
+        widths = [math.prod(pooled_shape(image_shape, convs)), *(layer.units for layer in denses)]
+        self.dense = nn.Sequential(*map(DenseBlock, widths, denses))
+        self.width = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) images -> (B, width)."""
+        return self.dense(self.conv(images).flatten(1))
+
+
 class ConvNet(nn.Module):
-    """Images -> convolutional blocks -> dense blocks -> one rectified value for each neuron.
+    """Images -> core of convolutional and dense blocks -> one rectified value for each neuron.
 
     Source: the winner of the UW Neural Data Challenge 2019 (repository apls777/kaggle-uw-neural-data-challenge). Its
     final model, three convolutions of 32, 64 and 96 filters and one dense layer of 512, has 1,986,610 parameters
@@ -227,24 +249,21 @@ class ConvNet(nn.Module):
         convs = [ConvLayer.parse(values, f"model.conv[{i}]") for i, values in enumerate(conv or ())]
         denses = [DenseLayer.parse(values, f"model.dense[{i}]") for i, values in enumerate(dense or ())]
         last = DenseLayer.parse({"units": spec.n_neurons, **(logits or {})}, "model.logits")
-        channels = [spec.image_shape[0], *(layer.filters for layer in convs)]
-        self.conv = nn.Sequential(*map(ConvBlock, channels, convs))
-        widths = [math.prod(pooled_shape(spec.image_shape, convs)), *(layer.units for layer in denses)]
-        self.dense = nn.Sequential(*map(DenseBlock, widths, denses))
-        self.logits = DenseBlock(widths[-1], last, output)
+        self.core = ConvCore(spec.image_shape, convs, denses)
+        self.logits = DenseBlock(self.core.width, last, output)
         if output_bias == "mean" and len(spec.mean_rates):
             with torch.no_grad():
                 self.logits.linear.bias.copy_(NONLINEARITIES[output].inverse(torch.tensor(spec.mean_rates)))
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, C, H, W) images -> rates (B, N) and, in training, the L2 penalty of the layers that have one."""
-        output: Output = {"rates": self.logits(self.dense(self.conv(inputs).flatten(1)))}
+        output: Output = {"rates": self.logits(self.core(inputs))}
         if self.training and (penalty := self.penalty()) is not None:
             output["losses"] = {"l2": penalty}
         return output
 
     def penalty(self) -> Tensor | None:
         """The sum of the layers' L2 penalties; None without any. A layer that is frozen has none."""
-        blocks = [block for block in (*self.conv, *self.dense, self.logits) if block.l2]
+        blocks = [block for block in (*self.core.conv, *self.core.dense, self.logits) if block.l2]
         weights = [(block.l2, block.linear.weight) for block in blocks if block.linear.weight.requires_grad]
         return sum(l2 / 2 * weight.square().sum() for l2, weight in weights) if weights else None
