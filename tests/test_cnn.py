@@ -11,7 +11,7 @@ from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.losses import poisson
 from neuro_lightning.models.cnn import CNN
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.models.warm_start import restore_layers
+from neuro_lightning.models.warm_start import read_network, restore_layers
 from neuro_lightning.nn.conv import ConvLayer, ConvNet, pooled_shape
 
 PICTURES = [
@@ -97,7 +97,9 @@ def test_weights_start_glorot_uniform_and_biases_at_zero_or_the_mean():
 
 def test_the_l2_penalty_is_a_loss_term_in_training():
     network = net(conv=[{"filters": 4, "kernel": 3, "l2": 0.1}], logits={"l2": 0.5})
-    expected = 0.05 * network.core.conv[0].linear.weight.square().sum() + 0.25 * network.logits.linear.weight.square().sum()
+    expected = (
+        0.05 * network.core.conv[0].linear.weight.square().sum() + 0.25 * network.logits.linear.weight.square().sum()
+    )
     torch.testing.assert_close(network(torch.rand(1, 3, 12, 10))["losses"], {"l2": expected})
     assert "losses" not in network.eval()(torch.rand(1, 3, 12, 10))
     assert "losses" not in net().train()(torch.rand(1, 3, 12, 10))
@@ -206,6 +208,17 @@ def test_a_layer_is_not_one_whose_name_begins_alike():
     before = mine["conv2"].weight.clone()
     restore_layers(mine, theirs.state_dict(), ["conv"], "old.ckpt")
     assert torch.equal(mine["conv"].weight, theirs["conv"].weight) and torch.equal(mine["conv2"].weight, before)
+
+
+def test_layers_of_a_run_of_an_older_version_are_restored():
+    """Whose network had no core by this name."""
+    weights = read_network(TESTS / "old_runs" / "cnn")
+    old = torch.load(TESTS / "old_runs/cnn/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert "net.conv.0.linear.weight" in old and "conv.0.linear.weight" in weights
+    filters, channels, kernel, _ = weights["conv.0.linear.weight"].shape
+    network = net((channels, 12, 10), conv=[{"filters": filters, "kernel": kernel}])
+    restore_layers(network, weights, ["conv.0"], "old.ckpt")
+    assert torch.equal(network.core.conv[0].linear.weight, old["net.conv.0.linear.weight"])
 
 
 def test_layers_that_do_not_fit_are_refused_whole(tmp_path):

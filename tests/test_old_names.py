@@ -6,6 +6,7 @@ from networks import transformer
 
 from neuro_lightning.artifacts.old_names import (
     AUTOENCODER,
+    CNN,
     LFADS,
     MOVED,
     NDT,
@@ -116,3 +117,15 @@ def test_weights_and_optimizer_state_of_an_older_checkpoint_are_put_in_order():
     before = dict(checkpoint["state_dict"])
     update_weights(checkpoint, NDT)
     assert checkpoint["state_dict"] == before, "today's names stay as they are"
+
+
+def test_layers_of_an_older_convolutional_network_are_those_of_its_core():
+    old = ["conv.0.linear.weight", "dense.0.linear.bias", "logits.linear.weight"]
+    new = ["core.conv.0.linear.weight", "core.dense.0.linear.bias", "logits.linear.weight"]
+    state = {"state": {i: {"exp_avg": torch.tensor(i)} for i in range(3)}}
+    for _ in range(2):  # today's names stay as they are
+        checkpoint = {"state_dict": {f"net.{name}": i for i, name in enumerate(old)}, "optimizer_states": [dict(state)]}
+        update_weights(checkpoint, CNN)
+        assert checkpoint["state_dict"] == {f"net.{name}": i for i, name in enumerate(new)}
+        assert checkpoint["optimizer_states"] == [state]
+        old = new

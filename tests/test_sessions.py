@@ -1,6 +1,7 @@
 """Several recordings in one run: which trials make up which batch, what is refused, and who learns from what."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,15 @@ from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.losses import default_loss
 from neuro_lightning.metrics.collection import build_metrics
+from neuro_lightning.models.cnn import CNN
+from neuro_lightning.models.core_readout import CoreReadout
 from neuro_lightning.models.gru import GRU
+from neuro_lightning.models.hsm import HSM
 from neuro_lightning.models.lstm_autoencoder import LSTMAutoencoder
+from neuro_lightning.models.warm_start import read_network, restore_layers
+from neuro_lightning.nn.core import ConvCore
+from neuro_lightning.nn.hsm_layers import Dense
+from neuro_lightning.nn.readouts import FactorisedReadout
 from neuro_lightning.optim import SAM
 
 COUNTS = {"a": 23, "b": 9, "c": 40}
@@ -204,6 +212,67 @@ def test_networks_that_share_no_core_are_one_line():
 
 def without_forward() -> Sessions:
     return Sessions({"a": tiny(0, forward=False), "b": tiny(1, forward=False, missing=2)})
+
+
+# ---- images
+
+
+def picture_sessions() -> Sessions:
+    """Two recordings with four and three neurons."""
+    recordings = [Pictures(n_train=12, n_val=4, offset=0).load() for _ in range(2)]
+    for trials in recordings[1].splits.values():
+        trials.responses = trials.responses[:, 1:]
+    recordings[1].unit_ids = recordings[1].unit_ids[1:]
+    return Sessions({"a": Fixed(recordings[0]), "b": Fixed(recordings[1])}, batch_size=6)
+
+
+def cnn(spec) -> CNN:
+    layers = [{"filters": 2, "kernel": 3, "batch_norm": True, "l2": 0.1}]
+    return CNN(spec, conv=layers, dense=[{"units": 3, "l2": 0.2}], logits={"l2": 0.3})
+
+
+def core_readout(spec) -> CoreReadout:
+    core = partial(ConvCore, channels=2, layers=1, first_kernel=3, laplace=0.1)
+    return CoreReadout(spec, core=core, readout=partial(FactorisedReadout, l1=0.2))
+
+
+@pytest.mark.parametrize(("build", "own"), [(cnn, "logits"), (core_readout, "readout")])
+def test_sessions_of_images_share_the_core_and_are_regularised_apart(build, own):
+    data = picture_sessions()
+    model = build(data.spec).train()
+    assert model.networks[0].core is model.networks[1].core
+    for session in (0, 1):
+        batch = data.dataset("train", evaluate=False)[session, [0, 1, 2, 3]]
+        model.zero_grad(set_to_none=True)
+        output = call_network(model.net, batch, batch["inputs"])
+        assert output["rates"].shape == (4, 4 - session)
+        sum(output["losses"].values()).backward()
+        with_gradient = {name for name, weight in model.net.named_parameters() if weight.grad is not None}
+        assert any(name.startswith(f"sessions.{session}.{own}.") for name in with_gradient)
+        assert any(".core." in name for name in with_gradient)
+        assert not any(name.startswith(f"sessions.{1 - session}.{own}.") for name in with_gradient)
+
+
+def test_layers_are_frozen_and_begun_with_in_every_session(tmp_path):
+    data = picture_sessions()
+    source = cnn(data.sessions["a"].spec).net
+    layers = {"conv": [{"filters": 2, "kernel": 3, "batch_norm": True}], "dense": [{"units": 3}], "logits": {}}
+    model = CNN(data.spec, **layers, freeze=["conv", "logits"])
+    trained = {name for name, weight in model.net.named_parameters() if weight.requires_grad}
+    assert trained == {"sessions.0.core.dense.0.linear.weight", "sessions.0.core.dense.0.linear.bias"}
+    torch.save({"state_dict": {f"net.{name}": value for name, value in source.state_dict().items()}}, tmp_path / "a")
+    restore_layers(model.networks[1], read_network(tmp_path / "a"), ["conv"], "a")
+    for net in model.networks:
+        assert torch.equal(net.core.conv[0].linear.weight, source.core.conv[0].linear.weight)
+    torch.save({"state_dict": {f"net.{k}": v for k, v in model.net.state_dict().items()}}, tmp_path / "both")
+    again = cnn(data.sessions["b"].spec).net
+    restore_layers(again, read_network(tmp_path / "both"), ["conv", "dense"], "both")
+    assert same(again.core.state_dict(), model.networks[1].core.state_dict())
+
+
+def test_a_network_without_a_core_is_one_line():
+    with pytest.raises(ConfigError, match=r"^HSMNet has no core that several recordings could share: give one"):
+        HSM(picture_sessions().spec, output=partial(Dense, activation="softplus"))
 
 
 # ---- who learns from what

@@ -42,7 +42,8 @@ class ImageModel(PopulationModule):
         **settings: Any,
     ) -> None:
         net = build_for_sessions(lambda part: self.network_class(part, **settings), spec)
-        check_output(net.sessions[0] if spec.sessions else net, spec, loss)
+        for part, own in zip(spec.parts, net.sessions if spec.sessions else [net], strict=True):
+            check_output(own, part, loss)
         super().__init__(net, spec, loss=loss, optimizer=optimizer, scheduler=scheduler)
 
 
