@@ -283,6 +283,13 @@ def test_every_batch_says_what_was_recorded_and_others_are_refused():
         make_dataset(trials(), describe(recording(full=True)), evaluate=True)
 
 
+def test_joined_trials_say_what_was_recorded():
+    one, other = trials(0), trials(1, full=True)
+    for both in (one.joined(other), other.joined(one)):
+        assert both.observed.sum() == one.observed.sum() + other.heldin.shape[0] * 15 * N
+    assert other.joined(other).observed is None and len(one.joined(one)) == 24
+
+
 def test_metrics_see_recorded_bins_alone():
     """NaN where nothing was recorded, and the scores are those of the trials cut to their lengths one by one."""
     spec = describe(recording())

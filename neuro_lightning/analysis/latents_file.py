@@ -87,6 +87,11 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
 
 def _join_splits(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attributes: dict, file: Path) -> Latents:
     for name, part in zip(names, parts, strict=True):
+        if attributes.get("kind") == "spikes" and np.isnan(part["latents"]).any():
+            raise DataError(
+                f"{file}: the trials of {name} are of unequal length (NaN after their ends), and whole trials are "
+                "compared here: train with windows that all of them fill (data.window_ms=[START,STOP])"
+            )
         if part["latents"].ndim != 3 or not np.isfinite(part["latents"]).all():
             raise DataError(f"{file}: {name}/latents must be finite numbers (B, T, D), not {part['latents'].shape}")
     if attributes.get("kind") == "traces":

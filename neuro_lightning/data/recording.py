@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,16 @@ class Trials(SplitArrays):
     jitter: np.ndarray | None = None
     rates: np.ndarray | None = None
     row: np.ndarray | None = None
+
+    def joined(self, other: Trials) -> Trials:
+        """The trials of both, with those arrays that both have, and with ``observed`` if one has it."""
+        if (self.observed is None) == (other.observed is None):
+            return super().joined(other)
+        known = self if other.observed is None else other
+        full = [np.ones((len(trials), *known.observed.shape[1:]), bool) for trials in (self, other)]
+        pairs = zip((self, other), full, strict=True)
+        one, two = (trials if trials is known else replace(trials, observed=ones) for trials, ones in pairs)
+        return one.joined(two)
 
     def blank_padding(self, values: np.ndarray) -> np.ndarray:
         """Values of bins (B, L, D) with NaN after each trial's end; unchanged where all trials are of one length.

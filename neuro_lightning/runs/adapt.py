@@ -169,6 +169,8 @@ def _copy_known_units(net: Any, spec: DataSpec, other: Any, other_spec: DataSpec
         copy_units(target, source, *heldin)
     if read[0] and set(heldin[0]) & set(heldin[1]):
         net.readin.linear.load_state_dict({**net.readin.linear.state_dict(), "bias": other.readin.linear.bias})
+    if net.readin.token is not None and other.readin.token is not None:
+        copy_units(net.readin.token, other.readin.token, *heldin)
     known = 0
     for target, source in zip(net.readout.unit_weights(), other.readout.unit_weights(), strict=True):
         known = copy_units(target, source, spec.unit_ids, other_spec.unit_ids)

@@ -168,7 +168,7 @@ def cut_windows(nwb: NWBRecording, units: np.ndarray, settings: WindowSettings) 
 def trial_bins(nwb: NWBRecording, align: str, rows: np.ndarray, bin_ms: int) -> np.ndarray:
     """(B,) whole bins of trials from ``align`` to their stop_time; 0 where it is not known, or not recorded."""
     start, stop = _times(nwb, align)[rows], _times(nwb, "stop_time")[rows]
-    end = binning.to_ns(np.where(stop <= nwb.end_time, stop, start)) // (bin_ms * 10**6)
+    end = binning.to_ns(np.where(stop <= nwb.end_time + 1e-6, stop, start)) // (bin_ms * 10**6)
     return (end - binning.first_bins(start, 0, bin_ms)).clip(min=0)
 
 
