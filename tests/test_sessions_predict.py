@@ -11,9 +11,11 @@ from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, here, record
 from tiny import Tiny
 
+import neuro_lightning as nl
+from neuro_lightning.analysis.latents_file import read_latents
 from neuro_lightning.data.identity import identity_of
 from neuro_lightning.data.sessions import Sessions
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
 from neuro_lightning.runs.predict import predict
@@ -188,3 +190,72 @@ def test_joined_epochs_keep_their_steps_of_every_session():
         assert len(of_it[0]) == len(of_it[1])
         assert torch.cat([batch["index"] for batch in of_it[1]]).sort().values.tolist() == list(range(n + val))
     assert len(data.sessions["monday"].recording.splits["train"]) == 37, "the data themselves are as they were"
+
+
+# ---- from Python
+
+
+def test_a_run_from_python_is_that_of_each_session(run, files):
+    loaded = nl.load(run, trusted=["tiny"])
+    assert list(loaded.sessions) == list(SIZES) and list(loaded.data.by_session()) == list(SIZES)
+    monday = loaded.sessions["monday"]
+    assert monday.scores["val/co_bps"] == loaded.scores["val/co_bps/monday"] and "/monday" not in str(monday.scores)
+    assert loaded.scores["val/co_bps"] == pytest.approx(
+        np.mean([part.scores["val/co_bps"] for part in loaded.sessions.values()])
+    )
+    assert monday.table["mean rate"]["val/co_bps"] == 0 and len(monday.unit_ids) == 10
+    with h5py.File(files["predictions", None]) as rates, h5py.File(files["latents", None]) as latents:
+        for session in SIZES:
+            np.testing.assert_array_equal(
+                rates[session]["val/predictions"], loaded.rates("val", session=session).astype(np.float32)
+            )
+            np.testing.assert_array_equal(latents[session]["val/latents"], loaded.latents(session=session))
+    counts = monday.data.recording.splits["val"].heldin
+    np.testing.assert_array_equal(loaded.predict(counts, session="monday"), monday.rates("val"))
+    assert monday.sessions == {} and "on monday seed" in repr(monday)
+
+
+def test_runs_are_compared_where_their_sessions_are_the_same(run, tmp_path):
+    loaded = nl.load(run, trusted=["tiny"])
+    alone = nl.load(here(tmp_path / "alone", "data.n_train=20", "data.n_val=9").folder, trusted=["tiny"])
+    table = nl.compare({"alone": alone, "among others": loaded.sessions["tuesday"]})
+    wanted = loaded.scores["val/co_bps/tuesday"] - alone.scores["val/co_bps"]
+    assert table.loc["val/co_bps", "among others difference"] == pytest.approx(wanted)
+    two = nl.load(here(tmp_path / "two", base=words_of("monday", "tuesday")).folder, trusted=["tiny"])
+    for others in ([loaded, two], [loaded, alone], [alone, two]):
+        with pytest.raises(ConfigError, match=r"nothing to compare; of several sessions give run\.sessions\[NAME\]"):
+            nl.compare(others)
+    with pytest.raises(ConfigError, match=r"the val trials of .* are others"):
+        nl.compare([loaded.sessions["monday"], alone])
+
+
+@pytest.mark.parametrize("ask", ["rates", "latents", "unit_ids"])
+def test_what_is_of_one_session_asks_for_its_name(run, ask):
+    loaded = nl.load(run, trusted=["tiny"])
+    with pytest.raises(
+        ConfigError, match="has several sessions: name one as session=NAME; it has monday, tuesday, wed"
+    ):
+        loaded.unit_ids if ask == "unit_ids" else getattr(loaded, ask)()
+    if ask != "unit_ids":
+        with pytest.raises(ConfigError, match="has no session friday; it has monday"):
+            getattr(loaded, ask)(session="friday")
+
+
+def test_figures_of_sessions_are_drawn_in_folders_of_their_own(run):
+    loaded = nl.load(run, trusted=["tiny"])
+    found = loaded.figures()
+    each = {"rates", "neurons", "latents", "psth"}
+    assert set(found) == {"learning_curve", "latents_together"} | {f"{s}/{name}" for s in SIZES for name in each}
+    assert set(loaded.sessions["monday"].figures()) == each
+
+
+def test_latents_of_one_session_are_read_from_the_file_of_all(files):
+    path = files["latents", None]
+    latents = read_latents(path, session="tuesday")
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(latents.values[:20], file["tuesday/train/latents"])
+    for session, message in ((None, "several sessions, choose one as --session: it has monday"), ("x", "no session x")):
+        with pytest.raises(DataError, match=message):
+            read_latents(path, session=session)
+    with pytest.raises(DataError, match="holds no session monday: it is of one recording"):
+        read_latents(files["latents", "monday"], session="monday")

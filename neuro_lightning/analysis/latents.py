@@ -247,19 +247,24 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("path", type=Path, help="the run's folder, or the file that predict.py output=latents wrote")
     parser.add_argument("--splits", nargs="+", help="train, val, ...; all of the file's when left out")
-    parser.add_argument("--out", type=Path, help="folder to write to; where the latents are when left out")
+    parser.add_argument("--session", help="which, where the file is of several sessions")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder to write to; where the latents are when left out, of a session in a folder of its name",
+    )
     parser.add_argument("--shuffles", type=int, default=10, help="of each control")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-umap", dest="umap", action="store_false", help="neither UMAP pictures nor their scores")
     args = parser.parse_args(arguments)
-    latents = read_latents(args.path, args.splits)
+    latents = read_latents(args.path, args.splits, args.session)
     results, views = analyse(latents, shuffles=args.shuffles, seed=args.seed, umap=args.umap)
-    folder = args.out or find_latents(args.path).parent
+    folder = args.out or find_latents(args.path).parent / (args.session or "")
     folder.mkdir(parents=True, exist_ok=True)
     written = write_results(results, views, latents, folder)
     samples, bins, dimensions = latents.values.shape
     title = (
-        f"Latents of {latents.dataset} ({kind_of(latents)}), {' + '.join(latents.splits)}: "
+        f"Latents of {args.session or latents.dataset} ({kind_of(latents)}), {' + '.join(latents.splits)}: "
         f"{samples} {'planes' if latents.continuous else 'trials'} x {bins} bins x {dimensions} latents"
     )
     if not latents.continuous:

@@ -59,7 +59,7 @@ def find_latents(path: str | Path) -> Path:
     return file
 
 
-def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Latents:
+def read_latents(path: str | Path, splits: Sequence[str] | None = None, session: str | None = None) -> Latents:
     """Read latents and join their splits.
 
     Splits of the same samples (the planes of one recording) follow each other in time; splits of different samples
@@ -68,12 +68,14 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
     Args:
         path: the file, or the run's folder.
         splits: which to read; None is all.
+        session: which to read of a file of several sessions.
 
     Raises:
-        DataError: no file, no latents in it, a split that is not there, or splits that cannot be joined.
+        DataError: no file, no latents in it, a session or split that is not there, or splits that cannot be joined.
     """
     file = find_latents(path)
     with reading(file, "write it again with predict.py"), h5py.File(file) as source:
+        source = _of_session(source, session, file)
         found = [name for name in source if isinstance(source[name], h5py.Group) and "latents" in source[name]]
         if not found:
             raise DataError(f"{file} holds no latents: it has {', '.join(source) or 'nothing'}")
@@ -83,6 +85,20 @@ def read_latents(path: str | Path, splits: Sequence[str] | None = None) -> Laten
         parts = [{k: read_h5(v, f"{file}:/{name}/{k}") for k, v in source[name].items()} for name in names]
         attributes = dict(source.attrs)
     return _join_splits(parts, tuple(names), attributes, file)
+
+
+def _of_session(source: h5py.File, session: str | None, file: Path) -> h5py.Group:
+    """The part of a file that is about one session; of one recording the file."""
+    sessions = [name for name in source if isinstance(source[name], h5py.Group) and "unit_ids" in source[name]]
+    if not sessions and session is None:
+        return source
+    if session not in sessions:
+        known = f"it has {', '.join(sessions)}" if sessions else "it is of one recording"
+        wish = (
+            f"holds no session {session}" if session is not None else "holds several sessions, choose one as --session"
+        )
+        raise DataError(f"{file} {wish}: {known}")
+    return source[session]
 
 
 def _join_splits(parts: list[dict[str, np.ndarray]], names: tuple[str, ...], attributes: dict, file: Path) -> Latents:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neuro_lightning.api.results import Run, Table
-from neuro_lightning.data.identity import split_differs
+from neuro_lightning.data.identity import Identity, split_differs
 from neuro_lightning.errors import ConfigError
 
 
@@ -77,14 +77,25 @@ def _run(run: Run | str | Path) -> Run:
 
 
 def _check_same_trials(runs: Sequence[Run]) -> None:
-    """Refuse runs whose scores are of other trials."""
+    """Refuse runs whose scores are of other trials, in any of several sessions."""
     first = runs[0]
     for run in runs[1:]:
-        one, other = first._saved().identity, run._saved().identity
-        if one["name"] != other["name"]:
+        one, other = (
+            found.get("sessions") or {"": found} for found in (first._saved().identity, run._saved().identity)
+        )
+        if set(one) != set(other):
+            names = (", ".join(filter(None, found)) or "one recording" for found in (other, one))
             raise ConfigError(
-                f"{run.folder} is of {other['name']}, {first.folder} of {one['name']}: nothing to compare"
+                f"{run.folder} is of {next(names)}, {first.folder} of {next(names)}: nothing to compare; of several "
+                "sessions give run.sessions[NAME]"
             )
-        for split in ("val", "test"):
-            if split_differs(one, other, split):
-                raise ConfigError(f"the {split} trials of {run.folder} are others than those of {first.folder}")
+        for session in one:
+            _check_same_recording(run, first, other[session], one[session])
+
+
+def _check_same_recording(run: Run, first: Run, mine: Identity, theirs: Identity) -> None:
+    if mine["name"] != theirs["name"]:
+        raise ConfigError(f"{run.folder} is of {mine['name']}, {first.folder} of {theirs['name']}: nothing to compare")
+    for split in ("val", "test"):
+        if split_differs(theirs, mine, split):
+            raise ConfigError(f"the {split} trials of {run.folder} are others than those of {first.folder}")

@@ -27,17 +27,24 @@ from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
 class Run:
     """A trained model: its scores, what it predicts, and where its files lie.
 
+    Of a run on several recordings, :attr:`sessions` holds the same for each of them.
+
     Args:
         folder: of the run.
         trusted: packages of your own that its checkpoint may build from.
+        session: which of several recordings it is about; None for all.
 
     Attributes:
         folder: of the run.
+        session: see above.
         record: all that ``run.json`` holds.
+
+    Example:
+        >>> run.sessions["monday"].rates("val")   # or run.rates("val", session="monday")  # doctest: +SKIP
     """
 
-    def __init__(self, folder: str | Path, *, trusted: Sequence[str] = ()) -> None:
-        self.folder, self._trusted = Path(folder).absolute(), tuple(trusted)
+    def __init__(self, folder: str | Path, *, trusted: Sequence[str] = (), session: str | None = None) -> None:
+        self.folder, self._trusted, self.session = Path(folder).absolute(), tuple(trusted), session
         if not (self.folder / FILE_NAME).is_file():
             raise ConfigError(f"{self.folder} is no run's folder: it has no {FILE_NAME}")
         self.record = read_record(self.folder)
@@ -60,8 +67,20 @@ class Run:
 
     @property
     def scores(self) -> pd.Series:
-        """The saved checkpoint's scores by name, such as ``val/co_bps``."""
-        return pd.Series(self.record.get("metrics") or {}, name=self._label, dtype=float)
+        """The saved checkpoint's scores by name, such as ``val/co_bps``.
+
+        Of several sessions it is the mean over them, followed by each one's as ``val/co_bps/SESSION``.
+        """
+        return pd.Series(self._of_session(self.record.get("metrics") or {}), name=self._label, dtype=float)
+
+    @cached_property
+    def sessions(self) -> dict[str, Run]:
+        """The run as that of each of its sessions, by name; empty for a run on one recording."""
+        names = (self.record.get("data") or {}).get("sessions") or {} if self.session is None else {}
+        found = {name: Run(self.folder, trusted=self._trusted, session=name) for name in names}
+        for part in found.values():
+            part._opened = self._opened  # one checkpoint holds all
+        return found
 
     @property
     def table(self) -> Table:
@@ -73,19 +92,25 @@ class Run:
             for who, found in others.items()
             if found
         }
-        return Table({"model": record.get("metrics") or {}, **columns})
+        columns = {"model": record.get("metrics") or {}, **columns}
+        return Table({who: self._of_session(found) for who, found in columns.items()})
 
     @property
     def unit_ids(self) -> np.ndarray:
         """(N,) the neurons' numbers in the order of the rates' last axis, held-in ones first.
 
         Of arrays without ``unit_ids`` they are the columns: ``counts[..., run.unit_ids]`` fits the rates.
+
+        Raises:
+            ConfigError: of several sessions each has its own: ``run.sessions[NAME].unit_ids``.
         """
-        return np.array(self._saved().spec.unit_ids)
+        return np.array(self._of(None)._saved().spec.unit_ids)
 
     @cached_property
     def data(self) -> PopulationDataModule:
         """The data that trained the model; ``data.recording.splits["val"]`` holds the validation trials.
+
+        Of several sessions ``data.by_session()`` holds the data of each by its name.
 
         Raises:
             NeuroError: the files have changed or are gone.
@@ -94,10 +119,10 @@ class Run:
 
     @property
     def network(self) -> Any:
-        """The trained network, a ``torch.nn.Module`` in evaluation mode."""
+        """The trained network, a ``torch.nn.Module`` in evaluation mode; of several sessions that of each in it."""
         return self._saved().model.net
 
-    def rates(self, split: str = "val") -> np.ndarray:
+    def rates(self, split: str = "val", session: str | None = None) -> np.ndarray:
         """What the model expects of a split: (B, L, N) or (B, N), spikes per bin or in the responses' unit.
 
         They are those that ``python predict.py`` writes, NaN after the end of a shorter trial: trials in the order of
@@ -105,65 +130,80 @@ class Run:
 
         Args:
             split: ``train``, ``val`` or ``test``.
+            session: which of several recordings.
+
+        Raises:
+            ConfigError: no session is named where there are several, or one that there is not.
 
         Example:
             >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
         """
-        net = self._saved(self._split(split)).model.net
-        return self._until_end(split, predict_split(net, self.data, split, pick_device("auto"))["rates"])
+        run = self._of(session)
+        net = run._saved(run._split(split)).model.net
+        return run._until_end(split, predict_split(net, run.data, split, pick_device("auto"))["rates"])
 
-    def latents(self, split: str = "val") -> np.ndarray:
+    def latents(self, split: str = "val", session: str | None = None) -> np.ndarray:
         """(B, L, D) the model's description of the population's state in each trial of a split.
+
+        The latents of several sessions are in one space.
 
         Args:
             split: ``train``, ``val`` or ``test``.
+            session: which of several recordings.
 
         Raises:
-            ConfigError: the model has no latents.
+            ConfigError: the model has no latents, or as for :meth:`rates`.
         """
-        found = predict_split(self._saved().model.net, self.data, self._split(split), pick_device("auto"), LATENTS)
+        run = self._of(session)
+        found = predict_split(run._saved().model.net, run.data, run._split(split), pick_device("auto"), LATENTS)
         if "latents" not in found:
-            raise ConfigError(f"{self._label} has no latents; rates has what it predicts")
-        return self._until_end(split, found["latents"])
+            raise ConfigError(f"{run._label} has no latents; rates has what it predicts")
+        return run._until_end(split, found["latents"])
 
-    def predict(self, new: Any) -> np.ndarray:
+    def predict(self, new: Any, session: str | None = None) -> np.ndarray:
         """What the model expects of new trials or images of the same neurons.
 
         Args:
             new: of spikes (B, T, N) counts of all neurons, in the order of the arrays that trained the model, or
                 (B, T, N_in) of the held-in ones alone, in the order of :attr:`unit_ids`. Of images (B, H, W) or
                 (B, C, H, W), in the unit of those that trained the model.
+            session: whose neurons they are of, where there are several.
 
         Returns:
             (B, L, N) or (B, N), neurons in the order of :attr:`unit_ids`.
 
         Raises:
             DataError: another number of bins, neurons or pixels.
-            ConfigError: of traces, which are normalised as a session.
+            ConfigError: of traces, which are normalised as a session, or as for :meth:`rates`.
 
         Example:
             >>> run.predict(new_counts)[..., 0]   # the neuron run.unit_ids[0]  # doctest: +SKIP
         """
-        saved = self._saved()
-        inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(np.asarray(new)), np.float32))
+        run = self._of(session)
+        inputs = torch.from_numpy(np.ascontiguousarray(run._inputs(np.asarray(new)), np.float32))
         device = pick_device("auto")
-        net, size = saved.model.net.to(device), self.data.eval_batch_size
+        net, size = run._saved().model.net.to(device), run.data.eval_batch_size
         batches = ({"inputs": inputs[k : k + size]} for k in range(0, len(inputs), size))
         return predict_batches(net, batches, len(inputs), device)["rates"]
 
     def figures(self) -> FigureFiles:
-        """The run's figures by name, as files; drawn now where the run has drawn none. A notebook shows them."""
-        files = sorted((self.folder / "figures").glob("*.png"))
-        if not files:
+        """The run's figures by name, as files; drawn now where the run has drawn none. A notebook shows them.
+
+        Those of a session among several are named ``SESSION/NAME``.
+        """
+        folder = self.folder / "figures" / (self.session or "")
+        files = sorted(folder.rglob("*.png"))
+        if not files and self.session is None:
             objective = self.record["objective"]
             stand_in = SimpleNamespace(default_root_dir=self.folder, datamodule=self.data, loggers=[], global_step=0)
             Figures(monitor=objective["name"], mode=objective["mode"]).draw(stand_in, self._saved().model)
-            files = sorted((self.folder / "figures").glob("*.png"))
-        return FigureFiles({path.stem: path for path in files})
+            files = sorted(folder.rglob("*.png"))
+        return FigureFiles({path.relative_to(folder).with_suffix("").as_posix(): path for path in files})
 
     def __repr__(self) -> str:
         objective = self.record.get("objective") or {}
-        score = f", {objective['name']} {objective['value']:.4f}" if objective.get("value") is not None else ""
+        value = self.scores.get(objective.get("name")) if self.session else objective.get("value")
+        score = f", {objective['name']} {value:.4f}" if value is not None else ""
         return f"Run({self._label}, {self.status}{score}, {self.folder})"
 
     def _repr_html_(self) -> str:
@@ -173,14 +213,37 @@ class Run:
     def _label(self) -> str:
         config = self.config
         name = str((config.get("model") or {}).get("_target_", "model")).rpartition(".")[2]
-        return f"{name} on {(self.record.get('data') or {}).get('name', 'data')} seed {config.get('seed')}"
+        data = self.session or (self.record.get("data") or {}).get("name", "data")
+        return f"{name} on {data} seed {config.get('seed')}"
+
+    def _of(self, session: str | None) -> Run:
+        """The run of one recording: this one, or that of one of its sessions.
+
+        Raises:
+            ConfigError: no session is named where there are several, or one that there is not.
+        """
+        if session is None and not self.sessions:
+            return self
+        if session in self.sessions:
+            return self.sessions[session]
+        if not self.sessions:
+            raise ConfigError(f"session={session!r}: {self._label} is of one recording; leave it out")
+        wish = "several sessions: name one as session=NAME" if session is None else f"no session {session}"
+        raise ConfigError(f"{self._label} has {wish}; it has {', '.join(self.sessions)}")
+
+    def _of_session(self, scores: dict[str, float]) -> dict[str, float]:
+        """Scores by name; of one session its own, by the names that a single recording's have."""
+        if self.session is None:
+            return scores
+        end = f"/{self.session}"
+        return {name.removesuffix(end): value for name, value in scores.items() if name.endswith(end)}
 
     def _saved(self, split: str = "val") -> Saved:
         """The checkpoint that predicts a split, as ``predict.py`` chooses it."""
         path = choose_checkpoint(self.folder, "auto", "val" if split == "train" else split)
         if path not in self._opened:
             self._opened[path] = load_checkpoint(path, trusted=self._trusted)
-        return self._opened[path]
+        return self._opened[path] if self.session is None else self._opened[path].of_session(self.session)
 
     def _until_end(self, split: str, values: np.ndarray) -> np.ndarray:
         """Values with NaN after the end of trials that are shorter than others."""

@@ -100,8 +100,9 @@ class Figures(pl.Callback):
                 self._save(name, drawing, trainer)
 
     def _all_trials(self, data: Any, model: Any) -> dict[str, Tensor]:
-        """Training and validation trials together, for averages: latents are no scores."""
-        found = [predict_trials(data, model, self.max_trials, split) for split in ("train", "val")]
+        """Training and validation trials together where they are equally long, for averages: latents are no scores."""
+        found = [predict_trials(data, model, self.max_trials, split) for split in ("val", "train")]
+        found = [part for part in found if part["targets"].shape[1:] == found[0]["targets"].shape[1:]]
         return {
             name: torch.cat([part[name] for part in found]) for name in ("latents", "condition") if name in found[0]
         }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuro_lightning.report import style
-from neuro_lightning.report.figures_spikes import draw_paths, mark_event, time_label
+from neuro_lightning.report.figures_spikes import draw_paths, known_mean, mark_event, time_label
 
 SINGLE_TRIALS = 6
 MAX_CONDITIONS = 8
@@ -119,7 +119,7 @@ def sessions_figure(
     starts. Thin lines are the means of the conditions that all sessions have, or else single trials.
 
     Args:
-        latents: (B, L, D) of each session by its name.
+        latents: (B, L, D) of each session by its name, NaN after the end of shorter trials.
         bin_ms: bin width in ms.
         conditions: (B,) of each session, -1 for none.
         start_ms: when the first bin begins; 0 is the event that windows are aligned to.
@@ -142,10 +142,10 @@ def sessions_figure(
         paths = (values - center) @ axes.T
         time = start_ms + (np.arange(paths.shape[1]) + 0.5) * bin_ms
         if len(shared):
-            thin = [paths[conditions[session] == name].mean(0) for name in shared]
+            thin = [known_mean(paths[conditions[session] == name]) for name in shared]
         else:
             thin = paths[style.evenly_spaced(len(paths), SINGLE_TRIALS)]
-        curves = [(path, color, False) for path in thin] + [(paths.mean(0), color, True)]
+        curves = [(path, color, False) for path in thin] + [(known_mean(paths), color, True)]
         draw_paths(space, curves)
         for k, panel in enumerate(over_time):
             for path, _, is_mean in curves:
@@ -169,13 +169,14 @@ def joint_components(latents: Sequence[np.ndarray], n: int) -> tuple[np.ndarray,
     """The first principal components of several sessions' latents, in which every session has the same weight.
 
     Args:
-        latents: (B, L, D) of each session.
+        latents: (B, L, D) of each session, NaN after the end of shorter trials.
         n: components wanted; there are fewer where D is smaller.
 
     Returns:
         The center (D,), the axes (n, D) and the share of the variance along each (n,).
     """
-    flat = [values.reshape(-1, values.shape[2]).astype(np.float64) for values in latents if values.size]
+    flat = [values.reshape(-1, values.shape[2]).astype(np.float64) for values in latents]
+    flat = [values[known] for values in flat if (known := ~np.isnan(values).any(1)).any()]
     if not flat:
         return np.zeros(0), np.zeros((0, 0)), np.zeros(0)
     center = np.mean([values.mean(0) for values in flat], axis=0)

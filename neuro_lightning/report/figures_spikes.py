@@ -51,7 +51,7 @@ def rates_figure(
         simulated: whether the data are simulated.
     """
     n_trials, n_total, n_neurons = rates.shape
-    order = np.argsort(np.nan_to_num(_known_mean(rates)).argmax(0), kind="stable") if n_trials else np.arange(n_neurons)
+    order = np.argsort(np.nan_to_num(known_mean(rates)).argmax(0), kind="stable") if n_trials else np.arange(n_neurons)
     panels = {"predicted": rates[..., order] * 1000 / bin_ms}
     if true_rates is not None:
         panels["true"] = true_rates[..., order] * 1000 / bin_ms
@@ -179,7 +179,7 @@ def psth_figure(
     return figure
 
 
-def _known_mean(values: np.ndarray) -> np.ndarray:
+def known_mean(values: np.ndarray) -> np.ndarray:
     """The mean over trials (B, ...) of what is not NaN; NaN where all is."""
     known = ~np.isnan(values)
     number = known.sum(0)
@@ -216,7 +216,7 @@ def _curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.n
     names = names[style.evenly_spaced(len(names), MAX_CONDITIONS)]
     colors = dict(zip(names, style.condition_colors(len(names)), strict=True))
     trials = np.flatnonzero(np.isin(condition, names))[:MAX_LINES]
-    means = [(_known_mean(scores[condition == name]), color, True) for name, color in colors.items()]
+    means = [(known_mean(scores[condition == name]), color, True) for name, color in colors.items()]
     return [(scores[trial], colors[condition[trial]], False) for trial in trials] + means
 
 
