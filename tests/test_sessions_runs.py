@@ -92,6 +92,46 @@ def test_two_processes_equal_one(tmp_path, words):
     assert record(two)["config"]["trainer"]["strategy"]["find_unused_parameters"] is True
 
 
+@pytest.mark.slow
+def test_regions_of_images_are_trained_on_together(tmp_path):
+    """And the best setting of a sweep names their score."""
+    twin = "twin={train_images: 60, neurons: 6, dogs: 2, noise: 1}"
+    words = [
+        "data=sessions", "+data@data.sessions.r1=antolik_v1", "+data@data.sessions.r2=antolik_v1",
+        "data.sessions.r2.region=2", f"paths.data={tmp_path}", "trainer=cpu", "trainer.max_epochs=1", "logger=csv",
+        "callbacks=minimal", "baselines.rln=null", "model.conv=[{filters: 2, kernel: 3}]", "model.dense=[{units: 3}]",
+        *(f"data.sessions.{name}.{word}" for name in ("r1", "r2") for word in ("simulate=true", twin)),
+    ]  # fmt: skip
+    sweep = tmp_path / "sweep"
+    done = command_here(tmp_path, "-m", *words, "model=cnn", "seed=0,1", f"hydra.sweep.dir={sweep}")
+    assert done.returncode == 0, done.stderr
+    best = command_here(tmp_path, f"experiment={sweep / 'best.yaml'}", f"hydra.run.dir={tmp_path / 'again'}")
+    assert best.returncode == 0, best.stderr
+    found = record(tmp_path / "again")
+    assert {"val/corr", "val/corr/r1", "val/corr/r2", "test/corr/r2"} <= set(found["metrics"])
+    assert found["objective"]["name"] == "val/corr" and "rates_corr/r1" in found["oracle"]["val"]
+
+
+def test_traces_are_autoencoded_together(tmp_path):
+    """Beside linear baselines of each recording alone."""
+    base = [word for word in SESSIONS if not word.startswith(("model", "baselines", "trusted"))]
+    words = [
+        "trusted=[tiny_traces]", "+data@data.sessions.a=tiny_traces", "+data@data.sessions.b=tiny_traces",
+        "data.sessions.b.n_in=6", "model=lstm_autoencoder", "model.latent_dim=3",
+    ]  # fmt: skip
+    here(tmp_path, *words, base=base)
+    found = record(tmp_path)
+    assert found["objective"]["name"] == "val/mse"
+    for scores in (
+        found["baselines"]["pca"]["val"],
+        {k[4:]: v for k, v in found["metrics"].items() if k[:4] == "val/"},
+    ):
+        assert scores["mse"] == pytest.approx((scores["mse/a"] + scores["mse/b"]) / 2)
+    weights = checkpoint(tmp_path)["state_dict"]
+    assert weights["net.sessions.0.readin.linear.weight"].shape == (3, 8)
+    assert weights["net.sessions.1.readin.linear.weight"].shape == (3, 6)
+
+
 def test_short_runs(tmp_path):
     """A few batches are of all sessions, and epochs are counted by the steps on all of them."""
     here(tmp_path / "fast", "debug=fast", base=BASE)
