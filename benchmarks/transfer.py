@@ -83,7 +83,7 @@ class Table:
 
     def alone(self, session: Session, trials: int, split: int, way: str) -> tuple[dict[str, float], int]:
         """A model of the session's own."""
-        words = [*of_file(session, split, trials), *length(self.options.steps, trials)]
+        words = [*of_file(session, split, trials), *length(self.options.steps, trials, least_epochs=130)]
         return self.train(f"{way}/{session.name}_{trials}_{split}", words, split, "val/co_bps")
 
     def stitched(self, session: Session, trials: int, split: int, way: str) -> tuple[dict[str, float], int]:
@@ -103,7 +103,7 @@ class Table:
             self.train(core, words, split, "val/co_bps")
         words = [f"init={self.options.out}/{core}", *of_file(session, split, trials)]
         words += [f"adapt={how}" for how in way.split("_")[1:]]
-        words += length(self.options.adapt_steps, trials)
+        words += length(self.options.adapt_steps, trials, least_epochs=65)
         return self.train(f"{way}/{session.name}_{trials}_{split}", words, split, "val/co_bps", model=False)
 
     def count(self, name: str, trials: int | None) -> int:
@@ -173,9 +173,9 @@ def of_file(session: Session, split: int, trials: int | None) -> list[str]:
     return words + ([f"data.train_trials={trials}", f"data.train_trials_seed={split}"] if trials else [])
 
 
-def length(steps: int, *trials: int) -> list[str]:
+def length(steps: int, *trials: int, least_epochs: int = 10) -> list[str]:
     """Overrides for a training of about so many steps, validated ten times."""
-    epochs = max(10, round(steps / sum(math.ceil(n / 64) for n in trials)))
+    epochs = max(least_epochs, round(steps / sum(math.ceil(n / 64) for n in trials)))
     return [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={max(1, epochs // 10)}"]
 
 
