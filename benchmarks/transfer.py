@@ -97,7 +97,7 @@ class Table:
         """The core of a run on the other sessions; ``adapted_full`` and the like say how."""
         others = [other for other in self.sessions.values() if other != session]
         core = f"pretrained/without_{session.name}_{split}"
-        if not (Path(self.options.out) / core / "checkpoints" / "best.ckpt").is_file():
+        if not is_finished(Path(self.options.out) / core):
             words = self.of_sessions(others, split, {})
             words += length(self.options.stitched_steps, *(self.count(other.name, None) for other in others))
             self.train(core, words, split, "val/co_bps")
@@ -160,6 +160,12 @@ class Table:
             print(
                 f"{session.name:<8} {trials:>6}  " + "".join(f"{c:>18}" for c in cells), "  " + "; ".join(differences)
             )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's folder holds a finished run."""
+    record = folder / "run.json"
+    return record.is_file() and json.loads(record.read_text())["status"] == "finished"
 
 
 def is_of_session(word: str) -> bool:

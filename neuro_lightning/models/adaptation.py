@@ -20,6 +20,7 @@ class Adaptation:
         core_from: share of the epochs after which the core's weights move: 0 from the start, 1 never.
         core_lr: learning rate of the core, times that of the rest.
         same_units: units with the same number are the same neurons in both recordings.
+        least_steps: of the training, in place of ``data.least_steps``: a core that is trained already needs fewer.
 
     Raises:
         ConfigError: a share outside of [0, 1], or a negative learning rate.
@@ -28,6 +29,7 @@ class Adaptation:
     core_from: float = 0.25
     core_lr: float = 0.3
     same_units: bool = False
+    least_steps: int = 300
 
     def __post_init__(self) -> None:
         if not 0 <= self.core_from <= 1:

@@ -14,6 +14,8 @@ from neuro_lightning.settings.settings import TrainSettings
 def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule) -> dict[str, Any]:
     """``epochs`` for a training of ``data.least_steps`` steps, where the settings have fewer; a line says so.
 
+    A run that starts with a trained core (``init``) has ``adapt.least_steps`` in their place.
+
     A number of epochs or steps that was given (``trainer.max_epochs``, ``trainer.max_steps``) is kept, and so is that
     of a search's trials, which are compared epoch by epoch.
 
@@ -31,9 +33,12 @@ def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule
         return {}
     trials = data.count_trials("train")
     steps = math.ceil(data.count_batches() / trainer.get("accumulate_grad_batches", 1))
-    epochs = math.ceil(data.least_steps / steps)
+    key, least = "data.least_steps", data.least_steps
+    if settings.init is not None:
+        key, least = "adapt.least_steps", settings.adapt.least_steps
+    epochs = math.ceil(least / steps)
     if epochs <= settings.epochs:
         return {}
     print(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {settings.epochs}, for "
-          f"data.least_steps={data.least_steps} (trainer.max_epochs=N for another number)")  # fmt: skip
+          f"{key}={least} (trainer.max_epochs=N for another number)")  # fmt: skip
     return {"epochs": epochs}
