@@ -99,9 +99,12 @@ def file_of_all(path: Path, data: PopulationDataModule) -> Iterator[Path]:
 
 def title_of(data: PopulationDataModule, session: str | None) -> str:
     """What was predicted, all sessions or a single one, for the titles of tables."""
-    of_them = f"{len(data.spec.sessions)} sessions of " if data.spec.sessions else ""
-    of_it = f", session {session}" if session else ""
-    return f"{of_them}{data.recording.name}{of_it} ({kind_of(data.recording)})"
+    name, several = data.recording.name, len(data.spec.sessions)
+    if several:
+        name = f"{several} sessions" + (f" of {name}" if name != "sessions" else "")
+    elif session not in (None, name):
+        name = f"{name}, session {session}"
+    return f"{name} ({kind_of(data.recording)})"
 
 
 def write_latents_of(
