@@ -1,6 +1,7 @@
 """What comes after the training of several sessions: predictions, ensembles, latents, of all and of each alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from runs import ROOT, TINY, here, record
+from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
 import neuro_lightning as nl
@@ -18,6 +20,7 @@ from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
+from neuro_lightning.report.figures_latents import joint_components, shared_conditions
 from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.refit import joint_data
 from neuro_lightning.settings.quoting import override
@@ -259,3 +262,80 @@ def test_latents_of_one_session_are_read_from_the_file_of_all(files):
             read_latents(path, session=session)
     with pytest.raises(DataError, match="holds no session monday: it is of one recording"):
         read_latents(files["latents", "monday"], session="monday")
+
+
+# ---- files
+
+
+def nwb_sessions(folder: Path) -> Path:
+    """A run on two NWB files with other units, day1 and day2."""
+    for day, n in (("day1", 6), ("day2", 8)):
+        write(folder / f"{day}.nwb", random_spikes(int(day[-1]), n_units=n), STARTS)
+    base = [word for word in TINY if not word.startswith(("data=", "trainer.max_epochs"))]
+    words = ["data=nwb", "data.bin_ms=20", "data.heldout_fraction=0.25", "trainer.max_epochs=1"]
+    words += [override("data.path", str(folder)), "paths.cache=${paths.output_dir}/cache"]
+    return here(folder / "run", *words, base=base).folder
+
+
+def test_another_file_of_one_session_is_predicted(tmp_path):
+    run = nwb_sessions(tmp_path)
+    write(tmp_path / "later.nwb", random_spikes(9, n_units=8), STARTS)
+    other = [override("data.path", tmp_path / "later.nwb"), "data.same_units=true"]
+    path = predicted(f"ckpt={run}", "session=day2", *other)
+    with h5py.File(path) as file:
+        assert path.name == "predictions_day2_later.h5" and len(file["unit_ids"]) == 8
+        n_trials = sum(len(file[name]["predictions"]) for name in file if name != "unit_ids")
+        assert n_trials == len(STARTS)
+    write(tmp_path / "few.nwb", random_spikes(9, n_units=6), STARTS)
+    with pytest.raises(DataError, match=r"few\.nwb lacks"):
+        predicted(f"ckpt={run}", "session=day2", override("data.path", tmp_path / "few.nwb"), "data.same_units=true")
+
+
+def test_a_submission_has_the_datasets_of_all_sessions(tmp_path, monkeypatch):
+    load = Tiny.load
+    monkeypatch.setattr(Tiny, "load", lambda self: replace(load(self), name=f"tiny{self.sizes['train']}"))
+    run = here(tmp_path / "run", "trainer.max_epochs=1", base=words_of("monday", "tuesday")).folder
+    path = predicted(f"ckpt={run}", "output=submission")
+    one = predicted(f"ckpt={run}", "output=submission", "session=tuesday")
+    assert path.name == "submission_sessions_10ms.h5" and one.name == "submission_tiny20_10ms_tuesday.h5"
+    with h5py.File(path) as file, h5py.File(one) as alone:
+        assert set(file) == {"tiny37_10", "tiny20_10"} and set(alone) == {"tiny20_10"}
+        whole, part = contents(file["tiny20_10"]), contents(alone["tiny20_10"])
+        assert whole.keys() == part.keys() and all(np.array_equal(whole[name], part[name]) for name in whole)
+    with pytest.raises(ConfigError, match="holds tiny37_10 already"):
+        predicted(f"ckpt={run}", "output=submission", override("merge_into", path))
+
+
+def test_nothing_is_left_of_a_file_whose_second_session_fails(run, tmp_path, monkeypatch):
+    def fails(data, rates):
+        if len(rates["val"]) == SIZES["tuesday"][1]:
+            raise DataError("tuesday fails")
+
+    monkeypatch.setattr("neuro_lightning.runs.predict.score_rates", fails)
+    with pytest.raises(DataError, match="tuesday fails"):
+        predicted(f"ckpt={run}", override("file", tmp_path / "p.h5"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_joint_components_give_each_session_the_same_weight():
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(size=(90, 10, 4)) * [3, 1, 0.1, 0.1], rng.normal(size=(9, 10, 4)) * [0.1, 0.1, 0.1, 3]
+    small[0, 5:] = np.nan  # a shorter trial
+    center, axes, explained = joint_components([large, small], 2)
+    assert center.shape == (4,) and np.abs(axes[:, [0, 3]]).max(0).min() > 0.9 and explained.sum() > 0.8
+    twice = joint_components([np.concatenate([large, large]), small], 2)
+    np.testing.assert_allclose(np.abs(twice[1]), np.abs(axes), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "shared"),
+    [
+        ([[0, 1, 2, -1], [2, 0]], [0, 2]),
+        ([[0, 1], [0, 1, 2]], []),  # other conditions
+        ([[0, 1], None], []),
+        ([[-1, -1], [-1]], []),
+    ],
+)
+def test_conditions_are_joined_where_they_match(conditions, shared):
+    found = shared_conditions([None if each is None else np.array(each) for each in conditions])
+    assert found.tolist() == shared
