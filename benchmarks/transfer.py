@@ -103,7 +103,7 @@ class Table:
             self.train(core, words, split, "val/co_bps")
         words = [f"init={self.options.out}/{core}", *of_file(session, split, trials)]
         words += [f"adapt={how}" for how in way.split("_")[1:]]
-        words += length(self.options.adapt_steps, trials, least_epochs=65)
+        words += length(self.options.adapt_steps, trials, least_epochs=100)
         return self.train(f"{way}/{session.name}_{trials}_{split}", words, split, "val/co_bps", model=False)
 
     def count(self, name: str, trials: int | None) -> int:

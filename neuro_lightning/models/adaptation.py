@@ -27,7 +27,7 @@ class Adaptation:
     """
 
     core_from: float = 0.25
-    core_lr: float = 0.3
+    core_lr: float = 1.0
     same_units: bool = False
     least_steps: int = 300
 
