@@ -19,6 +19,7 @@ from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.data.join_splits import check_joinable, join_train_and_val
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
+from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.metrics.sessions import with_means
 from neuro_lightning.models.base import PopulationModule, plateau_scores
@@ -151,7 +152,7 @@ def check_refit(settings: TrainSettings, model: PopulationModule, data: Populati
 
 def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     """The same data with the validation trials among the training trials, in epochs of as many steps."""
-    if data.spec.sessions:
+    if isinstance(data, Sessions):
         return data.with_training_only({name: joint_data(part) for name, part in data.by_session().items()})
     batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
     data.release_tensors()
