@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from neuro_lightning.data.recording import Recording, Trials, compact
 from neuro_lightning.data.synthetic.dynamics import chaotic_rnn, log_linear_rates, lorenz, lorenz_states, random_weights
 from neuro_lightning.errors import ConfigError
+
+ROWS, UNITS = 1_000_000, 10_000
+"""Numbers of trials and of units by which one session's lie behind another's."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,37 @@ class Sizes:
                 raise ConfigError(f"data.{name} must not be negative, but is {getattr(self, name)}")
 
 
-def simulate_lorenz(sizes: Sizes, *, step: float = 0.03, seed: int = 0) -> Recording:
+def simulate_lorenz(sizes: Sizes, *, step: float = 0.03, seed: int = 0, session: int | None = None) -> Recording:
     """Neurons driven by the Lorenz attractor, as in the LFADS papers (Pandarinath et al., Nature Methods 2018).
 
     Args:
         sizes: how much is simulated.
         step: the system's time in a bin; larger is faster.
         seed: of states, readout and spikes.
+        session: number of a session. Sessions of one seed and one number of conditions have the same conditions, which
+            are initial states, and each has trials and neurons of its own. None is a recording by itself.
+
+    Raises:
+        ConfigError: a negative session.
     """
     rng = np.random.default_rng([seed, 1])
     latents = lorenz(lorenz_states(sizes.n_conditions, rng), sizes.n_bins + sizes.n_forward, step)
-    return _recording("lorenz", latents, latents[:, : sizes.n_bins, :2], sizes, rng)
+    behavior = latents[:, : sizes.n_bins, :2]
+    if session is None:
+        return _recording("lorenz", latents, behavior, sizes, rng)
+    if session < 0:
+        raise ConfigError(f"data.session={session} must not be negative")
+    recording = _recording("lorenz", latents, behavior, sizes, np.random.default_rng([seed, 3, session]))
+    return _as_session(recording, session, [[seed, step, k] for k in range(sizes.n_conditions)], f"lorenz-{seed}")
+
+
+def _as_session(recording: Recording, session: int, values: list[list[float]], family: str) -> Recording:
+    """The recording with numbers of units and trials that no other session has, and its conditions by their values."""
+    for trials in recording.splits.values():
+        trials.row = trials.row + session * ROWS
+    identifier = {"identifier": f"{family}-{session}"}
+    info = {**recording.info, "session": identifier, "condition_values": values}
+    return replace(recording, unit_ids=recording.unit_ids + session * UNITS, info=info)
 
 
 def simulate_chaotic_rnn(
