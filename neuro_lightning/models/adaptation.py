@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from neuro_lightning.errors import ConfigError
 
+STARTS = ("auto", "random", "conditions", "average")
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -21,17 +23,23 @@ class Adaptation:
         core_lr: learning rate of the core, times that of the rest.
         same_units: units with the same number are the same neurons in both recordings.
         least_steps: of the training, in place of ``data.least_steps``: a core that is trained already needs fewer.
+        start: where read-in and readout of other units begin: at ``random``, by the ``conditions`` that both recordings
+            share, by the ``average`` over all trials, which both have aligned to the same event, or ``auto``: by
+            conditions where that is possible, else at random.
 
     Raises:
-        ConfigError: a share outside of [0, 1], or a negative learning rate.
+        ConfigError: a share outside of [0, 1], a negative learning rate, or no such start.
     """
 
     core_from: float = 0.25
     core_lr: float = 1.0
     same_units: bool = False
     least_steps: int = 300
+    start: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise ConfigError(f"adapt.start={self.start}: give {', '.join(STARTS[:-1])} or {STARTS[-1]}")
         if not 0 <= self.core_from <= 1:
             raise ConfigError(f"adapt.core_from={self.core_from}: a share of the training, from 0 to 1")
         if not self.core_lr > 0:

@@ -70,6 +70,7 @@ class SequenceModel(PopulationModule):
             steps = (net.sessions[0] if spec.sessions else net).steps
             configure_masking(masking, block=steps.stride, kind=spec.kind)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
+        self.readin_start = readin.start  # of several sessions, see runs/stitching.py
 
 
 def _settings_of_shared_core(

@@ -28,9 +28,11 @@ class ReadInSettings:
         max_count: larger counts share an embedding.
         width: channels after a linear map; ``auto`` is the core's own width; None has no map.
         dropout: of the counts in bins; of embedded counts, which must stay whole, of their vectors.
+        start: where the maps of several sessions begin: at ``random``, or with factors of the ``conditions`` that the
+            sessions share, see ``neuro_lightning.runs.stitching``.
 
     Raises:
-        ConfigError: there is no input, no such width, or an embedding of counts that are not read.
+        ConfigError: there is no input, no such width or start, or an embedding of counts that are not read.
     """
 
     counts: bool = True
@@ -39,8 +41,11 @@ class ReadInSettings:
     max_count: int = 8
     width: int | Literal["auto"] | None = None
     dropout: float = 0.0
+    start: Literal["random", "conditions"] = "random"
 
     def __post_init__(self) -> None:
+        if self.start not in ("random", "conditions"):
+            raise ConfigError(f"model.readin.start={self.start}: random or conditions")
         if not self.counts and not self.smoothed_ms:
             raise ConfigError(
                 "model.readin.counts=false leaves no input without model.readin.smoothed_ms, such as [20,50,120]"
@@ -143,6 +148,10 @@ class ReadIn(nn.Module):
 
     def embed(self, steps: Tensor, n_bins: int, observed: Tensor | None = None) -> Tensor:
         """Sums in steps (B, S, N_in), of which the first ``n_bins`` bins hold something -> (B, S, width)."""
+        return self.linear(self.channels(steps, n_bins, observed))
+
+    def channels(self, steps: Tensor, n_bins: int, observed: Tensor | None = None) -> Tensor:
+        """What the linear map reads, (B, S, P); see :meth:`embed`."""
         seen, causal, counts = self.steps.cover(n_bins), self.steps.causal, steps
         if observed is None:
             copies = smoothed_copies(steps, seen, self.kernels, causal=causal)
@@ -153,7 +162,7 @@ class ReadIn(nn.Module):
                 whole = steps.round().clamp_max(self.most)
                 counts = torch.where(self._missing(share, observed), self.most + 1, whole)
         shown = [self.embedding(counts), *copies] if self.counts else copies
-        return self.linear(torch.cat(shown, dim=2))
+        return torch.cat(shown, dim=2)
 
     def _share(self, observed: Tensor, steps: Tensor) -> Tensor:
         """The recorded share of each step, like ``steps`` (B, S, N_in); 0 after the T bins."""

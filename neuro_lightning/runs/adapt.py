@@ -10,15 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.identity import Identity, find_training_trials, identify, same_session
+from neuro_lightning.data.identity import Identity, differences, find_training_trials, identify, same_session
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.adaptation import Adaptation, copy_units
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
-from neuro_lightning.models.loading import find_checkpoint, load_checkpoint, read_checkpoint
+from neuro_lightning.models.loading import Saved, find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.report.table import relative
+from neuro_lightning.runs.stitching import Session, start_as_others
+from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.settings import TrainSettings
 
 
@@ -102,17 +104,75 @@ def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSe
     if not isinstance(core, nn.Module) or not isinstance(own, nn.Module):
         raise ConfigError(f"init={settings.init}: {type(model).__name__} has no core that new data could share")
     _load_core(own, core, settings.init)
+    sources = list(_sources(saved.model, saved.spec, saved.identity))
+    for module in data.by_session().values():
+        for _, _, identity in sources:
+            _check_unseen(identity, saved.fitted_on, module.recording, settings.init)
+    others, refusal = _sessions_of(saved, model.adaptation, settings.trusted)
     known = 0
     for net, spec, module in zip(model.networks, model.spec.parts, data.by_session().values(), strict=True):
-        session = module.recording.info.get("session")
-        for other, other_spec, identity in _sources(saved.model, saved.spec, saved.identity):
-            _check_unseen(identity, saved.fitted_on, module.recording, settings.init)
-            if model.adaptation.same_units or same_session(identity["session"], session):
-                known += _copy_known_units(net, spec, other, other_spec)
+        ids, session = set(spec.unit_ids[: spec.n_in]), module.recording.info.get("session")
+        same = [
+            (other, other_spec)
+            for other, other_spec, identity in sources
+            if model.adaptation.same_units or same_session(identity["session"], session)
+        ]
+        if refusal is None:
+            # weights of known units, and those with which the others give as much by themselves, would add up
+            read_in = not any(ids & set(other_spec.unit_ids[: other_spec.n_in]) for _, other_spec in same)
+            average = model.adaptation.start == "average"
+            refusal = start_as_others(Session(net, module), others, average=average, read_in=read_in)
+        known += sum(_copy_known_units(net, spec, *pair) for pair in same)
     print(
         f"init        the core of {relative(path)}: {sum(p.numel() for p in own.parameters()):,} parameters"
-        + (f"; read-in and readout of {known} units by their ids" if known else "; new read-in and readout")
+        + (f"; read-in and readout of {known} units by their ids, others" if known else "; read-in and readout")
+        + f" {_start_in_words(model.adaptation.start, refusal)}"
     )
+
+
+def _sessions_of(saved: Saved, adaptation: Adaptation, trusted: Sequence[str]) -> tuple[list[Session], str | None]:
+    """The sessions by which new read-ins and readouts begin, or why they do not."""
+    if adaptation.start == "random":
+        return [], "as adapt.start says"
+    if not isinstance(saved.model.networks[0], SequenceNet):
+        return [], f"{type(saved.model).__name__} has no read-in"
+    try:
+        modules = _training_data(saved, trusted)
+    except DataError as error:
+        return [], str(error)
+    pairs = zip(saved.model.networks, saved.spec.parts, strict=True)
+    return [Session(net, modules[part.session]) for net, part in pairs], None
+
+
+def _start_in_words(start: str, refusal: str | None) -> str:
+    """Where read-ins and readouts begin.
+
+    Raises:
+        ConfigError: they cannot begin as ``adapt.start`` says.
+    """
+    if refusal is None:
+        return "begin with the average over all trials" if start == "average" else "begin with the shared conditions"
+    if start in ("conditions", "average"):
+        raise ConfigError(f"adapt.start={start}: {refusal}; give adapt.start=random")
+    return "begin at random" + (f" ({refusal})" if start == "auto" else "")
+
+
+def _training_data(saved: Saved, trusted: Sequence[str]) -> dict[str, PopulationDataModule]:
+    """The data modules of the sessions that a model was trained on, by their names.
+
+    Raises:
+        DataError: the data are not there any more, or have changed.
+    """
+    data = instantiate(OmegaConf.create(saved.data), trusted=trusted)
+    data.prepare_data()
+    modules = data.by_session()
+    identities = saved.identity.get("sessions") or {"": saved.identity}
+    for name, identity in identities.items():
+        if name not in modules:
+            raise DataError(f"session {name} of the run is not there any more")
+        if changed := differences(identity, identify(modules[name].recording, identity["config"])):
+            raise DataError(f"the data of the run have changed: {changed[0].key}")
+    return modules
 
 
 def _check_unseen(trained: Identity, fitted_on: Sequence[str], recording: Recording, name: str) -> None:

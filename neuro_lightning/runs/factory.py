@@ -32,6 +32,7 @@ from neuro_lightning.private_names import count_epochs
 from neuro_lightning.ranks import count_launched_processes
 from neuro_lightning.runs.adapt import adapt
 from neuro_lightning.runs.distributed import Job, JobDDPStrategy
+from neuro_lightning.runs.stitching import start_in_common_space
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
@@ -69,6 +70,8 @@ def build_model(settings: TrainSettings, data: PopulationDataModule) -> Populati
     model = instantiate(settings.model, trusted=settings.trusted, spec=data.spec)
     if settings.init is not None:
         adapt(model, data, settings)
+    elif settings.resume is None and getattr(model, "readin_start", "random") == "conditions":
+        start_in_common_space(model, data)
     config = {key: settings.config[key] for key in ("model", "data")}
     model.recipe = {**config, "info": data.recording.info, "identity": identify_data(data, config["data"])}
     return model
