@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -19,12 +20,14 @@ class SessionMetrics(nn.Module):
         metrics: of each session by its name, see :func:`neuro_lightning.metrics.collection.build_metrics`.
     """
 
+    sessions: Any  # a ModuleList of metrics, whose methods its type does not tell
+
     def __init__(self, metrics: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.session_names = list(metrics)
         self.sessions = nn.ModuleList(metrics.values())
 
-    def __iter__(self) -> Iterator[tuple[str, nn.Module]]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(zip(self.session_names, self.sessions, strict=True))
 
     @property

@@ -157,7 +157,8 @@ class ReadIn(nn.Module):
             copies = smoothed_copies(steps, seen, self.kernels, causal=causal)
         else:
             share = self._share(observed, steps)
-            copies = smoothed_shares(steps, share, seen, self.kernels, self.token, causal=causal)
+            token = steps.new_zeros(()) if self.token is None else self.token  # none is needed without kernels
+            copies = smoothed_shares(steps, share, seen, self.kernels, token, causal=causal)
             if not isinstance(self.embedding, nn.Identity):
                 whole = steps.round().clamp_max(self.most)
                 counts = torch.where(self._missing(share, observed), self.most + 1, whole)

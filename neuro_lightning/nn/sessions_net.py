@@ -10,6 +10,8 @@ from torch import nn
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 
+Shape = tuple[int, ...] | None
+
 
 class SessionsNet(nn.Module):
     """The networks of several sessions, all with the core of the first; see ``contracts.call_network``.
@@ -58,17 +60,25 @@ def share_core(net: nn.Module, other: nn.Module, which: str) -> None:
     Raises:
         ConfigError: one of them has no core, or their cores have different shapes.
     """
-    cores = getattr(net, "core", None), getattr(other, "core", None)
-    if not all(isinstance(core, nn.Module) for core in cores):
+    own, shared = getattr(net, "core", None), getattr(other, "core", None)
+    if not isinstance(own, nn.Module) or not isinstance(shared, nn.Module):
         raise ConfigError(
             f"{type(net).__name__} has no core that several recordings could share: give one recording, or a model "
             "with a core, such as model=gru or model=core_readout"
         )
-    shapes = [{name: tuple(value.shape) for name, value in core.state_dict().items()} for core in cores]
-    if different := sorted(name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)):
-        first = different[0]
+    if different := first_difference(own, shared):
+        name, *shapes = different
         raise ConfigError(
-            f"{which} cannot share a core of {type(net).__name__}: {first} would have the shapes "
-            f"{shapes[1].get(first)} and {shapes[0].get(first)}"
+            f"{which} cannot share a core of {type(net).__name__}: {name} would have the shapes {shapes[1]} and "
+            f"{shapes[0]}"
         )
-    net.core = cores[1]
+    net.core = shared
+
+
+def first_difference(core: nn.Module, other: nn.Module) -> tuple[str, Shape, Shape] | None:
+    """The first weight that has another shape in another core, and both shapes; None where all are alike."""
+    shapes = [{name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (core, other)]
+    for name in {**shapes[0], **shapes[1]}:
+        if shapes[0].get(name) != shapes[1].get(name):
+            return name, shapes[0].get(name), shapes[1].get(name)
+    return None
