@@ -10,7 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.identity import Identity, differences, find_training_trials, identify, same_session
+from neuro_lightning.data.identity import (
+    Identity,
+    differences,
+    find_training_trials,
+    identify,
+    of_one_recording,
+    same_session,
+)
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
@@ -18,6 +25,7 @@ from neuro_lightning.models.adaptation import Adaptation, copy_units
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 from neuro_lightning.models.loading import Saved, find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.nn.sessions_net import first_difference
 from neuro_lightning.report.table import relative
 from neuro_lightning.runs.stitching import Session, start_as_others
 from neuro_lightning.settings.config import instantiate
@@ -178,10 +186,14 @@ def _training_data(saved: Saved, trusted: Sequence[str]) -> dict[str, Population
 def _check_unseen(trained: Identity, fitted_on: Sequence[str], recording: Recording, name: str) -> None:
     """Check that no trial that is validated or tested here has trained the core.
 
+    Other neurons' responses to the same images are other trials.
+
     Raises:
         CheckpointError: some have.
     """
     own = identify(recording, {})
+    if recording.kind == "images" and not of_one_recording(trained, own):
+        return
     for split in set(own["trials"]) - {"train"}:
         if n := int(find_training_trials(trained, fitted_on, own, split).sum()):
             raise CheckpointError(
@@ -198,16 +210,14 @@ def _checkpoint(name: str, key: str) -> str:
 
 
 def _load_core(own: nn.Module, core: nn.Module, name: str) -> None:
-    weights, wanted = core.state_dict(), own.state_dict()
-    for key in {**wanted, **weights}:
-        shapes = [tuple(values[key].shape) if key in values else None for values in (weights, wanted)]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                f"init={name}: its core does not fit this model: {key} has the shape {shapes[0]} there and {shapes[1]} "
-                "here; leave the settings of model.* as they are there, and train it with "
-                "readin@model.readin=linear, whose core knows no neurons"
-            )
-    own.load_state_dict(weights)
+    if different := first_difference(core, own):
+        key, *shapes = different
+        raise CheckpointError(
+            f"init={name}: its core does not fit this model: {key} has the shape {shapes[0]} there and {shapes[1]} "
+            "here; leave the settings of model.* as they are there, and train it with readin@model.readin=linear, "
+            "whose core knows no neurons"
+        )
+    own.load_state_dict(core.state_dict())
 
 
 def _sources(
