@@ -8,7 +8,8 @@ all files, of which the others have all their training trials, and ``adapted`` a
 split draws the validation trials, the held-out neurons, the training trials and the weights; all three share it, so
 that their differences are paired. Words after ``--`` are for every run.
 
-Scores are those of the last validation, and not the best of many: with 25 validation trials the best is luck in part.
+Scores are the best of ten validations, as ``train.py`` chooses its checkpoint, and therefore slightly optimistic;
+``--score last`` takes the last one, which shows how much a way overfits without that choice.
 Runs that are in ``--out/results.jsonl`` are not repeated: a table that was interrupted goes on.
 """
 
@@ -68,7 +69,8 @@ class Table:
 
     def cells(self) -> Iterator[tuple[Session, int]]:
         """Session and number of training trials of each cell."""
-        return ((session, trials) for session in self.sessions.values() for trials in session.trials)
+        only = self.options.only.split(",") if self.options.only else list(self.sessions)
+        return ((self.sessions[name], trials) for name in only for trials in self.sessions[name].trials)
 
     def run(self, way: str, session: Session, trials: int, split: int) -> None:
         """One run, and its line in the results."""
@@ -144,17 +146,17 @@ class Table:
         values = [value for value in metrics[score] if math.isfinite(value)]
         return {"last": values[-1], "best": max(values)}, int(metrics["step"][-1]) + 1
 
-    def print(self, ways: Sequence[str]) -> None:
+    def print(self, ways: Sequence[str], score: str) -> None:
         """Mean and standard error over splits, and the paired differences from ``alone``."""
         print("\nsession  trials  " + "".join(f"{way:>18}" for way in ways) + "    difference from alone (s.e.)")
         for session, trials in self.cells():
             cells, differences = [], []
             for way in ways:
                 found = [self.results.get((way, session.name, trials, s)) for s in range(self.options.splits)]
-                known = [row["last"] for row in found if row]
+                known = [row[score] for row in found if row]
                 cells.append(with_error(known) if known else "-")
                 alone = [self.results.get(("alone", session.name, trials, s)) for s in range(self.options.splits)]
-                pairs = [row["last"] - base["last"] for row, base in zip(found, alone, strict=True) if row and base]
+                pairs = [row[score] - base[score] for row, base in zip(found, alone, strict=True) if row and base]
                 if way != "alone" and pairs:
                     differences.append(f"{way} {with_error(pairs, signed=True)} n={len(pairs)}")
             print(
@@ -199,6 +201,8 @@ def main() -> None:
     parser.add_argument("sessions", nargs="+", help="NAME=FILE:25,50,75")
     parser.add_argument("--out", default="runs/transfer")
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--only", help="sessions to score, all by default")
+    parser.add_argument("--score", choices=("best", "last"), default="best")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--steps", type=int, default=400, help="of a session alone")
     parser.add_argument("--stitched-steps", type=int, default=600)
@@ -206,7 +210,7 @@ def main() -> None:
     table = Table(parser.parse_args(words[:at]), words[at + 1 :])
     ways = table.options.ways.split(",")
     table.run_all(ways)
-    table.print(ways)
+    table.print(ways, table.options.score)
 
 
 if __name__ == "__main__":
