@@ -76,7 +76,7 @@ def test_a_model_without_gradients_runs_too(tmp_path):
     """And a second process that has to import everything itself."""
     chosen = [override for override in TINY if not override.startswith("model")]
     here(tmp_path, *TWO, "model=smoothing", base=chosen)
-    assert record(tmp_path)["metrics"]["val/co_bps"] > 0.05 and record(tmp_path)["processes"] == 2
+    assert record(tmp_path)["metrics"]["test/co_bps"] > 0.05 and record(tmp_path)["processes"] == 2
 
 
 @pytest.mark.usefixtures("forked_workers")

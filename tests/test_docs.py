@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
 from neuro_lightning.settings.config import check_config
+from neuro_lightning.settings.session_words import expand_sessions
 from neuro_lightning.settings.settings import PredictSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,7 @@ def compose_command(script: str, words: list[str], check: bool = True) -> None:
     if script == "-m":
         assert importlib.util.find_spec(words[0]), words[0]
         return
-    overrides = [word for word in words if not word.startswith("-")]
+    overrides = expand_sessions([word for word in words if not word.startswith("-")])
     if any(word.startswith("hydra.searchpath") for word in overrides):  # tests/test_extend.py runs these
         return
     name = script.removesuffix(".py")

@@ -1,5 +1,6 @@
 """Short recordings train for a number of steps, unless a number of epochs is given."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,10 @@ from neuro_lightning.settings.settings import TrainSettings
 def length(n_trials, *words):
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("train", overrides=["data=nwb", "data.path=a.nwb", "paths.output_dir=out", *words])
-    recording = SimpleNamespace(splits={"train": range(n_trials)})
-    data = SimpleNamespace(least_steps=cfg.data.least_steps, batch_size=cfg.data.batch_size, recording=recording)
+    batches = math.ceil(n_trials / cfg.data.batch_size)
+    data = SimpleNamespace(
+        least_steps=cfg.data.least_steps, count_trials=lambda split: n_trials, count_batches=lambda: batches
+    )
     settings = TrainSettings.resolve(cfg)
     return settings.changed(epochs_of_short_training(settings, data)).trainer.max_epochs
 
@@ -25,6 +28,7 @@ def test_few_trials_take_more_epochs_and_many_take_as_many_as_ever(capsys):
     )
     assert length(64) == 800 and length(65) == 400 and length(448) == 115
     assert length(449) == length(5000) == 100 and capsys.readouterr().out.count("in place of") == 3
+    assert length(89, "init=RUN") == 150 and "adapt.least_steps=300" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 
 from neuro_lightning.loggers.building import (
     build_loggers,
@@ -19,6 +20,7 @@ def no_account(monkeypatch, tmp_path, tmp_path_factory):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.getbasetemp()))  # of artifacts before their upload
+    wandb.teardown()  # it keeps the settings of the first run in this process, which may have been disabled
 
 
 def build(folder, options=None, **settings):

@@ -14,6 +14,9 @@ from neuro_lightning.errors import ConfigError
 STARTS = ("auto", "random", "conditions", "average")
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """How a core that another run has trained is adapted to new data.
@@ -60,7 +63,7 @@ class Adaptation:
 def keep_batch_statistics(core: nn.Module) -> None:
     """Let a core normalise by the statistics that it has learnt, which new data do not change."""
     for part in core.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        if isinstance(part, BATCH_NORMS):
             part.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import math
@@ -91,15 +90,12 @@ class PopulationModule(pl.LightningModule):
         return list(self.net.sessions) if self.spec.sessions else [self.net]
 
     def by_session(self) -> dict[str, PopulationModule]:
-        """The model as that of each session alone, by its name; one recording has none. Weights are shared."""
+        """A model for the evaluation of each session alone, by its name; one recording has none. Weights are shared."""
         if not self.spec.sessions:
             return {"": self}
-        found = {}
-        for part, net in zip(self.spec.sessions, self.networks, strict=True):
-            found[part.session] = one = copy.copy(self)
-            one._modules = {**self._modules, "net": net}
-            one.spec = part
-        return found
+        parts = zip(self.spec.sessions, self.networks, strict=True)
+        found = {part.session: PopulationModule(net, part, loss=self.loss) for part, net in parts}
+        return {name: one.to(self.device, self.dtype).train(self.training) for name, one in found.items()}
 
     def forward(self, inputs: Tensor) -> Output:
         """Inputs of any dtype -> the network's output."""

@@ -38,10 +38,11 @@ def with_sessions(cfg: DictConfig, trusted: Sequence[str] = ()) -> DictConfig:
     for name, file in zip(session_names(files), files, strict=True):
         sessions[name] = OmegaConf.merge(single, {"path": str(file)})
     changed = copy.deepcopy(cfg)
-    loading = {key: single._get_node(key) for key in LOADER if key in single}
-    listed = OmegaConf.is_list(path)
+    loading = OmegaConf.masked_copy(single, [key for key in LOADER if key in single])
+    own = {"_target_": SESSIONS, "leave_out_damaged": not OmegaConf.is_list(path), "sessions": sessions}
     OmegaConf.set_struct(changed, False)
-    changed.data = {"_target_": SESSIONS, **loading, "leave_out_damaged": not listed, "sessions": sessions}
+    OmegaConf.set_struct(loading, False)
+    changed.data = OmegaConf.merge(loading, own)
     return changed
 
 
