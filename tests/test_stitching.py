@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from runs import ROOT
 
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.data.synthetic.datamodule import Lorenz
@@ -11,7 +13,10 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.stitching import common_factors, regress, regress_log_rates
 from neuro_lightning.models.gru import GRU
 from neuro_lightning.nn.readin import ReadInSettings
+from neuro_lightning.runs.factory import build_data, build_model
 from neuro_lightning.runs.stitching import Session, start_as_others, start_in_common_space
+from neuro_lightning.settings.quoting import override
+from neuro_lightning.settings.settings import TrainSettings
 
 SIZES = Sizes(n_train=24, n_val=6, n_test=0, n_conditions=6, n_in=12, n_out=4, n_bins=24, mean_rate_hz=60.0)
 NET = {"hidden": 8, "layers": 1, "bidirectional": True, "step_ms": 20, "layer_dropout": 0.0}
@@ -179,6 +184,35 @@ def test_a_new_readout_gives_the_neurons_own_rates(sessions):
     rates = alone.net.readout(trained.networks[0].eval().encode(batch["inputs"].float()), 24)["log_rates"].exp()
     own = new.dataset("train", evaluate=False)[range(24)]["targets"].float()
     torch.testing.assert_close(rates.mean((0, 1)), own.mean((0, 1)), rtol=0.1, atol=0.02)
+
+
+OTHERS = {
+    "lfads": ["model=lfads"],
+    "embedded counts": ["model=ndt", "readin@model.readin=embedding", "masking@model.masking=random"],
+}
+
+
+@pytest.mark.parametrize("words", OTHERS.values(), ids=OTHERS)
+def test_any_network_of_sequences_can_begin_so(tmp_path, words):
+    """In a training of several sessions, and as a new session of it."""
+    sizes = "{n_train: 12, n_val: 4, n_test: 0, n_conditions: 3, n_in: 6, n_out: 2, n_bins: 12, n_forward: 4}"
+    few = [f"data.sessions.{name}.sizes={sizes}" for name in ("one", "two", "three")]
+    words = ["data=lorenz_sessions", "~data.sessions.four", *few, *words, override("paths.output_dir", tmp_path)]
+    read_ins = []
+    for start in ("random", "conditions"):
+        with initialize_config_dir(str(ROOT / "conf")):
+            cfg = compose("train", overrides=[*words, f"model.readin.start={start}"])
+        settings = TrainSettings.resolve(cfg)
+        torch.manual_seed(0)
+        data = build_data(settings)
+        built = build_model(settings, data)
+        read_ins.append(built.networks[0].readin.linear.weight.clone())
+    assert not torch.equal(*read_ins) and read_ins[1].isfinite().all()
+    first, *others = map(Session, built.networks, data.by_session().values())
+    before = first.net.readout.linear.weight.clone()
+    assert start_as_others(first, others, average=False) is None
+    after = first.net.readout.linear.weight
+    assert (after != before).any(1).all() and after.isfinite().all()
 
 
 def test_only_training_trials_count(sessions):
