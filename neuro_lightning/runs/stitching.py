@@ -22,7 +22,7 @@ from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.steps import to_steps
 
 SMOOTHING_MS = 50.0  # standard deviation of the kernel that mean responses are smoothed with
-READ_IN_RIDGE, READOUT_RIDGE = 0.1, 100.0  # see functional/stitching.py; measured on data=lorenz_sessions
+READ_IN_RIDGE, READOUT_RIDGE = 0.1, 100.0  # see functional/stitching.py; tried on two of data=lorenz_sessions
 ALL_TRIALS = "all trials"  # the one condition of windows that are aligned to the same event
 
 Condition = Any  # a hashable value by which sessions know the same condition
