@@ -132,8 +132,7 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
 
     Of the networks of several sessions, ``net.sessions``, that of the batch is called. A network with the attribute
     ``by_condition = True`` is given the condition. That is for traces, whose condition is the imaging plane: planes
-    have neurons of their own. Where some inputs were not recorded it is also given
-    which were, as ``observed``.
+    have neurons of their own. Where some inputs were not recorded it is also given which were, as ``observed``.
 
     Args:
         net: inputs, or inputs and condition (B,) -> output.

@@ -16,16 +16,10 @@ from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
 from neuro_lightning.data.formats.nwb import open_nwb
-from neuro_lightning.data.identity import (
-    differences,
-    find_training_trials,
-    identify,
-    identity_of,
-    same_session,
-    trial_keys,
-)
+from neuro_lightning.data.identity import identify, identity_of, trial_keys
 from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.same_data import differences, find_training_trials, same_session
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import read_checkpoint

@@ -15,9 +15,10 @@ from neuro_lightning.contracts import DataSpec, call_network, rates_of
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.describe import describe, make_dataset
 from neuro_lightning.data.formats.nwb import open_nwb
-from neuro_lightning.data.identity import find_training_trials, identify
+from neuro_lightning.data.identity import identify
 from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
 from neuro_lightning.data.recording import Recording, Trials
+from neuro_lightning.data.same_data import find_training_trials
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.smoothing import gaussian_smooth
 from neuro_lightning.losses import poisson

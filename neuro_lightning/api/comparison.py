@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from neuro_lightning.api.results import Run, Table
-from neuro_lightning.data.identity import Identity, split_differs
+from neuro_lightning.data.identity import Identity
+from neuro_lightning.data.same_data import split_differs
 from neuro_lightning.errors import ConfigError
 
 

@@ -11,14 +11,8 @@ from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import DataError
 
 Split = Trials | ImageTrials
-IN_TIME = (
-    "heldin",
-    "heldout",
-    "behavior",
-    "observed",
-    "scored",
-    "rates",
-)  # (B, T, ...) of traces, which have no forward bins
+# (B, T, ...) of traces, which have no forward bins
+IN_TIME = ("heldin", "heldout", "behavior", "observed", "scored", "rates")
 
 
 def check_joinable(recording: Recording) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuro_lightning.data.identity import Identity, find_training_trials, identify, same_session
+from neuro_lightning.data.identity import Identity, identify
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.same_data import find_training_trials, same_session
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data.describe import check_splits, join_specs
-from neuro_lightning.data.identity import content_keys, find_training_trials, identify, of_one_recording, trial_keys
+from neuro_lightning.data.identity import Identity, identify, response_keys, trial_keys
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.same_data import find_training_trials, of_one_recording
 from neuro_lightning.data.sampler import SessionBatches, SessionShards
 from neuro_lightning.errors import DataError
 from neuro_lightning.ranks import main_process_only
@@ -232,10 +233,7 @@ def check_agreement(recordings: Mapping[str, Recording]) -> None:
                     f"same for all: {how}"
                 )
     identities = {name: identify(recording, {}) for name, recording in recordings.items()}
-    contents = {
-        name: {split: content_keys(trials) for split, trials in recording.splits.items()}
-        for name, recording in recordings.items()
-    }
+    contents = {name: _contents(recording, identities[name]) for name, recording in recordings.items()}
     for name, other in itertools.permutations(recordings, 2):
         for split, keys in contents[name].items():
             found = np.isin(keys, contents[other]["train"]) & (keys != 0)
@@ -251,6 +249,13 @@ def check_agreement(recordings: Mapping[str, Recording]) -> None:
                     f"{n} {split} images of session {name} are training images of session {other}: the core is not "
                     "scored on new images only; sessions that are split by the same seed share none"
                 )
+
+
+def _contents(recording: Recording, identity: Identity) -> dict[str, np.ndarray]:
+    """A number for what each trial of a split holds, of images together with the responses to them."""
+    if recording.kind == "images":
+        return {split: response_keys(trials) for split, trials in recording.splits.items()}
+    return {split: part["keys"].numpy() for split, part in identity["trials"].items()}
 
 
 def _count_shared_images(recording: Recording, split: str, other: Recording) -> int:

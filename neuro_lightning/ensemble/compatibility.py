@@ -9,17 +9,16 @@ from typing import Any
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.describe import evaluation_split
-from neuro_lightning.data.identity import (
+from neuro_lightning.data.identity import identify, identity_of
+from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.data.same_data import (
     SPLITTING,
     Difference,
     differences,
     find_training_trials,
-    identify,
-    identity_of,
     rate_differences,
     split_differs,
 )
-from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import Saved, read_checkpoint, recipe_of_session

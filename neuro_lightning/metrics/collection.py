@@ -48,14 +48,14 @@ def build_metrics(
         n_eval: evaluation trials in all, over which ``batch["index"]`` runs.
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
         n_repeats: the largest number of repeats of an image in the split; None for that of any split.
-        sessions: these arguments for each of several sessions.
+        sessions: these arguments for each of several sessions, empty for one that is not scored.
 
     Raises:
         DataError: the PSTHs are not those of the data described.
     """
     if spec.sessions:
         parts = zip(spec.sessions, sessions, strict=True)
-        return SessionMetrics({part.session: build_metrics(part, **given) for part, given in parts if given})
+        return SessionMetrics({part.session: build_metrics(part, **given) if given else None for part, given in parts})
     if spec.kind == "images":
         return ResponseMetrics(spec, n_eval=n_eval, n_repeats=n_repeats)
     if spec.kind == "traces":

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from neuro_lightning.contracts import Batch, Output
+from neuro_lightning.metrics.session_scores import session_metric, with_means
 
 
 class SessionMetrics(nn.Module):
@@ -17,18 +18,26 @@ class SessionMetrics(nn.Module):
     same weight; a session whose score is undefined makes the mean undefined.
 
     Args:
-        metrics: of each session by its name, see :func:`neuro_lightning.metrics.collection.build_metrics`.
+        metrics: of each session by its name, see :func:`neuro_lightning.metrics.collection.build_metrics`; None for one
+            that is not scored.
     """
 
     sessions: Any  # a ModuleList of metrics, whose methods its type does not tell
 
-    def __init__(self, metrics: Mapping[str, nn.Module]) -> None:
+    def __init__(self, metrics: Mapping[str, nn.Module | None]) -> None:
         super().__init__()
-        self.session_names = list(metrics)
-        self.sessions = nn.ModuleList(metrics.values())
+        scored = {number: name for number, (name, each) in enumerate(metrics.items()) if each is not None}
+        self.numbers = {number: place for place, number in enumerate(scored)}  # of a batch's session -> its metrics
+        self.session_names = list(scored.values())
+        self.sessions = nn.ModuleList(each for each in metrics.values() if each is not None)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(zip(self.session_names, self.sessions, strict=True))
+
+    def _of(self, batch: Batch) -> list[Any]:
+        """The metrics of a batch's session, none where it is not scored."""
+        place = self.numbers.get(batch["session"])
+        return [] if place is None else [self.sessions[place]]
 
     @property
     def names(self) -> list[str]:
@@ -44,11 +53,13 @@ class SessionMetrics(nn.Module):
 
     def update(self, output: Output, batch: Batch) -> None:
         """Adds evaluation trials."""
-        self.sessions[batch["session"]].update(output, batch)
+        for metrics in self._of(batch):
+            metrics.update(output, batch)
 
     def update_train(self, output: Output, batch: Batch) -> None:
         """Adds training trials; most metrics learn nothing from them."""
-        self.sessions[batch["session"]].update_train(output, batch)
+        for metrics in self._of(batch):
+            metrics.update_train(output, batch)
 
     def compute(self) -> dict[str, float]:
         """The means over sessions by metric, and each session's scores as ``metric/session``."""
@@ -59,33 +70,3 @@ class SessionMetrics(nn.Module):
         """Forgets all trials."""
         for metrics in self.sessions:
             metrics.reset()
-
-
-def session_metric(name: str, session: str) -> str:
-    """The name of a session's score.
-
-    Example:
-        >>> session_metric("co_bps", "monday")
-        'co_bps/monday'
-    """
-    return f"{name}/{session}"
-
-
-def with_means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Scores of sessions as one dictionary: the mean of each metric over the sessions that have it, then all scores.
-
-    Args:
-        scores: by session and metric.
-
-    Example:
-        >>> with_means({"monday": {"bps": 0.2}, "tuesday": {"bps": 0.4, "vel_r2": 0.5}})["vel_r2/tuesday"]
-        0.5
-    """
-    values: dict[str, list[float]] = {}
-    for of_session in scores.values():
-        for name, value in of_session.items():
-            values.setdefault(name, []).append(value)
-    means = {name: sum(found) / len(found) for name, found in values.items()}
-    return means | {
-        session_metric(name, session): value for session, found in scores.items() for name, value in found.items()
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,21 @@ class Adaptation:
         if epochs is None or epochs < 1:
             return self.core_from < 1
         return self.core_from < 1 and epoch >= math.ceil(self.core_from * epochs)
+
+
+def parameter_groups(model: nn.Module, core: nn.Module, adaptation: Adaptation | None) -> Any:
+    """All parameters for an optimizer; those of an adapted core in a group of their own, with its share of the rate.
+
+    Args:
+        model: with all parameters.
+        core: a part of it.
+        adaptation: None where nothing is adapted.
+    """
+    if adaptation is None:
+        return model.parameters()
+    of_core = {id(parameter) for parameter in core.parameters()}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in of_core]
+    return [{"params": others}, {"params": list(core.parameters()), "share": adaptation.core_lr}]
 
 
 def keep_batch_statistics(core: nn.Module) -> None:

@@ -17,11 +17,11 @@ from torchmetrics import MeanMetric
 
 from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
-from neuro_lightning.data.identity import Identity, differences
-from neuro_lightning.errors import CheckpointError, ConfigError
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
-from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics
+from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics, parameter_groups
+from neuro_lightning.models.resume_checks import check_same_data, check_same_weights
 from neuro_lightning.private_names import count_steps_in_batch
 
 CHECKPOINT_KEY = "neuro_lightning"
@@ -88,6 +88,11 @@ class PopulationModule(pl.LightningModule):
     def networks(self) -> list[nn.Module]:
         """The network of each session, which share a core; of one recording its own alone."""
         return list(self.net.sessions) if self.spec.sessions else [self.net]
+
+    @property
+    def _core(self) -> nn.Module:
+        """What the networks of all sessions share; of a network without a core all of it."""
+        return getattr(self.networks[0], "core", self.net)
 
     def by_session(self) -> dict[str, PopulationModule]:
         """A model for the evaluation of each session alone, by its name; one recording has none. Weights are shared."""
@@ -182,7 +187,7 @@ class PopulationModule(pl.LightningModule):
         if hasattr(self.masking, "at_epoch"):
             self.masking.at_epoch(self.current_epoch)
         if self.adaptation is not None:
-            keep_batch_statistics(self.networks[0].core)
+            keep_batch_statistics(self._core)
         if self.current_epoch + 1 == self.trainer.max_epochs:
             self._validate_this_epoch()
 
@@ -224,7 +229,7 @@ class PopulationModule(pl.LightningModule):
         if self._optimizer is None:
             return None
         try:
-            optimizer = self._optimizer(self._parameter_groups())
+            optimizer = self._optimizer(parameter_groups(self, self._core, self.adaptation))
             for group in optimizer.param_groups:
                 group["lr"] *= group.pop("share", 1.0)
         except (TypeError, ValueError) as error:  # a learning rate below zero, say
@@ -244,19 +249,10 @@ class PopulationModule(pl.LightningModule):
             schedule["frequency"] = sys.maxsize  # never by Lightning at an epoch's end: see _step_plateau_schedules
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def _parameter_groups(self) -> Any:
-        """All parameters; those of an adapted core in a group of their own, with its share of the learning rate."""
-        if self.adaptation is None:
-            return self.parameters()
-        core = {id(parameter) for parameter in self.networks[0].core.parameters()}
-        others = [parameter for parameter in self.parameters() if id(parameter) not in core]
-        cores = [parameter for parameter in self.parameters() if id(parameter) in core]
-        return [{"params": others}, {"params": cores, "share": self.adaptation.core_lr}]
-
     def on_after_backward(self) -> None:
         """Drop the gradients of an adapted core until it is its turn: the optimizer leaves such weights alone."""
         if self.adaptation is not None and not self.adaptation.core_trains(self.current_epoch, self.trainer.max_epochs):
-            for parameter in self.networks[0].core.parameters():
+            for parameter in self._core.parameters():
                 parameter.grad = None
 
     def _step_plateau_schedules(self, scores: dict[str, float]) -> None:
@@ -337,40 +333,16 @@ class PopulationModule(pl.LightningModule):
             CheckpointError: the checkpoint is of other data or of another model.
         """
         saved = update_names(checkpoint.get(CHECKPOINT_KEY, {}))
-        self._check_identity(saved.get("identity"))
-        spec = DataSpec.from_dict(saved["spec"]).to_dict() if "spec" in saved else {}
-        if other := [name for name, value in self.spec.to_dict().items() if spec.get(name) != value]:
-            raise CheckpointError(
-                f"the checkpoint cannot be resumed with these data: {other[0]} was {spec.get(other[0])!r:.60} and is "
-                f"{getattr(self.spec, other[0])!r:.60}; resume with the data that it was trained on"
-            )
+        check_same_data(saved, self.spec, self.recipe.get("identity"))
         update_weights(checkpoint, f"{type(self).__module__}.{type(self).__qualname__}")
-        theirs, ours = checkpoint["state_dict"], self.state_dict()
-        if other := [name for name in {**ours, **theirs} if _shape(theirs, name) != _shape(ours, name)]:
-            raise CheckpointError(
-                f"the checkpoint does not fit the model: {other[0]} has the shape {_shape(theirs, other[0])} in it and "
-                f"{_shape(ours, other[0])} here; resume with the model that it is of"
-            )
+        theirs = checkpoint["state_dict"]
+        check_same_weights(theirs, self.state_dict())
         if any(theirs[name].dtype == torch.float64 for name, _ in self.named_parameters()):
             self.double()  # Lightning loads the weights before it converts the model to double precision
         sums = dict(saved.get("epoch_sums", {}))
         self._epoch_steps = int(sums.pop("steps", 0))
         self._epoch_sums = (tuple(sums), torch.tensor(list(sums.values()), dtype=torch.float64)) if sums else None
         self.plateau_scores = plateau_scores(checkpoint)
-
-    def _check_identity(self, saved: Identity | None) -> None:
-        """Refuse to resume with other data than the run was started with.
-
-        Raises:
-            CheckpointError: naming what differs.
-        """
-        if saved is None or "identity" not in self.recipe:  # an older checkpoint, a model without a config
-            return
-        for key, one, other in differences(saved, self.recipe["identity"]):
-            raise CheckpointError(
-                f"the checkpoint cannot be resumed with these data: {key} was {one!s:.120} and is {other!s:.120}; "
-                "resume with the data that it was trained on, or train anew"
-            )
 
 
 def plateau_scores(checkpoint: dict[str, Any]) -> list[tuple[int, float]]:
@@ -395,7 +367,3 @@ def _unchecked_partial(function: Callable | None) -> Callable | None:
     if not isinstance(function, functools.partial):
         return function
     return functools.partial(function.func, *function.args, **function.keywords)
-
-
-def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(weights[name].shape) if name in weights else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
@@ -66,7 +66,7 @@ def share_core(net: nn.Module, other: nn.Module, which: str) -> None:
             f"{type(net).__name__} has no core that several recordings could share: give one recording, or a model "
             "with a core, such as model=gru or model=core_readout"
         )
-    if different := first_difference(own, shared):
+    if different := first_difference(own.state_dict(), shared.state_dict()):
         name, *shapes = different
         raise ConfigError(
             f"{which} cannot share a core of {type(net).__name__}: {name} would have the shapes {shapes[1]} and "
@@ -75,9 +75,14 @@ def share_core(net: nn.Module, other: nn.Module, which: str) -> None:
     net.core = shared
 
 
-def first_difference(core: nn.Module, other: nn.Module) -> tuple[str, Shape, Shape] | None:
-    """The first weight that has another shape in another core, and both shapes; None where all are alike."""
-    shapes = [{name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (core, other)]
+def first_difference(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> tuple[str, Shape, Shape] | None:
+    """The first weight whose shape differs, and its shape in both, None where it is missing; None where all are alike.
+
+    Args:
+        weights: by name.
+        others: likewise.
+    """
+    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (weights, others)]
     for name in {**shapes[0], **shapes[1]}:
         if shapes[0].get(name) != shapes[1].get(name):
             return name, shapes[0].get(name), shapes[1].get(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.metrics.catalog import label, shown_metrics
+from neuro_lightning.metrics.session_scores import session_metric, sessions_in
 from neuro_lightning.report.table import number, print_official_scores, print_table, relative
 
 Rows = list[list[str]]
@@ -43,7 +44,7 @@ def print_scores(scores: Mapping[str, Mapping[str, float]], title: str, official
         official: of the benchmark's evaluation; of a single recording they stand in place of the scores.
     """
     found = list(dict.fromkeys(name for values in scores.values() for name in values))
-    sessions = list(dict.fromkeys(name.partition("/")[2] for name in found if "/" in name))
+    sessions = sessions_in(found)
     if official:
         print_official_scores(f"Scores by the official evaluation ({title.rpartition(' (')[2]}", official)
     if official and not sessions:
@@ -51,7 +52,7 @@ def print_scores(scores: Mapping[str, Mapping[str, float]], title: str, official
     names, rows = shown_metrics(found), []
     for split, values in scores.items():
         for session in [*sessions, ""]:
-            cells = [values.get(f"{name}/{session}" if session else name) for name in names]
+            cells = [values.get(session_metric(name, session)) for name in names]
             if any(cell is not None for cell in cells):
                 rows.append([split, *([session or "mean"] if sessions else []), *map(number, cells)])
     print_table(f"Scores on {title}", ["split", *(["session"] if sessions else []), *map(label, names)], rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.metrics.catalog import info, label, shown_metrics
+from neuro_lightning.metrics.session_scores import session_metric, sessions_in
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -139,18 +140,19 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
     splits = list(dict.fromkeys(split for who in by_who.values() for split in who))
     found = list(dict.fromkeys(metric for who in by_who.values() for values in who.values() for metric in values))
     metrics = shown_metrics(found)
-    sessions = list(dict.fromkeys(metric.partition("/")[2] for metric in found if "/" in metric))
+    sessions = sessions_in(found)
     columns = ["split", *(["session"] if sessions else []), "", *map(label, metrics)]
     share = bool(by_who.get("oracle")) and bool(metrics) and not info(metrics[0]).lower_is_better
     rows = []
     for split in splits:
         for session in [*sessions, ""]:
-            suffix, head = (f"/{session}" if session else ""), [session or "mean"] if sessions else []
-            best = (by_who.get("oracle", {}).get(split) or {}).get(metrics[0] + suffix) if share else None
+            scored = [session_metric(metric, session) for metric in metrics]
+            head = [session or "mean"] if sessions else []
+            best = (by_who.get("oracle", {}).get(split) or {}).get(scored[0]) if share else None
             for who, values in ((who, by_who[who].get(split)) for who in by_who):
                 if values is None or (session and len(sessions) > MOST_SESSIONS and who != "model"):
                     continue
-                shown = [values.get(metric + suffix) for metric in metrics]
+                shown = [values.get(name) for name in scored]
                 part = percent(shown[0] if shown else None, best) if who not in REFERENCES else "-"
                 row = [split, *head, names.get(who, f"{who} baseline"), *map(number, shown)]
                 rows.append(row + ([part] if share else []))

@@ -10,16 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.data.identity import (
-    Identity,
-    differences,
-    find_training_trials,
-    identify,
-    of_one_recording,
-    same_session,
-)
+from neuro_lightning.data.identity import Identity, identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.same_data import differences, find_training_trials, of_one_recording, same_session
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.adaptation import Adaptation, copy_units
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
@@ -210,7 +204,7 @@ def _checkpoint(name: str, key: str) -> str:
 
 
 def _load_core(own: nn.Module, core: nn.Module, name: str) -> None:
-    if different := first_difference(core, own):
+    if different := first_difference(core.state_dict(), own.state_dict()):
         key, *shapes = different
         raise CheckpointError(
             f"init={name}: its core does not fit this model: {key} has the shape {shapes[0]} there and {shapes[1]} "

@@ -20,7 +20,7 @@ from neuro_lightning.data.memory import JOBS, Scores, config_key
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
-from neuro_lightning.metrics.sessions import with_means
+from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
@@ -109,7 +109,7 @@ def score_best(
 
 
 def join_scores(found: Mapping[str, Mapping[str, Scores]]) -> dict[str, Scores]:
-    """The scores of several sessions, by who and split; see :func:`neuro_lightning.metrics.sessions.with_means`.
+    """The scores of several sessions, by who and split; see :func:`neuro_lightning.metrics.session_scores.with_means`.
 
     Args:
         found: by session, who and split.

@@ -25,7 +25,7 @@ from neuro_lightning.ensemble.report import (
 )
 from neuro_lightning.errors import ConfigError, SubmissionError
 from neuro_lightning.loggers.building import log_predictions
-from neuro_lightning.metrics.sessions import with_means
+from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.report.predictions import array_rows, print_arrays, print_hidden, print_scores

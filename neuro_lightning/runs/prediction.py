@@ -12,18 +12,12 @@ from omegaconf import OmegaConf
 
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
-from neuro_lightning.data.identity import (
-    checksum,
-    differences,
-    find_training_trials,
-    identify,
-    rate_differences,
-    split_differs,
-)
+from neuro_lightning.data.identity import checksum, identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.nlb.params import NLB_DATASETS
 from neuro_lightning.data.nlb.targets import target_group
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.same_data import differences, find_training_trials, rate_differences, split_differs
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.ensemble.combine import EnsembleSettings
 from neuro_lightning.errors import CheckpointError, ConfigError

@@ -21,7 +21,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import CheckpointError, ConfigError
-from neuro_lightning.metrics.sessions import with_means
+from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.base import PopulationModule, plateau_scores
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
@@ -91,7 +91,7 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     if is_main_process():
         print(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    model = build_model(settings, joint)
+    model = build_model(settings.changed({"resume": None}), joint)  # a resumed run's new model begins as the first did
     model.recipe["fitted_on"] = ["train", "val"]
     model.recipe["identity"] = identify_data(data, settings.config["data"])  # with its splits as they were
     callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]

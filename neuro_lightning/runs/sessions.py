@@ -54,6 +54,8 @@ def session_names(files: Sequence[Path]) -> list[str]:
         ['ses-monday', 'ses-tuesday']
         >>> session_names([Path("monday/spikes.nwb"), Path("tuesday/spikes.nwb")])
         ['monday', 'tuesday']
+        >>> session_names([Path("a/b_c.nwb"), Path("a_b/c.nwb")])
+        ['a_b_c_1', 'a_b_c_2']
         >>> session_names([Path("monday.nwb")])
         ['monday']
     """
@@ -65,7 +67,9 @@ def session_names(files: Sequence[Path]) -> list[str]:
             words = [of_file[:-1] for of_file in words]
     else:
         words = [[files[0].stem]]
-    return ["_".join(of_file).replace("/", "") for of_file in words]
+    names = ["_".join(of_file).replace("/", "") for of_file in words]
+    again = {name for name in names if names.count(name) > 1}
+    return [f"{name}_{number}" if name in again else name for number, name in enumerate(names, start=1)]
 
 
 def _files(path: object, data: DictConfig, trusted: Sequence[str]) -> list[Path] | None:

@@ -90,18 +90,8 @@ def load_nwb_trials(
     nwb = open_nwb(path, trials)
     chosen = _without_duplicates(nwb, _choose_units(nwb, units), drop_duplicates)
     window = choose_window(nwb, trials, align, window_ms, bin_ms, forward_ms)
-    settings = WindowSettings(
-        align,
-        window,
-        bin_ms,
-        forward_ms,
-        behavior,
-        lag_ms,
-        tuple(conditions),
-        trials,
-        window_ms == WHOLE,
-        partial_units,
-    )
+    choice = {"to_stop": window_ms == WHOLE, "partial_units": partial_units}
+    settings = WindowSettings(align, window, bin_ms, forward_ms, behavior, lag_ms, tuple(conditions), trials, **choice)
     windows = cut_windows(nwb, chosen, settings)
     marked = "split" in nwb.trials and {"train", "val"} <= set(nwb.trials["split"].tolist())
     column = nwb.column("split")[windows.row] if split == "column" or marked else None
