@@ -117,7 +117,7 @@ class Figures(pl.Callback):
             return
         metrics = read_metrics(path)
         name = self.monitor.split("/", 1)[1]
-        label = axis_label(name) + (f", mean of {len(spec.sessions)} sessions" if spec.sessions else "")
+        label = axis_label(name) + (f"\nmean of {len(spec.sessions)} sessions" if spec.sessions else "")
         loss = "loss (nats per bin and neuron)" if spec.kind == "spikes" else "loss"
         oracle = metrics.get(f"val/oracle_{name}", np.zeros(0))
         known = {NAMES["oracle"]: float(oracle[np.isfinite(oracle)][-1])} if np.isfinite(oracle).any() else {}

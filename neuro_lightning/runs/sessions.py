@@ -47,26 +47,25 @@ def with_sessions(cfg: DictConfig, trusted: Sequence[str] = ()) -> DictConfig:
 
 
 def session_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file that no other has: what differs in their names, after their folders where these differ only.
+    """A name for each file that no other has: what differs in the files' names, or in their folders' where these agree.
 
     Example:
-        >>> session_names([Path("sub-1_ses-monday_ecephys.nwb"), Path("sub-1_ses-tuesday_ecephys.nwb")])
+        >>> session_names([Path("a/sub-1_ses-monday_ecephys.nwb"), Path("b/sub-1_ses-tuesday_ecephys.nwb")])
         ['ses-monday', 'ses-tuesday']
         >>> session_names([Path("monday/spikes.nwb"), Path("tuesday/spikes.nwb")])
         ['monday', 'tuesday']
-        >>> session_names([Path("a/b_c.nwb"), Path("a_b/c.nwb")])
-        ['a_b_c_1', 'a_b_c_2']
+        >>> session_names([Path("a/b_c.nwb"), Path("a_b/c.nwb"), Path("b/c.nwb")])
+        ['a_b_1', 'a_b_2', 'b']
         >>> session_names([Path("monday.nwb")])
         ['monday']
     """
-    words = [[*file.parent.parts, *file.stem.split("_")] for file in files]
-    if len(words) > 1:
-        while len({of_file[0] for of_file in words}) == 1 and min(map(len, words)) > 1:
-            words = [of_file[1:] for of_file in words]
-        while len({of_file[-1] for of_file in words}) == 1 and min(map(len, words)) > 1:
-            words = [of_file[:-1] for of_file in words]
-    else:
-        words = [[files[0].stem]]
+    words = [file.stem.split("_") for file in files]
+    if len({file.stem for file in files}) < len(files):
+        words = [[*file.parent.parts, *of_file] for file, of_file in zip(files, words, strict=True)]
+    for end in (0, -1) if len(files) > 1 else ():
+        while len({of_file[end] for of_file in words}) == 1 and min(map(len, words)) > 1:
+            for of_file in words:
+                of_file.pop(end)
     names = ["_".join(of_file).replace("/", "") for of_file in words]
     again = {name for name in names if names.count(name) > 1}
     return [f"{name}_{number}" if name in again else name for number, name in enumerate(names, start=1)]
