@@ -9,9 +9,13 @@ from typing import Any
 import pandas as pd
 
 from neuro_lightning.api.results import Run, Table
+from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
 from neuro_lightning.data.identity import Identity
 from neuro_lightning.data.same_data import split_differs
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.likelihood import SpikeSums
+from neuro_lightning.functional.paired_bootstrap import paired_bootstrap
+from neuro_lightning.metrics.trial_sums import as_sums, mean_of
 
 
 def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]) -> Table:
@@ -23,7 +27,9 @@ def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]
 
     Returns:
         A row for each score; a column for each run or name (of several runs the mean) and, from the second on, its
-        ``difference`` to the first and, from two seeds on, the difference's standard error, ``sem``.
+        ``difference`` to the first and, from two seeds on, the difference's standard error over seeds, ``sem``. For
+        bits per spike also ``low`` and ``high``, the difference's 95 % interval over trials by the paired bootstrap,
+        and ``trials``: how many trials like these would make it as large as two standard errors.
 
     Raises:
         ConfigError: they were scored on other trials, or groups have no seeds in common.
@@ -52,7 +58,34 @@ def compare(runs: Sequence[Run | str | Path] | Mapping[str, Run | Sequence[Run]]
         columns[f"{name} difference"] = difference.mean(axis=1)
         if len(pairs) > 1:
             columns[f"{name} sem"] = difference.sem(axis=1)
+        by_name = [{run.config["seed"]: run for run in groups[who]} for who in (name, first)]
+        paired = [(by_name[0][mine], by_name[1][theirs]) for mine, theirs in pairs]
+        columns |= {f"{name} {what}": values for what, values in _over_trials(paired).items()}
     return Table(columns)
+
+
+def _over_trials(pairs: Sequence[tuple[Run, Run]]) -> dict[str, pd.Series]:
+    """``low``, ``high`` and ``trials`` of the differences in bits per spike, where the runs kept what trials score.
+
+    Args:
+        pairs: each a run and the run that it is compared with.
+    """
+    found = {}
+    for split in ("val", "test"):
+        sums = [[_trial_sums(run, split) for run in group] for group in zip(*pairs, strict=True)]
+        if any(kept is None for group in sums for kept in group):
+            continue
+        bits = next((name for name in ("co_bps", "bps") if f"{split}/{name}" in pairs[0][0].scores), None)
+        if bits is not None:
+            found[f"{split}/{bits}"] = paired_bootstrap(*map(mean_of, sums))
+    if not found:
+        return {}
+    return {what: pd.Series({row: getattr(d, what) for row, d in found.items()}) for what in ("low", "high", "trials")}
+
+
+def _trial_sums(run: Run, split: str) -> SpikeSums | None:
+    arrays = read_trial_scores(trial_scores_file(run.folder, run.session or ""), split)
+    return None if arrays is None else as_sums(arrays)
 
 
 def _groups(runs: Any) -> dict[str, list[Run]]:

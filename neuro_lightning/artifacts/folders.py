@@ -39,8 +39,9 @@ KEPT_STATUSES = (
 )  # runs whose record is kept also without a checkpoint
 # what a run writes, and overwrite=true deletes
 RUN_FILES = (
-    FILE_NAME, "metrics.csv", OUTPUT_FILE, "train.log", ".job.json", "checkpoints/*.ckpt", "figures/*.png",
-    "figures/*.pdf", "figures/*.svg", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
+    FILE_NAME, "metrics.csv", "trial_scores.npz", "trial_scores/*.npz", OUTPUT_FILE, "train.log", ".job.json",
+    "checkpoints/*.ckpt", "figures/*.png", "figures/*.pdf", "figures/*.svg",
+    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 )  # fmt: skip
 
 

@@ -121,27 +121,30 @@ def spike_sums(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Spi
         counts: (..., N) spike counts; NaN is unobserved.
         mask: (..., N) bool, True where counts are observed; None means everywhere.
     """
-    rates, counts, observed = _mask_out(rates, counts, mask)
-    nll = torch.where(observed, rates - counts * rates.log(), 0.0)
-    return SpikeSums(_over_bins(nll), _over_bins(counts), _over_bins(observed.double()))
+    return SpikeSums(*(value.flatten(0, -2).sum(0) for value in _terms(rates, counts, mask)))
+
+
+def spike_sums_of_trials(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> SpikeSums:
+    """As :func:`spike_sums`, of each trial by itself: fields (B, N) of arguments (B, T, N)."""
+    return SpikeSums(*(value.sum(1) for value in _terms(rates, counts, mask)))
 
 
 def bits_per_spike_from_sums(sums: SpikeSums, per_neuron: bool = False) -> Tensor:
     """Bits per spike from accumulated sums; the null model's mean rates are those of the same trials.
 
     Args:
-        sums: what :func:`spike_sums` returned, added up over all trials.
+        sums: what :func:`spike_sums` returned, added up over all trials; several sets of trials have leading axes.
         per_neuron: score each neuron by its own spikes.
 
     Returns:
-        A scalar, or (N,) per neuron: NaN for a neuron without spikes, whose score is undefined.
+        (...), or (..., N) per neuron: NaN for a neuron without spikes, whose score is undefined.
     """
     mean_rates = _no_zeros(sums.spikes / sums.bins.clamp(min=1))
     null = sums.bins * mean_rates - sums.spikes * mean_rates.log()
     gain, spikes = null - sums.nll, sums.spikes
     if per_neuron:
         return torch.where(spikes > 0, gain / spikes, torch.nan) / math.log(2)
-    return gain.sum() / spikes.sum() / math.log(2)
+    return gain.sum(-1) / spikes.sum(-1) / math.log(2)
 
 
 def bits_per_spike(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -175,6 +178,7 @@ def _no_zeros(rates: Tensor) -> Tensor:
     return torch.where(rates == 0, ZERO_RATE, rates)
 
 
-def _over_bins(values: Tensor) -> Tensor:
-    """Sums over all axes but the last, the neurons."""
-    return values.flatten(0, -2).sum(0)
+def _terms(rates: Tensor, counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the fields of :class:`SpikeSums` are sums of, elementwise."""
+    rates, counts, observed = _mask_out(rates, counts, mask)
+    return torch.where(observed, rates - counts * rates.log(), 0.0), counts, observed.double()

@@ -18,6 +18,7 @@ from neuro_lightning.metrics.rates import PsthR2, RatesR2
 from neuro_lightning.metrics.responses import ResponseMetrics
 from neuro_lightning.metrics.sessions import SessionMetrics
 from neuro_lightning.metrics.traces import TraceMetrics
+from neuro_lightning.metrics.trial_sums import scored_part
 
 
 def build_metrics(
@@ -99,7 +100,7 @@ class MetricSet(MetricGroup):
 
     def __init__(self, spec: DataSpec, metrics: dict[str, nn.Module]):
         super().__init__()
-        self.n_bins, self.n_in, self.n_out = spec.n_bins, spec.n_in, spec.n_out
+        self.n_bins, self.n_out, self.scored = spec.n_bins, spec.n_out, scored_part(spec)
         self.metrics = MetricDict(metrics)
 
     @property
@@ -116,11 +117,11 @@ class MetricSet(MetricGroup):
     def update(self, output: Output, batch: Batch) -> None:
         """Adds evaluation trials."""
         rates = _rates(output)
-        observed, forward = slice(None, self.n_bins), slice(self.n_bins, None)
-        neurons = slice(self.n_in, None) if self.n_out else slice(None)
+        _, observed, neurons = self.scored
+        forward = slice(self.n_bins, None)
         counts, mask = batch["targets"], batch["mask"]
         window = rates[:, observed]
-        spikes = counts[:, observed, neurons], mask[:, observed, neurons]
+        spikes = counts[self.scored], mask[self.scored]
         recorded = batch["observed"].any(2) if "observed" in batch else None
         for name, metric in self.metrics.items():
             match name:
@@ -134,11 +135,11 @@ class MetricSet(MetricGroup):
                     metric.update(window, batch["condition"], batch.get("jitter"), recorded)
                 case "tp_corr":
                     # the mask of held-out neurons marks set to go, in which alone they are scored
-                    metric.update(window, mask[:, observed, neurons].any(2), batch["behavior"], batch["index"])
+                    metric.update(window, mask[self.scored].any(2), batch["behavior"], batch["index"])
                 case "rates_r2":
                     metric.update(window, batch["rates"][:, observed], recorded)
                 case "oracle_co_bps" | "oracle_bps":
-                    metric.update(batch["rates"][:, observed, neurons], *spikes)
+                    metric.update(batch["rates"][self.scored], *spikes)
 
     @torch.no_grad()
     def update_train(self, output: Output, batch: Batch) -> None:

@@ -15,13 +15,19 @@ Predictor = Callable[[Batch, str], Output]  # a batch and the split it is from
 
 
 @torch.no_grad()
-def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict[str, float]:
+def evaluate(
+    predict: Predictor,
+    data: PopulationDataModule,
+    split: str,
+    watch: Callable[[Output, Batch], None] | None = None,
+) -> dict[str, float]:
     """The metrics of a predictor on one labelled split, computed in this process alone.
 
     Args:
         predict: a batch and its split -> rates or log-rates, like the targets, on the CPU.
         data: where the trials come from.
         split: ``val`` or ``test``.
+        watch: called with what was predicted of each batch.
 
     Returns:
         Scores by name, without the split's prefix.
@@ -31,7 +37,10 @@ def evaluate(predict: Predictor, data: PopulationDataModule, split: str) -> dict
         if isinstance(metric, Metric):
             metric.distributed_available_fn = _alone
     for batch in data.eval_dataloader(split):
-        metrics.update(predict(batch, split), batch)
+        output = predict(batch, split)
+        metrics.update(output, batch)
+        if watch is not None:
+            watch(output, batch)
     if metrics.needs_train:
         for batch in data.eval_dataloader("train", evaluate=False):
             metrics.update_train(predict(batch, "train"), batch)

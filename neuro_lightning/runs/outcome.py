@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from neuro_lightning.artifacts.records import RunRecord
+from neuro_lightning.artifacts.trial_scores import trial_scores_file, write_trial_scores
 from neuro_lightning.callbacks.clock import StepClock
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.identity import data_record
@@ -21,6 +22,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.metrics.session_scores import with_means
+from neuro_lightning.metrics.trial_sums import TrialSums
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
@@ -138,7 +140,7 @@ def score_recording(
         baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
         return network_predictor(baseline.net)
 
-    scores = {"model": scored(network_predictor(net, device))}
+    scores = {"model": score_model(settings, network_predictor(net, device), data)}
     for name, node in (settings.baselines or {}).items():
         if node is not None and node._target_ != settings.model._target_:
             check_match(find_target(node._target_, settings.trusted), data.spec)
@@ -151,6 +153,17 @@ def score_recording(
     for split, by_who in found.items():
         for who, values in by_who.items():
             scores.setdefault(who, {})[split] = values
+    return scores
+
+
+def score_model(settings: TrainSettings, predict: Predictor, data: PopulationDataModule) -> Scores:
+    """Scores of the model by split; of spikes, what each trial contributes is kept in the run's folder."""
+    if data.spec.kind != "spikes":
+        return {split: evaluate(predict, data, split) for split in data.references()}
+    sums = {split: TrialSums(data.spec) for split in data.references()}
+    scores = {split: evaluate(predict, data, split, watch) for split, watch in sums.items()}
+    arrays = {split: {k: v.numpy() for k, v in watch.collect()._asdict().items()} for split, watch in sums.items()}
+    write_trial_scores(trial_scores_file(settings.folder, data.spec.session), arrays)
     return scores
 
 

@@ -34,6 +34,7 @@ def page(
     importance: Any = None,
     best: Sequence[Path] = (),
     pictures: Sequence[Path] = (),
+    clear: str | None = None,
 ) -> str:
     """The page as Markdown.
 
@@ -44,9 +45,11 @@ def page(
         importance: of its keys, an :class:`~neuro_lightning.sweeps.results.importance.Importance`, at the sweep's end.
         best: the experiment configs that were written of it.
         pictures: files of the parallel coordinates and of the history.
+        clear: a line on whether the best setting is better than the next.
     """
     settings = setting_keys(jobs)
     parts = [*_head(jobs, settings, Path(folder), best), *_settings(Path(folder), jobs, summary)]
+    parts += [f"{clear}."] if clear else []
     keys = [*settings, *(["seed"] if any("seed" in job["overrides"] for job in jobs) else [])]
     for title, (statuses, columns) in SECTIONS.items():
         rows = [

@@ -81,6 +81,7 @@ def finish(folder: str | Path) -> list[Path]:
         DataError: no such folder.
     """
     from neuro_lightning.sweeps.results.best import write_best
+    from neuro_lightning.sweeps.results.clear import is_best_clear
     from neuro_lightning.sweeps.results.importance import importance
     from neuro_lightning.sweeps.results.picture import PICTURE_FILE, draw
 
@@ -92,7 +93,8 @@ def finish(folder: str | Path) -> list[Path]:
         mattered = _if_possible("the importance of keys", importance, jobs)
         pictures = _if_possible(PICTURE_FILE, draw, jobs, folder, mattered) or []
     best = _if_possible("best.yaml", write_best, folder, jobs) or []
-    write_table(folder, importance=mattered, best=best, pictures=pictures)
+    clear = _if_possible("the best two settings' difference", is_best_clear, folder, jobs)
+    write_table(folder, importance=mattered, best=best, pictures=pictures, clear=clear)
     return [folder / TABLE_FILE, folder / PAGE_FILE, *best, *pictures]
 
 
@@ -135,6 +137,8 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     Raises:
         DataError: no such folder.
     """
+    from neuro_lightning.sweeps.results.clear import is_best_clear
+
     folder, jobs = Path(folder), collect(folder)
     name = objective_name(jobs)
     columns, rows, left_out = summary_rows(jobs, name)
@@ -149,6 +153,8 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
         print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}")
     if left_out:
         print(f"{left_out} more keys that vary are in {PAGE_FILE}")
+    if files and (line := _if_possible("the best two settings' difference", is_best_clear, folder, jobs)):
+        print(line)
     print()
     bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
     for job in bad[:MAX_PROBLEMS]:
