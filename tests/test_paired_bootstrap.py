@@ -166,7 +166,8 @@ def test_settings_that_are_alike_are_not_called_better(swept, tmp_path):
     jobs = collect(swept.folder)
     for job in jobs:  # all of them predict the same, but for a whisper
         arrays = read_trial_scores(trial_scores_file(swept.folder / jobs[0]["job"]), "val")
-        ripple = np.random.default_rng("40" in str(job["overrides"]["model.kernel_sd_ms"])).normal(0, 1e-3, arrays["nll"].shape)
+        rng = np.random.default_rng("40" in str(job["overrides"]["model.kernel_sd_ms"]))
+        ripple = rng.normal(0, 1e-3, arrays["nll"].shape)
         write_trial_scores(trial_scores_file(tmp_path / job["job"]), {"val": arrays | {"nll": arrays["nll"] + ripple}})
     line = is_best_clear(tmp_path, jobs)
     assert "do not differ clearly" in line or "such trials would tell" in line

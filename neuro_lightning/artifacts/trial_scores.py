@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 
@@ -33,7 +33,9 @@ def write_trial_scores(path: Path, by_split: Mapping[str, Mapping[str, np.ndarra
     """
     import numpy as np
 
-    arrays = {f"{split}/{name}": values for split, found in by_split.items() for name, values in found.items()}
+    arrays: dict[str, Any] = {
+        f"{split}/{name}": values for split, found in by_split.items() for name, values in found.items()
+    }
     with atomic_path(path) as part:
         np.savez_compressed(part, **arrays)
 
