@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ def info(name: str) -> MetricInfo:
 
     One that this package does not know is shown by its name, and more is better.
     """
-    return METRICS.get(name.partition("/")[0], MetricInfo(name))
+    metric = name.partition("/")[0]
+    if shots := re.fullmatch(r"k(\d+)_co_bps", metric):  # of any number of trials
+        return MetricInfo(f"{shots[1]}-shot", f"co-smoothing from latents with {shots[1]} trials", BITS)
+    return METRICS.get(metric, MetricInfo(name))
 
 
 def label(name: str) -> str:
@@ -90,4 +95,9 @@ def shown_metrics(names: Iterable[str]) -> list[str]:
         ['co_bps', 'vel_r2', 'mine']
     """
     shown = {name for name in names if info(name).shown and "/" not in name}
-    return [name for name in METRICS if name in shown] + sorted(shown - set(METRICS))
+    return [name for name in METRICS if name in shown] + sorted(shown - set(METRICS), key=_natural)
+
+
+def _natural(name: str) -> list[Any]:
+    """A key by which ``k64`` comes before ``k256``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -29,6 +29,7 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.report.table import NAMES, REFERENCES, is_baseline, print_results
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
+from neuro_lightning.runs.k_shot import k_shot_scores
 from neuro_lightning.settings.config import instantiate, to_plain
 from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
@@ -141,6 +142,8 @@ def score_recording(
         return network_predictor(baseline.net)
 
     scores = {"model": score_model(settings, network_predictor(net, device), data)}
+    for split, found in k_shot_scores(settings.k_shot, net, data, device).items():
+        scores["model"][split] |= found
     for name, node in (settings.baselines or {}).items():
         if node is not None and node._target_ != settings.model._target_:
             check_match(find_target(node._target_, settings.trusted), data.spec)

@@ -26,6 +26,7 @@ from neuro_lightning.report.table import print_header, relative
 from neuro_lightning.runs.adapt import with_initial_model
 from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_sessions, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
+from neuro_lightning.runs.k_shot import check_k_shot
 from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
@@ -155,6 +156,8 @@ def check_before_training(settings: TrainSettings, model: PopulationModule, data
         NeuroError: with one message that says what to mend.
     """
     check_monitors(settings, data)
+    for net, part in zip(model.networks, data.by_session().values(), strict=True):
+        check_k_shot(settings.k_shot, net, part)
     if settings.refit:
         check_refit(settings, model, data)
     check_training_left(settings)

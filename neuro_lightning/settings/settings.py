@@ -88,6 +88,7 @@ class TrainSettings(Settings):
     epochs: int
     monitor: str
     mode: str
+    k_shot: list[int]
     refit: bool
     init: str | None
     adapt: DictConfig
