@@ -206,7 +206,7 @@ class DataSpec:
         n_forward: forward bins F.
         bin_ms: bin width in ms.
         mean_rates: (N,) mean of the observed targets in the training split.
-        unit_ids: (N,) the neurons' numbers in the recording, held-in first.
+        unit_ids: (N,) the neurons' numbers or names in the recording, held-in first.
         behavior_dim: behavior channels K, 0 without behavior.
         behavior_kind: ``velocity`` (decoded bin by bin), ``interval`` (dmfc_rsg's trial columns) or ``none``.
         decode_groups: groups of trials M that are decoded apart.
@@ -239,7 +239,7 @@ class DataSpec:
     n_forward: int = 0
     bin_ms: int = 0
     mean_rates: tuple[float, ...] = ()
-    unit_ids: tuple[int, ...] = ()
+    unit_ids: tuple[int, ...] | tuple[str, ...] = ()
     behavior_dim: int = 0
     behavior_kind: str = "none"
     decode_groups: int = 1

@@ -5,7 +5,7 @@ import pytest
 from scipy import signal
 
 from neuro_lightning.data import binning
-from neuro_lightning.data.formats.nwb import Series
+from neuro_lightning.data.formats.spike_recording import Series
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions, smoothing_operator
 
 

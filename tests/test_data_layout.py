@@ -11,10 +11,11 @@ import pytest
 from neuro_lightning.data.options import takes_options_of
 
 ROOT = Path(__file__).resolve().parents[1] / "neuro_lightning" / "data"
-SHARED = {"checks", "formats"}
+SHARED = {"checks", "formats", "spike_trials"}
 DATASETS = {path.parent.name for path in ROOT.glob("*/datamodule.py")}
-# arrays of one's own are cut and prepared as the files of these are, and their twins come from the simulator
-ALLOWED = {"arrays": {"nwb", "stringer", "synthetic"}}
+# arrays of one's own are prepared as the files of these are, and their twins come from the simulator; the neurons of
+# a simulated brainset are those of the benchmark's twins
+ALLOWED = {"arrays": {"stringer", "synthetic"}, "brainset": {"nlb"}}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from nwb_trials import apply_split, load_nwb_trials
 
 from neuro_lightning.data.formats.nwb import open_nwb
-from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
 from neuro_lightning.errors import ConfigError, DataError
 
 N_TRIALS, N_UNITS, TRIAL_S, GAP_S = 20, 8, 0.3, 0.1

@@ -6,13 +6,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from nwb_trials import load_nwb_trials
 from test_nwb_trials import N_TRIALS, N_UNITS, STARTS, TRIAL_S, random_spikes, write
 
 from neuro_lightning.data import binning
 from neuro_lightning.data.checks import plausible
-from neuro_lightning.data.formats import nwb_tables
-from neuro_lightning.data.formats.nwb import Series, open_nwb
-from neuro_lightning.data.nwb.reader import load_nwb_trials
+from neuro_lightning.data.formats.columns import read_yes_no
+from neuro_lightning.data.formats.intervals import merge_intervals
+from neuro_lightning.data.formats.nwb import open_nwb
+from neuro_lightning.data.formats.spike_recording import Series
 from neuro_lightning.errors import DataError, NeuroError
 from neuro_lightning.functional.ridge import decode_folds
 
@@ -111,7 +113,7 @@ def test_observed_intervals_in_any_order_and_overlapping(folder):
     with pytest.raises(DataError, match=r"unit 0: 1 of 1 stop before they start"):
         load_nwb_trials(path)
     intervals = np.array([[0, 1], [1, 2], [1.5, 1.7], [3, 4.0]])
-    assert nwb_tables.merge_intervals(intervals).tolist() == [[0, 2], [3, 4]]
+    assert merge_intervals(intervals).tolist() == [[0, 2], [3, 4]]
 
 
 def test_cue_times_within_the_trial_are_refused(folder):
@@ -127,13 +129,13 @@ def test_cue_times_within_the_trial_are_refused(folder):
 )
 def test_yes_and_no_in_every_spelling(words):
     values = np.array([words[1], words[0], words[1]])
-    assert nwb_tables.read_yes_no(values, np.arange(3), "x").tolist() == [False, True, False]
+    assert read_yes_no(values, np.arange(3), "x").tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("values", [[np.nan, 1.0], ["maybe", "yes"], [2, 0]])
 def test_values_that_are_neither_yes_nor_no_are_refused(values):
     with pytest.raises(DataError, match=r"for unit 7.*write True or False"):
-        nwb_tables.read_yes_no(np.array(values), np.array([7, 8]), "x")
+        read_yes_no(np.array(values), np.array([7, 8]), "x")
 
 
 @pytest.mark.parametrize("words", [("False", "True"), (0, 1), (0.0, 1.0), (False, True)])

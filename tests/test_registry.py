@@ -35,8 +35,9 @@ LIGHTNING = {
 OWN = {
     "callbacks": """Checkpoint StopOnSignal EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
         WeightAverage""",
-    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB Sessions
-        NaturalImages Orientations PopulationDataModule SimulatedDataModule Spontaneous
+    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces Brainset ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB
+        Sessions
+        NaturalImages Orientations PopulationDataModule SimulatedDataModule SpikeFileDataModule Spontaneous
         TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
     "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation TrialMetric

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nwb_trials import load_nwb_trials
 from runs import ROOT
 from test_data_module import Fixed, make_trials
 from test_nwb_trials import write
@@ -22,7 +23,6 @@ from neuro_lightning.data.checks.overlap import (
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import JOBS
-from neuro_lightning.data.nwb.reader import load_nwb_trials
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.config import instantiate

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from networks import parts, spec_of, transformer
+from nwb_trials import apply_split, load_nwb_trials
 from runs import command_here
 from test_nwb_trials import STARTS, brute_force, random_spikes, write
 
@@ -16,7 +17,6 @@ from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.describe import describe, make_dataset
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import identify
-from neuro_lightning.data.nwb.reader import apply_split, load_nwb_trials
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.same_data import find_training_trials
 from neuro_lightning.errors import ConfigError, DataError

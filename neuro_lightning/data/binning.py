@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuro_lightning.data.formats.nwb import Series
+from neuro_lightning.data.formats.spike_recording import Series
 
 FIR_ORDER = 500
 """Order of the anti-aliasing filter that resamples behavior."""

@@ -24,7 +24,7 @@ def describe(recording: Recording) -> DataSpec:
         "dataset": recording.name,
         "kind": recording.kind,
         "mean_rates": tuple(mean_rates(train).tolist()),
-        "unit_ids": tuple(int(unit) for unit in recording.unit_ids),
+        "unit_ids": tuple(np.asarray(recording.unit_ids).tolist()),
         "nonnegative": nonnegative(train),
         "true_rates": train.rates is not None,
         "simulated": recording.simulated,

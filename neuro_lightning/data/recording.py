@@ -93,7 +93,7 @@ class Recording:
         name: the dataset's name.
         bin_ms: bin width in ms; 0 for images.
         splits: ``train`` and ``val``, and ``test`` where there is one.
-        unit_ids: (N,) the neurons' numbers in the file, held-in first.
+        unit_ids: (N,) the neurons' numbers or names in the file, held-in first.
         psth: (C, T, N) target PSTHs in spikes per bin, NaN where undefined; None without conditions.
         kind: ``spikes`` or ``traces``, whose splits are :class:`Trials`, or ``images``, with
             :class:`neuro_lightning.data.images.ImageTrials`.

@@ -18,7 +18,7 @@ from neuro_lightning.data.checks.overlap import (
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
-SPLITS = ("auto", "random", "chronological", "column")
+SPLITS = ("auto", "random", "chronological", "column", "domain")
 """Ways to split trials, see :func:`split_trials`."""
 
 LEAST = 1 / 3
@@ -49,9 +49,10 @@ def split_trials(
 
     Args:
         path: the file, for the messages.
-        column: (B,) the split of each usable trial as the file says it; None where it names no train and val.
+        column: (B,) the split of each usable trial as the file says it, in a column or by its domains; None where it
+            names no train and val.
         spans: (B,) their windows with all bins that are read, forward bins too.
-        split: ``random``, ``chronological``, ``column`` or ``auto``, see ``load_nwb_trials``.
+        split: ``random``, ``chronological``, ``column``, ``domain`` or ``auto``, see ``load_trials``.
         val_fraction: share of trials to validate with.
         seed: of the random split.
 
@@ -59,9 +60,9 @@ def split_trials(
         DataError: there is no ``split`` column though it is asked for, a split would be empty, or too few training
             trials are apart from the validation trials.
     """
-    if split == "column" and column is None:
+    if split in ("column", "domain") and column is None:
         raise DataError(f"{path} does not say which trials train and validate; set data.split=random")
-    if column is not None and split in ("column", "auto"):
+    if column is not None and split in ("column", "domain", "auto"):
         asked = _by_column(path, column)
         parts, duplicates, dropped = drop_overlapping(spans, asked)
     else:

@@ -84,13 +84,13 @@ def keep_batch_statistics(core: nn.Module) -> None:
 
 
 @torch.no_grad()
-def copy_units(target: Tensor, source: Tensor, ids: Sequence[int], others: Sequence[int]) -> int:
+def copy_units(target: Tensor, source: Tensor, ids: Sequence[int | str], others: Sequence[int | str]) -> int:
     """Copy the weights of the units that two sessions share, in place; returns how many these are.
 
     Args:
         target: (N, ...) weights of a session's units.
         source: (N', ...) those of another session's.
-        ids: (N,) the units' numbers.
+        ids: (N,) the units' numbers or names.
         others: (N',) those of the other session's.
 
     Example:

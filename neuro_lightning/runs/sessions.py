@@ -22,6 +22,8 @@ LOADER = (
 def with_sessions(cfg: DictConfig, trusted: Sequence[str] = ()) -> DictConfig:
     """The config with a recording for each file, where ``data.path`` is a list, a folder or a pattern; else as it is.
 
+    Without a path a dataset may itself know of several files, by a class method ``session_files``.
+
     Args:
         cfg: the composed config of ``conf/train.yaml``.
         trusted: packages of the user's own that configs may build from.
@@ -80,9 +82,14 @@ def _files(path: object, data: DictConfig, trusted: Sequence[str]) -> list[Path]
         if not files:
             raise DataError("data.path=[] names no file")
         return sorted(files)
-    if not isinstance(path, str):
+    if path is not None and not isinstance(path, str):
         return None
-    pattern = getattr(find_target(data.get("_target_"), trusted), "file_pattern", None)
+    target = find_target(data.get("_target_"), trusted) if "_target_" in data else None
+    if path is None:
+        find = getattr(target, "session_files", None)
+        files = find(OmegaConf.to_container(data, resolve=True)) if find else None
+        return files if files and len(files) > 1 else None
+    pattern = getattr(target, "file_pattern", None)
     place = Path(path).expanduser()
     if pattern is None or place.is_file() or not (place.is_dir() or glob.has_magic(path)):
         return None

@@ -112,7 +112,8 @@ def _fill(place: h5py.Group, recording: Recording, arrays: Mapping[str, Mapping[
     """Write what is known of one recording into a file or into a group of one."""
     place.attrs.update({"dataset": recording.name, "kind": recording.kind})
     place.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
-    place["unit_ids"] = recording.unit_ids
+    ids = recording.unit_ids
+    place.create_dataset("unit_ids", data=ids, dtype=h5py.string_dtype() if ids.dtype.kind == "U" else None)
     if names := recording.info.get("behavior"):
         place.attrs["behavior"] = list(names)
     for name, splits in arrays.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,14 @@ import numpy as np
 
 from neuro_lightning.data import binning
 from neuro_lightning.data.checks.plausible import check_units_of_time, sort_spike_times
-from neuro_lightning.data.formats.nwb import NWBRecording, Series
-from neuro_lightning.data.nwb.windows import WindowSettings, choose_window, cut_windows
+from neuro_lightning.data.formats.spike_recording import Series, SpikeRecording
+from neuro_lightning.data.spike_trials.settings import WindowSettings
+from neuro_lightning.data.spike_trials.windows import choose_window, cut_windows
 from neuro_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 WHERE = Path("spikes")  # what messages name in place of a file
-
-
-@dataclass
-class _Session(NWBRecording):
-    """Units, trials and at most one series of behavior that are in memory."""
-
-    behavior: Series | None = None
-
-    def read_series(self, name: str) -> Series:
-        """The behavior."""
-        return self.behavior
 
 
 def bin_spike_times(
@@ -68,20 +57,22 @@ def bin_spike_times(
     lines += check_units_of_time(times, starts, stops)
     known = np.concatenate([starts[np.isfinite(starts)], stops[np.isfinite(stops)], *times])
     interval = np.array([[known.min(), known.max()]])
-    session = _Session(
+    series = None if behavior is None else _series(behavior)
+    session = SpikeRecording(
         path=WHERE,
         unit_ids=ids,
         heldout=np.zeros(len(ids), bool),
         spike_times=times,
         obs_intervals=[interval] * len(ids),
         trials={"id": np.arange(len(starts)), "start_time": starts, "stop_time": stops},
-        behavior=None if behavior is None else _series(behavior),
+        series_names=("behavior",),
+        series_reader=lambda _: series,
     )
     for line in lines:
         session.warn(line)
     if isinstance(window_ms, str):
         raise ConfigError(f"window_ms={window_ms}: give (START,STOP) in ms, or None")
-    window = choose_window(session, "trials", "start_time", window_ms, bin_ms, 0)
+    window = choose_window(session, "start_time", window_ms, bin_ms, 0)
     settings = WindowSettings(
         "start_time", window, bin_ms, behavior=None if behavior is None else "behavior", lag_ms=lag_ms
     )

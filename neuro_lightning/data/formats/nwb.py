@@ -9,139 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuro_lightning.data.checks.plausible import LONGEST_S, check_units_of_time, name_file_in_errors, sort_spike_times
-from neuro_lightning.data.formats.nwb_tables import (
-    CONTINUOUS,
-    find_table,
-    read_columns,
-    read_dataset,
-    read_yes_no,
-    sort_intervals,
-)
+from neuro_lightning.data.formats.columns import read_dataset, read_yes_no
+from neuro_lightning.data.formats.intervals import CONTINUOUS, sort_intervals
+from neuro_lightning.data.formats.nwb_tables import find_table, read_columns
+from neuro_lightning.data.formats.spike_recording import Series, SpikeRecording
 from neuro_lightning.data.formats.unreadable import why_unreadable
 from neuro_lightning.errors import DataError
 
 DAY_S = 86400.0
 
 
-@dataclass(frozen=True)
-class Series:
-    """A continuous recording, such as the hand's velocity.
-
-    Attributes:
-        times: (S,) the samples' times in s.
-        data: (S, K) the samples, in the file's own unit (its ``conversion`` is not applied).
-        columns: (K,) the channels' names.
-        rate: samples per second where the file says so, None where it gives each sample's time.
-        conversion: what to multiply ``data`` with for the physical unit.
-        offset: what to add then.
-        warnings: lines on what was mended.
-    """
-
-    times: np.ndarray
-    data: np.ndarray
-    columns: tuple[str, ...]
-    rate: float | None = None
-    conversion: float = 1.0
-    offset: float = 0.0
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass
-class NWBRecording:
-    """The units and trials of an NWB file, and a way to its continuous series.
-
-    Attributes:
-        path: the file.
-        unit_ids: (U,) int64, the units' numbers.
-        heldout: (U,) bool, the units that a benchmark hides; all False where the file does not say.
-        spike_times: U arrays of sorted spike times in s; a unit without spikes has an empty one.
-        obs_intervals: U arrays (k, 2) of the start and stop, in s, of the times in which spikes were recorded, by
-            their start; the whole recording where the file does not say.
-        trials: the scalar columns of the trial table, each (B,), ``id``, ``start_time`` and ``stop_time`` (s) first.
-        series_names: the continuous series of acquisition and processing. A series inside a container, like a
-            ``Position``, is named ``container/series``.
-        simulated: whether the file says that it is simulated.
-        identifier: the file's own name for the session.
-        session: what the file says of which session it is: ``identifier``, ``session_start_time``, ``session_id`` and
-            ``subject_id``, None where it does not say.
-        invalid_times: (k, 2) start and stop, in s, of times that the file says not to use, by their start.
-        warnings: lines on what looks odd or was corrected, for the log.
-    """
-
-    path: Path
-    unit_ids: np.ndarray
-    heldout: np.ndarray
-    spike_times: list[np.ndarray]
-    obs_intervals: list[np.ndarray]
-    trials: dict[str, np.ndarray]
-    series_names: tuple[str, ...] = ()
-    simulated: bool = False
-    identifier: str = ""
-    session: dict[str, str | None] = field(default_factory=dict)
-    invalid_times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, line: str | None) -> None:
-        """Keep a line on what looks odd, once."""
-        if line and f"{self.path}: {line}" not in self.warnings:
-            self.warnings.append(f"{self.path}: {line}")
-
-    @property
-    def n_trials(self) -> int:
-        """Rows of the trial table."""
-        return len(self.trials["start_time"])
-
-    @property
-    def end_time(self) -> float:
-        """The end of the last observed interval of any unit, in s."""
-        return max((float(k[:, 1].max()) for k in self.obs_intervals if len(k)), default=0.0)
-
-    def column(self, name: str) -> np.ndarray:
-        """(B,) one column of the trial table.
-
-        Raises:
-            DataError: the trial table has no scalar column of that name.
-        """
-        if name not in self.trials:
-            raise DataError(f"{self.path}: the trial table has no column {name!r}; it has {', '.join(self.trials)}")
-        return self.trials[name]
-
-    def read_series(self, name: str) -> Series:
-        """Read one continuous series, all of it.
-
-        Args:
-            name: one of ``series_names``, or the last part of one where no two end alike.
-
-        Raises:
-            DataError: there is no such series, or it cannot be read.
-        """
-        matches = [n for n in self.series_names if name in (n, n.rsplit("/", 1)[-1])]
-        if name in matches:
-            matches = [name]
-        if len(matches) != 1:
-            trouble = "has no series" if not matches else "has more than one series that ends in"
-            names = ", ".join(self.series_names) or "none"
-            raise DataError(f"{self.path} {trouble} {name!r}; its series are: {names}")
-        with _opened(self.path) as nwb:
-            series = _read_series(dict(_find_series(nwb))[matches[0]], self.path, matches[0])
-        for line in series.warnings:
-            self.warn(line)
-        return series
-
-
-def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
+def open_nwb(path: str | Path, trials: str | None = "trials") -> SpikeRecording:
     """Read the units and the trial table of an NWB file.
 
     Args:
         path: the file.
-        trials: the table of intervals that are the trials; ``continuous`` for none, which leaves the table empty.
+        trials: the table of intervals that are the trials; ``continuous`` for none, which leaves the table empty. None:
+            ``trials`` where the file has some, else none.
 
     Raises:
         DataError: there is no such file; it is damaged, cut short or not NWB; it has no units, no spike times or
@@ -155,6 +46,8 @@ def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
         if nwb.units is None or "spike_times" not in nwb.units.colnames or not len(nwb.units):
             raise DataError(f"{path} has no units with spike times, so there is nothing to model in it")
         table, lines = {name: np.zeros(0) for name in ("id", "start_time", "stop_time")}, []
+        if trials is None:
+            trials = "trials" if nwb.trials is not None and len(nwb.trials) else CONTINUOUS
         if trials != CONTINUOUS:
             table, lines = read_columns(find_table(nwb, trials, path), path)
         ids = np.asarray(read_dataset(nwb.units.id, path, "the units' id"), np.int64)
@@ -167,16 +60,17 @@ def open_nwb(path: str | Path, trials: str = "trials") -> NWBRecording:
         start, stop = (table[c].astype(np.float64) for c in ("start_time", "stop_time"))
         with name_file_in_errors(path):
             odd = check_units_of_time(spikes, start, stop, resolution)
-        recording = NWBRecording(
+        recording = SpikeRecording(
             path=path,
             unit_ids=ids,
             heldout=heldout,
             spike_times=spikes,
             obs_intervals=_read_intervals(nwb.units, ids, spikes, table, path),
             trials=table,
+            table=trials,
             series_names=tuple(name for name, _ in _find_series(nwb)),
+            series_reader=partial(_open_series, path),
             simulated=_simulated(nwb),
-            identifier=str(nwb.identifier),
             session=_session(nwb),
             invalid_times=_read_invalid(nwb, path),
         )
@@ -293,6 +187,11 @@ def _find_series(nwb: Any) -> Iterator[tuple[str, Any]]:
             if full_name not in seen:
                 seen.add(full_name)
                 yield full_name, series
+
+
+def _open_series(path: Path, name: str) -> Series:
+    with _opened(path) as nwb:
+        return _read_series(dict(_find_series(nwb))[name], path, name)
 
 
 def _read_series(series: Any, path: Path, name: str) -> Series:

@@ -1,4 +1,4 @@
-"""Why an NWB or HDF5 file cannot be read, in one line: locked, linked, of an old kind, a pointer, or damaged."""
+"""Why an NWB or another HDF5 file cannot be read, in one line: locked, linked, of another kind, or damaged."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+NWB = "an NWB file"
 CONVERT = "convert it to NWB 2 (the lab that published it, or NeuroConv)"
 
 
-def why_unreadable(path: Path, error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception, kind: str = NWB) -> str:
     """What is wrong with a file, and how to mend it.
 
     Args:
         path: the file.
         error: what reading it raised.
+        kind: what it should be.
 
     Returns:
         One line that begins with the path.
@@ -28,12 +30,12 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "HDF5_USE_FILE_LOCKING=FALSE where the file system cannot lock"
         )
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return _known_kind(path) or (
-        f"{path} cannot be read: it is damaged, cut short or not an NWB file; fetch or write it again ({reason})"
+    return _known_kind(path, kind) or (
+        f"{path} cannot be read: it is damaged, cut short or not {kind}; fetch or write it again ({reason})"
     )
 
 
-def _known_kind(path: Path) -> str | None:
+def _known_kind(path: Path, kind: str) -> str | None:
     """A file that is whole but not what is expected."""
     import h5py
 
@@ -50,6 +52,8 @@ def _known_kind(path: Path) -> str | None:
                 return f"{path} is an NWB 1.x file ({_text(file['nwb_version'][()])}): {CONVERT}"
             if str(_text(file.attrs.get("nwb_version", "2"))).startswith(("1.", "NWB-1")):
                 return f"{path} is an NWB 1.x file: {CONVERT}"
+            if _text(file.attrs.get("object", "")) == "Data":
+                return f"{path} is a brainsets file: read it with data=brainset" if kind == NWB else None
             for name, link in _external_links(file):
                 if not (path.parent / link.filename).is_file():
                     return f"{path} keeps {name} in {link.filename}, which is not there: put that file beside it"

@@ -15,8 +15,9 @@ import numpy as np
 from neuro_lightning.data import binning
 from neuro_lightning.data.checks.options import check_choice
 from neuro_lightning.data.checks.overlap import Spans, overlaps
-from neuro_lightning.data.formats.nwb import NWBRecording, open_nwb
-from neuro_lightning.data.formats.nwb_tables import read_yes_no
+from neuro_lightning.data.formats.columns import read_yes_no
+from neuro_lightning.data.formats.nwb import open_nwb
+from neuro_lightning.data.formats.spike_recording import SpikeRecording
 from neuro_lightning.data.nlb.params import FORWARD_MS, MAX_JITTER_MS, NLBParams, get_params
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions
 from neuro_lightning.data.recording import Recording, Trials
@@ -30,7 +31,7 @@ SUPPLIED = ("train", "val")
 class _Session:
     """One file, ready to be cut: its units' spikes by sample, held-in (0) and held-out (1) units apart."""
 
-    nwb: NWBRecording
+    nwb: SpikeRecording
     params: NLBParams
     bin_ms: int
     unit_ids: tuple[np.ndarray, np.ndarray]
@@ -156,7 +157,7 @@ def _check_request(params: NLBParams, phase: str, bin_ms: int, test_path: str | 
         raise DataError(f"phase=test needs {params.name}'s test file ({params.test.name}) beside its train file")
 
 
-def _prepare(nwb: NWBRecording, params: NLBParams, bin_ms: int, columns: tuple[str, ...]) -> _Session:
+def _prepare(nwb: SpikeRecording, params: NLBParams, bin_ms: int, columns: tuple[str, ...]) -> _Session:
     """Check that the file is the dataset's, and turn spike times into samples."""
     missing = [name for name in columns if name not in nwb.trials]
     heldin, heldout = (np.flatnonzero(nwb.heldout == h) for h in (False, True))
@@ -167,8 +168,9 @@ def _prepare(nwb: NWBRecording, params: NLBParams, bin_ms: int, columns: tuple[s
             f"{nwb.path} is not a file of {params.name}: its trial table has no column {', '.join(missing)} "
             f"(it has {', '.join(nwb.trials)}); check data= and the path"
         )
-    if nwb.simulated and nwb.identifier.startswith("simulated-") and nwb.identifier != f"simulated-{params.name}":
-        raise DataError(f"{nwb.path} is a {nwb.identifier} twin, not one of {params.name}: check data= and the path")
+    identifier = str(nwb.session["identifier"])
+    if nwb.simulated and identifier.startswith("simulated-") and identifier != f"simulated-{params.name}":
+        raise DataError(f"{nwb.path} is a {identifier} twin, not one of {params.name}: check data= and the path")
     if not nwb.simulated and units != expected:
         raise DataError(
             f"{nwb.path} has {units[0]} held-in and {units[1]} held-out units, but {params.name} "
@@ -306,7 +308,7 @@ def _interval(session: _Session, windows: _Windows) -> np.ndarray:
     return behavior
 
 
-def _flag(nwb: NWBRecording, windows: _Windows, name: str) -> np.ndarray:
+def _flag(nwb: SpikeRecording, windows: _Windows, name: str) -> np.ndarray:
     """(B,) bool, a trial column of yes and no."""
     where = f"{nwb.path}: the trials' column {name!r}"
     return read_yes_no(nwb.column(name)[windows.row], nwb.trials["id"][windows.row], where, "trial")

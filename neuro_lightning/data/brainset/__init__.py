@@ -1,0 +1,1 @@
+"""brainsets files, from the file to batches, and their simulated twin."""
