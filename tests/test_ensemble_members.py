@@ -71,7 +71,7 @@ def test_models_of_other_data_are_refused(ensemble_sweep, tmp_path, method):
     changes = {sized: size, shorn: size, other_file: "name is tiny", other_rates: "the training trials' mean rate is"}
     for change, key in changes.items():
         with pytest.raises(
-            CheckpointError, match=rf"ckpt and .*\.ckpt cannot be averaged, their data differ: {key}"
+            CheckpointError, match=rf"ckpt and .*\.ckpt cannot be taken together, their data differ: {key}"
         ) as refused:
             combined([edited(ensemble_sweep, tmp_path, change), *members_of(ensemble_sweep)], method=method)
         assert "ensemble=" not in str(refused.value), "no other mode is right"
@@ -122,7 +122,7 @@ def test_members_trained_on_validation_trials_of_others_are_refused(splits, tmp_
             predict_from(*names)
     with pytest.raises(CheckpointError, match=r"has other val trials than .*first.*\(data\.val_fraction is 0\.5 and 0"):
         predict_from("first", "val_fraction")
-    with pytest.raises(CheckpointError, match=r"cannot be averaged, .*: the file is .*[ab]\.nwb \(SHA-256 "):
+    with pytest.raises(CheckpointError, match=r"cannot be taken together, .*: the file is .*[ab]\.nwb \(SHA-256 "):
         predict_from("first", "recording")
     predict_from("first", "copy")
     predict_from("first", "train_trials")

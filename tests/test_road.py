@@ -99,7 +99,7 @@ def test_several_checkpoints_give_the_mean_of_their_rates(runs):
         with h5py.File(runs / f"{name}.h5") as file:
             rates[name] = file["mc_maze_small_20/eval_rates_heldout"][()]
     np.testing.assert_allclose(rates["mean"], (rates["best"] + rates["last"]) / 2, rtol=1e-5)
-    with pytest.raises(NeuroError, match=r"bump/.* and .*maze/.* cannot be averaged, .*: name is area2_bump"):
+    with pytest.raises(NeuroError, match=r"bump/.* and .*maze/.* cannot be taken together, .*: name is area2_bump"):
         predict(runs, "ckpt=[maze,bump]", "file=x.h5")
     assert not (runs / "x.h5").exists()
 

@@ -118,7 +118,7 @@ def test_a_run_on_one_session_joins_an_ensemble_for_it(run, tmp_path):
     words = f"ckpt=[{run},{alone}]", override("file", tmp_path / "mean.h5")
     with h5py.File(predicted(*words, "session=tuesday")) as file:
         assert set(file) == {"train", "val", "test", "unit_ids"}
-    with pytest.raises(CheckpointError, match="cannot be averaged, their data differ"):
+    with pytest.raises(CheckpointError, match="cannot be taken together, their data differ"):
         predicted(*words, "session=monday", "overwrite=true")
 
 

@@ -73,8 +73,8 @@ def check_members(members: Sequence[Path], data: PopulationDataModule, session: 
     for path, recipe in recipes.items():
         for key, one, other in _differences(recipe, wanted):
             raise CheckpointError(
-                f"{path} and {first} cannot be averaged, their data differ: {key} is {one!s:.160} and {other!s:.160}; "
-                "average models of the same data only"
+                f"{path} and {first} cannot be taken together, their data differ: {key} is {one!s:.160} and "
+                f"{other!s:.160}; give models of the same data"
             )
     if old := [path for path, recipe in recipes.items() if "identity" not in recipe]:
         log.warning(

@@ -211,3 +211,30 @@ def _bars(
     panel.set_yticks(place, list(rows))
     panel.invert_yaxis()
     panel.axvline(0, color="#555555", lw=0.8)
+
+
+@style.package_style()
+def consistency_figure(r2: np.ndarray, names: Sequence[str], *, simulated: bool = False) -> Figure:
+    """R2 with which each run's latents are decoded from each other's, as a matrix with its numbers.
+
+    Args:
+        r2: (M, M) row i, column j: run j's latents decoded from run i's.
+        names: of the runs.
+        simulated: whether the data are simulated.
+    """
+    size = max(3.0, 0.55 * len(names))
+    room = 0.07 * max(map(len, names), default=0)
+    title = "Do runs find the same latents?"
+    figure, axes = style.new_figure(size + room + 1.3, size + room + 0.6, title, simulated=simulated)
+    panel = axes[0, 0]
+    drawn = panel.imshow(r2, cmap="viridis", vmin=0, vmax=1)
+    panel.set_xticks(range(len(names)), names, rotation=90)
+    panel.set_yticks(range(len(names)), names)
+    panel.set(xlabel="latents decoded of", ylabel="latents decoded from")
+    panel.grid(visible=False)
+    if len(names) <= 12:
+        for (i, j), value in np.ndenumerate(r2):
+            color = "white" if value < 0.6 else "black"
+            panel.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
+    figure.colorbar(drawn, ax=panel, label="R2 on validation trials", shrink=0.8)
+    return figure
