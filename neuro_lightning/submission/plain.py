@@ -113,7 +113,7 @@ def _fill(place: h5py.Group, recording: Recording, arrays: Mapping[str, Mapping[
     place.attrs.update({"dataset": recording.name, "kind": recording.kind})
     place.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
     ids = recording.unit_ids
-    place.create_dataset("unit_ids", data=ids, dtype=h5py.string_dtype() if ids.dtype.kind == "U" else None)
+    place["unit_ids"] = ids.astype(h5py.string_dtype()) if ids.dtype.kind == "U" else ids
     if names := recording.info.get("behavior"):
         place.attrs["behavior"] = list(names)
     for name, splits in arrays.items():
