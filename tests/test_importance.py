@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.sweeps.results.importance import (
     Importance,
     distribution_of,
@@ -126,12 +127,36 @@ def test_the_pictures_of_a_sweep(tmp_path):
 
     jobs = [*search(20, peaked, repeats=2), job({"lr": 0.1, "kind": "a"}, 0.0, status="pruned")]
     paths = draw(jobs, tmp_path, importance(jobs))
-    assert [path.name for path in paths] == ["sweep.png", "sweep_history.png"] == sorted(os.listdir(tmp_path))
+    assert [path.name for path in paths] == ["sweep.png", "sweep_coordinates.png", "sweep_history.png"]
+    assert sorted(path.name for path in paths) == sorted(os.listdir(tmp_path))
     for path in paths:
         pixels = imread(path)
-        assert pixels.shape[1] > 800 and pixels[..., :3].std() > 0.05
+        assert pixels.shape[1] > 700 and pixels[..., :3].std() > 0.05
     assert draw([job({"seed": i}, 0.1 * i) for i in range(9)], tmp_path, None) == []
-    assert draw(jobs[:4], tmp_path, None) == [], "two settings"
+    assert draw(jobs[:2], tmp_path, None) == [], "one setting"
+    assert [path.name for path in draw(jobs[:4], tmp_path, None)] == ["sweep.png"], "two settings"
+
+
+def test_the_picture_of_scores_shows_every_seed_and_what_they_are_compared_with(tmp_path, monkeypatch):
+    jobs = [job({"model": name, "seed": seed}, score + 0.01 * seed) for name, score in (("gru", 0.3), ("ndt", 0.2))
+            for seed in range(3)]  # fmt: skip
+    record = {
+        "baselines": {"smoothing": {"val": {"x": 0.15}}, "pca": {"val": {"x": 0.1}}},
+        "oracle": {"val": {"x": 0.35}}, "references": {"mean rate": {"val": {"x": 0.0}}},
+    }  # fmt: skip
+    (tmp_path / jobs[0]["job"]).mkdir()
+    write_json(tmp_path / jobs[0]["job"] / "run.json", record)
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure) or path.touch())
+    draw(jobs, tmp_path, None)
+    panel = figures[0].axes[0]
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["model=gru", "model=ndt"]
+    dots = [sorted(line.get_xdata()) for line in panel.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([0.3, 0.31, 0.32]), pytest.approx([0.2, 0.21, 0.22])]
+    bars = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "|" and len(line.get_xdata()) == 1]
+    assert {0.31, 0.21} <= {round(float(x), 6) for x in bars}
+    lines = {line.get_label(): line.get_xdata()[0] for line in panel.lines if not line.get_label().startswith("_")}
+    assert lines == {"smoothing baseline": 0.15, "true rates (oracle)": 0.35}, "the best baseline only"
 
 
 def test_pictures_say_that_data_are_simulated_and_show_the_keys_that_matter(tmp_path, monkeypatch):
@@ -140,6 +165,6 @@ def test_pictures_say_that_data_are_simulated_and_show_the_keys_that_matter(tmp_
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure) or path.touch())
     draw(jobs, tmp_path, Importance({"key13": 0.7, "key12": 0.3}))
-    names = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
+    names = [label.get_text() for label in figures[1].axes[0].get_xticklabels()]
     assert names[0] == "val/x" and {"key13", "key12"} < set(names) and len(names) == 1 + MAX_KEYS
     assert all("simulated data" in figure.get_suptitle() for figure in figures)

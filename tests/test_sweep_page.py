@@ -133,10 +133,11 @@ def test_an_end_with_all_that_a_sweep_leaves(tmp_path, capsys):
         job(tmp_path, f"{number}_j", -abs(np.log10(lr) + 2.5), lr=lr, width=width)
     files = finish(tmp_path)
     assert [path.name for path in files] == [
-        "sweep.csv", "sweep.md", "sweep.png", "sweep_history.png"
+        "sweep.csv", "sweep.md", "sweep.png", "sweep_coordinates.png", "sweep_history.png"
     ], "no .hydra, so no best.yaml"  # fmt: skip
     text = (tmp_path / PAGE_FILE).read_text()
-    assert "![Parallel coordinates of the settings](sweep.png)" in text
+    assert "![Scores of the settings](sweep.png)" in text
+    assert "![Parallel coordinates of the settings](sweep_coordinates.png)" in text
     shares = section(text, "What mattered")
     assert shares[1][0] == "`lr`" and float(shares[1][1]) > 0.4 > float(shares[2][1]) and shares[1][2] == "█" * 20
     print_summary(tmp_path, files)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
 from neuro_lightning.metrics.catalog import label
 from neuro_lightning.report.table import number
-from neuro_lightning.sweeps.results.summary import is_scored, objective_name, short, summarize
+from neuro_lightning.sweeps.results.summary import is_scored, objective_name, setting_name, summarize
 
 if TYPE_CHECKING:
     from neuro_lightning.functional.likelihood import SpikeSums
@@ -41,7 +41,7 @@ def is_best_clear(folder: str | Path, jobs: list[Job]) -> str | None:
         found = paired_bootstrap(*sums)
     except ValueError:  # of other trials
         return None
-    best, second = map(_name, ranked[:2])
+    best, second = map(setting_name, ranked[:2])
     seeds = " of these seeds" if max(row["n"] for row in ranked[:2]) > 1 else ""
     interval = f"95 % interval over trials{seeds} {number(found.low)} to {number(found.high)}"
     if found.is_clear:
@@ -58,7 +58,3 @@ def _sums(folder: Path, jobs: list[str], split: str) -> SpikeSums | None:
     from neuro_lightning.metrics.trial_sums import as_sums, mean_of
 
     return mean_of([as_sums(arrays) for arrays in kept])
-
-
-def _name(row: dict[str, Any]) -> str:
-    return " ".join(f"{key}={short(value)}" for key, value in row["setting"].items() if value != "") or "the default"

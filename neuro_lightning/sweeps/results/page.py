@@ -12,6 +12,7 @@ from typing import Any
 from neuro_lightning.artifacts.sweep_jobs import FAILED, Job
 from neuro_lightning.report.table import number
 from neuro_lightning.settings.quoting import to_override
+from neuro_lightning.sweeps.results.picture import TITLES
 from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, short, sources
 
 PAGE_FILE = "sweep.md"
@@ -22,7 +23,6 @@ SECTIONS = {
     "Failed": (FAILED, ("attempts", "error")),
 }
 BETTER = {"max": "higher is better", "min": "lower is better"}
-TITLES = {"sweep.png": "Parallel coordinates of the settings", "sweep_history.png": "Scores by the number of settings"}
 BAR = 20  # characters of the longest bar
 
 
@@ -44,7 +44,7 @@ def page(
         summary: from :func:`~neuro_lightning.sweeps.results.summary.summarize`.
         importance: of its keys, an :class:`~neuro_lightning.sweeps.results.importance.Importance`, at the sweep's end.
         best: the experiment configs that were written of it.
-        pictures: files of the parallel coordinates and of the history.
+        pictures: files that :func:`~neuro_lightning.sweeps.results.picture.draw` made.
         clear: a line on whether the best setting is better than the next.
     """
     settings = setting_keys(jobs)

@@ -149,3 +149,8 @@ def short(value: Any) -> str:
         return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
     except ValueError:
         return text or "-"
+
+
+def setting_name(row: dict[str, Any]) -> str:
+    """A setting's overrides in a line; ``the default`` where it has none."""
+    return " ".join(f"{key}={short(value)}" for key, value in row["setting"].items() if value != "") or "the default"
