@@ -127,6 +127,18 @@ def test_whole_trials_are_masked_after_their_ends(file, data):
     assert N_TRIALS - 1 not in found, "the recording ends in the last trial"
 
 
+def test_a_trial_across_the_gap_is_kept_where_it_was_recorded(file, data):
+    options = {"window_ms": (0, 500), **WHOLE}
+    found = everything(load(file, "trials", partial_units=True, **options))
+    across = [k for k, s in enumerate(first_bin_s(STARTS, 0)) if any(s < edge < s + 0.5 for edge in (*PAUSE, END))]
+    assert len(across) == 3 and not set(across) & set(everything(load(file, "trials", **options)))
+    for row, (counts, observed, _) in found.items():
+        at = first_bin_s(STARTS, 0)[row] + np.arange(50) * BIN / 1000
+        recorded = [in_domain(data, a, a + BIN / 1000) for a in at.round(3)]
+        np.testing.assert_array_equal(observed, np.repeat(np.array(recorded)[:, None], N_UNITS, 1))
+        assert not counts[~observed].any() and (row in across) == (not all(recorded))
+
+
 def test_consecutive_windows_go_through_the_domain(file, data, tmp_path):
     recording = load(file, "continuous", window_ms=(0, 500), **WHOLE)
     rows, times = recording.info["times"]
@@ -275,6 +287,7 @@ def test_two_parts_of_a_session_are_compared_by_their_time_in_it(tmp_path, file,
         data.slice(9.0, END).to_hdf5(opened)
     options = {"window_ms": (0, 400), **WHOLE}
     whole, part = load(file, "trials", **options), load(tmp_path / "part.h5", "trials", **options)
+    np.testing.assert_allclose(part.info["times"][1], STARTS[17:23])
     mine, theirs = identify(whole, {}), identify(part, {})
     for trial in theirs["trials"].values():
         trial["keys"][:] = 0  # by times alone

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
+from neuro_lightning.data.brainset.datamodule import Brainset
 from neuro_lightning.data.nlb.datamodule import NLB
 from neuro_lightning.data.nwb.datamodule import NWB
 from neuro_lightning.data.recording import Recording, Trials
@@ -85,9 +86,9 @@ def test_models_of_other_neurons_are_refused():
 
 def test_every_option_makes_a_cache_of_its_own(monkeypatch):
     keys = []
-    for module in ("nlb", "nwb"):
+    for module in ("nlb.datamodule", "spike_trials.module"):
         monkeypatch.setattr(
-            f"neuro_lightning.data.{module}.datamodule.cached",
+            f"neuro_lightning.data.{module}.cached",
             lambda folder, params, sources, build: keys.append((params, sources)),
         )
     monkeypatch.setattr(NLB, "files", lambda self: (Path("train.nwb"), Path("test.nwb")))
@@ -99,7 +100,9 @@ def test_every_option_makes_a_cache_of_its_own(monkeypatch):
            {"val_fraction": 0.1}, {"split": "random"}, {"seed": 1}]  # fmt: skip
     for options in nwb:
         NWB("some.nwb", cache_dir="c", **options).load()
-    assert len({str(key) for key in keys}) == len(nlb) + len(nwb)
+    for options in (*nwb, {"domains": "ts2_*_domain"}):
+        Brainset("some.h5", cache_dir="c", root="r", **options).load()
+    assert len({str(key) for key in keys}) == len(nlb) + 2 * len(nwb) + 1
     assert keys[1][1] == [Path("train.nwb"), Path("test.nwb")], "the test file counts in phase test"
 
 

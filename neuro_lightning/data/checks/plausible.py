@@ -99,7 +99,7 @@ def check_units_of_time(
         hint = f"; with the file's resolution of {resolution:.3g} s they are sample numbers" if resolution else ""
         raise DataError(
             f"all {n_spikes} spike times are whole numbers ({first:.0f} to {last:.0f}): samples, frames or ms{hint}. "
-            "NWB keeps seconds: divide them by the sampling rate"
+            "Times must be seconds: divide them by the sampling rate"
         )
     start, stop = start[np.isfinite(start)], stop[np.isfinite(stop)]
     begin, end = (start.min(), max(stop.max(initial=-np.inf), start.max())) if len(start) else (first, last)
@@ -107,7 +107,7 @@ def check_units_of_time(
     if max(last, end) - min(first, begin) > LONGEST_S:
         days = (max(last, end) - min(first, begin)) / 86400
         raise DataError(
-            f"the recording would last {days:.4g} days: {said}. NWB keeps seconds since the session's start; these "
+            f"the recording would last {days:.4g} days: {said}. Times must be seconds since the session's start; these "
             "are ms, samples or POSIX times, or of two clocks: convert them"
         )
     rate = n_spikes / len(spikes) / max(last - first, 1e-9)

@@ -77,8 +77,9 @@ def load_trials(
         lag_ms: by how many ms the behavior comes after the spikes.
         conditions: trial columns whose combinations are the conditions.
         units: ids of the units to use; None for all.
-        partial_units: keep trials in which some units were not recorded all the time (``obs_intervals``), and mark
-            where; else such trials are left out. A unit that no training trial has is left out, and a line says so.
+        partial_units: keep trials in which some units were not recorded all the time (``obs_intervals``; ``domain`` of
+            brainsets), and mark where; else such trials are left out. A unit that no training trial has is left out,
+            and a line says so.
         drop_duplicates: of units with far more coincident spikes than chance, keep the one with the most spikes.
         min_spikes: fewer in the training trials, and a unit is not chosen to be held out.
         heldout_fraction: share of units that is held out where the file marks none; 0 for none.

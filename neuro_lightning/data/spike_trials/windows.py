@@ -176,7 +176,7 @@ def observed_time(source: SpikeRecording, units: Sequence[int] | np.ndarray, bin
     begin = min((float(k[0, 0]) for k in source.obs_intervals if len(k)), default=0.0)
     if source.end_time - begin > LONGEST_S:
         days = (source.end_time - begin) / 86400
-        raise DataError(f"{source.path}: the observed times last {days:.4g} days: obs_intervals must be in s")
+        raise DataError(f"{source.path}: the observed times last {days:.4g} days: they must be in s")
     origin = 0 if 0 <= begin <= FAR_S else int((begin * 1000 - MARGIN_MS) // bin_ms) * bin_ms
     n_samples = _n_samples(source, origin)
     observed = np.ones(n_samples, bool)
@@ -225,14 +225,14 @@ def _check_counts(
     inside = int(counts.sum(dtype=np.int64))
     expected = kept / max(observed, 1) * window_ms
     if (total >= 50 and not kept) or (expected >= 100 and not inside):
-        where = "the observed times (obs_intervals, invalid_times)" if not kept else "any trial's window"
+        where = "the observed times (obs_intervals or domain, invalid_times)" if not kept else "any trial's window"
         raise DataError(
             f"{source.path}: none of the {total} spikes lies in {where}: are all times seconds of one clock?"
         )
     if total >= 50 and kept < INSIDE * total:
         source.warn(
             f"{1 - kept / total:.0%} of the spikes lie outside the times in which all units were recorded, and do not "
-            "count (obs_intervals, invalid_times)"
+            "count (obs_intervals or domain, invalid_times)"
         )
     if expected >= 100 and inside < SPARSE * expected:
         source.warn(
