@@ -36,7 +36,8 @@ def halves(tmp_path_factory):
         for name, (start, stop) in {"first": (0.0, 9.0), "second": (9.0, END)}.items():
             with h5py.File(folder / f"{name}.h5", "w") as file:
                 data.slice(start, stop).to_hdf5(file)
-    run = trained(folder / "run", folder / "first.h5", "data.split=random", "data.behavior=cursor.pos")
+    run = trained(folder / "run", folder / "first.h5", "data.split=random", "data.behavior=cursor.pos",
+                  "readin@model.readin=linear")  # fmt: skip
     return folder, run
 
 
@@ -52,6 +53,13 @@ def test_another_part_of_the_session_is_predicted_by_the_names_of_units(halves):
     with h5py.File(everything) as file:
         assert {"train", "val", "test"} <= set(file)
         assert len(file["train/predictions"]) == 9, "training trials are known by their time in the session"
+
+
+def test_a_run_on_another_part_begins_with_the_weights_of_the_units_of_the_same_names(halves, tmp_path, capsys):
+    folder, run = halves
+    words = [override("data.path", folder / "second.h5"), "data.split=random", "data.heldout_fraction=0.5"]
+    here(tmp_path / "more", f"init={run}", *ONE, *words, base=BASE)
+    assert "read-in and readout of 8 units by their ids" in capsys.readouterr().out
 
 
 def test_another_days_file_is_refused_unless_its_units_were_matched(halves, tmp_path):

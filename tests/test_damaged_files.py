@@ -1,12 +1,15 @@
 """Damaged files: the same data, other plausible data, or one line that names the file; nothing else."""
 
 import json
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from brainset_files import parts
+from brainset_files import write as write_brainset
 from test_cache import assert_same, make_recording
 
 from neuro_lightning.artifacts.metrics_csv import read_metrics
@@ -15,8 +18,10 @@ from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.data.antolik.files import load_region, load_repeats
 from neuro_lightning.data.cache import cached
+from neuro_lightning.data.formats.brainset import open_brainset
 from neuro_lightning.data.formats.mat import read_mat
 from neuro_lightning.data.lfads_h5.reader import load_lfads_h5
+from neuro_lightning.data.spike_trials.trials import load_trials
 from neuro_lightning.data.stringer.files import read_spontaneous
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations
 from neuro_lightning.data.uwndc19 import reader as uwndc19
@@ -68,6 +73,18 @@ def lfads(folder):
             for values in (trials.heldin, trials.heldout, trials.rates, trials.behavior):
                 plausible([] if values is None else values)
             assert not (trials.heldin % 1).any() and (trials.heldin >= 0).all()
+
+    return path, read
+
+
+def brainset(folder):
+    path = write_brainset(folder / "a.h5", parts())
+    options = {"trials": None, "window_ms": (0, 400), "behavior": ["wheel.vel", "cursor.pos"], "conditions": ["choice"]}
+
+    def read():
+        for trials in load_trials(partial(open_brainset, path), name="a", bin_ms=20, **options).splits.values():
+            for values in (trials.heldin, trials.heldout):
+                plausible(values)
 
     return path, read
 
@@ -242,8 +259,8 @@ def experiment(folder):
 
 
 READERS = [
-    lfads, antolik, antolik_images, uwndc19_images, uwndc19_responses, kaggle, orientations, spontaneous, suite2p,
-    targets, submission, record, metrics, population, checkpoint, experiment,
+    lfads, brainset, antolik, antolik_images, uwndc19_images, uwndc19_responses, kaggle, orientations, spontaneous,
+    suite2p, targets, submission, record, metrics, population, checkpoint, experiment,
 ]  # fmt: skip
 
 
