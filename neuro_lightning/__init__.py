@@ -14,7 +14,8 @@ from typing import Any
 from neuro_lightning.version import VERSION as __version__
 
 _API = (
-    "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "sweep", "traces", "train",
+    "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "stream", "sweep", "traces",
+    "train",
 )  # fmt: skip
 __all__ = [*_API, "__version__"]
 

@@ -13,10 +13,12 @@ from neuro_lightning.functional.kalman import (
     Dynamics,
     Posterior,
     fit_dynamics,
+    laplace_filter,
     laplace_smoother,
     log_prior,
     poisson_log_joint,
     predict_ahead,
+    predict_next,
     prior_precision,
     solve_tridiagonal,
 )
@@ -211,3 +213,40 @@ def test_what_is_ahead_is_the_conditional_mean():
     expected = mean.flatten() + (y.flatten(1) - (mean[:5] @ loadings.T + bias).flatten()) @ gain.T
     found = predict_ahead(gaussian_smoother(y, loadings, bias, private, model).mean, model.transition, 4)
     torch.testing.assert_close(found, expected.view(3, 9, DIM))
+
+
+# ---- the filter
+
+
+@pytest.mark.parametrize("rate", [0.1, 30.0])
+def test_a_step_of_the_filter_is_the_smoother_of_one_step(rate):
+    """From few spikes and from many, where Newton's method alone goes too far; each trial by itself."""
+    loadings, bias = readout()
+    chain = dynamics()
+    counts = torch.poisson(torch.full((7, 1, NEURONS), rate, dtype=torch.float64))
+    expected = laplace_smoother(counts, loadings, bias, chain, iterations=200, tolerance=1e-10)
+    before = chain.first_mean.expand(7, -1), chain.first_cov.expand(7, -1, -1)
+    mean, cov = laplace_filter(*before, counts[:, 0], loadings, bias)
+    torch.testing.assert_close(mean, expected.mean[:, 0], rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(cov, expected.cov[:, 0], rtol=1e-6, atol=1e-7)
+    alone = laplace_filter(before[0][:1], before[1][:1], counts[:1, 0], loadings, bias)
+    torch.testing.assert_close(alone[0], mean[:1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_filter_without_counts_and_with_a_share_of_them():
+    loadings, bias = readout()
+    chain = dynamics()
+    before = chain.first_mean[None], chain.first_cov[None]
+    counts = torch.poisson(torch.full((1, NEURONS), 2.0, dtype=torch.float64))
+    none = torch.zeros_like(counts)
+    torch.testing.assert_close(laplace_filter(*before, none, loadings, bias, none), before)
+    half = laplace_filter(*before, counts, loadings, bias, torch.full_like(counts, 0.5))
+    torch.testing.assert_close(half, laplace_filter(*before, counts, loadings, bias + math.log(0.5)))
+
+
+def test_prediction_is_the_joint_gaussians():
+    chain = dynamics()
+    mean, cov = predict_next(chain.first_mean[None], chain.first_cov[None], chain)
+    diagonal, below, potential = prior_precision(chain, 2)
+    wanted, cov_wanted, *_ = solve_tridiagonal(diagonal[None], below, potential[None])
+    torch.testing.assert_close((mean, cov), (wanted[:, 1], cov_wanted[:, 1]))

@@ -154,3 +154,52 @@ def test_unsupported_settings_are_refused():
         models.PLDS(spec, n_latents=[-1, 2], step_ms=20, **options)
     with pytest.raises(ConfigError, match="not a multiple of the bin width"):
         models.PLDS(spec, n_latents=2, step_ms=25, **options)
+
+
+# ---- latents that look back only
+
+
+def causal(stride=2, forward=3):
+    """A network with the planted neurons' first part held in, fitted to causal latents; and counts of new trials."""
+    counts = planted(trials=80)[0].float()
+    spec = DataSpec("planted", n_in=18, n_out=7, n_bins=20 - forward, n_forward=forward, bin_ms=1)
+    model = models.PLDS(
+        spec, n_latents=2, step_ms=stride, timescale_ms=4, iterations=6, alpha=[1e-4, 1e-2], causal=True
+    )
+    mask = torch.ones_like(counts, dtype=torch.bool)
+    batch = {"inputs": counts[:, : 20 - forward, :18], "targets": counts, "mask": mask}
+    model.fit_net(Whole(batch))
+    return model.net, planted(seed=1)
+
+
+class Whole:
+    """Training trials, all of which are one batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __len__(self):
+        return len(self.batch["inputs"])
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_causal_latents_predict_neurons_and_bins_that_they_were_not_shown(stride):
+    net, (counts, log_rates) = causal(stride)
+    found = net(counts[:, :17, :18].float())["log_rates"].double()
+    assert found.shape == log_rates.shape
+    for bins, share in ((slice(2, 17), 0.5), (slice(17, 20), 0.8)):
+        error = (found - log_rates)[:, bins, 18:].square().mean()
+        assert float(error) < share * float((log_rates - log_rates.mean((0, 1)))[:, bins, 18:].square().mean())
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_causal_latents_do_not_see_the_future(stride):
+    net, (counts, _) = causal(stride)
+    inputs = counts[:, :17, :18].float()
+    poisoned = inputs.clone()
+    poisoned[:, 9:] = math.nan
+    for name, values in net(inputs).items():
+        assert same(values[:, :9], net(poisoned)[name][:, :9])

@@ -15,8 +15,10 @@ from neuro_lightning.api.commands import dataset, load, predict, sweep, train
 from neuro_lightning.api.comparison import compare
 from neuro_lightning.api.data import Data, images, spikes, traces
 from neuro_lightning.api.results import FigureFiles, Run, Sweep
+from neuro_lightning.api.streaming import stream
+from neuro_lightning.realtime.stream import Bin, Stream
 
 __all__ = [
-    "Data", "FigureFiles", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "sweep",
-    "traces", "train",
+    "Bin", "Data", "FigureFiles", "Run", "Stream", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes",
+    "stream", "sweep", "traces", "train",
 ]  # fmt: skip

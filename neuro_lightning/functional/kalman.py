@@ -174,6 +174,68 @@ def laplace_smoother(
     return Posterior(x, cov, cross, value - 0.5 * logdet + 0.5 * steps * dim * math.log(2 * math.pi))
 
 
+def laplace_filter(
+    mean: Tensor,
+    cov: Tensor,
+    counts: Tensor,
+    loadings: Tensor,
+    bias: Tensor,
+    share: Tensor | None = None,
+    *,
+    iterations: int = 30,
+    tolerance: float = 1e-9,
+) -> tuple[Tensor, Tensor]:
+    """One step of the filter: the mode of the latents given a step's counts, and the inverse curvature there.
+
+    Newton's method; of each step the share is taken that makes the density greatest. No trial depends on the others of
+    its batch.
+
+    Args:
+        mean: (B, D) of the latents before the step's counts are known.
+        cov: (B, D, D) likewise.
+        counts: (B, N) of the step.
+        loadings: (N, D).
+        bias: (N,).
+        share: (B, N) recorded share of the step, 0 to 1; None is 1.
+        iterations: at most so many steps of Newton's method.
+        tolerance: a trial has converged when none of its latents moves further.
+
+    Returns:
+        Mean (B, D) and covariance (B, D, D).
+    """
+    # without the check that it went well, which would raise for counts that are not finite
+    precision = torch.cholesky_inverse(torch.linalg.cholesky_ex(cov).L)
+    outer = (loadings[:, :, None] * loadings[:, None]).flatten(1)
+    exposure = torch.ones_like(counts) if share is None else share
+    parts = torch.cat([mean.new_tensor([0.0]), 0.5 ** torch.arange(10).to(mean)])[:, None, None]
+
+    def density(x: Tensor) -> Tensor:
+        away = x - mean
+        log_rates = x @ loadings.T + bias
+        prior = (away * (precision @ away[..., None])[..., 0]).sum(-1)
+        return (counts * log_rates - exposure * log_rates.exp()).sum(-1) - 0.5 * prior
+
+    def curvature(rates: Tensor) -> Tensor:
+        return torch.linalg.cholesky_ex(precision + (rates @ outer).unflatten(1, cov.shape[1:])).L
+
+    x, moving = mean, torch.ones(len(mean), 1, dtype=torch.bool, device=mean.device)
+    for _ in range(iterations):
+        rates = exposure * (x @ loadings.T + bias).exp()
+        slope = (counts - rates) @ loadings - (precision @ (x - mean)[..., None])[..., 0]
+        step = torch.cholesky_solve(slope[..., None], curvature(rates))[..., 0]
+        best = density(x + parts * step).argmax(0)
+        step = torch.where(moving, parts[best, 0] * step, 0.0)
+        x, moving = x + step, moving & (step.abs().amax(1, keepdim=True) > tolerance)
+        if not torch.compiler.is_exporting() and not moving.any():
+            break
+    return x, torch.cholesky_inverse(curvature(exposure * (x @ loadings.T + bias).exp()))
+
+
+def predict_next(mean: Tensor, cov: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Mean (B, D) and covariance (B, D, D) of the latents a step later."""
+    return mean @ dynamics.transition.T, dynamics.transition @ cov @ dynamics.transition.T + dynamics.noise
+
+
 def predict_ahead(x: Tensor, transition: Tensor, ahead: int) -> Tensor:
     """Latents (B, T, D) and what the dynamics make of the last ones, (B, T + ahead, D)."""
     latents = [x]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +39,19 @@ def gaussian_weights(n_out: int, n_in: int, sd: float | Tensor, *, causal: bool 
         log_weight = log_weight.masked_fill(lag < 0, -torch.inf)
     # a softmax: far from the window every weight underflows, their ratios do not
     return log_weight.softmax(dim=1)
+
+
+@functools.lru_cache(maxsize=64)
+def kernel_of_past(sd: float) -> Tensor:
+    """The causal kernel of a bin that has a long past, (1, M): of the oldest bin first, the last is the bin itself.
+
+    It is as long as weights are above a ten-billionth of the greatest, which single precision cannot tell from zero.
+
+    Args:
+        sd: standard deviation in bins.
+    """
+    lag = torch.arange(math.ceil(7 * sd), -1, -1)
+    return (-0.5 * (lag / sd).square()).exp()[None]
 
 
 def smooth_observed(weights: Tensor, counts: Tensor, share: Tensor, fill: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuro_lightning.functional.ridge import N_FOLDS, fold_grams, gram, ridge_r2, ridge_search
+from neuro_lightning.functional.ridge import N_FOLDS, Ridge, fold_grams, gram, ridge_r2, ridge_search
 from neuro_lightning.functional.timing import grouped_correlation, neural_speed
 from neuro_lightning.metrics.base import SumMetric, TrialMetric, finite_or_nan, register_constant
 
@@ -63,6 +63,11 @@ class VelocityR2(SumMetric):
         groups = zip(self.train_grams, self.eval_grams, strict=True)
         scores = [ridge_r2(evaluation, ridge_search(train, self.n_channels)[0]) for train, evaluation in groups]
         return finite_or_nan(torch.stack(scores).mean())
+
+    def decoders(self) -> list[Ridge]:
+        """Each group's decoder of rates in spikes per bin, float64: ``behavior = rates @ weight + bias``."""
+        fits = [ridge_search(train, self.n_channels)[0] for train in self.train_grams]
+        return [Ridge(fit.weight, fit.bias - self.mean_rates @ fit.weight) for fit in fits]
 
     def _rows(self, rates: Tensor, behavior: Tensor, decode_fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return (rates.double() - self.mean_rates).flatten(0, 1), behavior.flatten(0, 1), decode_fold.flatten(0, 1)

@@ -12,6 +12,7 @@ from neuro_lightning.nn.padding import run_recurrent
 from neuro_lightning.nn.rate_readout import ReadoutSettings, shrink_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
+from neuro_lightning.nn.stepping import State
 from neuro_lightning.nn.steps import Steps
 
 
@@ -36,6 +37,15 @@ class GRUCore(nn.Module):
         """(B, S, C), and the steps of each trial (B,) -> states (B, S, hidden x directions)."""
         return run_recurrent(self.gru, steps, lengths)[0]
 
+    def initial_state(self, batch: int) -> State:
+        """The states of all layers before the first step, of a network that looks back only."""
+        return {"hidden": self.gru.weight_hh_l0.new_zeros(self.gru.num_layers, batch, self.gru.hidden_size)}
+
+    def step(self, steps: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, 1, C) and the state -> states (B, 1, hidden) of the last layer, and the state after it."""
+        states, hidden = self.gru(steps, state["hidden"])
+        return states, {"hidden": hidden}
+
 
 class GRUNet(SequenceNet):
     """A GRU between read-in and readout.
@@ -56,6 +66,8 @@ class GRUNet(SequenceNet):
         layer_dropout: dropout between layers.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
+
+    causal_words = "model.bidirectional=false"
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
@@ -16,6 +17,7 @@ from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.step_transformer import Attention, Dropouts, Layers, TransformerCore
+from neuro_lightning.nn.stepping import State
 from neuro_lightning.nn.steps import Steps
 
 POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
@@ -80,6 +82,23 @@ class NDTCore(TransformerCore):
             x = layer(x, allowed)
         return self.norm(x)
 
+    def initial_state(self, batch: int) -> State:
+        """Before the first step: its number, and no keys and values of the steps that the layers look back at."""
+        table, heads = self.positions.table, self.layers[0].attention.heads
+        nothing = table.new_zeros(len(self.layers), batch, heads, len(table), self.width // heads)
+        return {"step": torch.zeros((), dtype=torch.long, device=table.device), "keys": nothing, "values": nothing}
+
+    def step(self, steps: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, 1, C) and the state -> (B, 1, width), and the state after it; the attention is causal."""
+        at = state["step"]
+        x = self.dropout(self.positions.step(self.fill_up(steps) * math.sqrt(self.width), at))
+        kept = []
+        for layer, keys, values in zip(self.layers, state["keys"], state["values"], strict=True):
+            x, *pair = layer.step(x, keys, values, at, self.allowed)
+            kept.append(pair)
+        keys, values = (torch.stack(part) for part in zip(*kept, strict=True))
+        return self.norm(x), {"step": at + 1, "keys": keys, "values": values}
+
 
 class NDTNet(SequenceNet):
     """Encoder layers over steps, between read-in and readout.
@@ -104,6 +123,8 @@ class NDTNet(SequenceNet):
     Raises:
         ConfigError: the width is too small or not divided by the heads.
     """
+
+    causal_words = "model.attention.context_forward_ms=0"
 
     def __init__(
         self,

@@ -14,24 +14,30 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import log_rate_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
 from neuro_lightning.models.fitted import FittedModule, as_list, needs_all_inputs
+from neuro_lightning.nn.stepping import State, Stepwise, add_bin, bins_to_come
 from neuro_lightning.nn.steps import bins_in_step, to_bins, to_steps
 
 
-class RegressedLatentsNet(nn.Module):
+class RegressedLatentsNet(Stepwise):
     """Counts in steps -> latents -> log-rates in steps -> log-rates in bins.
 
     The steps end with the last observed bin: bins before the first whole step share its rates. A subclass
     defines the latents and fits them to the held-in neurons; the regression is fitted to all neurons.
 
+    Of latents that look back only (``causal``) the steps begin with the first bin, and a bin is read from the last step
+    that ended at it or before; before the first one from ``self.start``. The regression is fitted to just that.
+
     Args:
         spec: the description of the data.
         n_latents: D, at most N_in.
         stride: bins in a step.
+        causal: the latents look back only.
         fit: options of the fit of the latents.
     """
 
-    def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
+    def __init__(self, spec: DataSpec, n_latents: int, stride: int, *, causal: bool = False, **fit: float) -> None:
         super().__init__()
+        self.causal = causal
         self.n_in, self.n_forward, self.stride, self.fit_options = spec.n_in, spec.n_forward, stride, fit
         ahead = spec.n_neurons if spec.n_forward else 0
         self.register(
@@ -57,11 +63,14 @@ class RegressedLatentsNet(nn.Module):
 
     def in_steps(self, inputs: Tensor) -> Tensor:
         """(B, T, N_in) counts -> (B, S, N_in) in the whole steps that end with the last bin, float64."""
-        lead = inputs.shape[1] % self.stride
-        return to_steps(inputs[:, lead:].double(), inputs.shape[1] - lead, self.stride)
+        rest = inputs.shape[1] % self.stride
+        whole = slice(0, inputs.shape[1] - rest) if self.causal else slice(rest, None)
+        return to_steps(inputs[:, whole].double(), inputs.shape[1] - rest, self.stride)
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, T, N_in) counts -> log-rates (B, L, N) and latents (B, L, D)."""
+        if self.causal:
+            return self._look_back(inputs)
         steps = inputs.shape[1] // self.stride
         latents = self.infer(self.in_steps(inputs), -(-self.n_forward // self.stride))
         log_rates = latents[:, :steps] @ self.weight + self.bias
@@ -74,6 +83,60 @@ class RegressedLatentsNet(nn.Module):
         lead = inputs.shape[1] % self.stride
         bins = to_bins(values, inputs.shape[1] - lead + self.n_forward, self.stride).to(inputs.dtype)
         return torch.cat([bins[:, :1].expand(-1, lead, -1), bins], dim=1) if lead else bins
+
+    def _look_back(self, inputs: Tensor) -> Output:
+        bins = inputs.shape[1]
+        ended = torch.arange(1, bins + self.n_forward + 1, device=inputs.device) // self.stride
+        latents = self._since_start(inputs).index_select(1, ended)
+        log_rates = latents[:, :bins] @ self.weight + self.bias
+        if self.n_forward:
+            ahead = latents[:, bins:] @ self.forward_weight + self.forward_bias
+            log_rates = torch.cat([log_rates, ahead], dim=1)
+        return {"log_rates": log_rates.to(inputs.dtype), "latents": latents.to(inputs.dtype)}
+
+    def _since_start(self, inputs: Tensor) -> Tensor:
+        """The start and the latents of all steps that end in the first L bins, of (B, T, N_in) counts."""
+        total = inputs.shape[1] + self.n_forward
+        latents = self.infer(self.in_steps(inputs), total // self.stride - inputs.shape[1] // self.stride)
+        return torch.cat([self.start.expand(len(inputs), 1, -1), latents], dim=1)
+
+    @property
+    def start(self) -> Tensor:
+        """(D,) the latents before the first step, of latents that look back only."""
+        raise NotImplementedError
+
+    # ---- bin by bin
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the latents do."""
+        return not self.causal
+
+    def first_step(self, batch: int) -> State:
+        """What :meth:`filter_step` needs before the first step."""
+        raise NotImplementedError
+
+    def filter_step(self, counts: Tensor, share: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """The latents (B, D) of the next step, from its recorded counts (B, N_in) and their recorded share."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int) -> State:
+        """See :class:`Stepwise`."""
+        latents = self.start.expand(batch, -1)
+        return {**bins_to_come(batch, self.n_in, latents), "latents": latents, **self.first_step(batch)}
+
+    def step(self, inputs: Tensor, state: State, observed: Tensor | None = None) -> tuple[Output, State]:
+        """See :class:`Stepwise`."""
+
+        def run(sums: Tensor, share: Tensor, state: State) -> State:
+            latents, state = self.filter_step(sums, share, state)
+            return {"latents": latents, **state}
+
+        state = add_bin(inputs.double(), state, self.stride, run, observed)
+        log_rates = state["latents"] @ self.weight + self.bias
+        return {"log_rates": log_rates.to(inputs.dtype), "latents": state["latents"].to(inputs.dtype)}, state
+
+    # ---- the fit
 
     @torch.no_grad()
     def choose(self, batch: Batch, alpha: Sequence[float]) -> tuple[float, float]:
@@ -103,12 +166,26 @@ class RegressedLatentsNet(nn.Module):
     def _rows(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Latents, counts and observed bins (B, S, ...), of the steps that are seen and of those ahead."""
         bins, steps = batch["inputs"].shape[1], batch["inputs"].shape[1] // self.stride
+        if self.causal:
+            return [self._after_steps(batch, part) for part in (slice(0, bins), slice(bins, bins + self.n_forward))]
         latents = self.infer(self.in_steps(batch["inputs"]), -(-self.n_forward // self.stride))
         seen = batch["mask"][:, bins % self.stride :]
         targets = torch.where(seen, batch["targets"][:, bins % self.stride :], 0)
         counts, exposure = (to_steps(values.double(), values.shape[1], self.stride) for values in (targets, seen))
         parts = slice(0, steps), slice(steps, None)
         return [(latents[:, part], counts[:, part], exposure[:, part]) for part in parts]
+
+    def _after_steps(self, batch: Batch, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for those bins of a part that are read from the start and from each step."""
+        seen = torch.zeros_like(batch["mask"])
+        seen[:, part] = batch["mask"][:, part]
+        values = torch.where(seen, batch["targets"], 0), seen
+        shifted = [
+            nn.functional.pad(each.double(), (0, 0, 1, 0)) for each in values
+        ]  # a step is read from its last bin
+        counts, exposure = (to_steps(each, each.shape[1], self.stride) for each in shifted)
+        steps = slice((part.start + 1) // self.stride, -(-(part.stop + 1) // self.stride))
+        return self._since_start(batch["inputs"])[:, steps], counts[:, steps], exposure[:, steps]
 
     def _inner_score(self, latents: Tensor, counts: Tensor, exposure: Tensor, alpha: float) -> float:
         scored = slice(self.n_in if self.n_in < counts.shape[2] else 0, None)

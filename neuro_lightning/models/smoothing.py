@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.functional.likelihood import poisson_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights, smooth_observed
+from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights, kernel_of_past, smooth_observed
 from neuro_lightning.models.fitted import FittedModule, as_list
+from neuro_lightning.nn.stepping import State, Stepwise
 
 FLOOR = 1e-4  # spikes per bin added before the logarithm, as in the benchmark's baseline
 
 
-class SmoothingNet(nn.Module):
+class SmoothingNet(Stepwise):
     """Held-in rates are the smoothed counts; held-out and forward rates a Poisson regression on their logarithms.
 
     The benchmark's own baseline (repository neurallatents/nlb_tools, example "basic smoothing"), with two additions:
@@ -29,9 +30,11 @@ class SmoothingNet(nn.Module):
         n_neurons: all neurons N.
         n_forward: forward bins F.
         causal: smooth with past bins only.
-        mean_rates: (N_in,) what is shown of held-in neurons where the kernel meets no recorded bin; None where all
-            inputs were recorded.
+        mean_rates: (N_in,) what is shown of held-in neurons where the kernel meets no recorded bin; empty is zero.
     """
+
+    causal_words = "model.causal=true"
+    fill: Tensor
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class SmoothingNet(nn.Module):
         n_forward: int,
         *,
         causal: bool = False,
-        mean_rates: Sequence[float] | None = None,
+        mean_rates: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.n_in, self.n_forward, self.causal = n_in, n_forward, causal
@@ -50,7 +53,7 @@ class SmoothingNet(nn.Module):
         self.register_buffer("bias", torch.zeros(n_neurons - n_in))
         self.register_buffer("forward_weight", torch.zeros(n_in, n_neurons))
         self.register_buffer("forward_bias", torch.zeros(n_neurons))
-        fill = None if mean_rates is None else torch.tensor(mean_rates, dtype=torch.float32)
+        fill = torch.tensor(mean_rates, dtype=torch.float32) if len(mean_rates) else torch.zeros(n_in)
         self.register_buffer("fill", fill, persistent=False)
 
     def features(self, inputs: Tensor, sd_bins: float, observed: Tensor | None = None) -> Tensor:
@@ -83,9 +86,43 @@ class SmoothingNet(nn.Module):
         n_bins = inputs.shape[1]
         weights = gaussian_weights(n_bins, n_bins, sd_bins, causal=self.causal).to(inputs.device)
         others = weights.masked_fill(torch.eye(n_bins, dtype=torch.bool, device=inputs.device), 0.0)
+        if observed is None and self.causal:  # of the first bin there are no others
+            observed = torch.ones_like(inputs, dtype=torch.bool)
         if observed is not None:
             return smooth_observed(others, inputs.float(), observed.float(), self.fill) + FLOOR
         return (others / others.sum(1, keepdim=True).clamp_min(1e-12)) @ inputs.float() + FLOOR
+
+    # ---- bin by bin
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the kernel does."""
+        return not self.causal
+
+    def initial_state(self, batch: int) -> State:
+        """The counts under the longer kernel, none of which has been seen."""
+        longest = max(kernel_of_past(float(sd)).shape[1] for sd in (self.sd_bins, self.heldin_sd_bins))
+        nothing = self.fill.new_zeros(batch, longest, self.n_in)
+        return {"past": nothing, "share": nothing}
+
+    def step(self, inputs: Tensor, state: State, observed: Tensor | None = None) -> tuple[Output, State]:
+        """See :class:`Stepwise`; the latents are the held-in neurons' log-rates."""
+        share = torch.ones_like(inputs) if observed is None else observed.to(inputs.dtype)
+        now = {"past": inputs, "share": share}
+        state = {name: torch.cat([state[name][:, 1:], value[:, None].float()], dim=1) for name, value in now.items()}
+        features = self._of_past(state, self.sd_bins, itself=True).log()
+        heldin = self._of_past(state, self.heldin_sd_bins, itself=self.weight.shape[1] > 0).log()
+        log_rates = torch.cat([heldin, features @ self.weight + self.bias], dim=1)
+        return {"log_rates": log_rates, "latents": heldin}, state
+
+    def _of_past(self, state: State, sd_bins: Tensor, *, itself: bool) -> Tensor:
+        """Smoothed counts of the last bin, (B, N_in), with the bin itself or without."""
+        weights = kernel_of_past(float(sd_bins)).to(state["past"])
+        length, seen = weights.shape[1], weights.shape[1] - (not itself)
+        past, share = (state[name][:, -length:][:, :seen] for name in ("past", "share"))
+        return smooth_observed(weights[:, :seen], past, share, self.fill)[:, 0] + FLOOR
+
+    # ---- the fit
 
     @torch.no_grad()
     def fit(self, data: TrialDataset, *, sd_bins: Sequence[float], alpha: Sequence[float]) -> None:
@@ -163,8 +200,8 @@ class Smoothing(FittedModule):
     def __init__(
         self, spec: DataSpec, *, kernel_sd_ms: Sequence[float], alpha: Sequence[float], causal: bool = False
     ) -> None:
-        fill = spec.mean_rates[: spec.n_in] if spec.partial else None
-        super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal, mean_rates=fill), spec)
+        mean = spec.mean_rates[: spec.n_in]
+        super().__init__(SmoothingNet(spec.n_in, spec.n_neurons, spec.n_forward, causal=causal, mean_rates=mean), spec)
         self.kernel_sd_ms, self.alpha = as_list(kernel_sd_ms), as_list(alpha)
 
     def fit_net(self, train: TrialDataset, val: TrialDataset | None = None) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.models.fitted import FittedModule
+from neuro_lightning.nn.stepping import State, Stepwise
 
 FLOOR = 1e-4  # spikes per bin: a neuron that was silent in training may fire one day
 
 
-class TrivialNet(nn.Module):
+class TrivialNet(Stepwise):
     """The same value for each neuron, whatever the input.
 
     Args:
@@ -34,6 +35,16 @@ class TrivialNet(nn.Module):
         if self.kind != "images":
             values = values[:, None].expand(-1, inputs.shape[1] + self.n_forward, -1)
         return {"log_rates": values} if self.kind == "spikes" else {"rates": values}
+
+    looks_ahead = False
+
+    def initial_state(self, batch: int) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def step(self, inputs: Tensor, state: State, observed: Tensor | None = None) -> tuple[Output, State]:
+        """See :class:`Stepwise`; there are no latents."""
+        return {name: values[:, 0] for name, values in self(inputs[:, None]).items()}, state
 
 
 class Zero(FittedModule):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dropout import Dropout
+from neuro_lightning.nn.relative_bias import RelativeBias
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -27,7 +28,7 @@ class SelfAttention(nn.Module):
         ConfigError: the heads do not divide the width.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: nn.Module | None = None) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: RelativeBias | None = None) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ConfigError(f"model.heads={heads} does not divide the width, {width}: set model.heads or model.width")
@@ -41,7 +42,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, L, D); position i sees j where ``allowed`` (L, L) says True at [i, j], None sees all."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._project(x)
         mask = allowed if self.bias is None else self.bias(x.shape[1], allowed).to(q)
         if self.training and self.dropout.p and x.device.type == "cpu":
             mixed = attend(q, k, v, mask, self.dropout)
@@ -49,6 +50,34 @@ class SelfAttention(nn.Module):
             dropout = self.dropout.p if self.training else 0.0
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def step(
+        self, x: Tensor, keys: Tensor, values: Tensor, at: Tensor, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`forward` says at one position, and keys and values with that position's.
+
+        Args:
+            x: (B, 1, D) the position.
+            keys: (B, heads, L, d) of the positions before; what stands at later ones is not seen.
+            values: likewise.
+            at: () the number of the position.
+            allowed: (L, L) bool as in :meth:`forward`, without later positions.
+
+        Returns:
+            (B, 1, D), keys and values.
+        """
+        q, k, v = self._project(x)
+        here = (torch.arange(keys.shape[2], device=x.device) == at)[:, None]
+        keys, values = torch.where(here, k, keys), torch.where(here, v, values)
+        mask = None if allowed is None else allowed.index_select(0, at[None])
+        if self.bias is not None:
+            mask = self.bias.row(at, keys.shape[2], mask).to(q)
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2)), keys, values
+
+    def _project(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> queries, keys and values, (3, B, heads, L, d)."""
+        return self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Module) -> Tensor:
@@ -98,7 +127,7 @@ class EncoderLayer(nn.Module):
         pre_norm: bool = True,
         activation: str = "relu",
         init_scale: float | None = None,
-        bias: nn.Module | None = None,
+        bias: RelativeBias | None = None,
         attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
@@ -118,10 +147,22 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, L, D); see :class:`SelfAttention`."""
+        return self._join(x, self.attention(self.attention_norm(x) if self.pre_norm else x, allowed))
+
+    def step(
+        self, x: Tensor, keys: Tensor, values: Tensor, at: Tensor, allowed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 1, D) -> (B, 1, D), keys and values; see :meth:`SelfAttention.step`."""
+        shown = self.attention_norm(x) if self.pre_norm else x
+        mixed, keys, values = self.attention.step(shown, keys, values, at, allowed)
+        return self._join(x, mixed), keys, values
+
+    def _join(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The layer's output, from its input and what the attention has made of it."""
+        x = x + self.dropout(mixed)
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), allowed))
             return x + self.dropout(self.dense(self.dense_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, allowed)))
+        x = self.attention_norm(x)
         return self.dense_norm(x + self.dropout(self.dense(x)))
 
 
@@ -161,8 +202,22 @@ def steps_of_context(
     return forward, backward
 
 
-class LearnedPositions(nn.Module):
-    """Adds a learned vector for each position; shorter sequences take the first ones.
+class Positions(nn.Module):
+    """Base class: adds a vector for each position; shorter sequences take the first ones."""
+
+    table: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return x + self.table[: x.shape[1]]
+
+    def step(self, x: Tensor, at: Tensor) -> Tensor:
+        """(B, 1, D), of the position ``at`` () -> (B, 1, D)."""
+        return x + self.table.index_select(0, at[None])
+
+
+class LearnedPositions(Positions):
+    """Adds a learned vector for each position.
 
     Args:
         n: positions.
@@ -173,12 +228,8 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.empty(n, width).uniform_(-0.1, 0.1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        return x + self.table[: x.shape[1]]
 
-
-class SinusoidalPositions(nn.Module):
+class SinusoidalPositions(Positions):
     """Adds sines and cosines of the position, of wavelengths from 2 pi to 10,000 x 2 pi (Vaswani et al. 2017).
 
     Args:
@@ -186,15 +237,9 @@ class SinusoidalPositions(nn.Module):
         width: channels D.
     """
 
-    table: Tensor
-
     def __init__(self, n: int, width: int) -> None:
         super().__init__()
         frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
         phase = torch.arange(n)[:, None] * frequency
         table = torch.stack([phase.sin(), phase.cos()], dim=2).flatten(1)[:, :width]
         self.register_buffer("table", table, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        return x + self.table[: x.shape[1]]

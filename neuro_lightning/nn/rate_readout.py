@@ -83,6 +83,10 @@ class RateReadout(nn.Module):
         values = self.steps.interpolate(F.linear(self.dropout(latents), self.linear.weight), n_total)
         return split_readout(values + self.linear.bias, self.names)  # the bias also in bins that no step precedes
 
+    def step(self, latents: Tensor) -> Output:
+        """(B, D) latents of the last step that has ended, zeros before the first -> values (B, N) of the bin."""
+        return split_readout(self.linear(self.dropout(latents)), self.names)
+
 
 @torch.no_grad()
 def start_at_mean_rates(readout: nn.Linear, mean_rates: Sequence[float], *, log: bool) -> None:

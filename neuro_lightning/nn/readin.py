@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies, smoothed_shares
+from neuro_lightning.nn.smoothed import kernels_in_steps, past_of, smoothed_copies, smoothed_last, smoothed_shares
+from neuro_lightning.nn.stepping import State
 from neuro_lightning.nn.steps import Steps, to_steps
 
 
@@ -100,6 +101,8 @@ class ReadIn(nn.Module):
         core_width: the width of the core.
     """
 
+    stand_in: Tensor
+
     def __init__(self, spec: DataSpec, steps: Steps, settings: ReadInSettings, core_width: int) -> None:
         super().__init__()
         self.steps, self.counts = steps, settings.counts
@@ -118,6 +121,9 @@ class ReadIn(nn.Module):
         self.width = width or channels
         needed = spec.partial and (len(self.kernels) > 0 or not embedded)
         self.token = nn.Parameter(_mean_in_step(spec, steps)) if needed else None
+        self.has_row = spec.partial  # of the table, for counts that were not recorded
+        mean = _mean_in_step(spec, steps)
+        self.register_buffer("stand_in", torch.zeros_like(mean) if spec.partial else mean, persistent=False)
 
     def unit_weights(self, n_in: int) -> list[Tensor]:
         """Views (N_in, ..., width) of the linear map's weights: of the counts, and of each smoothed copy of them."""
@@ -143,8 +149,7 @@ class ReadIn(nn.Module):
             return to_steps(self.dropout(inputs), n_total, self.steps.stride)
         sums = to_steps(self.dropout(torch.where(observed, inputs, 0.0)), n_total, self.steps.stride)
         share = self._share(observed, sums)
-        steps = sums / share.clamp_min(1 / self.steps.stride)
-        return steps if self.token is None else torch.where(self._missing(share, observed), self.token, steps)
+        return self._whole_steps(sums, share, self._missing(share, observed))
 
     def embed(self, steps: Tensor, n_bins: int, observed: Tensor | None = None) -> Tensor:
         """Sums in steps (B, S, N_in), of which the first ``n_bins`` bins hold something -> (B, S, width)."""
@@ -152,18 +157,56 @@ class ReadIn(nn.Module):
 
     def channels(self, steps: Tensor, n_bins: int, observed: Tensor | None = None) -> Tensor:
         """What the linear map reads, (B, S, P); see :meth:`embed`."""
-        seen, causal, counts = self.steps.cover(n_bins), self.steps.causal, steps
+        seen, causal = self.steps.cover(n_bins), self.steps.causal
         if observed is None:
-            copies = smoothed_copies(steps, seen, self.kernels, causal=causal)
-        else:
-            share = self._share(observed, steps)
-            token = steps.new_zeros(()) if self.token is None else self.token  # none is needed without kernels
-            copies = smoothed_shares(steps, share, seen, self.kernels, token, causal=causal)
-            if not isinstance(self.embedding, nn.Identity):
-                whole = steps.round().clamp_max(self.most)
-                counts = torch.where(self._missing(share, observed), self.most + 1, whole)
-        shown = [self.embedding(counts), *copies] if self.counts else copies
-        return torch.cat(shown, dim=2)
+            return self._side_by_side(steps, smoothed_copies(steps, seen, self.kernels, causal=causal))
+        share = self._share(observed, steps)
+        copies = smoothed_shares(steps, share, seen, self.kernels, self.unseen, causal=causal)
+        return self._side_by_side(steps, copies, self._missing(share, observed))
+
+    def initial_state(self, batch: int) -> State:
+        """What :meth:`step` needs before a trial's first step, for ``batch`` trials."""
+        if not self.kernels:
+            return {}
+        nothing = self.unseen.new_zeros(batch, past_of(self.kernels), len(self.unseen))
+        return {"past": nothing, "share": nothing}
+
+    def step(self, sums: Tensor, share: Tensor, state: State) -> tuple[Tensor, State]:
+        """What :meth:`forward` says of the next step, (B, 1, width), and the state after it; the read-in is causal.
+
+        Args:
+            sums: (B, N_in) of the step's recorded counts.
+            share: (B, N_in) their recorded share, 0 to 1.
+            state: after the step before.
+        """
+        missing = (share == 0)[:, None]
+        share = share[:, None]
+        steps, copies = self._whole_steps(sums[:, None], share, missing), []
+        if self.kernels:
+            now = {"past": steps, "share": share}
+            state = {name: torch.cat([state[name][:, 1:], value], dim=1) for name, value in now.items()}
+            copies = smoothed_last(state["past"], state["share"], self.kernels, self.unseen)
+        return self.linear(self._side_by_side(steps, copies, missing)), state
+
+    @property
+    def unseen(self) -> Tensor:
+        """(N_in,) what neurons show that were not recorded: their token, or their mean where training saw them all."""
+        return self.stand_in if self.token is None else self.token
+
+    def _whole_steps(self, sums: Tensor, share: Tensor, missing: Tensor) -> Tensor:
+        """Sums of the recorded bins (B, S, N_in), of which so large a share was recorded, scaled to whole steps."""
+        return torch.where(missing, self.unseen, sums / share.clamp_min(1 / self.steps.stride))
+
+    def _side_by_side(self, steps: Tensor, copies: list[Tensor], missing: Tensor | None = None) -> Tensor:
+        """Steps (B, S, N_in), embedded if they are to be, and copies of them, as channels (B, S, P)."""
+        if not self.counts:
+            return torch.cat(copies, dim=2)
+        counts = steps
+        if not isinstance(self.embedding, nn.Identity):
+            counts = steps.round().clamp_max(self.most)
+            if self.has_row and missing is not None:
+                counts = torch.where(missing, self.most + 1, counts)
+        return torch.cat([self.embedding(counts), *copies], dim=2)
 
     def _share(self, observed: Tensor, steps: Tensor) -> Tensor:
         """The recorded share of each step, like ``steps`` (B, S, N_in); 0 after the T bins."""

@@ -34,6 +34,13 @@ class RelativeBias(nn.Module):
         scores = table.unfold(1, n, 1).flip(1)  # row i begins at the distance -i
         return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
+    def row(self, at: Tensor, n: int, allowed: Tensor | None = None) -> Tensor:
+        """(heads, 1, n) scores of looking from the position ``at`` () alone; ``allowed`` is (1, n)."""
+        longest = (self.table.shape[1] + 1) // 2
+        distance = torch.arange(n, device=at.device) - at
+        scores = self.table.index_select(1, distance + (longest - 1))[:, None]
+        return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+
 
 def log_spaced(nearest: float, farthest: float, n: int) -> list[float]:
     """``n`` numbers from the nearest to the farthest, each the same factor above the one before it."""

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Protocol, cast
+
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import Output
 from neuro_lightning.nn.padding import hold_last, trial_lengths
 from neuro_lightning.nn.rate_readout import RateReadout
 from neuro_lightning.nn.readin import ReadIn
+from neuro_lightning.nn.stepping import State, Stepwise, add_bin, bins_to_come, of_part, under
 from neuro_lightning.nn.steps import Steps
 from neuro_lightning.nn.windows import in_windows
 
 
-class SequenceNet(nn.Module):
+class StepwiseCore(Protocol):
+    """A core with a step form."""
+
+    def initial_state(self, batch: int) -> State:
+        """The state before a trial's first step."""
+        ...
+
+    def step(self, steps: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, 1, C) channels of the next step -> latents (B, 1, D), and the state after it."""
+        ...
+
+
+class SequenceNet(Stepwise):
     """Counts of the held-in neurons -> read-in -> core -> latents -> readout -> log-rates of all neurons in all bins.
 
     Of traces the readout gives the expected values themselves. The forward bins enter as zeros.
 
     Where some inputs were not recorded, ``observed`` (bool like the inputs) says which were. Bins at the end of a trial
     in which none was are padding: the core does not read them, and what it gives there means nothing.
+
+    A network of causal steps also runs bin by bin, see :class:`Stepwise`, if its core is a
+    :class:`StepwiseCore`.
 
     Args:
         steps: of the network in time.
@@ -61,3 +79,36 @@ class SequenceNet(nn.Module):
             return {**output, "latents": self.steps.interpolate(latents, n_total)}
         losses = self.extra_losses(inputs, observed)
         return {**output, "losses": losses} if losses else output
+
+    # ---- bin by bin
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether what is said of a bin depends on later ones."""
+        return not (self.steps.causal and hasattr(self.core, "step"))
+
+    @property
+    def longest(self) -> int | None:
+        """The observed bins T of a trial, where the core has a length of its own."""
+        return self.steps.n_bins if self.fixed_length else None
+
+    def initial_state(self, batch: int) -> State:
+        """See :class:`Stepwise`."""
+        core = cast(StepwiseCore, self.core)
+        return {
+            **bins_to_come(batch, len(self.readin.unseen), self.readin.unseen),
+            "latents": self.readin.unseen.new_zeros(batch, self.readout.linear.in_features),
+            **under("readin", self.readin.initial_state(batch)),
+            **under("core", core.initial_state(batch)),
+        }
+
+    def step(self, inputs: Tensor, state: State, observed: Tensor | None = None) -> tuple[Output, State]:
+        """See :class:`Stepwise`. The latents are those of the last step that has ended, zeros before the first."""
+        state = add_bin(inputs, state, self.steps.stride, self._run_step, observed)
+        latents = state["latents"]
+        return {**self.readout.step(latents), "latents": latents}, state
+
+    def _run_step(self, sums: Tensor, share: Tensor, state: State) -> State:
+        channels, readin = self.readin.step(sums, share, of_part(state, "readin"))
+        latents, core = cast(StepwiseCore, self.core).step(channels, of_part(state, "core"))
+        return {"latents": latents[:, 0], **under("readin", readin), **under("core", core)}

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from neuro_lightning.nn.attention import ACTIVATIONS, EncoderLayer
 from neuro_lightning.nn.dropout import Dropout
+from neuro_lightning.nn.relative_bias import RelativeBias
 
 
 class SpatialAttention(nn.Module):
@@ -59,7 +60,7 @@ class SpatiotemporalLayer(nn.Module):
         *,
         activation: str = "relu",
         init_scale: float | None = None,
-        bias: nn.Module | None = None,
+        bias: RelativeBias | None = None,
         attention_dropout: float | None = None,
     ) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""A trained model in an experiment: one bin at a time."""

@@ -1,0 +1,179 @@
+"""Runs a trained network bin by bin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuro_lightning.contracts import DataSpec, rates_of
+from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.functional.ridge import Ridge
+from neuro_lightning.nn.stepping import State, Stepwise
+
+INSTEAD = "model=gru model.bidirectional=false and model=ndt model.attention.context_forward_ms=0"
+
+
+class Bin(NamedTuple):
+    """What a model says of a bin; of a batch, arrays have an axis of trials first.
+
+    Attributes:
+        rates: (N,) expected spikes of all neurons in the bin, held-in ones first.
+        latents: (D,) the model's latents; None of a model without.
+        behavior: (K,) decoded from the rates; None without a decoder.
+    """
+
+    rates: np.ndarray
+    latents: np.ndarray | None
+    behavior: np.ndarray | None
+
+
+def check_streams(net: torch.nn.Module, spec: DataSpec) -> Stepwise:
+    """A network as one that runs bin by bin.
+
+    Args:
+        net: the network.
+        spec: the description of its data.
+
+    Raises:
+        ConfigError: it does not, with the words that make it.
+    """
+    name = type(net).__name__
+    if spec.sessions:
+        raise ConfigError(f"several sessions: name one as session=NAME, {', '.join(p.session for p in spec.sessions)}")
+    if spec.kind != "spikes":
+        raise ConfigError(f"{name} of {spec.dataset} cannot run bin by bin: a stream takes spikes, not {spec.kind}")
+    if isinstance(net, Stepwise) and not net.looks_ahead:
+        return net
+    words = getattr(net, "causal_words", "")
+    mend = f"train it with {words}" if words else f"those that look back only are {INSTEAD}"
+    raise ConfigError(f"{name} cannot run bin by bin: it looks ahead; {mend}")
+
+
+class Stream:
+    """A network that is given one bin after the other.
+
+    What :meth:`step` says of a bin is what the network says of it when it is given the whole trial, to rounding.
+
+    Args:
+        net: the network; it is put into evaluation mode, in which it stays on its device.
+        spec: the description of its data.
+        decoder: of behavior from rates, ``behavior = rates @ weight + bias``; None decodes nothing.
+
+    Attributes:
+        spec: see above.
+        decoder: likewise.
+        bins: bins since the last :meth:`reset`.
+
+    Raises:
+        ConfigError: the network looks ahead, with the words that make it causal.
+    """
+
+    def __init__(self, net: torch.nn.Module, spec: DataSpec, decoder: Ridge | None = None) -> None:
+        self._net = check_streams(net, spec).eval()
+        self.spec, self.decoder, self.bins = spec, decoder, 0
+        own = [value for value in (*net.parameters(), *net.buffers()) if value.is_floating_point()]
+        self._like = own[0] if own else torch.zeros(())
+        self._state: State | None = None
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def unit_ids(self) -> np.ndarray:
+        """(N,) the neurons of the rates; :meth:`step` takes the counts of the first N_in of them, in this order."""
+        return np.array(self.spec.unit_ids)
+
+    @property
+    def longest(self) -> int | None:
+        """Bins after which the network needs a :meth:`reset`: it knows no later time in a trial. None runs on."""
+        return self._net.longest
+
+    def reset(self) -> None:
+        """Begin a trial: the next bin is its first."""
+        self._state, self._shape, self.bins = None, None, 0
+
+    @torch.inference_mode()
+    def step(self, counts: np.ndarray | Tensor, present: np.ndarray | Tensor | None = None) -> Bin:
+        """What the network says of the next bin.
+
+        Args:
+            counts: (N_in,), or (B, N_in) for several trials side by side; NaN where a count is missing.
+            present: bool, (N_in,) or like the counts, False for neurons that are not there; None has all. They enter
+                as neurons that were not recorded do, never as silent ones.
+
+        Raises:
+            DataError: another number of neurons, negative counts, another batch than in the bin before, or a trial that
+                is longer than the network knows.
+        """
+        given = torch.as_tensor(counts)
+        self._check(given)
+        inputs = torch.atleast_2d(given).to(self._like)
+        observed = ~inputs.isnan()
+        if present is not None:
+            observed = observed & torch.as_tensor(present, device=inputs.device)
+        all_there = bool(observed.all())
+        if not all_there:
+            inputs = torch.where(observed, inputs, 0.0)
+        if bool((inputs < 0).any()):
+            raise DataError(f"bin {self.bins} has negative counts; NaN stands for a count that is missing")
+        before = self._net.initial_state(len(inputs)) if self._state is None else self._state
+        output, self._state = self._net.step(inputs, before, None if all_there else observed)
+        self._shape, self.bins = tuple(given.shape), self.bins + 1
+        rates = rates_of(output)
+        behavior = output.get("behavior")
+        if self.decoder is not None:
+            behavior = rates.double() @ self.decoder.weight + self.decoder.bias
+        values = (rates, output.get("latents"), behavior)
+        return Bin(*(None if value is None else self._array(value) for value in values))
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that the stream remembers, empty before a trial's first bin; ``torch.save`` keeps it in a file.
+
+        It does not change when the stream goes on.
+        """
+        if self._state is None or self._shape is None:
+            return {}
+        return {**self._state, "stream.shape": torch.tensor(self._shape), "stream.bins": torch.tensor(self.bins)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a state: the next bin is the one after it.
+
+        Args:
+            state: of a stream of the same model.
+
+        Raises:
+            DataError: it is that of another model.
+        """
+        if not state:
+            self.reset()
+            return
+        found = dict(state)
+        try:
+            shape, bins = tuple(found.pop("stream.shape").tolist()), int(found.pop("stream.bins"))
+            wanted = self._net.initial_state(shape[0] if len(shape) == 2 else 1)
+        except (KeyError, RuntimeError, AttributeError) as error:
+            raise DataError(f"this is no state of a stream: {error}") from None
+        shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise DataError("the state is that of a stream of another model: its tensors have other names or shapes")
+        self._state, self._shape, self.bins = found, shape, bins
+
+    def _check(self, counts: Tensor) -> None:
+        """Raise a DataError for counts that the network cannot take now."""
+        shape, n_in = tuple(counts.shape), self.spec.n_in
+        if len(shape) not in (1, 2) or shape[-1] != n_in:
+            raise DataError(f"bin {self.bins} has counts of shape {shape}; the model takes ({n_in},) or (B, {n_in})")
+        if self._shape is not None and shape != self._shape:
+            raise DataError(f"bin {self.bins} has counts of shape {shape} after {self._shape}: reset() begins anew")
+        if self.longest is not None and self.bins >= self.longest:
+            raise DataError(
+                f"the trial has more than the {self.longest} bins that the model was trained on, and it knows no later "
+                "time: reset() at each trial's start, or take model=gru, which runs on"
+            )
+
+    def _array(self, values: Tensor) -> np.ndarray:
+        array = values.cpu().numpy()
+        return array if self._shape is None or len(self._shape) == 2 else array[0]
