@@ -169,12 +169,36 @@ def test_nan_and_the_mask_say_the_same():
         np.testing.assert_array_equal(one.step(part, present).rates, other.step(missing).rates)
 
 
+@pytest.mark.parametrize("make", [gru, ndt, smoothing, plds])
+def test_bins_that_never_come_are_missing_and_those_that_come_again_change_nothing(make):
+    """Of the bins 0 1 4 3 4 5, 2 and 3 are missing: 3 has come too late, and 4 twice."""
+    counts, net = np.random.default_rng(0).poisson(1, (6, 5)), make()
+    stream = stream_of(net)
+    bins = [stream.step(counts[number], number=number) for number in (0, 1, 4, 3, 4, 5)]
+    assert bins[3] is bins[4] is bins[2] and (stream.missing, stream.dropped, stream.bins) == (2, 2, 6)
+    stream.reset()
+    gone = np.full(5, np.nan)
+    expected = [stream.step(each).rates for each in (counts[0], counts[1], gone, gone, counts[4], counts[5])]
+    np.testing.assert_array_equal([bins[0].rates, bins[1].rates, bins[2].rates, bins[5].rates],
+                                  [expected[at] for at in (0, 1, 4, 5)])  # fmt: skip
+    with pytest.raises(DataError, match="bin 200 comes after bin 5"):
+        stream.step(counts[0], number=200)
+
+
+def test_a_trial_may_begin_with_bins_that_are_missing():
+    stream = stream_of(gru())
+    first = stream.step(np.ones(5), number=2)
+    assert stream.missing == 2 and stream.bins == 3 and np.isfinite(first.rates).all()
+
+
 def test_bad_bins_are_refused_in_one_line():
     stream = stream_of(ndt())
     with pytest.raises(DataError, match=r"shape \(4,\); the model takes \(5,\) or \(B, 5\)"):
         stream.step(np.zeros(4))
     with pytest.raises(DataError, match="bin 0 has negative counts"):
         stream.step(np.full(5, -1))
+    with pytest.raises(DataError, match="present must be bool, True for each of the 5 neurons"):
+        stream.step(np.zeros(5), np.ones(4, dtype=bool))
     for _ in range(10):
         stream.step(np.zeros(5))
     with pytest.raises(DataError, match="more than the 10 bins"):

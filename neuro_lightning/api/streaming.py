@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuro_lightning.api.results import Run
+from neuro_lightning.functional.drift import Drift
 from neuro_lightning.models.loading import choose_checkpoint, load_checkpoint
-from neuro_lightning.realtime.decoder import fit_decoder
+from neuro_lightning.realtime.from_data import fit_decoder, usual_of
 from neuro_lightning.realtime.stream import Stream, check_streams
 from neuro_lightning.runs.prediction import data_for_checkpoint
 
@@ -16,6 +17,7 @@ def stream(
     run: Run | str | Path,
     *,
     behavior: bool = False,
+    drift: int | None = None,
     session: str | None = None,
     checkpoint: str = "auto",
     trusted: Sequence[str] = (),
@@ -29,6 +31,9 @@ def stream(
         run: a run, its folder, or a checkpoint. Of a run with a refit it is the refit: new trials validated nothing.
         behavior: decode behavior too, by the ridge regression that ``vel R2`` scores. It is fitted to the run's
             training trials, whose files must still be there.
+        drift: watch over so many of the last bins whether the neurons still fire as the model says, compared with the
+            run's validation trials: ``stream.drift.score``, in standard deviations, falls below about -4 when it is
+            time to adapt.
         session: which of several recordings.
         checkpoint: ``auto``, ``best``, ``refit`` or ``last``.
         trusted: packages of your own that the checkpoint may build from.
@@ -45,5 +50,6 @@ def stream(
     if session is not None:
         saved = saved.of_session(session)
     net = check_streams(saved.model.net, saved.spec)
-    decoder = fit_decoder(net, saved.spec, data_for_checkpoint(saved, {}, trusted)) if behavior else None
-    return Stream(net, saved.spec, decoder)
+    data = data_for_checkpoint(saved, {}, trusted) if behavior or drift else None
+    decoder = fit_decoder(net, saved.spec, data) if behavior else None
+    return Stream(net, saved.spec, decoder, Drift(usual_of(net, saved.spec, data), drift) if drift else None)

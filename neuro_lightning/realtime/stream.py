@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuro_lightning.contracts import DataSpec, rates_of
+from neuro_lightning.contracts import DataSpec, Output, rates_of
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.functional.drift import Drift
 from neuro_lightning.functional.ridge import Ridge
 from neuro_lightning.nn.stepping import State, Stepwise
 
+LONGEST_GAP = 100
+"""Bins that may be missing one after the other; a stream that has lost more has to begin anew."""
 INSTEAD = "model=gru model.bidirectional=false and model=ndt model.attention.context_forward_ms=0"
 
 
@@ -62,23 +65,32 @@ class Stream:
         net: the network; it is put into evaluation mode, in which it stays on its device.
         spec: the description of its data.
         decoder: of behavior from rates, ``behavior = rates @ weight + bias``; None decodes nothing.
+        drift: compares counts with rates; None does not.
 
     Attributes:
         spec: see above.
         decoder: likewise.
+        drift: likewise. It is not part of the state, and goes on over trials.
         bins: bins since the last :meth:`reset`.
+        missing: bins that never came, or came too late, in all trials.
+        dropped: bins that came twice or too late.
 
     Raises:
         ConfigError: the network looks ahead, with the words that make it causal.
     """
 
-    def __init__(self, net: torch.nn.Module, spec: DataSpec, decoder: Ridge | None = None) -> None:
+    def __init__(
+        self, net: torch.nn.Module, spec: DataSpec, decoder: Ridge | None = None, drift: Drift | None = None
+    ) -> None:
         self._net = check_streams(net, spec).eval()
-        self.spec, self.decoder, self.bins = spec, decoder, 0
+        self.spec, self.decoder, self.drift, self.bins = spec, decoder, drift, 0
+        self.missing = self.dropped = 0
+        self._last: Bin | None = None
         own = [value for value in (*net.parameters(), *net.buffers()) if value.is_floating_point()]
         self._like = own[0] if own else torch.zeros(())
         self._state: State | None = None
         self._shape: tuple[int, ...] | None = None
+        self._said: Tensor | None = None  # rates of the held-in neurons in the bin before
 
     @property
     def unit_ids(self) -> np.ndarray:
@@ -92,41 +104,79 @@ class Stream:
 
     def reset(self) -> None:
         """Begin a trial: the next bin is its first."""
-        self._state, self._shape, self.bins = None, None, 0
+        self._state, self._shape, self._said, self._last, self.bins = None, None, None, None, 0
 
-    @torch.inference_mode()
-    def step(self, counts: np.ndarray | Tensor, present: np.ndarray | Tensor | None = None) -> Bin:
+    def step(
+        self, counts: np.ndarray | Tensor, present: np.ndarray | Tensor | None = None, number: int | None = None
+    ) -> Bin:
         """What the network says of the next bin.
+
+        Bins may come late, twice or not at all, where ``number`` says which they are. Those that a later one has
+        overtaken are missing: they enter as bins in which no neuron was recorded, and the network runs on through them.
+        A bin that comes again, or after it was given up, changes nothing: the answer is that of the bin before.
 
         Args:
             counts: (N_in,), or (B, N_in) for several trials side by side; NaN where a count is missing.
             present: bool, (N_in,) or like the counts, False for neurons that are not there; None has all. They enter
                 as neurons that were not recorded do, never as silent ones.
+            number: of the bin in the trial, from 0; None is the next one.
 
         Raises:
-            DataError: another number of neurons, negative counts, another batch than in the bin before, or a trial that
-                is longer than the network knows.
+            DataError: another number of neurons, negative counts, another batch than in the bin before, a trial that is
+                longer than the network knows, or more than ``LONGEST_GAP`` bins that are missing.
         """
         given = torch.as_tensor(counts)
-        self._check(given)
-        inputs = torch.atleast_2d(given).to(self._like)
-        observed = ~inputs.isnan()
-        if present is not None:
-            observed = observed & torch.as_tensor(present, device=inputs.device)
-        all_there = bool(observed.all())
-        if not all_there:
-            inputs = torch.where(observed, inputs, 0.0)
+        self._check_shape(given)
+        gap = 0 if number is None else number - self.bins
+        if gap > LONGEST_GAP:
+            raise DataError(f"bin {number} comes after bin {self.bins - 1}: a stream with such a gap has to begin anew")
+        if gap < 0 and self._last is not None:
+            self.dropped += 1
+            return self._last
+        with torch.inference_mode():
+            inputs = torch.atleast_2d(given).to(self._like)
+            if gap > 0:
+                nothing = torch.zeros_like(inputs, dtype=torch.bool)
+                for _ in range(gap):
+                    self._run(torch.zeros_like(inputs), nothing)
+                self.missing += gap
+            observed = ~inputs.isnan()
+            if present is not None:
+                observed = observed & self._mask(present)
+            if bool(observed.all()):
+                output = self._run(inputs, None)
+            else:
+                output = self._run(torch.where(observed, inputs, 0.0), observed)
+            self._shape = tuple(given.shape)
+            rates = rates_of(output)
+            behavior = output.get("behavior")
+            if self.decoder is not None:
+                behavior = rates.double() @ self.decoder.weight + self.decoder.bias
+            values = (rates, output.get("latents"), behavior)
+            self._last = Bin(*(None if value is None else self._array(value) for value in values))
+        return self._last
+
+    def _run(self, inputs: Tensor, observed: Tensor | None) -> Output:
+        """The network's output for the next bin; the state goes on.
+
+        Raises:
+            DataError: negative counts, or the trial is longer than the network knows.
+        """
+        if self.longest is not None and self.bins >= self.longest:
+            raise DataError(
+                f"the trial has more than the {self.longest} bins that the model was trained on, and it knows no later "
+                "time: reset() at each trial's start, or take model=gru, which runs on"
+            )
         if bool((inputs < 0).any()):
             raise DataError(f"bin {self.bins} has negative counts; NaN stands for a count that is missing")
         before = self._net.initial_state(len(inputs)) if self._state is None else self._state
-        output, self._state = self._net.step(inputs, before, None if all_there else observed)
-        self._shape, self.bins = tuple(given.shape), self.bins + 1
-        rates = rates_of(output)
-        behavior = output.get("behavior")
-        if self.decoder is not None:
-            behavior = rates.double() @ self.decoder.weight + self.decoder.bias
-        values = (rates, output.get("latents"), behavior)
-        return Bin(*(None if value is None else self._array(value) for value in values))
+        output, self._state = self._net.step(inputs, before, observed)
+        self.bins += 1
+        if self.drift is not None:
+            if self._said is not None:
+                self.drift.add(inputs, self._said, observed)
+            self._said = rates_of(output)[:, : self.spec.n_in]
+        return output
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -159,20 +209,21 @@ class Stream:
         shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (found, wanted)]
         if shapes[0] != shapes[1]:
             raise DataError("the state is that of a stream of another model: its tensors have other names or shapes")
-        self._state, self._shape, self.bins = found, shape, bins
+        self._state, self._shape, self._said, self._last, self.bins = found, shape, None, None, bins
 
-    def _check(self, counts: Tensor) -> None:
+    def _mask(self, present: np.ndarray | Tensor) -> Tensor:
+        mask = torch.as_tensor(present, device=self._like.device)
+        if mask.dtype != torch.bool or mask.shape[-1:] != (self.spec.n_in,):
+            raise DataError(f"present must be bool, True for each of the {self.spec.n_in} neurons that is there")
+        return mask
+
+    def _check_shape(self, counts: Tensor) -> None:
         """Raise a DataError for counts that the network cannot take now."""
         shape, n_in = tuple(counts.shape), self.spec.n_in
         if len(shape) not in (1, 2) or shape[-1] != n_in:
             raise DataError(f"bin {self.bins} has counts of shape {shape}; the model takes ({n_in},) or (B, {n_in})")
         if self._shape is not None and shape != self._shape:
             raise DataError(f"bin {self.bins} has counts of shape {shape} after {self._shape}: reset() begins anew")
-        if self.longest is not None and self.bins >= self.longest:
-            raise DataError(
-                f"the trial has more than the {self.longest} bins that the model was trained on, and it knows no later "
-                "time: reset() at each trial's start, or take model=gru, which runs on"
-            )
 
     def _array(self, values: Tensor) -> np.ndarray:
         array = values.cpu().numpy()

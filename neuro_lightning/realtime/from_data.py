@@ -1,12 +1,14 @@
-"""The decoder of velocity that a run is scored by, kept to be used."""
+"""What a stream takes from the data of its run: the decoder that the run is scored by, and what is usual."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from neuro_lightning.contracts import DataSpec, run_network
+from neuro_lightning.contracts import DataSpec, rates_of, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.drift import Usual, usual
 from neuro_lightning.functional.ridge import Ridge
 from neuro_lightning.metrics.collection import MetricSet
 from neuro_lightning.metrics.decoding import VelocityR2
@@ -32,3 +34,23 @@ def fit_decoder(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> R
     for batch in data.eval_dataloader("train"):
         scores.update_train(run_network(net.eval(), batch), batch)  # type: ignore[arg-type]
     return metric.decoders()[0]
+
+
+def usual_of(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> Usual:
+    """How the counts of the validation trials, which trained nothing, compare with a network's rates a bin earlier.
+
+    Without such trials (``refit=true`` trained on them) it is the training trials that are compared.
+
+    Args:
+        net: a trained network.
+        spec: the description of its data.
+        data: its data.
+    """
+    counts, rates, observed = [], [], []
+    split = "val" if "val" in data.recording.splits else "train"
+    for batch in data.eval_dataloader(split):
+        inputs = batch["inputs"]
+        counts.append(inputs[:, 1:])
+        rates.append(rates_of(run_network(net.eval(), batch))[:, : inputs.shape[1] - 1, : spec.n_in])  # type: ignore[arg-type]
+        observed.append(batch.get("observed", torch.ones_like(inputs, dtype=torch.bool))[:, 1:])
+    return usual(torch.cat(counts), torch.cat(rates), torch.cat(observed))
