@@ -60,7 +60,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py --threads 1 --cpu-time
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
-	$(BIN)/python benchmarks/sessions.py
+	$(BIN)/python benchmarks/sessions.py --only time
 
 clean:
 	rm -rf $(VENV) build *.egg-info docs/_build

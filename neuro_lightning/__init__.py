@@ -14,8 +14,8 @@ from typing import Any
 from neuro_lightning.version import VERSION as __version__
 
 _API = (
-    "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "spikes", "stream", "sweep", "traces",
-    "train",
+    "Data", "Run", "Sweep", "compare", "dataset", "images", "load", "predict", "report", "spikes", "stream", "sweep",
+    "traces", "train",
 )  # fmt: skip
 __all__ = [*_API, "__version__"]
 
@@ -24,6 +24,10 @@ def __getattr__(name: str) -> Any:
     """The front door's functions, imported when one of them is asked for: importing the package stays quick."""
     if name not in _API:
         raise AttributeError(f"module 'neuro_lightning' has no attribute {name!r}")
+    if name == "report":
+        from neuro_lightning.pages.build import report
+
+        return report
     from neuro_lightning import api
 
     return getattr(api, name)

@@ -19,6 +19,12 @@ FAMILY = [
 ]  # fmt: skip
 NEW = [*LORENZ, "data=lorenz", "data.session=7", f"data.sizes={SIZES}", "data.batch_size=6"]
 
+SNAPSHOTS = [
+    "trusted=[tiny]",
+    "+callbacks.steps={_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',every_n_train_steps:1,"
+    "save_top_k:-1,auto_insert_metric_name:false,filename:'step{step}'}",
+]
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
@@ -157,11 +163,7 @@ def test_trials_that_trained_the_core_are_not_scored(tmp_path, pretrained):
 
 def test_a_resumed_adaptation_ends_with_the_same_bits(tmp_path, pretrained, capsys):
     """Interrupted before its core trains, of which only the first start reads the other run."""
-    words = [
-        "trusted=[tiny]", "adapt.core_from=0.5", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2",
-        "+callbacks.steps={_target_:tiny.Snapshot,dirpath:'${paths.output_dir}/checkpoints',every_n_train_steps:1,"
-        "save_top_k:-1,auto_insert_metric_name:false,filename:'step{step}'}",
-    ]  # fmt: skip
+    words = ["adapt.core_from=0.5", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", *SNAPSHOTS]
     folder = adapted(tmp_path / "run", pretrained, *words)
     whole = checkpoint(folder, "step8.ckpt")
     shutil.rmtree(folder)
@@ -172,3 +174,33 @@ def test_a_resumed_adaptation_ends_with_the_same_bits(tmp_path, pretrained, caps
     resumed = checkpoint(folder, "step8.ckpt")
     assert same(resumed["state_dict"], whole["state_dict"])
     assert same(resumed["optimizer_states"], whole["optimizer_states"])
+
+
+def test_the_refit_of_a_resumed_adaptation_begins_with_the_trained_core(tmp_path, pretrained):
+    words = ["adapt=stitch", *SNAPSHOTS]
+    folder = adapted(tmp_path / "run", pretrained, *words)
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "snapshots" / "step3", folder)
+    adapted(folder, pretrained, *words, "refit=true", f"resume='{folder}/checkpoints/step3.ckpt'")
+    assert same(core_of(pretrained), core_of(folder, "refit.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("adapt.core_lr=x", "adapt.core_lr=x: must be a number"),
+        ("adapt.core_lr=-1", "adapt.core_lr=-1 must be above 0"),
+        ("adapt.core_from=2", "adapt.core_from=2: a share of the training"),
+        ("adapt.start=there", "adapt.start=there: give random, conditions or average|adapt.start=there: give auto"),
+        ("+adapt.foo=1", "adapt.foo: Adaptation takes no such argument"),
+    ],
+)
+def test_what_adapt_cannot_be_is_one_line(tmp_path, pretrained, word, message):
+    with pytest.raises(ConfigError, match=message):
+        adapted(tmp_path / "run", pretrained, word)
+
+
+def test_a_recipe_whose_model_settings_do_not_count_says_so(tmp_path, capsys, pretrained):
+    folder = adapted(tmp_path / "run", pretrained, "experiment=few_trials", "trainer.max_epochs=1")
+    assert "what experiment=few_trials says of the model does not count" in " ".join(capsys.readouterr().out.split())
+    assert record(folder)["config"]["model"]["readout"] == record(pretrained)["config"]["model"]["readout"]

@@ -8,8 +8,8 @@ import torch
 from runs import TINY, here
 
 from neuro_lightning.analysis import consistency
+from neuro_lightning.display.figures_latents import consistency_figure
 from neuro_lightning.functional.cross_decoding import cross_decoding
-from neuro_lightning.report.figures_latents import consistency_figure
 
 ANY_MODEL = [word for word in TINY if not word.startswith("model")]
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from figure_checks import drawn, labels, legend_of, texts
 
-from neuro_lightning.report import figures
-from neuro_lightning.report import figures_spikes as spikes_figures
+from neuro_lightning.display import figures
+from neuro_lightning.display import figures_spikes as spikes_figures
 
 
 def test_rates_figure():

@@ -11,9 +11,9 @@ from figure_checks import drawn, legend_of
 from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth, spike_drawings
 from neuro_lightning.callbacks.figures import Figures, predict_trials
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.display import figures_spikes
 from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.loggers.building import MetricsCSV
-from neuro_lightning.report import figures_spikes
 
 
 class Net(torch.nn.Module):

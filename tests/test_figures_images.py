@@ -4,9 +4,9 @@ import torch
 from figure_checks import drawn, titles
 from torch import nn
 
+from neuro_lightning.display import figures_images as images
+from neuro_lightning.display import figures_traces as traces
 from neuro_lightning.functional.receptive_fields import receptive_fields
-from neuro_lightning.report import figures_images as images
-from neuro_lightning.report import figures_traces as traces
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 # from the lowest room to the highest: each imports from those above it in this list only
 ROOMS = [
     "version", "errors", "contracts", "ranks", "private_names", "artifacts", "settings", "functional", "nn", "losses",
-    "optim", "metrics", "data", "models", "realtime", "report", "submission", "loggers", "callbacks", "ensemble",
-    "runs", "analysis", "sweeps", "cli", "api",
+    "optim", "metrics", "data", "models", "realtime", "display", "submission", "loggers", "callbacks", "ensemble",
+    "runs", "analysis", "sweeps", "cli", "api", "pages", "report",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -1,6 +1,7 @@
 """Several recordings in one run: which trials make up which batch, what is refused, and who learns from what."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,10 +12,11 @@ from runs import same
 from test_data_module import Fixed
 from tiny_sessions import TinySession
 
-from neuro_lightning.contracts import call_network
+from neuro_lightning.contracts import DataSpec, call_network
 from neuro_lightning.data.sampler import EpochBatches, Grouped, SessionBatches, SessionShards
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.functional.likelihood import bits_per_spike
 from neuro_lightning.losses import default_loss
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.cnn import CNN
@@ -357,3 +359,20 @@ def test_a_score_depends_on_no_other_session():
     for name, value in alone.compute().items():
         assert both[f"{name}/b"] == pytest.approx(value, nan_ok=True), name
     assert both["co_bps"] == pytest.approx((both["co_bps/a"] + both["co_bps/b"]) / 2)
+
+
+def test_a_session_without_labels_leaves_the_scores_of_the_others_alone():
+    spec = DataSpec("x", n_in=2, n_out=1, n_bins=4, mean_rates=(0.5,) * 3)
+    parts = tuple(replace(spec, session=name) for name in ("a", "b", "c"))
+    joint = replace(spec, sessions=parts)
+    metrics = build_metrics(joint, sessions=[{"n_eval": 5}, {}, {"n_eval": 5}])
+    generator, expected = torch.Generator().manual_seed(0), {}
+    for number, name in enumerate("abc"):
+        rates = torch.rand(5, 4, 3, generator=generator) + 0.1
+        batch = {"targets": torch.poisson(rates, generator=generator), "mask": torch.ones(5, 4, 3, dtype=torch.bool),
+                 "session": number}  # fmt: skip
+        metrics.update({"rates": rates}, batch)
+        expected[name] = float(bits_per_spike(rates[..., 2:], batch["targets"][..., 2:]))
+    assert metrics.compute() == pytest.approx({
+        "co_bps": (expected["a"] + expected["c"]) / 2, "co_bps/a": expected["a"], "co_bps/c": expected["c"]
+    })  # fmt: skip

@@ -17,10 +17,10 @@ import neuro_lightning as nl
 from neuro_lightning.analysis.latents_file import read_latents
 from neuro_lightning.data.identity import identity_of
 from neuro_lightning.data.sessions import Sessions
+from neuro_lightning.display.figures_latents import joint_components, shared_conditions
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import load_checkpoint, read_checkpoint
-from neuro_lightning.report.figures_latents import joint_components, shared_conditions
 from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.refit import joint_data
 from neuro_lightning.settings.quoting import override

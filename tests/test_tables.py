@@ -16,7 +16,7 @@ from neuro_lightning.callbacks.progress import FitProgress, clock, total_steps
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.describe import describe
 from neuro_lightning.data.recording import Recording, Trials
-from neuro_lightning.report.table import (
+from neuro_lightning.display.table import (
     not_beaten,
     percent,
     print_header,
@@ -83,7 +83,7 @@ def test_wide_tables_are_not_cut(capsys):
 
 def test_terminal_table_has_a_line_and_bold_rows(tmp_path):
     code = (
-        "from types import SimpleNamespace; from neuro_lightning.report.table import print_results\n"
+        "from types import SimpleNamespace; from neuro_lightning.display.table import print_results\n"
         f"scores = {json.dumps(SCORES).replace('NaN', 'None')}\n"
         "print_results(scores, SimpleNamespace(name='lorenz', simulated=True), None, '.')"
     )

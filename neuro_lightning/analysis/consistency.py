@@ -19,14 +19,14 @@ import torch
 from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Trials
+from neuro_lightning.display.figures_latents import consistency_figure
+from neuro_lightning.display.table import kind_of, number, print_table, relative
 from neuro_lightning.ensemble.compatibility import check_members, check_same_data
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.errors import ConfigError, errors_in_one_line
 from neuro_lightning.functional.cross_decoding import cross_decoding
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import Saved, load_checkpoint
-from neuro_lightning.report.figures_latents import consistency_figure
-from neuro_lightning.report.table import kind_of, number, print_table, relative
 from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
 
 

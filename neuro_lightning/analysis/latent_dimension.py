@@ -19,10 +19,10 @@ import pandas as pd
 
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.artifacts.sweep_jobs import collect, varied_keys
+from neuro_lightning.display import style
+from neuro_lightning.display.table import NAMES, kind_of, number, print_table, relative
 from neuro_lightning.errors import DataError, errors_in_one_line
 from neuro_lightning.metrics.catalog import info, label
-from neuro_lightning.report import style
-from neuro_lightning.report.table import NAMES, kind_of, number, print_table, relative
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,6 +21,9 @@ import numpy as np
 from neuro_lightning.analysis.embedding import umap_embedding
 from neuro_lightning.analysis.latents_file import Latents, find_latents, read_latents
 from neuro_lightning.artifacts.records import write_json
+from neuro_lightning.display.figures_latents import separability_figure, umap_figure
+from neuro_lightning.display.figures_traces import latents_figure
+from neuro_lightning.display.table import kind_of, number, print_table, relative
 from neuro_lightning.errors import errors_in_one_line
 from neuro_lightning.functional.separability import (
     CLASSIFIERS,
@@ -30,9 +33,6 @@ from neuro_lightning.functional.separability import (
     decode_labels,
     reduce,
 )
-from neuro_lightning.report.figures_latents import separability_figure, umap_figure
-from neuro_lightning.report.figures_traces import latents_figure
-from neuro_lightning.report.table import kind_of, number, print_table, relative
 
 MAX_POINTS = 3000  # bins are thinned out to as many
 MAX_CHANNELS = 5  # of behavior in the table; latents.json has all

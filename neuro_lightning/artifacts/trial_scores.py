@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FILE = "trial_scores.npz"
-FIELDS = ("nll", "spikes", "bins")
+FIELDS, LABELS = ("nll", "spikes", "bins"), ("row", "condition")
 
 
 def trial_scores_file(folder: str | Path, session: str = "") -> Path:
@@ -29,7 +29,8 @@ def write_trial_scores(path: Path, by_split: Mapping[str, Mapping[str, np.ndarra
 
     Args:
         path: see :func:`trial_scores_file`.
-        by_split: arrays by split and by name, ``nll``, ``spikes`` and ``bins``.
+        by_split: arrays by split and by name: ``nll``, ``spikes`` and ``bins``; where they are known also ``row``, the
+            trials' rows in the recording's table, and ``condition``, both (B,).
     """
     import numpy as np
 
@@ -41,13 +42,14 @@ def write_trial_scores(path: Path, by_split: Mapping[str, Mapping[str, np.ndarra
 
 
 def read_trial_scores(path: Path, split: str) -> dict[str, np.ndarray] | None:
-    """The (B, N) sums of a split's trials by name, None where there are none or the file cannot be read."""
+    """The (B, N) sums of a split's trials by name, with row and condition (B,) if known; None without the file."""
     import zipfile
 
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[f"{split}/{name}"] for name in FIELDS}
+            names = [*FIELDS, *(name for name in LABELS if f"{split}/{name}" in file)]
+            return {name: file[f"{split}/{name}"] for name in names}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None  # a run of an older version, of other data than spikes, or a file that was cut short

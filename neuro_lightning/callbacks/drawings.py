@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from neuro_lightning.contracts import evaluation_mode
+from neuro_lightning.display import figures, figures_images, figures_latents, figures_spikes, figures_traces
+from neuro_lightning.display.style import evenly_spaced
 from neuro_lightning.functional.explainable import average_correlation, explainable
 from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
 from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.functional.receptive_fields import receptive_fields
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.metrics.collection import bits_of
-from neuro_lightning.report import figures, figures_images, figures_latents, figures_spikes, figures_traces
-from neuro_lightning.report.style import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,12 +18,12 @@ from neuro_lightning.artifacts.old_names import update_weights
 from neuro_lightning.callbacks.drawings import drawings, joint_drawings
 from neuro_lightning.contracts import Batch, evaluation_mode
 from neuro_lightning.data.recording import padding
+from neuro_lightning.display.figures import learning_curve
+from neuro_lightning.display.table import MOST_SESSIONS, NAMES
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.models.inference import predict_batches
 from neuro_lightning.ranks import main_process_only
-from neuro_lightning.report.figures import learning_curve
-from neuro_lightning.report.table import MOST_SESSIONS, NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ import torch
 
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.display.table import relative
 from neuro_lightning.ensemble.compatibility import check_members, check_same_data
 from neuro_lightning.ensemble.member_files import MemberFiles
 from neuro_lightning.ensemble.validation_halves import ValidationHalves
@@ -22,7 +23,6 @@ from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.functional.selection import Candidates, greedy, per_neuron, stack, top
 from neuro_lightning.models.inference import predict_split
 from neuro_lightning.models.loading import Saved, load_checkpoint
-from neuro_lightning.report.table import relative
 
 log = logging.getLogger(__name__)
 

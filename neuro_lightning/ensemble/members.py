@@ -8,9 +8,9 @@ from pathlib import Path
 
 from neuro_lightning.artifacts.records import FILE_NAME, newest_finished_run
 from neuro_lightning.artifacts.sweep_jobs import collect
+from neuro_lightning.display.table import relative
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.loading import find_checkpoint
-from neuro_lightning.report.table import relative
 
 SWEEP_FILES = ("multirun.yaml", "sweep.csv", "models.csv")  # of a sweep, or of benchmarks/models.py
 

@@ -12,8 +12,8 @@ from neuro_lightning.artifacts.checkpoint_files import BEST, run_folder
 from neuro_lightning.artifacts.records import flat_overrides, read_record_if_any, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied_keys
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.display.table import fitting_columns, kind_of, number, print_table, relative
 from neuro_lightning.ensemble.combine import Ensemble
-from neuro_lightning.report.table import fitting_columns, kind_of, number, print_table, relative
 
 MAX_ROWS = 20
 MAX_WIDTH = 50  # of the members' settings, in characters

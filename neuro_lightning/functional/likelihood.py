@@ -140,11 +140,16 @@ def bits_per_spike_from_sums(sums: SpikeSums, per_neuron: bool = False) -> Tenso
         (...), or (..., N) per neuron: NaN for a neuron without spikes, whose score is undefined.
     """
     mean_rates = _no_zeros(sums.spikes / sums.bins.clamp(min=1))
-    null = sums.bins * mean_rates - sums.spikes * mean_rates.log()
-    gain, spikes = null - sums.nll, sums.spikes
+    gain, spikes = null_nll(sums, mean_rates) - sums.nll, sums.spikes
     if per_neuron:
         return torch.where(spikes > 0, gain / spikes, torch.nan) / math.log(2)
     return gain.sum(-1) / spikes.sum(-1) / math.log(2)
+
+
+def null_nll(sums: SpikeSums, mean_rates: Tensor) -> Tensor:
+    """(..., N) what ``sums.nll`` is if each neuron fires at its mean rate (N,), in spikes per bin."""
+    mean_rates = _no_zeros(mean_rates)
+    return sums.bins * mean_rates - sums.spikes * mean_rates.log()
 
 
 def bits_per_spike(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -14,13 +14,13 @@ from neuro_lightning.data.identity import Identity, identify
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.same_data import differences, find_training_trials, of_one_recording, same_session
+from neuro_lightning.display.table import relative
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.adaptation import Adaptation, copy_units
 from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 from neuro_lightning.models.loading import Saved, find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.sessions_net import first_difference
-from neuro_lightning.report.table import relative
 from neuro_lightning.runs.stitching import Session, start_as_others
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.settings import TrainSettings
@@ -51,6 +51,11 @@ def with_initial_model(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
                 )
             continue
         OmegaConf.update(saved, key, OmegaConf.select(cfg.model, key), force_add=True)
+    if recipes := [word for word in overrides if word.lstrip("+").startswith("experiment=")]:
+        print(
+            f"init        the model's settings are those of {relative(cfg.init)}: what {recipes[0].lstrip('+')} says "
+            "of the model does not count; type it as model.KEY=VALUE"
+        )
     changed = copy.deepcopy(cfg)
     OmegaConf.set_struct(changed, False)
     changed.model = saved
@@ -97,7 +102,7 @@ def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSe
         CheckpointError: there is no such run, or its core has another shape.
         ConfigError: the settings of the adaptation have no meaning, or the model has no core.
     """
-    model.adaptation = Adaptation(**settings.adapt)
+    model.adaptation = instantiate(settings.adapt, trusted=settings.trusted)
     if settings.resume is not None:
         return
     path = find_checkpoint(_checkpoint(settings.init, "init"))

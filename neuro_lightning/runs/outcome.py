@@ -19,6 +19,7 @@ from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import JOBS, Scores, config_key
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.display.table import NAMES, REFERENCES, is_baseline, print_results
 from neuro_lightning.loggers.building import log_checkpoint, log_summary
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.metrics.session_scores import with_means
@@ -26,7 +27,6 @@ from neuro_lightning.metrics.trial_sums import TrialSums
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.report.table import NAMES, REFERENCES, is_baseline, print_results
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
 from neuro_lightning.runs.k_shot import k_shot_scores
@@ -166,6 +166,9 @@ def score_model(settings: TrainSettings, predict: Predictor, data: PopulationDat
     sums = {split: TrialSums(data.spec) for split in data.references()}
     scores = {split: evaluate(predict, data, split, watch) for split, watch in sums.items()}
     arrays = {split: {k: v.numpy() for k, v in watch.collect()._asdict().items()} for split, watch in sums.items()}
+    for split, found in arrays.items():
+        trials = data.recording.splits[split]
+        found |= {name: values for name in ("row", "condition") if (values := getattr(trials, name)) is not None}
     write_trial_scores(trial_scores_file(settings.folder, data.spec.session), arrays)
     return scores
 

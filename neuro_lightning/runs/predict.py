@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.display.predictions import array_rows, print_arrays, print_hidden, print_scores
+from neuro_lightning.display.table import kind_of, relative
 from neuro_lightning.ensemble.combine import Ensemble, EnsembleSettings, combine
 from neuro_lightning.ensemble.compatibility import check_same_data
 from neuro_lightning.ensemble.members import find_members
@@ -28,8 +30,6 @@ from neuro_lightning.loggers.building import log_predictions
 from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint
-from neuro_lightning.report.predictions import array_rows, print_arrays, print_hidden, print_scores
-from neuro_lightning.report.table import kind_of, relative
 from neuro_lightning.runs.prediction import (
     check_selection,
     choose_checkpoints,
@@ -170,7 +170,7 @@ class Predicted:
     Attributes:
         group: its name in the file that says which members predicted it.
         split: that is scored.
-        rows: what was written, see :func:`~neuro_lightning.report.predictions.array_rows`.
+        rows: what was written, see :func:`~neuro_lightning.display.predictions.array_rows`.
         ensemble: what predicted it, None for a single model.
         scores: None where the labels are hidden, or nothing is to be scored.
         official: scores of the benchmark's evaluation, None where it does not apply.

@@ -19,10 +19,10 @@ from neuro_lightning.data.nlb.targets import target_group
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.same_data import differences, find_training_trials, rate_differences, split_differs
 from neuro_lightning.data.sessions import Sessions
+from neuro_lightning.display.table import relative
 from neuro_lightning.ensemble.combine import EnsembleSettings
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint, fitted_on
-from neuro_lightning.report.table import relative
 from neuro_lightning.runs.evaluation import evaluate
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.settings import PredictSettings

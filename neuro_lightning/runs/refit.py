@@ -20,12 +20,12 @@ from neuro_lightning.data.join_splits import check_joinable, join_train_and_val
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.sessions import Sessions
+from neuro_lightning.display.table import relative
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.base import PopulationModule, plateau_scores
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.report.table import relative
 from neuro_lightning.runs.distributed import Job
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
 from neuro_lightning.runs.factory import build_callbacks, build_model, identify_data, make_trainer

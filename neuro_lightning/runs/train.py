@@ -17,12 +17,12 @@ from neuro_lightning.artifacts.folders import claimed_run_folder
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.data.module import PopulationDataModule
+from neuro_lightning.display.table import print_header, relative
 from neuro_lightning.errors import Interrupted, NeuroError
 from neuro_lightning.loggers.building import build_loggers, closed_in_the_end
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
-from neuro_lightning.report.table import print_header, relative
 from neuro_lightning.runs.adapt import with_initial_model
 from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_sessions, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer

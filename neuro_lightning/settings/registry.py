@@ -90,7 +90,7 @@ NAMED = frozenset(
     + ["neuro_lightning.data.synthetic.simulate.Sizes", "neuro_lightning.models.lfads.Sizes"]
     + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts")]
     + ["neuro_lightning.nn.readin.ReadInSettings", "neuro_lightning.nn.rate_readout.ReadoutSettings"]
-    + ["neuro_lightning.models.stndt.Contrast"]
+    + ["neuro_lightning.models.stndt.Contrast", "neuro_lightning.models.adaptation.Adaptation"]
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
 HYDRA_NAMES = (
@@ -101,6 +101,7 @@ HYDRA_NAMES = (
 # what a key of a config holds; `*` stands for any name
 KINDS = {
     "model": MODEL, "baselines.*": MODEL, "data": DATA, "trainer": TRAINER, "callbacks.*": CALLBACK,
+    "adapt": "neuro_lightning.models.adaptation.Adaptation",
 }  # fmt: skip
 # where what may stand: a checkpoint's model holds no logger that writes files
 PARTS = tuple(f"neuro_lightning.{name}." for name in ("models", "nn", "losses", "optim", "metrics"))

@@ -23,12 +23,12 @@ from torch import Tensor
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
+from neuro_lightning.display.table import print_official_scores
 from neuro_lightning.errors import SubmissionError, errors_in_one_line
 from neuro_lightning.functional.ridge import decode_folds
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.rates import PsthR2
-from neuro_lightning.report.table import print_official_scores
 from neuro_lightning.submission.check import AGAIN, BLOCK, arrays_of, check_submission, open_h5
 from neuro_lightning.submission.layout import EVAL, FORWARD, OFFICIAL, RATES, TRAIN, group_order, official_results
 from neuro_lightning.submission.targets import SHAPES, read_targets

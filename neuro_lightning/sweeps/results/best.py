@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.sweep_jobs import Job
+from neuro_lightning.display.table import number, relative
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.report.table import number, relative
 from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.options import config_folder
 from neuro_lightning.settings.overrides import check_keys, must_be_typed

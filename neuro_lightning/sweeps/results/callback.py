@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, terminal
 from neuro_lightning.artifacts.records import FILE_NAME, read_record_if_any, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
+from neuro_lightning.display.table import number
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.report.table import number
 from neuro_lightning.sweeps.results.page import clock
 from neuro_lightning.sweeps.results.summary import short
 from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table

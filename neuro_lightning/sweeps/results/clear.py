@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
+from neuro_lightning.display.table import number
 from neuro_lightning.metrics.catalog import label
-from neuro_lightning.report.table import number
 from neuro_lightning.sweeps.results.summary import is_scored, objective_name, setting_name, summarize
 
 if TYPE_CHECKING:

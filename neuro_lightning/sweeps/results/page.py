@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.artifacts.sweep_jobs import FAILED, Job
-from neuro_lightning.report.table import number
+from neuro_lightning.display.table import number
 from neuro_lightning.settings.quoting import to_override
 from neuro_lightning.sweeps.results.picture import TITLES
 from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, short, sources

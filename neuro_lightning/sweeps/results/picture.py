@@ -11,8 +11,8 @@ from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.records import read_record_if_any
 from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.artifacts.sweep_jobs import Job
+from neuro_lightning.display.table import NAMES, is_baseline
 from neuro_lightning.metrics.catalog import axis_label
-from neuro_lightning.report.table import NAMES, is_baseline
 from neuro_lightning.sweeps.results.importance import Importance, scored_settings, study_of
 from neuro_lightning.sweeps.results.summary import is_scored, objective_name, setting_name, summarize
 
@@ -72,7 +72,7 @@ def draw(jobs: list[Job], folder: Path, importance: Importance | None) -> list[P
 
 def _draw_scores(jobs: list[Job], folder: Path) -> Path:
     """The score of each setting, every seed a dot, beside the best baseline and the true rates."""
-    from neuro_lightning.report.figures_sweep import settings_figure
+    from neuro_lightning.display.figures_sweep import settings_figure
 
     ranked = [row for row in summarize(jobs) if row["n"]][:MAX_ROWS]
     by_name = {job["job"]: job["objective"] for job in jobs if is_scored(job)}

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied_keys
-from neuro_lightning.report.table import number
+from neuro_lightning.display.table import number
 from neuro_lightning.settings.quoting import to_override
 
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuro_lightning.report import style
-from neuro_lightning.report.figures import principal_components
+from neuro_lightning.display import style
+from neuro_lightning.display.figures import principal_components
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuro_lightning.report import style
+from neuro_lightning.display import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

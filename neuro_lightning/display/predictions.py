@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.display.table import number, print_official_scores, print_table, relative
 from neuro_lightning.metrics.catalog import label, shown_metrics
 from neuro_lightning.metrics.session_scores import session_metric, sessions_in
-from neuro_lightning.report.table import number, print_official_scores, print_table, relative
 
 Rows = list[list[str]]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuro_lightning.report import style
-from neuro_lightning.report.figures_spikes import draw_paths, known_mean, mark_event, time_label
+from neuro_lightning.display import style
+from neuro_lightning.display.figures_spikes import draw_paths, known_mean, mark_event, time_label
 
 SINGLE_TRIALS = 6
 MAX_CONDITIONS = 8

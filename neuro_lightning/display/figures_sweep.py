@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuro_lightning.report import style
+from neuro_lightning.display import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
