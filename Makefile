@@ -15,13 +15,14 @@ install: $(STAMP)
 CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-# nlb_tools asks for pandas <= 1.3.4, which has no build for today's Python, but works with pandas 2: hence --no-deps
+# nlb_tools asks for pandas <= 1.3.4, which has no build for today's Python, but works with pandas 2; ibl-bwb-eval asks
+# for one version of torch alone, and its metrics work with ours: hence --no-deps
 $(STAMP): pyproject.toml
 	@echo "installs neuro_lightning and what it needs into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade pip
 	@$(PIP) -qq --editable ".[dev]"
-	@$(PIP) -qq --no-deps nlb_tools==0.0.4
+	@$(PIP) -qq --no-deps nlb_tools==0.0.4 ibl-bwb-eval==0.1.0
 	@touch $@
 
 train: $(STAMP)

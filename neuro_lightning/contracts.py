@@ -220,6 +220,7 @@ class DataSpec:
         true_rates: whether the rates behind the targets are known.
         simulated: whether the recording is simulated.
         partial: whether some inputs were not recorded: trials are of unequal length, or neurons come and go.
+        deviance: whether the data are scored by Poisson D2, beside bits per spike.
         session: the name of the recording among several.
         sessions: the descriptions of several recordings, empty for one.
 
@@ -253,6 +254,7 @@ class DataSpec:
     true_rates: bool = False
     simulated: bool = False
     partial: bool = False
+    deviance: bool = False
     session: str = ""
     sessions: tuple[DataSpec, ...] = ()
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from runs import TINY, here
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
@@ -12,6 +13,7 @@ from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.masking import (
     MODES,
     CoordinatedDropout,
+    NeuronMasking,
     RandomMasking,
     VariableDropout,
     configure_masking,
@@ -256,3 +258,61 @@ def test_counts_that_were_not_observed_are_never_scored(masking):
     assert value.item() == pytest.approx(float((1 - 0 * targets[expected]).mean())), "rate 1 less count times ln 1"
     touched = expected.any(0)
     assert (model.net.log_rates.grad[~touched] == 0).all()
+
+
+# ---- whole neurons, as if they had not been recorded
+
+
+def test_whole_neurons_are_hidden_at_a_share_that_each_trial_draws():
+    torch.manual_seed(0)
+    shown, hidden = NeuronMasking(0.1, 0.5)(torch.ones(400, T, N))
+    assert (hidden == hidden[:, :1]).all() and torch.equal(shown, (~hidden).float())
+    shares = hidden[:, 0].double().mean(1)
+    assert shares.min() >= 0.1 and shares.max() <= 0.5 and 0.28 < float(shares.mean()) < 0.32
+    each = hidden[:, 0].double().mean(0)
+    assert each.min() > 0.2 and each.max() < 0.4, "every neuron's turn comes"
+    one = NeuronMasking(0, 0)(torch.ones(9, T, N))[1][:, 0].sum(1)
+    assert (one == 1).all()
+    with pytest.raises(ConfigError, match=r"masking.low=0.5 and masking.high=0.1"):
+        NeuronMasking(0.5, 0.1)
+
+
+def test_hidden_neurons_are_not_recorded_for_the_network_and_those_that_were_not_are_not_scored():
+    """What the network is told in training is what it is told at test: zeros that are marked as not recorded."""
+    spec = DataSpec("x", n_in=N, n_bins=T, mean_rates=(0.5,) * N, partial=True)
+    told = {}
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.zeros(N))
+
+        def forward(self, inputs, observed):
+            told.update(inputs=inputs, observed=observed)
+            return {"log_rates": inputs * 0 + self.scale}
+
+    model = PopulationModule(Net(), spec, loss=poisson, masking=NeuronMasking(0.2, 0.2))
+    observed = torch.ones(8, T, N, dtype=torch.bool)
+    observed[:, :, 3] = False
+    counts = torch.poisson(torch.full((8, T, N), 0.5))
+    counts[:, :, 3] = torch.nan
+    batch = {
+        "inputs": counts,
+        "targets": counts,
+        "mask": observed.clone(),
+        "observed": observed,
+        "index": torch.arange(8),
+    }
+    model._training_loss(batch, 0).backward()
+    hidden = observed & ~told["observed"]
+    assert hidden[:, 0].sum(1).tolist() == [8] * 8 and not told["observed"][:, :, 3].any()
+    assert (told["inputs"][~told["observed"]] == 0).all()
+    assert torch.equal(told["inputs"][told["observed"]], counts[told["observed"]])
+    scored = hidden.any(1).any(0)
+    assert torch.equal(model.net.scale.grad != 0, scored) and torch.equal(batch["observed"], observed)
+
+
+def test_neurons_of_data_that_do_not_know_what_was_recorded_are_refused(tmp_path):
+    base = [word for word in TINY if not word.startswith("model")]
+    with pytest.raises(ConfigError, match=r"masking=neurons hides neurons as not recorded, which tiny does not know"):
+        here(tmp_path, "model=ndt", "masking@model.masking=neurons", base=base)

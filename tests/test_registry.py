@@ -40,8 +40,8 @@ OWN = {
         NaturalImages Orientations PopulationDataModule SimulatedDataModule SpikeFileDataModule Spontaneous
         TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
-    "metrics": """Agreement AngleError BitsPerSpike PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation TrialMetric
-        TraceErrors VelocityR2""",
+    "metrics": """Agreement AngleError BitsPerSpike PoissonD2 PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
+        TraceErrors TrialMetric VelocityR2""",
     "optim": "SAM",
 }
 PACKAGES = ("neuro_lightning", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "torchmetrics",

@@ -29,6 +29,7 @@ class MetricInfo:
 
 BITS = "bits/spike"
 METRICS = {
+    "poisson_d2": MetricInfo("D2", "explained share of the deviance (D2)"),
     "co_bps": MetricInfo("co-bps", "co-smoothing", BITS),
     "bps": MetricInfo("bits/spike", "bits per spike"),
     "fp_bps": MetricInfo("fp-bps", "forward prediction", BITS),

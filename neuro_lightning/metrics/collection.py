@@ -14,6 +14,7 @@ from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.base import MetricDict, MetricGroup
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
+from neuro_lightning.metrics.deviance import PoissonD2
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
 from neuro_lightning.metrics.responses import ResponseMetrics
 from neuro_lightning.metrics.sessions import SessionMetrics
@@ -36,6 +37,7 @@ def build_metrics(
     ==================  ==============================================================================
     ``co_bps``          bits per spike of held-out neurons; without any, ``bps`` of the held-in ones
     ``fp_bps``          bits per spike of all neurons in the forward bins
+    ``poisson_d2``      explained share of the deviance of all that is scored, where ``spec.deviance`` asks for it
     ``vel_r2``          R2 of velocity decoded from the rates
     ``psth_r2``         R2 of the conditions' mean rates against true PSTHs
     ``tp_corr``         correlation of neural speed with produced intervals, lower is better
@@ -64,6 +66,8 @@ def build_metrics(
     bits, *ahead = bits_of(spec)
     metrics: dict[str, nn.Module] = {bits: BitsPerSpike(spec.n_out or spec.n_in)}
     metrics |= {name: BitsPerSpike(spec.n_neurons) for name in ahead}
+    if spec.deviance:
+        metrics = {"poisson_d2": PoissonD2(spec.n_neurons), **metrics}
     if spec.behavior_kind == "velocity":
         metrics["vel_r2"] = VelocityR2(spec.n_neurons, spec.behavior_dim, spec.decode_groups, spec.mean_rates)
     if spec.n_conditions and psth is not None:
@@ -127,6 +131,8 @@ class MetricSet(MetricGroup):
             match name:
                 case "co_bps" | "bps":
                     metric.update(window[..., neurons], *spikes)
+                case "poisson_d2":
+                    metric.update(rates, counts, mask)
                 case "fp_bps":
                     metric.update(rates[:, forward], counts[:, forward], mask[:, forward])
                 case "vel_r2":

@@ -59,6 +59,11 @@ class SequenceModel(PopulationModule):
         core_neurons: int = 0,
         **settings: Any,
     ) -> None:
+        if getattr(masking, "marks_unrecorded", False) and not all(part.partial for part in spec.parts):
+            raise ConfigError(
+                f"masking=neurons hides neurons as not recorded, which {spec.dataset} does not know: give "
+                "masking@model.masking=random model.masking.mode=neuron"
+            )
         if readin.count_width:
             _check_whole_counts(f"model.readin.count_width={readin.count_width}", spec, masking)
         if spec.sessions or core_neurons:

@@ -84,6 +84,47 @@ class VariableDropout(nn.Module):
         return shown.masked_fill(hidden, 0.0), hidden
 
 
+class NeuronMasking(nn.Module):
+    """Hides whole neurons as if they had not been recorded, and scores the network on just these.
+
+    That is what co-smoothing asks of a network that sees all neurons in training: at test some neurons are missing, and
+    are predicted from the others. What is hidden is marked as not recorded, as it is at test; see
+    ``neuro_lightning.nn.readin`` for what a network reads there. The data must say what was recorded
+    (``DataSpec.partial``).
+
+    Args:
+        low: the smallest share of a trial's neurons that is hidden, 0 to 1; one neuron at least.
+        high: the largest; each trial draws its own share between the two.
+
+    Raises:
+        ConfigError: the shares are not in order, or lie outside [0, 1).
+    """
+
+    marks_unrecorded = True
+
+    def __init__(self, low: float = 0.05, high: float = 0.4) -> None:
+        super().__init__()
+        if not 0 <= low <= high < 1:
+            raise ConfigError(f"masking.low={low} and masking.high={high} must be in order, from 0 to less than 1")
+        self.low, self.high = low, high
+
+    @property
+    def share(self) -> float:
+        """The expected share of the input that is hidden, and scored."""
+        return (self.low + self.high) / 2
+
+    def forward(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hide neurons of (B, T, N_in) inputs; see :class:`CoordinatedDropout`."""
+        keys = torch.rand(len(inputs), inputs.shape[2], device=inputs.device)
+        recorded = torch.ones_like(keys, dtype=torch.bool) if observed is None else observed.any(1)
+        rates = torch.empty(len(inputs), 1, device=inputs.device).uniform_(self.low, self.high)
+        known = recorded.sum(1, keepdim=True)
+        number = (rates * known).round().clamp(min=1).minimum((known - 1).clamp(min=0))
+        place = keys.masked_fill(~recorded, 2.0).argsort(1).argsort(1)  # those that were not recorded come last
+        hidden = _recorded((place < number)[:, None].expand_as(inputs), observed)
+        return inputs.masked_fill(hidden, 0.0), hidden
+
+
 def _recorded(hidden: Tensor, observed: Tensor | None) -> Tensor:
     """Those of the elements that were recorded."""
     return hidden if observed is None else hidden & observed
