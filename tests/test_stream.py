@@ -219,6 +219,27 @@ def test_a_recurrent_network_runs_on():
     assert all(np.isfinite(stream.step(np.ones(5)).rates).all() for _ in range(50))
 
 
+@pytest.mark.parametrize("make", [gru, smoothing, plds])
+def test_what_is_remembered_does_not_grow(make):
+    stream, sizes = stream_of(make()), []
+    for _ in range(300):
+        stream.step(np.ones(5))
+        sizes.append(sum(value.numel() for value in stream.state.values()))
+    assert len(set(sizes)) == 1
+
+
+def test_a_stream_does_not_keep_the_arrays_that_it_is_given():
+    """A program may write the next bin into the same array."""
+    counts = np.random.default_rng(0).poisson(1, (10, 5)).astype(np.float32)
+    one, other, shared = stream_of(smoothing()), stream_of(smoothing()), np.empty(5, np.float32)
+    other._net.load_state_dict(one._net.state_dict())
+    for each in counts:
+        shared[:] = each
+        found = one.step(shared).rates
+        shared[:] = -1
+        np.testing.assert_array_equal(found, other.step(each).rates)
+
+
 # ---- of a run
 
 

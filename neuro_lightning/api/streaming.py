@@ -32,8 +32,8 @@ def stream(
         behavior: decode behavior too, by the ridge regression that ``vel R2`` scores. It is fitted to the run's
             training trials, whose files must still be there.
         drift: watch over so many of the last bins whether the neurons still fire as the model says, compared with the
-            run's validation trials: ``stream.drift.score``, in standard deviations, falls below about -4 when it is
-            time to adapt.
+            run's validation trials: ``stream.drift.score``, in standard deviations, is beyond about 4, above or below
+            0, when it is time to adapt.
         session: which of several recordings.
         checkpoint: ``auto``, ``best``, ``refit`` or ``last``.
         trusted: packages of your own that the checkpoint may build from.

@@ -1,8 +1,10 @@
 """Whether neurons still fire as a model expects them to: a running comparison with trials it was not trained on.
 
 The counts of a bin are compared with the rates that were given for the bin before, which have not seen them. What is
-compared is the log-likelihood of the counts, averaged over neurons, which falls when the model has become wrong, and
-each neuron's counts minus its rate, which fall or rise when a neuron vanishes or another one appears in its place.
+compared is the log-likelihood of the counts, averaged over neurons, and each neuron's counts minus its rate. The
+likelihood falls where spikes come at other times or of other neurons than the model says, and rises where there are
+fewer spikes: silence is easy to predict. A neuron's counts fall when it vanishes and rise when another one takes its
+place.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ class Drift:
 
     @property
     def score(self) -> float:
-        """The same in standard deviations of what is usual over as many bins; below about -4 the model is wrong now."""
+        """The same in standard deviations of what is usual over as many bins; beyond about 4 the model is wrong now."""
         return self.log_likelihood / self.usual.spread * float(self._precision(self._trials.sum()))
 
     @property

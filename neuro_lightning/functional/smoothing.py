@@ -42,16 +42,17 @@ def gaussian_weights(n_out: int, n_in: int, sd: float | Tensor, *, causal: bool 
 
 
 @functools.lru_cache(maxsize=64)
-def kernel_of_past(sd: float) -> Tensor:
-    """The causal kernel of a bin that has a long past, (1, M): of the oldest bin first, the last is the bin itself.
+def kernels_of_past(*sds: float) -> Tensor:
+    """The causal kernels of a bin that has a long past, (K, M): of the oldest bin first, the last is the bin itself.
 
-    It is as long as weights are above a ten-billionth of the greatest, which single precision cannot tell from zero.
+    The longest is as long as its weights are above a ten-billionth of the greatest, which single precision cannot tell
+    from zero.
 
     Args:
-        sd: standard deviation in bins.
+        sds: standard deviations in bins.
     """
-    lag = torch.arange(math.ceil(7 * sd), -1, -1)
-    return (-0.5 * (lag / sd).square()).exp()[None]
+    lag = torch.arange(math.ceil(7 * max(sds)), -1, -1)
+    return (-0.5 * (lag / torch.tensor(sds, dtype=torch.float32)[:, None]).square()).exp()
 
 
 def smooth_observed(weights: Tensor, counts: Tensor, share: Tensor, fill: Tensor) -> Tensor:

@@ -51,29 +51,22 @@ class SelfAttention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def step(
-        self, x: Tensor, keys: Tensor, values: Tensor, at: Tensor, allowed: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What :meth:`forward` says at one position, and keys and values with that position's.
+    def step(self, x: Tensor, cache: Tensor, here: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` says at one position, and the cache with that position in it.
 
         Args:
             x: (B, 1, D) the position.
-            keys: (B, heads, L, d) of the positions before; what stands at later ones is not seen.
-            values: likewise.
-            at: () the number of the position.
-            allowed: (L, L) bool as in :meth:`forward`, without later positions.
+            cache: (2, B, heads, L, d) keys and values of the positions before; what stands at later ones is not seen.
+            here: (L, 1) bool, True at the position.
+            scores: what is added to those of looking from it, (1 or heads, 1, L); -inf where nothing is seen.
 
         Returns:
-            (B, 1, D), keys and values.
+            (B, 1, D), and the cache.
         """
-        q, k, v = self._project(x)
-        here = (torch.arange(keys.shape[2], device=x.device) == at)[:, None]
-        keys, values = torch.where(here, k, keys), torch.where(here, v, values)
-        mask = None if allowed is None else allowed.index_select(0, at[None])
-        if self.bias is not None:
-            mask = self.bias.row(at, keys.shape[2], mask).to(q)
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).flatten(2)), keys, values
+        now = self._project(x)
+        cache = torch.where(here, now[1:], cache)
+        mixed = attend(now[0], cache[0], cache[1], scores, self.dropout)
+        return self.out(mixed.transpose(1, 2).flatten(2)), cache
 
     def _project(self, x: Tensor) -> Tensor:
         """(B, L, D) -> queries, keys and values, (3, B, heads, L, d)."""
@@ -149,13 +142,11 @@ class EncoderLayer(nn.Module):
         """(B, L, D) -> (B, L, D); see :class:`SelfAttention`."""
         return self._join(x, self.attention(self.attention_norm(x) if self.pre_norm else x, allowed))
 
-    def step(
-        self, x: Tensor, keys: Tensor, values: Tensor, at: Tensor, allowed: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 1, D) -> (B, 1, D), keys and values; see :meth:`SelfAttention.step`."""
+    def step(self, x: Tensor, cache: Tensor, here: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, D) -> (B, 1, D), and the cache; see :meth:`SelfAttention.step`."""
         shown = self.attention_norm(x) if self.pre_norm else x
-        mixed, keys, values = self.attention.step(shown, keys, values, at, allowed)
-        return self._join(x, mixed), keys, values
+        mixed, cache = self.attention.step(shown, cache, here, scores)
+        return self._join(x, mixed), cache
 
     def _join(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The layer's output, from its input and what the attention has made of it."""

@@ -11,7 +11,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability ``p`` in training, and scale the others by ``1 / (1 - p)``."""
-        if not self.training or self.p == 0 or x.device.type != "cpu" or not x.is_floating_point():
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or not x.is_floating_point():
             return super().forward(x)
         return x * dropout_factors(x, self.p)
 

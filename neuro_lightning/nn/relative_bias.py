@@ -34,12 +34,12 @@ class RelativeBias(nn.Module):
         scores = table.unfold(1, n, 1).flip(1)  # row i begins at the distance -i
         return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
 
-    def row(self, at: Tensor, n: int, allowed: Tensor | None = None) -> Tensor:
-        """(heads, 1, n) scores of looking from the position ``at`` () alone; ``allowed`` is (1, n)."""
-        longest = (self.table.shape[1] + 1) // 2
-        distance = torch.arange(n, device=at.device) - at
-        scores = self.table.index_select(1, distance + (longest - 1))[:, None]
-        return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+
+def rows_at(biases: Sequence[RelativeBias], at: Tensor, n: int) -> Tensor:
+    """Scores of looking from the position ``at`` () alone in several layers, (layers, heads, 1, n)."""
+    tables = torch.stack([bias.table for bias in biases])
+    longest = (tables.shape[2] + 1) // 2
+    return tables.index_select(2, torch.arange(longest - 1, longest - 1 + n, device=at.device) - at)[:, :, None]
 
 
 def log_spaced(nearest: float, farthest: float, n: int) -> list[float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.functional.smoothing import gaussian_weights, kernel_of_past, smooth_observed
+from neuro_lightning.functional.smoothing import gaussian_weights, kernels_of_past, smooth_observed
 
 
 def kernels_in_steps(smoothed_ms: Sequence[float], step_ms: float) -> tuple[float, ...]:
@@ -63,8 +63,8 @@ def smoothed_shares(
 
 
 def past_of(kernels: Sequence[float]) -> int:
-    """Steps that causal kernels read, the present one included; 0 without kernels."""
-    return max((kernel_of_past(sd).shape[1] for sd in kernels), default=0)
+    """Steps that causal kernels read, the present one included."""
+    return kernels_of_past(*kernels).shape[1]
 
 
 def smoothed_last(past: Tensor, share: Tensor, kernels: Sequence[float], fill: Tensor) -> list[Tensor]:
@@ -79,9 +79,4 @@ def smoothed_last(past: Tensor, share: Tensor, kernels: Sequence[float], fill: T
     Returns:
         One (B, 1, N) for each kernel.
     """
-    copies = []
-    for sd in kernels:
-        weights = kernel_of_past(sd).to(past)
-        length = weights.shape[1]
-        copies.append(smooth_observed(weights, past[:, -length:], share[:, -length:], fill))
-    return copies
+    return list(smooth_observed(kernels_of_past(*kernels).to(past), past, share, fill).split(1, dim=1))

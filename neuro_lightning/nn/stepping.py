@@ -97,9 +97,9 @@ def add_bin(
             in the state.
         observed: see :meth:`Stepwise.step`.
     """
-    recorded = torch.ones_like(inputs, dtype=torch.bool) if observed is None else observed
-    sums = state["sums"] + torch.where(recorded, inputs, 0.0)
-    seen = state["seen"] + recorded.to(inputs.dtype)
+    recorded = 1 if observed is None else observed.to(inputs.dtype)
+    sums = state["sums"] + (inputs if observed is None else torch.where(observed, inputs, 0.0))
+    seen = state["seen"] + recorded
     now = state["bin"] + 1
     waiting = {**state, "bin": now, "sums": sums, "seen": seen}
     ends = now % stride == 0

@@ -87,7 +87,8 @@ class Stream:
         self.missing = self.dropped = 0
         self._last: Bin | None = None
         own = [value for value in (*net.parameters(), *net.buffers()) if value.is_floating_point()]
-        self._like = own[0] if own else torch.zeros(())
+        like = own[0] if own else torch.zeros(())
+        self._device, self._dtype = like.device, np.dtype(str(like.dtype).removeprefix("torch."))
         self._state: State | None = None
         self._shape: tuple[int, ...] | None = None
         self._said: Tensor | None = None  # rates of the held-in neurons in the bin before
@@ -125,29 +126,26 @@ class Stream:
             DataError: another number of neurons, negative counts, another batch than in the bin before, a trial that is
                 longer than the network knows, or more than ``LONGEST_GAP`` bins that are missing.
         """
-        given = torch.as_tensor(counts)
-        self._check_shape(given)
+        given = np.array(counts, dtype=self._dtype)
+        self._check_shape(given.shape)
         gap = 0 if number is None else number - self.bins
         if gap > LONGEST_GAP:
             raise DataError(f"bin {number} comes after bin {self.bins - 1}: a stream with such a gap has to begin anew")
         if gap < 0 and self._last is not None:
             self.dropped += 1
             return self._last
+        known = ~np.isnan(given)
+        if present is not None:
+            known = known & self._mask(present)
+        if given.min(initial=0, where=known) < 0:
+            raise DataError(f"bin {self.bins + gap} has negative counts; NaN stands for a count that is missing")
         with torch.inference_mode():
-            inputs = torch.atleast_2d(given).to(self._like)
             if gap > 0:
-                nothing = torch.zeros_like(inputs, dtype=torch.bool)
                 for _ in range(gap):
-                    self._run(torch.zeros_like(inputs), nothing)
+                    self._run(np.zeros_like(given), np.zeros_like(known))
                 self.missing += gap
-            observed = ~inputs.isnan()
-            if present is not None:
-                observed = observed & self._mask(present)
-            if bool(observed.all()):
-                output = self._run(inputs, None)
-            else:
-                output = self._run(torch.where(observed, inputs, 0.0), observed)
-            self._shape = tuple(given.shape)
+            output = self._run(given, None) if known.all() else self._run(np.where(known, given, 0), known)
+            self._shape = given.shape
             rates = rates_of(output)
             behavior = output.get("behavior")
             if self.decoder is not None:
@@ -156,19 +154,19 @@ class Stream:
             self._last = Bin(*(None if value is None else self._array(value) for value in values))
         return self._last
 
-    def _run(self, inputs: Tensor, observed: Tensor | None) -> Output:
-        """The network's output for the next bin; the state goes on.
+    def _run(self, counts: np.ndarray, known: np.ndarray | None) -> Output:
+        """The network's output for the next bin, whose counts are known where it is said; the state goes on.
 
         Raises:
-            DataError: negative counts, or the trial is longer than the network knows.
+            DataError: the trial is longer than the network knows.
         """
         if self.longest is not None and self.bins >= self.longest:
             raise DataError(
                 f"the trial has more than the {self.longest} bins that the model was trained on, and it knows no later "
                 "time: reset() at each trial's start, or take model=gru, which runs on"
             )
-        if bool((inputs < 0).any()):
-            raise DataError(f"bin {self.bins} has negative counts; NaN stands for a count that is missing")
+        inputs = self._batch(counts)
+        observed = None if known is None else self._batch(known)
         before = self._net.initial_state(len(inputs)) if self._state is None else self._state
         output, self._state = self._net.step(inputs, before, observed)
         self.bins += 1
@@ -177,6 +175,9 @@ class Stream:
                 self.drift.add(inputs, self._said, observed)
             self._said = rates_of(output)[:, : self.spec.n_in]
         return output
+
+    def _batch(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values if values.ndim == 2 else values[None]).to(self._device)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -211,15 +212,15 @@ class Stream:
             raise DataError("the state is that of a stream of another model: its tensors have other names or shapes")
         self._state, self._shape, self._said, self._last, self.bins = found, shape, None, None, bins
 
-    def _mask(self, present: np.ndarray | Tensor) -> Tensor:
-        mask = torch.as_tensor(present, device=self._like.device)
-        if mask.dtype != torch.bool or mask.shape[-1:] != (self.spec.n_in,):
+    def _mask(self, present: np.ndarray | Tensor) -> np.ndarray:
+        mask = np.asarray(present)
+        if mask.dtype != bool or mask.shape[-1:] != (self.spec.n_in,):
             raise DataError(f"present must be bool, True for each of the {self.spec.n_in} neurons that is there")
         return mask
 
-    def _check_shape(self, counts: Tensor) -> None:
-        """Raise a DataError for counts that the network cannot take now."""
-        shape, n_in = tuple(counts.shape), self.spec.n_in
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a DataError for counts of a shape that the network cannot take now."""
+        n_in = self.spec.n_in
         if len(shape) not in (1, 2) or shape[-1] != n_in:
             raise DataError(f"bin {self.bins} has counts of shape {shape}; the model takes ({n_in},) or (B, {n_in})")
         if self._shape is not None and shape != self._shape:
