@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -41,18 +40,20 @@ def gaussian_weights(n_out: int, n_in: int, sd: float | Tensor, *, causal: bool 
     return log_weight.softmax(dim=1)
 
 
-@functools.lru_cache(maxsize=64)
-def kernels_of_past(*sds: float) -> Tensor:
+def kernels_of_past(sds: Tensor, length: int) -> Tensor:
     """The causal kernels of a bin that has a long past, (K, M): of the oldest bin first, the last is the bin itself.
 
-    The longest is as long as its weights are above a ten-billionth of the greatest, which single precision cannot tell
-    from zero.
-
     Args:
-        sds: standard deviations in bins.
+        sds: (K,) standard deviations in bins.
+        length: bins M, see :func:`length_of_past`.
     """
-    lag = torch.arange(math.ceil(7 * max(sds)), -1, -1)
-    return (-0.5 * (lag / torch.tensor(sds, dtype=torch.float32)[:, None]).square()).exp()
+    lag = torch.arange(length - 1, -1, -1, device=sds.device)
+    return (-0.5 * (lag / sds[:, None]).square()).exp()
+
+
+def length_of_past(sds: Tensor) -> int:
+    """Bins whose weight single precision can tell from zero: more than a ten-billionth of the greatest."""
+    return math.ceil(7 * float(sds.max())) + 1
 
 
 def smooth_observed(weights: Tensor, counts: Tensor, share: Tensor, fill: Tensor) -> Tensor:

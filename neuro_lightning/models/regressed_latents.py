@@ -123,7 +123,7 @@ class RegressedLatentsNet(Stepwise):
     def initial_state(self, batch: int) -> State:
         """See :class:`Stepwise`."""
         latents = self.start.expand(batch, -1)
-        return {**bins_to_come(batch, self.n_in, latents), "latents": latents, **self.first_step(batch)}
+        return {**bins_to_come(batch, self.n_in, self.stride, latents), "latents": latents, **self.first_step(batch)}
 
     def step(self, inputs: Tensor, state: State, observed: Tensor | None = None) -> tuple[Output, State]:
         """See :class:`Stepwise`."""

@@ -11,7 +11,13 @@ from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.functional.likelihood import poisson_nll
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.functional.smoothing import gaussian_smooth, gaussian_weights, kernels_of_past, smooth_observed
+from neuro_lightning.functional.smoothing import (
+    gaussian_smooth,
+    gaussian_weights,
+    kernels_of_past,
+    length_of_past,
+    smooth_observed,
+)
 from neuro_lightning.models.fitted import FittedModule, as_list
 from neuro_lightning.nn.stepping import State, Stepwise
 
@@ -101,7 +107,7 @@ class SmoothingNet(Stepwise):
 
     def initial_state(self, batch: int) -> State:
         """The counts under the longer kernel, none of which has been seen."""
-        longest = kernels_of_past(float(self.sd_bins), float(self.heldin_sd_bins)).shape[1]
+        longest = length_of_past(torch.stack([self.sd_bins, self.heldin_sd_bins]))
         nothing = self.fill.new_zeros(batch, longest, self.n_in)
         return {"past": nothing, "share": nothing}
 
@@ -117,10 +123,10 @@ class SmoothingNet(Stepwise):
 
     def _of_past(self, state: State, sd_bins: Tensor, *, itself: bool) -> Tensor:
         """Smoothed counts of the last bin, (B, N_in), with the bin itself or without."""
-        weights = kernels_of_past(float(sd_bins)).to(state["past"])
-        length, seen = weights.shape[1], weights.shape[1] - (not itself)
-        past, share = (state[name][:, -length:][:, :seen] for name in ("past", "share"))
-        return smooth_observed(weights[:, :seen], past, share, self.fill)[:, 0] + FLOOR
+        until = state["past"].shape[1] - (not itself)
+        weights = kernels_of_past(sd_bins[None], state["past"].shape[1])[:, :until]
+        past, share = (state[name][:, :until] for name in ("past", "share"))
+        return smooth_observed(weights, past, share, self.fill)[:, 0] + FLOOR
 
     # ---- the fit
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.smoothing import kernels_of_past, length_of_past, smooth_observed
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.smoothed import kernels_in_steps, past_of, smoothed_copies, smoothed_last, smoothed_shares
+from neuro_lightning.nn.smoothed import kernels_in_steps, smoothed_copies, smoothed_shares
 from neuro_lightning.nn.stepping import State
 from neuro_lightning.nn.steps import Steps, to_steps
 
@@ -101,6 +102,7 @@ class ReadIn(nn.Module):
         core_width: the width of the core.
     """
 
+    past_kernels: Tensor
     stand_in: Tensor
 
     def __init__(self, spec: DataSpec, steps: Steps, settings: ReadInSettings, core_width: int) -> None:
@@ -109,6 +111,9 @@ class ReadIn(nn.Module):
         self.most = settings.max_count + 1  # the row of all larger counts
         self.kernels = kernels_in_steps(settings.smoothed_ms, steps.ms)
         embedded, dropout = settings.count_width > 0, Dropout(settings.dropout)
+        sds = torch.tensor(self.kernels)
+        past = kernels_of_past(sds, length_of_past(sds)) if self.kernels else torch.empty(0, 0)
+        self.register_buffer("past_kernels", past, persistent=False)  # of a step that has a past, for causal kernels
         self.dropout = nn.Identity() if embedded else dropout
         self.embedding = (
             nn.Sequential(CountEmbedding(settings.max_count + spec.partial, settings.count_width), dropout)
@@ -168,7 +173,7 @@ class ReadIn(nn.Module):
         """What :meth:`step` needs before a trial's first step, for ``batch`` trials."""
         if not self.kernels:
             return {}
-        nothing = self.unseen.new_zeros(batch, past_of(self.kernels), len(self.unseen))
+        nothing = self.unseen.new_zeros(batch, self.past_kernels.shape[1], len(self.unseen))
         return {"past": nothing, "share": nothing}
 
     def step(self, sums: Tensor, share: Tensor, state: State) -> tuple[Tensor, State]:
@@ -185,7 +190,9 @@ class ReadIn(nn.Module):
         if self.kernels:
             now = {"past": steps, "share": share}
             state = {name: torch.cat([state[name][:, 1:], value], dim=1) for name, value in now.items()}
-            copies = smoothed_last(state["past"], state["share"], self.kernels, self.unseen)
+            copies = list(
+                smooth_observed(self.past_kernels, state["past"], state["share"], self.unseen).split(1, dim=1)
+            )
         return self.linear(self._side_by_side(steps, copies, missing)), state
 
     @property

@@ -96,7 +96,7 @@ class SequenceNet(Stepwise):
         """See :class:`Stepwise`."""
         core = cast(StepwiseCore, self.core)
         return {
-            **bins_to_come(batch, len(self.readin.unseen), self.readin.unseen),
+            **bins_to_come(batch, len(self.readin.unseen), self.steps.stride, self.readin.unseen),
             "latents": self.readin.unseen.new_zeros(batch, self.readout.linear.in_features),
             **under("readin", self.readin.initial_state(batch)),
             **under("core", core.initial_state(batch)),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.functional.smoothing import gaussian_weights, kernels_of_past, smooth_observed
+from neuro_lightning.functional.smoothing import gaussian_weights, smooth_observed
 
 
 def kernels_in_steps(smoothed_ms: Sequence[float], step_ms: float) -> tuple[float, ...]:
@@ -60,23 +60,3 @@ def smoothed_shares(
     total, seen, share = steps.shape[1], steps[:, :observed], share[:, :observed]
     weights = [gaussian_weights(total, observed, sd, causal=causal).to(steps) for sd in kernels]
     return [smooth_observed(one, seen, share, fill) for one in weights]
-
-
-def past_of(kernels: Sequence[float]) -> int:
-    """Steps that causal kernels read, the present one included."""
-    return kernels_of_past(*kernels).shape[1]
-
-
-def smoothed_last(past: Tensor, share: Tensor, kernels: Sequence[float], fill: Tensor) -> list[Tensor]:
-    """What :func:`smoothed_shares` says of the last of some steps, from as many as :func:`past_of` counts.
-
-    Args:
-        past: (B, M, N) the steps; those before the trial have no observed share.
-        share: (B, M, N) observed share of each.
-        kernels: standard deviations in steps, which look back only.
-        fill: (N,) see there.
-
-    Returns:
-        One (B, 1, N) for each kernel.
-    """
-    return list(smooth_observed(kernels_of_past(*kernels).to(past), past, share, fill).split(1, dim=1))

@@ -65,14 +65,17 @@ def of_part(state: State, name: str) -> State:
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
-def bins_to_come(batch: int, n_in: int, like: Tensor) -> State:
-    """The state that :func:`add_bin` needs, before the first bin.
+def bins_to_come(batch: int, n_in: int, stride: int, like: Tensor) -> State:
+    """The state that :func:`add_bin` needs, before the first bin: of steps of a single bin it is empty.
 
     Args:
         batch: trials B.
         n_in: neurons N_in.
+        stride: bins in a step.
         like: has the dtype of the counts.
     """
+    if stride == 1:
+        return {}
     zeros = like.new_zeros(batch, n_in)
     return {"bin": torch.zeros((), dtype=torch.long, device=like.device), "sums": zeros, "seen": zeros}
 
@@ -97,17 +100,16 @@ def add_bin(
             in the state.
         observed: see :meth:`Stepwise.step`.
     """
-    recorded = 1 if observed is None else observed.to(inputs.dtype)
-    sums = state["sums"] + (inputs if observed is None else torch.where(observed, inputs, 0.0))
-    seen = state["seen"] + recorded
-    now = state["bin"] + 1
+    recorded = torch.ones_like(inputs) if observed is None else observed.to(inputs.dtype)
+    counts = inputs if observed is None else torch.where(observed, inputs, 0.0)
+    if stride == 1:
+        return {**state, **run(counts, recorded, state)}
+    now, sums, seen = state["bin"] + 1, state["sums"] + counts, state["seen"] + recorded
     waiting = {**state, "bin": now, "sums": sums, "seen": seen}
     ends = now % stride == 0
     exported = torch.compiler.is_exporting()
-    if not exported and stride > 1 and not bool(ends):
+    if not exported and not bool(ends):
         return waiting
     none = torch.zeros_like(sums)
     after = {**state, "bin": now, "sums": none, "seen": none, **run(sums, seen / stride, state)}
-    if not exported or stride == 1:
-        return after
-    return {name: torch.where(ends, value, waiting[name]) for name, value in after.items()}
+    return {name: torch.where(ends, value, waiting[name]) for name, value in after.items()} if exported else after
