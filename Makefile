@@ -62,7 +62,6 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/sessions.py --only time
-	$(BIN)/python benchmarks/sessions.py
 	$(BIN)/python benchmarks/latency.py
 
 clean:
