@@ -16,6 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+EXPORTED = 8
+"""Steps of Newton's method in an exported filter, which cannot stop when it has converged."""
+
 
 class Dynamics(NamedTuple):
     """``x_1 ~ N(first_mean, first_cov)``, ``x_(t+1) = transition x_t + N(0, noise)``; float64.
@@ -219,7 +222,7 @@ def laplace_filter(
         return torch.linalg.cholesky_ex(precision + (rates @ outer).unflatten(1, cov.shape[1:])).L
 
     x, moving = mean, torch.ones(len(mean), 1, dtype=torch.bool, device=mean.device)
-    for _ in range(iterations):
+    for _ in range(EXPORTED if torch.compiler.is_exporting() else iterations):
         rates = exposure * (x @ loadings.T + bias).exp()
         slope = (counts - rates) @ loadings - (precision @ (x - mean)[..., None])[..., 0]
         step = torch.cholesky_solve(slope[..., None], curvature(rates))[..., 0]
