@@ -3,6 +3,7 @@
     python benchmarks/latency.py                                # 10,000 bins of each model, 150 neurons
     python benchmarks/latency.py --bins 100000 --only gru,ndt --neurons 200
     python benchmarks/latency.py --run RUN                      # a model that was trained
+    python benchmarks/latency.py --onnx --only gru,ndt          # the exported file, in onnxruntime
 
 One thread. Each bin is timed twice: by the wall clock, which is what an experiment waits for, and by the thread's
 processor time, which other processes do not lengthen: of a busy machine believe the latter. Python's garbage collector
@@ -18,6 +19,7 @@ import gc
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,9 +27,16 @@ from hydra import compose, initialize_config_dir
 
 import neuro_lightning as nl
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.export.files import write
+from neuro_lightning.export.function import step_function
 from neuro_lightning.models.plds import PLDSNet
-from neuro_lightning.realtime.stream import Stream
+from neuro_lightning.realtime.stream import Stream, check_streams
 from neuro_lightning.settings.config import instantiate
+
+try:
+    import onnxruntime
+except ImportError:
+    onnxruntime = None
 
 ROOT = Path(__file__).resolve().parents[1]
 CAUSAL = ["model.bidirectional=false"]
@@ -51,6 +60,32 @@ def untrained(model: str, neurons: int, bin_ms: int, trial: int) -> Stream:
     return Stream(net, spec)
 
 
+class OnnxStream:
+    """The exported network of a stream, called as the stream is."""
+
+    def __init__(self, stream: Stream, folder: Path) -> None:
+        self.spec, self.longest = stream.spec, stream.longest
+        function = step_function(check_streams(stream.network.requires_grad_(False), stream.spec), stream.spec)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(write(function, "onnx", folder / "step", self.longest), options)
+        given = {name: value.numpy() for name, value in function.inputs.items()}
+        self.start = {name: given[name] for name in given if name in {one.name for one in self.session.get_inputs()}}
+        self.parts = [name.replace("next.", "state.", 1) for name in function.outputs]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a trial."""
+        self.given = dict(self.start)
+
+    def step(self, counts: np.ndarray) -> np.ndarray:
+        """Rates of the next bin."""
+        self.given["counts"] = counts[None]
+        said = self.session.run(None, self.given)
+        self.given |= {name: value for name, value in zip(self.parts, said, strict=True) if name in self.start}
+        return said[0]
+
+
 def resident_mb() -> float:
     """The process's resident set; NaN where /proc does not tell."""
     try:
@@ -59,7 +94,7 @@ def resident_mb() -> float:
         return float("nan")
 
 
-def measure(stream: Stream, bins: int, trial: int) -> tuple[np.ndarray, list[float]]:
+def measure(stream: Stream | OnnxStream, bins: int, trial: int) -> tuple[np.ndarray, list[float]]:
     """Seconds of each bin (2, bins), by the wall clock and of processor time; and the memory twice, in MB."""
     counts = np.random.default_rng(0).poisson(0.2, (997, stream.spec.n_in)).astype(np.float32)
     for each in counts[:50]:
@@ -85,12 +120,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--trial", type=int, default=100, help="bins of a trial")
     parser.add_argument("--only", default=",".join(MODELS))
     parser.add_argument("--run", help="a run's folder, in place of the models")
+    parser.add_argument("--onnx", action="store_true", help="the exported network in onnxruntime")
     parser.add_argument("--freeze", action="store_true", help="turn Python's garbage collector off")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"{'ms a bin':<14}{'clock':<10}" + "".join(f"{f'p{s:g}' if s < 100 else 'worst':>9}" for s in SHARES), "  MB")
     for name in [chosen.run] if chosen.run else chosen.only.split(","):
         stream = nl.stream(name) if chosen.run else untrained(name, chosen.neurons, chosen.bin_ms, chosen.trial)
+        if chosen.onnx:
+            with TemporaryDirectory() as folder:
+                stream = OnnxStream(stream, Path(folder))
         trial = min(chosen.trial, stream.longest or chosen.trial)
         if chosen.freeze:
             gc.collect()

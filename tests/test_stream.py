@@ -1,5 +1,7 @@
 """A trained model, one bin at a time, says what it says of the whole trial."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -15,16 +17,18 @@ from neuro_lightning.models.ndt import NDTNet
 from neuro_lightning.models.plds import PLDSNet
 from neuro_lightning.models.smoothing import SmoothingNet
 from neuro_lightning.nn.stepping import Stepwise
+from neuro_lightning.nn.steps import Steps
 from neuro_lightning.realtime.stream import Stream
 
 WITHOUT = [word for word in TINY if not word.startswith("model")]
 MEAN = [0.5, 0.2, 0.9, 1.0, 0.4, 0.3, 0.8, 0.6]
 
 
-def gru(*, stride=1, smoothed=(), partial=False, **shown) -> GRUNet:
+def gru(*, stride=1, smoothed=(), partial=False, lag=0, **shown) -> GRUNet:
     spec = spec_of(partial=partial, mean_rates=MEAN)
     shown = parts(0.5, 0.5, smoothed_ms=[sd * stride for sd in smoothed], **shown)
-    return GRUNet(spec, step_ms=stride, hidden=6, layers=2, bidirectional=False, layer_dropout=0.5, **shown)
+    sizes = {"step_ms": stride, "hidden": 6, "layers": 2, "layer_dropout": 0.5}
+    return GRUNet(spec, bidirectional=False, fixed_lag_ms=lag, **sizes, **shown)
 
 
 def ndt(**options) -> NDTNet:
@@ -64,7 +68,10 @@ NETWORKS = {
     "gru smoothed": lambda **partial: gru(smoothed=(1.0, 3.0), **partial),
     "gru smoothed in steps": lambda **partial: gru(stride=3, smoothed=(0.5, 2.0), width=4, **partial),
     "gru embedded": lambda **partial: gru(count_width=2, max_count=1, stride=2, **partial),
+    "gru, three bins late": lambda **partial: gru(lag=3, **partial),
+    "gru in steps, two bins late": lambda **partial: gru(stride=3, lag=2, **partial),
     "ndt": ndt,
+    "ndt in steps, four bins late": lambda **partial: ndt(stride=3, fixed_lag_ms=4, **partial),
     "ndt in steps, post-norm": lambda **partial: ndt(stride=3, pre_norm=False, positions="sinusoidal", **partial),
     "ndt with a window": lambda **partial: ndt(context=(0, 2), reach=(1, 3), **partial),
     "ndt smoothed": lambda **partial: ndt(stride=2, reach=(1, 3), smoothed=(1.0, 2.0), counts=False, **partial),
@@ -85,7 +92,7 @@ def test_each_bin_is_that_of_the_whole_trial(name, partial):
         whole, bins = net(*given), by_bins(net, *given)
         assert set(bins) == {"log_rates", "latents"}
         for key, values in bins.items():
-            torch.testing.assert_close(values, whole[key][:, :10], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(values[:, net.lag :], whole[key][:, : 10 - net.lag], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_neurons", [8, 5], ids=["some held out", "none held out"])
@@ -139,7 +146,7 @@ def test_a_state_is_saved_and_gone_back_to(make, tmp_path):
     torch.save(stream.state, tmp_path / "state.pt")
     rest = [stream.step(counts[t]).rates for t in range(4, 10)]
     other = stream_of(make())
-    other._net.load_state_dict(stream._net.state_dict())
+    other.network.load_state_dict(stream.network.state_dict())
     other.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert other.bins == 4
     np.testing.assert_array_equal([other.step(counts[t]).rates for t in range(4, 10)], rest)
@@ -162,7 +169,7 @@ def test_a_batch_is_its_trials_side_by_side():
 def test_nan_and_the_mask_say_the_same():
     counts = np.random.default_rng(0).poisson(1, (10, 5)).astype(float)
     one, other = stream_of(gru(partial=True).eval()), stream_of(None or gru(partial=True).eval())
-    other._net.load_state_dict(one._net.state_dict())
+    other.network.load_state_dict(one.network.state_dict())
     present = np.array([True, False, True, True, True])
     for part in counts:
         missing = np.where(present, part, np.nan)
@@ -189,6 +196,19 @@ def test_a_trial_may_begin_with_bins_that_are_missing():
     stream = stream_of(gru())
     first = stream.step(np.ones(5), number=2)
     assert stream.missing == 2 and stream.bins == 3 and np.isfinite(first.rates).all()
+
+
+def test_an_answer_that_is_late_is_about_an_earlier_bin():
+    stream = stream_of(gru(lag=3))
+    assert stream.lag == 3
+    rates = np.stack([stream.step(np.ones(5)).rates for _ in range(6)])
+    assert np.isnan(rates[:3]).all() and np.isfinite(rates[3:]).all()
+
+
+@pytest.mark.parametrize(("lag", "bidirectional"), [(10, False), (-1, False), (2, True)])
+def test_a_lag_that_makes_no_sense_is_refused(lag, bidirectional):
+    with pytest.raises(ConfigError, match=f"model.fixed_lag_ms={lag}"):
+        Steps.of(spec_of(), 1, causal=not bidirectional, lag_ms=lag)
 
 
 def test_bad_bins_are_refused_in_one_line():
@@ -228,11 +248,26 @@ def test_what_is_remembered_does_not_grow(make):
     assert len(set(sizes)) == 1
 
 
+def test_a_stream_leaves_nothing_to_the_garbage_collector():
+    """So that a program may turn it off."""
+    stream = stream_of(ndt())
+    for _ in range(5):
+        stream.step(np.ones(5))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            stream.step(np.ones(5))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 def test_a_stream_does_not_keep_the_arrays_that_it_is_given():
     """A program may write the next bin into the same array."""
     counts = np.random.default_rng(0).poisson(1, (10, 5)).astype(np.float32)
     one, other, shared = stream_of(smoothing()), stream_of(smoothing()), np.empty(5, np.float32)
-    other._net.load_state_dict(one._net.state_dict())
+    other.network.load_state_dict(one.network.state_dict())
     for each in counts:
         shared[:] = each
         found = one.step(shared).rates

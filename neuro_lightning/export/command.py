@@ -63,4 +63,9 @@ def export(
     folder = out or (path.parent.parent if path.parent.name == "checkpoints" else path.parent) / "export"
     name = ("trial" if trial else "step") + (f"_{session}" if session else "")
     file = write(function, to, folder / name, checked)
-    return file, describe(function, spec, file, path, model=type(saved.model).__name__, longest_trial=longest)
+    more = {
+        "model": type(saved.model).__name__,
+        "longest_trial": longest,
+        "lag_bins": 0 if steps is None else steps.lag,
+    }
+    return file, describe(function, spec, file, path, **more)

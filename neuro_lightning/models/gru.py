@@ -64,6 +64,7 @@ class GRUNet(SequenceNet):
             of a step are then read from the step before.
         step_ms: width of a recurrent step, a multiple of the bin width; None for one step a bin, as published.
         layer_dropout: dropout between layers.
+        fixed_lag_ms: of a causal network, how much later a bin is read, see :class:`Steps`.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
@@ -80,9 +81,10 @@ class GRUNet(SequenceNet):
         bidirectional: bool,
         step_ms: int | None,
         layer_dropout: float,
+        fixed_lag_ms: float = 0,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        steps = Steps.of(spec, step_ms, causal=not bidirectional)
+        steps = Steps.of(spec, step_ms, causal=not bidirectional, lag_ms=fixed_lag_ms)
         reader = readin.build(spec, steps, hidden)
         core = GRUCore(reader.width, hidden, layers, bidirectional=bidirectional, dropout=layer_dropout)
         super().__init__(steps, reader, core, readout.build(spec, steps, core.width, names, shrink_weights))

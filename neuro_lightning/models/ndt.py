@@ -127,6 +127,7 @@ class NDTNet(SequenceNet):
         positions: ``learned`` or ``sinusoidal``.
         attention: how far it looks.
         dropout: by place.
+        fixed_lag_ms: of a causal network, how much later a bin is read, see :class:`Steps`.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
@@ -151,10 +152,11 @@ class NDTNet(SequenceNet):
         positions: str,
         attention: Attention,
         dropout: Dropouts,
+        fixed_lag_ms: float = 0,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
         encoder = Layers(layers, heads, feedforward, scaled_init)
-        steps = Steps.of(spec, step_ms, causal=attention.causal)
+        steps = Steps.of(spec, step_ms, causal=attention.causal, lag_ms=fixed_lag_ms)
         width = width or round_up_to_heads(spec.n_neurons * max(1, readin.count_width), heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, width, names, small_weights)

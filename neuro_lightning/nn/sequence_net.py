@@ -92,6 +92,11 @@ class SequenceNet(Stepwise):
         """The observed bins T of a trial, where the core has a length of its own."""
         return self.steps.n_bins if self.fixed_length else None
 
+    @property
+    def lag(self) -> int:
+        """That of the steps."""
+        return self.steps.lag
+
     def initial_state(self, batch: int) -> State:
         """See :class:`Stepwise`."""
         core = cast(StepwiseCore, self.core)

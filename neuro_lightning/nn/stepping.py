@@ -37,6 +37,11 @@ class Stepwise(nn.Module):
         """After how many bins of a trial the network can say nothing more; None where it runs on."""
         return None
 
+    @property
+    def lag(self) -> int:
+        """How many bins later the network says of a bin what it says: :meth:`step` is about the bin that long ago."""
+        return 0
+
     def initial_state(self, batch: int) -> State:
         """The state before a trial's first bin, for ``batch`` trials that run side by side."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ Rates change slowly. A network with a step for every 20 ms has a quarter of the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ class Steps:
         n_bins: observed bins T.
         n_forward: forward bins F.
         causal: a bin is read from steps that ended at it or before.
+        lag: of a causal network, bins after which a bin is read: it has then seen as many later ones.
     """
 
     stride: int
@@ -33,21 +35,29 @@ class Steps:
     n_bins: int
     n_forward: int
     causal: bool = False
+    lag: int = 0
 
     @classmethod
-    def of(cls, spec: DataSpec, step_ms: int | None, *, causal: bool = False) -> Steps:
+    def of(cls, spec: DataSpec, step_ms: int | None, *, causal: bool = False, lag_ms: float = 0) -> Steps:
         """The steps of a network for these data.
 
         Args:
             spec: the description of the data.
             step_ms: width of a step; None is one bin.
             causal: see the class.
+            lag_ms: likewise, rounded up to bins.
 
         Raises:
-            ConfigError: a step is not a whole number of bins.
+            ConfigError: a step is not a whole number of bins; or a lag that is negative, as long as a trial, or of a
+                network that is not causal.
         """
         stride = bins_in_step(step_ms, spec.bin_ms)
-        return cls(stride, stride * spec.bin_ms, spec.n_bins, spec.n_forward, causal)
+        lag = math.ceil(lag_ms / spec.bin_ms) if lag_ms else 0
+        if lag_ms and not causal:
+            raise ConfigError(f"model.fixed_lag_ms={lag_ms}: this network sees the whole trial already; set it to 0")
+        if not 0 <= lag < max(1, spec.n_bins):
+            raise ConfigError(f"model.fixed_lag_ms={lag_ms} must be 0 at least, and shorter than a trial")
+        return cls(stride, stride * spec.bin_ms, spec.n_bins, spec.n_forward, causal, lag)
 
     @property
     def count(self) -> int:
@@ -60,7 +70,15 @@ class Steps:
 
     def interpolate(self, values: Tensor, n_total: int) -> Tensor:
         """Values of steps (B, S, N) in the first L bins, (B, L, N)."""
+        if self.lag:
+            return self._interpolate_later(values, n_total)
         return to_bins(values, n_total, self.stride, causal=self.causal)[:, :n_total]
+
+    def _interpolate_later(self, values: Tensor, n_total: int) -> Tensor:
+        """The same with a lag; the last bins are read from the last step that is whole."""
+        bins = torch.arange(self.lag, self.lag + n_total, device=values.device).clamp_max(n_total - 1)
+        ended = (bins + 1) // self.stride - 1
+        return torch.where((ended >= 0)[:, None], values.index_select(1, ended.clamp_min(0)), 0.0)
 
 
 def bins_in_step(step_ms: int | None, bin_ms: int) -> int:

@@ -12,6 +12,7 @@ from neuro_lightning.functional.drift import Usual, usual
 from neuro_lightning.functional.ridge import Ridge
 from neuro_lightning.metrics.collection import MetricSet
 from neuro_lightning.metrics.decoding import VelocityR2
+from neuro_lightning.nn.stepping import Stepwise
 
 
 def fit_decoder(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> Ridge:
@@ -36,7 +37,7 @@ def fit_decoder(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> R
     return metric.decoders()[0]
 
 
-def usual_of(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> Usual:
+def usual_of(net: Stepwise, spec: DataSpec, data: PopulationDataModule) -> Usual:
     """How the counts of the validation trials, which trained nothing, compare with a network's rates a bin earlier.
 
     Without such trials (``refit=true`` trained on them) it is the training trials that are compared.
@@ -47,10 +48,11 @@ def usual_of(net: nn.Module, spec: DataSpec, data: PopulationDataModule) -> Usua
         data: its data.
     """
     counts, rates, observed = [], [], []
+    later = 1 + net.lag  # the bin whose counts the rates are compared with is so much later than theirs
     split = "val" if "val" in data.recording.splits else "train"
     for batch in data.eval_dataloader(split):
         inputs = batch["inputs"]
-        counts.append(inputs[:, 1:])
-        rates.append(rates_of(run_network(net.eval(), batch))[:, : inputs.shape[1] - 1, : spec.n_in])  # type: ignore[arg-type]
-        observed.append(batch.get("observed", torch.ones_like(inputs, dtype=torch.bool))[:, 1:])
+        counts.append(inputs[:, later:])
+        rates.append(rates_of(run_network(net.eval(), batch))[:, : inputs.shape[1] - later, : spec.n_in])  # type: ignore[arg-type]
+        observed.append(batch.get("observed", torch.ones_like(inputs, dtype=torch.bool))[:, later:])
     return usual(torch.cat(counts), torch.cat(rates), torch.cat(observed))

@@ -68,7 +68,8 @@ class Stream:
         drift: compares counts with rates; None does not.
 
     Attributes:
-        spec: see above.
+        network: see above.
+        spec: likewise.
         decoder: likewise.
         drift: likewise. It is not part of the state, and goes on over trials.
         bins: bins since the last :meth:`reset`.
@@ -82,7 +83,7 @@ class Stream:
     def __init__(
         self, net: torch.nn.Module, spec: DataSpec, decoder: Ridge | None = None, drift: Drift | None = None
     ) -> None:
-        self._net = check_streams(net, spec).eval()
+        self.network = check_streams(net, spec).eval()
         self.spec, self.decoder, self.drift, self.bins = spec, decoder, drift, 0
         self.missing = self.dropped = 0
         self._last: Bin | None = None
@@ -101,7 +102,12 @@ class Stream:
     @property
     def longest(self) -> int | None:
         """Bins after which the network needs a :meth:`reset`: it knows no later time in a trial. None runs on."""
-        return self._net.longest
+        return self.network.longest
+
+    @property
+    def lag(self) -> int:
+        """Bins by which the answer is late: that of bin t is about bin t - lag, and NaN where there is none."""
+        return self.network.lag
 
     def reset(self) -> None:
         """Begin a trial: the next bin is its first."""
@@ -150,7 +156,9 @@ class Stream:
             behavior = output.get("behavior")
             if self.decoder is not None:
                 behavior = rates.double() @ self.decoder.weight + self.decoder.bias
-            values = (rates, output.get("latents"), behavior)
+            values = [rates, output.get("latents"), behavior]
+            if self.bins <= self.lag:  # it is about a bin before the trial
+                values = [None if value is None else torch.full_like(value, torch.nan) for value in values]
             self._last = Bin(*(None if value is None else self._array(value) for value in values))
         return self._last
 
@@ -167,13 +175,13 @@ class Stream:
             )
         inputs = self._batch(counts)
         observed = None if known is None else self._batch(known)
-        before = self._net.initial_state(len(inputs)) if self._state is None else self._state
-        output, self._state = self._net.step(inputs, before, observed)
+        before = self.network.initial_state(len(inputs)) if self._state is None else self._state
+        output, self._state = self.network.step(inputs, before, observed)
         self.bins += 1
         if self.drift is not None:
             if self._said is not None:
                 self.drift.add(inputs, self._said, observed)
-            self._said = rates_of(output)[:, : self.spec.n_in]
+            self._said = rates_of(output)[:, : self.spec.n_in] if self.bins > self.lag else None
         return output
 
     def _batch(self, values: np.ndarray) -> Tensor:
@@ -204,7 +212,7 @@ class Stream:
         found = dict(state)
         try:
             shape, bins = tuple(found.pop("stream.shape").tolist()), int(found.pop("stream.bins"))
-            wanted = self._net.initial_state(shape[0] if len(shape) == 2 else 1)
+            wanted = self.network.initial_state(shape[0] if len(shape) == 2 else 1)
         except (KeyError, RuntimeError, AttributeError) as error:
             raise DataError(f"this is no state of a stream: {error}") from None
         shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in (found, wanted)]
