@@ -36,7 +36,8 @@ def composed(tmp_path_factory):
 
 
 # one of each kind of data: a dataset reaches the rest of the config through its kind's score alone
-KINDS = {"lorenz": "spikes", "stringer_spontaneous": "traces", "antolik_v1": "responses", "uwndc19": "masked_responses"}
+KINDS = {"lorenz": "spikes", "stringer_spontaneous": "traces", "antolik_v1": "responses", "uwndc19": "masked_responses",
+         "bwb": "deviance"}  # fmt: skip
 
 
 def check_pairs(composed, pairs):

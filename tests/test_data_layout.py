@@ -15,7 +15,7 @@ SHARED = {"checks", "formats", "spike_trials"}
 DATASETS = {path.parent.name for path in ROOT.glob("*/datamodule.py")}
 # arrays of one's own are prepared as the files of these are, and their twins come from the simulator; the neurons of
 # a simulated brainset are those of the benchmark's twins
-ALLOWED = {"arrays": {"stringer", "synthetic"}, "brainset": {"nlb"}}
+ALLOWED = {"arrays": {"stringer", "synthetic"}, "brainset": {"nlb"}, "bwb": {"brainset", "nlb"}}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

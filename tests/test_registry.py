@@ -35,10 +35,9 @@ LIGHTNING = {
 OWN = {
     "callbacks": """Checkpoint StopOnSignal EMA Explore Figures FitProgress Pause Prune SWA StepClock StepSeed
         WeightAverage""",
-    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces Brainset ChaoticRNN ImageDataModule LFADSH5 Lorenz NLB NWB
-        Sessions
-        NaturalImages Orientations PopulationDataModule SimulatedDataModule SpikeFileDataModule Spontaneous
-        TraceDataModule TwinDataModule UWNDC19""",
+    "data": """AntolikV1 ArrayImages ArraySpikes ArrayTraces BrainWideBench Brainset ChaoticRNN ImageDataModule LFADSH5
+        Lorenz NLB NWB NaturalImages Orientations Sessions PopulationDataModule SimulatedDataModule SpikeFileDataModule
+        Spontaneous TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
     "metrics": """Agreement AngleError BitsPerSpike PoissonD2 PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
         TraceErrors TrialMetric VelocityR2""",

@@ -54,6 +54,7 @@ class TrialDataset(Dataset):
         if partial:
             everything = full_mask(trials.heldin.shape)
             self.extras["observed"] = everything if self.recorded is None else self.recorded[:, :, neurons]
+        self.withheld = None if trials.withheld is None else _shared(trials.withheld, bool)
         for name, dtype in (("condition", np.int64), ("jitter", np.int64), ("rates", np.float32)):
             if (values := getattr(trials, name)) is not None:
                 self.extras[name] = _shared(values, dtype)
@@ -86,6 +87,11 @@ class TrialDataset(Dataset):
             mask[:, : self.n_bins, self.n_in :] &= self.scored[chosen, :, None]
         extras = {name: values.index_select(0, chosen) for name, values in self.extras.items()}
         inputs = counts[:, : self.n_bins, : self.n_in]
+        if self.withheld is not None:
+            hidden = self.withheld[chosen][:, None].expand(inputs.shape)
+            inputs = inputs.masked_fill(hidden, 0)
+            extras["observed"] = extras["observed"] & ~hidden
+            mask[:, : self.n_bins, : self.n_in] &= hidden
         return {"inputs": inputs, "targets": counts, "mask": mask, "index": chosen, **extras}
 
     def _counts(self, chosen: Tensor) -> Tensor:

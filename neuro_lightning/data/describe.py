@@ -43,6 +43,7 @@ def describe(recording: Recording) -> DataSpec:
     behavior = train.behavior
     return DataSpec(
         **shared,
+        deviance=bool(recording.info.get("deviance", False)),
         n_in=train.heldin.shape[2],
         n_out=0 if train.heldout is None else train.heldout.shape[2],
         n_bins=train.heldin.shape[1],
@@ -98,6 +99,8 @@ def make_dataset(trials: Split, spec: DataSpec, *, evaluate: bool) -> Dataset:
 
 def some_inputs_missing(trials: Split) -> bool:
     """Whether some counts of held-in neurons were not recorded."""
+    if getattr(trials, "withheld", None) is not None:
+        return True
     observed = getattr(trials, "observed", None)
     return observed is not None and not bool(observed[:, :, : trials.heldin.shape[2]].all())
 

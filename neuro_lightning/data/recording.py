@@ -26,6 +26,8 @@ class Trials(SplitArrays):
             None means everything. What other arrays hold elsewhere is no measurement. Trials that are shorter than T
             have no True in their last bins.
         scored: (B, T) bool, the bins in which held-out spikes are scored; None means all (dmfc_rsg: set to go).
+        withheld: (B, N_in) bool, held-in neurons that are hidden from the input of a trial and alone are scored in the
+            observed bins, where the split is evaluated; without a True no observed bin is scored. None scores all.
         condition: (B,) int64, the trial's condition, -1 for none; None without conditions.
         jitter: (B,) int64, bins by which each window was shifted; None for none.
         rates: (B, T + F, N) float32, the true rates in spikes per bin; simulated data only.
@@ -40,6 +42,7 @@ class Trials(SplitArrays):
     decode_mask: np.ndarray | None = None
     observed: np.ndarray | None = None
     scored: np.ndarray | None = None
+    withheld: np.ndarray | None = None
     condition: np.ndarray | None = None
     jitter: np.ndarray | None = None
     rates: np.ndarray | None = None

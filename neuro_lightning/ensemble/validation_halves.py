@@ -15,6 +15,7 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.metrics.catalog import label
+from neuro_lightning.metrics.collection import bits_of
 
 
 class ValidationHalves:
@@ -46,7 +47,7 @@ class ValidationHalves:
             forward = not spec.n_out and spec.n_forward
             self.bins = slice(spec.n_bins, None) if forward else slice(spec.n_bins)
             self.neurons = slice(spec.n_in if spec.n_out else 0, None)
-            metric = "co_bps" if spec.n_out else "fp_bps" if forward else "bps"
+            metric = "co_bps" if spec.n_out else "fp_bps" if forward else bits_of(spec)[0]
         self.metric = label(metric)
         self.targets = self._region(batch["targets"].numpy())
         self.mask = self._region(batch["mask"].numpy())

@@ -88,7 +88,8 @@ def build_metrics(
 
 def bits_of(spec: DataSpec) -> list[str]:
     """The names of the bits per spike that spikes are scored by."""
-    return ["co_bps" if spec.n_out else "bps", *(["fp_bps"] if spec.n_forward else [])]
+    # where neurons are withheld from the input, all that is scored is held out
+    return ["co_bps" if spec.n_out or spec.deviance else "bps", *(["fp_bps"] if spec.n_forward else [])]
 
 
 class MetricSet(MetricGroup):
@@ -158,7 +159,7 @@ class MetricSet(MetricGroup):
         """All scores by name, NaN where one is undefined."""
         scores = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         if "rates_r2" in scores:
-            bits = "co_bps" if self.n_out else "bps"
+            bits = "co_bps" if "co_bps" in self.metrics else "bps"
             oracle = scores[f"oracle_{bits}"]
             scores["oracle_share"] = scores[bits] / oracle if oracle else math.nan
         return scores
@@ -168,7 +169,7 @@ class MetricSet(MetricGroup):
 
         Without held-out neurons it is ``bps``, (N_in,).
         """
-        return self.metrics["co_bps" if self.n_out else "bps"].per_neuron()
+        return self.metrics["co_bps" if "co_bps" in self.metrics else "bps"].per_neuron()
 
 
 def _rates(output: Output) -> Tensor:

@@ -149,7 +149,8 @@ def score_recording(
             check_match(find_target(node._target_, settings.trusted), data.spec)
             scores[name] = scores_of_data(data, to_plain(node), lambda node=node: fitted(node), scored)
     if data.spec.kind == "spikes":  # bits per spike are measured from it
-        scores["mean rate"] = {split: dict.fromkeys(bits_of(data.spec), 0.0) for split in data.references()}
+        known = [*(["poisson_d2"] if data.spec.deviance else []), *bits_of(data.spec)]
+        scores["mean rate"] = {split: dict.fromkeys(known, 0.0) for split in data.references()}
     if data.spec.true_rates:
         scores["oracle"] = scores_of_data(data, "oracle", lambda: true_rates, scored)
     found = scores_of_data(data, "references", lambda: {s: data.reference_scores(s) for s in data.references()}, dict)

@@ -30,6 +30,7 @@ from neuro_lightning.loggers.building import log_predictions
 from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.models.inference import LATENTS, predict_split
 from neuro_lightning.models.loading import load_checkpoint
+from neuro_lightning.runs.bwb_submission import is_benchmark, write_benchmark_submission
 from neuro_lightning.runs.prediction import (
     check_selection,
     choose_checkpoints,
@@ -64,6 +65,8 @@ def predict(cfg: DictConfig) -> Path:
     settings = PredictSettings.resolve(cfg)
     settings.check()
     members, data = members_and_data(settings)
+    if is_benchmark(data.spec) and settings.output in (None, "submission"):
+        return write_benchmark_submission(settings, members, data)
     recordings = {session: part.recording for session, part in data.by_session().items()}
     kind = output_kind_of_all(settings.output, [*recordings.values()], merge=settings.merge_into is not None)
     checkpoints = {name: choose_checkpoints(members, settings, kind, of_it) for name, of_it in recordings.items()}

@@ -137,6 +137,8 @@ class PredictSettings(Settings):
     shrinkage: float
     output: str | None
     file: str | None
+    label: str | None
+    ground_truth: bool
     merge_into: str | None
     overwrite: bool
     device: str

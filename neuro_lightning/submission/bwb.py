@@ -1,0 +1,200 @@
+"""Submissions to IBL BrainWideBench, TS2: log-rates of every test window, in the benchmark's own files.
+
+Windows of a second begin at every bin of 20 ms. They are cut, predicted and stored batch by batch: in memory are the
+session's counts in bins, one batch, and what is written, in half precision. A window is predicted from its own second
+alone, so that each window is a pass of the network of its own; nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuro_lightning.contracts import Batch, rates_of, run_network
+from neuro_lightning.data.bwb.reader import BenchSession
+from neuro_lightning.data.bwb.rules import BIN_MS, BUILD, FORECAST_BINS, SEEDS, VERSION, WINDOW_BINS
+from neuro_lightning.data.bwb.windows import cut
+from neuro_lightning.errors import SubmissionError
+from neuro_lightning.functional.likelihood import ZERO_RATE
+from neuro_lightning.metrics.bits import BitsPerSpike
+from neuro_lightning.metrics.deviance import PoissonD2
+
+TASK = "ts2-{}"
+HALF_COST = 1e-3
+"""The share of the score that half precision may cost without a word."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A session's predictions as they were written.
+
+    Attributes:
+        path: the file.
+        n_windows: test windows.
+        scores: ``poisson_d2`` and ``co_bps`` or ``fp_bps`` of the numbers in the file.
+        half_cost: by how much D2 of the full precision exceeds that of the file.
+    """
+
+    path: Path
+    n_windows: int
+    scores: dict[str, float]
+    half_cost: float
+
+
+def import_benchmark() -> ModuleType:
+    """The benchmark's package ``ibl_bwb_eval``.
+
+    Raises:
+        SubmissionError: it is not installed.
+    """
+    try:
+        import ibl_bwb_eval.entity_ids
+        import ibl_bwb_eval.predictions
+    except ImportError as error:
+        raise SubmissionError(
+            f"a submission is written by the benchmark's package ({error}): pip install safetensors, then "
+            "pip install --no-deps ibl-bwb-eval"
+        ) from None
+    return ibl_bwb_eval
+
+
+def check_seed(seed: int) -> str | None:
+    """A line on a seed that the benchmark's rule leaves out; None for one of its own."""
+    if seed in SEEDS:
+        return None
+    what = "the benchmark's seed for searches" if seed == 42 else "none of the benchmark's seeds"
+    return f"seed {seed} is {what}: its numbers are of {SEEDS[0]} to {SEEDS[-1]}; train with seed={SEEDS[0]}"
+
+
+def test_batches(bench: BenchSession, task: str, size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """The starts of the test windows in s, and their batches as a network takes them, in the order of time.
+
+    Args:
+        bench: the session.
+        task: ``co_smoothing`` or ``forecasting``.
+        size: windows in a batch.
+    """
+    hidden = torch.from_numpy(bench.withheld["test"])
+    for starts, stretch, first in cut(bench.source.spike_times, bench.intervals["test"], 1, WINDOW_BINS):
+        for begin in range(0, len(first), size):
+            some = slice(begin, begin + size)
+            counts = torch.from_numpy(stretch.windows(first[some], WINDOW_BINS))
+            inputs, observed = counts, torch.ones(counts.shape, dtype=torch.bool)
+            if task == "forecasting":
+                inputs, observed = counts[:, :-FORECAST_BINS], observed[:, :-FORECAST_BINS]
+            else:
+                inputs, observed = counts.masked_fill(hidden, 0), observed & ~hidden
+            yield starts[some], {"inputs": inputs, "targets": counts, "mask": torch.ones_like(counts, dtype=torch.bool),
+                                 "observed": observed, "index": torch.arange(len(counts))}  # fmt: skip
+
+
+def scored_region(values: Tensor, bench: BenchSession, task: str) -> Tensor:
+    """(B, 50, held-out units) or (B, 5, N) of (B, 50, N): what the benchmark scores."""
+    if task == "forecasting":
+        return values[:, -FORECAST_BINS:]
+    return values[:, :, torch.from_numpy(bench.withheld["test"])]
+
+
+def write_session(
+    nets: Sequence[nn.Module],
+    bench: BenchSession,
+    task: str,
+    base: Path,
+    *,
+    label: str,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    ground_truth: Path | None = None,
+) -> Written:
+    """Predict a session's test windows, write them with the benchmark's own writer, and check the file.
+
+    Args:
+        nets: a network, or several whose mean rate is predicted.
+        bench: the session.
+        task: ``co_smoothing`` or ``forecasting``.
+        base: the folder ``predictions``.
+        label: of the submission.
+        seed: of the network.
+        device: where the networks run.
+        batch_size: windows at a time.
+        ground_truth: a folder for what was observed, as the benchmark's scorer reads it; None writes none.
+
+    Raises:
+        SubmissionError: the package is not installed, a prediction is not finite, or the file is not as it should be.
+    """
+    package = import_benchmark()
+    metadata = {
+        "recording_id": bench.session, "unit_filtering": BUILD, "dataset_version": VERSION,
+        "context_window": WINDOW_BINS * BIN_MS / 1000, "bin_size": BIN_MS / 1000,
+    }  # fmt: skip
+
+    def place(folder: Path, values: dict[str, Any]) -> Path:
+        return folder / values["recording_id"]
+
+    writer = package.predictions.PredictionsWriter(
+        True, base, TASK.format(task), seed, label=label, metadata=metadata, path_fn=place
+    )
+    ids = bench.source.unit_ids if task == "forecasting" else bench.source.unit_ids[bench.withheld["test"]]
+    exact, stored, bits = PoissonD2(len(ids)), PoissonD2(len(ids)), BitsPerSpike(len(ids))
+    times, targets = [], []
+    nets = [net.to(device).eval() for net in nets]
+    for starts, batch in test_batches(bench, task, batch_size):
+        rates = torch.stack([rates_of(run_network(net, batch, device)) for net in nets]).mean(0)  # type: ignore[arg-type]
+        log_rates = scored_region(rates, bench, task).clamp_min(ZERO_RATE).log()
+        half = log_rates.half()
+        if not bool(half.isfinite().all()):
+            raise SubmissionError(f"session {bench.session}: predicted rates are not finite in half precision")
+        counts = scored_region(batch["targets"], bench, task)
+        everything = torch.ones_like(counts, dtype=torch.bool)
+        exact.update(log_rates.exp(), counts, everything)
+        for metric in (stored, bits):
+            metric.update(half.float().exp(), counts, everything)
+        times.append(torch.from_numpy(starts + bench.source.absolute_start))
+        writer.add(dtype=torch.float16, predictions=log_rates)
+        if ground_truth is not None:
+            targets.append(counts)
+    stamps = torch.cat(times)
+    writer.set(dtype=torch.float64, window_timestamps=stamps)
+    writer.set(unit_ids=package.entity_ids.encode_entity_ids(ids))
+    writer.save()
+    path = base / label / TASK.format(task) / bench.session / f"seed_{seed}.safetensors"
+    shape = (len(stamps), FORECAST_BINS if task == "forecasting" else WINDOW_BINS, len(ids))
+    check_file(path, shape, stamps, ids)
+    if ground_truth is not None:
+        _write_ground_truth(ground_truth / TASK.format(task) / bench.session, torch.cat(targets), stamps)
+    name = "fp_bps" if task == "forecasting" else "co_bps"
+    scores = {"poisson_d2": float(stored.compute()), name: float(bits.compute())}
+    return Written(path, len(stamps), scores, float(exact.compute()) - scores["poisson_d2"])
+
+
+def check_file(path: Path, shape: tuple[int, ...], stamps: Tensor, ids: np.ndarray) -> None:
+    """Read a written file back: it holds these windows and units, and finite numbers.
+
+    Raises:
+        SubmissionError: it does not.
+    """
+    from safetensors.torch import load_file
+
+    package, found = import_benchmark(), load_file(str(path))
+    predictions = found["predictions"]
+    if tuple(predictions.shape) != shape or predictions.dtype != torch.float16 or not predictions.isfinite().all():
+        raise SubmissionError(f"{path} holds {tuple(predictions.shape)} {predictions.dtype}, not finite halves {shape}")
+    if found["window_timestamps"].dtype != torch.float64 or not torch.equal(found["window_timestamps"], stamps):
+        raise SubmissionError(f"{path}: its window_timestamps are not those of the windows")
+    if package.entity_ids.decode_entity_ids(found["unit_ids"]).tolist() != [str(unit) for unit in ids]:
+        raise SubmissionError(f"{path}: its unit_ids are not those of the session")
+
+
+def _write_ground_truth(folder: Path, targets: Tensor, stamps: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"targets": targets.float(), "window_timestamps": stamps}, folder / "ground_truth.safetensors")
