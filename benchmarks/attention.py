@@ -44,7 +44,7 @@ def ndt(dropout: float) -> NDT:
     """Ours, with the published settings."""
     spec = DataSpec("shape", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=FORWARD, bin_ms=BIN_MS)
     return NDT(
-        spec, width=None, layers=LAYERS, heads=HEADS, feedforward=HIDDEN, step_ms=None, pre_norm=True,
+        spec, width=None, layers=LAYERS, attention_heads=HEADS, feedforward=HIDDEN, step_ms=None, pre_norm=True,
         scaled_init=True, positions="learned", attention=Attention(*[CONTEXT * BIN_MS] * 2),
         dropout=Dropouts(dropout, dropout), readout=ReadoutSettings(dropout=dropout), optimizer=optimizer,
         masking=RandomMasking("timestep", ratio=RATIO, token_ratio=TOKEN_RATIO, random_ratio=RANDOM_RATIO),

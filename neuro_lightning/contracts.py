@@ -54,6 +54,8 @@ class Batch(TypedDict):
         rates: the true rates, like ``targets``, simulated data only.
         repeats: (B, R, N) the single responses to images shown several times, NaN where there was none.
         angle: (B,) the stimulus's direction in radians.
+        labels: (B, J) float, what is known of each trial, a column for each of ``DataSpec.labels``, NaN where unknown;
+            text as its ``codes``.
         session: the number of the recording that all trials of the batch are from, in ``DataSpec.sessions``; there
             where several recordings are served, a plain number.
     """
@@ -70,6 +72,7 @@ class Batch(TypedDict):
     rates: NotRequired[Tensor]
     repeats: NotRequired[Tensor]
     angle: NotRequired[Tensor]
+    labels: NotRequired[Tensor]
     session: NotRequired[int]
 
 
@@ -86,6 +89,8 @@ class Output(TypedDict):
         gate_logit: like the targets, log-odds that a value is not zero, likewise.
         log_variance: like the targets, log of a Gaussian distribution's variance, likewise.
         losses: extra loss terms by name (a KL divergence, a regularizer), scalars; in training only.
+        heads: what heads decode from the latents, by name: behavior (B, T, K) or a number of each trial (B,) in the
+            physical unit, or the logits of each trial's class (B, classes); see :mod:`neuro_lightning.nn.heads`.
     """
 
     log_rates: NotRequired[Tensor]
@@ -97,6 +102,7 @@ class Output(TypedDict):
     gate_logit: NotRequired[Tensor]
     log_variance: NotRequired[Tensor]
     losses: NotRequired[dict[str, Tensor]]
+    heads: NotRequired[dict[str, Tensor]]
 
 
 def rates_of(output: Output) -> Tensor:
@@ -143,9 +149,11 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
     if "session" in batch:
         net = net.sessions[batch["session"]]
     recorded = {"observed": batch["observed"].to(inputs.device)} if "observed" in batch else {}
-    if getattr(net, "by_condition", False):
-        return net(inputs, batch["condition"].to(inputs.device), **recorded)
-    return net(inputs, **recorded)
+    given = (batch["condition"].to(inputs.device),) if getattr(net, "by_condition", False) else ()
+    output = net(inputs, *given, **recorded)
+    if getattr(net, "heads", None) is not None:
+        output = {**output, "heads": net.heads(output["latents"], inputs.shape[1], **recorded)}
+    return output
 
 
 @contextmanager
@@ -161,7 +169,7 @@ def evaluation_mode(net: torch.nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The output of a trained network for a batch, computed in the precision of its weights, on the CPU.
 
     Half precisions become single precision, which arrays and metrics know; extra loss terms are left out.
@@ -173,9 +181,16 @@ def run_network(net: torch.nn.Module, batch: Batch, device: torch.device | str =
     """
     own = (value.dtype for value in (*net.parameters(), *net.buffers()) if value.is_floating_point())
     output = call_network(net, batch, batch["inputs"].to(device, next(own, torch.float32)))
-    found = {name: value.cpu() for name, value in output.items() if isinstance(value, Tensor)}
-    halves = (torch.float16, torch.bfloat16)
-    return {name: value.float() if value.dtype in halves else value for name, value in found.items()}
+    found: dict[str, Any] = {name: _readable(value) for name, value in output.items() if isinstance(value, Tensor)}
+    if "heads" in output:
+        found["heads"] = {name: _readable(value) for name, value in output["heads"].items()}
+    return found
+
+
+def _readable(value: Tensor) -> Tensor:
+    """A tensor on the CPU, in single precision at least."""
+    value = value.cpu()
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def split_readout(values: Tensor, names: Sequence[str]) -> Output:
@@ -188,6 +203,35 @@ def split_readout(values: Tensor, names: Sequence[str]) -> Output:
     """
     parts = values.chunk(len(names), dim=-1) if len(names) > 1 else [values]
     return cast(Output, dict(zip(names, parts, strict=True)))
+
+
+IN_BINS = "behavior"
+"""The name of the behavior that is known bin by bin, among those of :class:`DataSpec`."""
+
+
+@dataclass(frozen=True)
+class BehaviorInfo:
+    """A behavior that can be decoded, as the training split has it; unknown entries do not count.
+
+    Attributes:
+        name: ``IN_BINS``, or that of a trial column.
+        mean: (K,) over bins and trials, of each channel; a number of each trial has one channel, text has none.
+        std: (K,) likewise; 1 of a channel that never changes.
+        classes: the different values of a trial column, numbers or text, sorted; empty for behavior in bins.
+        codes: how ``Batch.labels`` writes each of the classes; numbers are written as they are.
+    """
+
+    name: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    classes: tuple[float, ...] | tuple[str, ...] = ()
+    codes: tuple[float, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BehaviorInfo:
+        """From plain values, as :meth:`DataSpec.to_dict` writes them."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -223,6 +267,7 @@ class DataSpec:
         deviance: whether the data are scored by Poisson D2, beside bits per spike.
         session: the name of the recording among several.
         sessions: the descriptions of several recordings, empty for one.
+        behaviors: what heads can decode: behavior in bins, then the labels of trials in the order of ``Batch.labels``.
 
     Example:
         >>> spec = DataSpec("mine", n_in=30, n_out=10, n_bins=50, n_forward=10, bin_ms=20)
@@ -257,6 +302,7 @@ class DataSpec:
     deviance: bool = False
     session: str = ""
     sessions: tuple[DataSpec, ...] = ()
+    behaviors: tuple[BehaviorInfo, ...] = ()
 
     @property
     def parts(self) -> tuple[DataSpec, ...]:
@@ -266,6 +312,15 @@ class DataSpec:
     def of_batch(self, batch: Batch) -> DataSpec:
         """The description of the recording that a batch is from."""
         return self.sessions[batch["session"]] if self.sessions else self
+
+    def behavior_of(self, name: str) -> BehaviorInfo | None:
+        """What is known of the behavior of a name; None without it."""
+        return next((info for info in self.behaviors if info.name == name), None)
+
+    def label(self, name: str) -> tuple[int, BehaviorInfo]:
+        """The column of a label in ``Batch.labels``, and what is known of it."""
+        labels = [info for info in self.behaviors if info.name != IN_BINS]
+        return next((column, info) for column, info in enumerate(labels) if info.name == name)
 
     @property
     def n_neurons(self) -> int:
@@ -280,7 +335,8 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, so that a checkpoint opens with ``weights_only=True``."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {**plain, "sessions": [part.to_dict() for part in self.sessions]}
+        behaviors = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(b).items()} for b in self.behaviors]
+        return {**plain, "sessions": [part.to_dict() for part in self.sessions], "behaviors": behaviors}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -298,6 +354,7 @@ class DataSpec:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         plain["sessions"] = tuple(cls.from_dict(part) for part in values.get("sessions", ()))
         try:
+            plain["behaviors"] = tuple(BehaviorInfo.from_dict(info) for info in values.get("behaviors", ()))
             return cls(**plain)
         except TypeError as error:
             raise DataError(f"the checkpoint's data description is incomplete: {error}") from None

@@ -158,6 +158,22 @@ def gaussian_variance(output: Output, targets: Tensor, mask: Tensor, spec: DataS
     return _total(normal_nll(_mask_out(targets, mask), _expected(output, mask), log_variance), mask)
 
 
+def none(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """Nothing of the targets: heads alone are trained, to decode behavior. The readout of rates stays where it begins.
+
+    Args:
+        output: as in :func:`mse`.
+        targets: not used.
+        mask: likewise.
+        spec: likewise.
+
+    Returns:
+        Zero without a gradient, and the number of entries in the mask.
+    """
+    found = output["rates"] if "rates" in output else output["log_rates"]
+    return found.new_zeros(()), _entries(mask, found)
+
+
 def readout_names(loss: Loss | None, spec: DataSpec) -> tuple[str, ...]:
     """What a network should give of each entry for a loss, the expected value first: ``log_rates`` or ``rates``.
 

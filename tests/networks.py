@@ -31,7 +31,7 @@ def transformer(
     shown |= {"smoothed_ms": [sd * stride for sd in smoothed], "counts": counts, "width": "auto" if linear else None}
     own = {"pre_norm": True, "positions": "learned"} if network is NDTNet else {"contrast": Contrast()}
     settings = {
-        "width": None, "layers": 4, "heads": 2, "feedforward": 128, "scaled_init": True, **own, **options,
+        "width": None, "layers": 4, "attention_heads": 2, "feedforward": 128, "scaled_init": True, **own, **options,
         **parts(readout=dropout[2], **shown),
         "attention": Attention(ahead, back, None if reach is None else [steps * stride for steps in reach]),
         "dropout": Dropouts(embedding=dropout[0], layers=dropout[1]),

@@ -79,7 +79,7 @@ def test_gradients():
 
 @pytest.mark.parametrize("heads", [0, 4])
 def test_heads_must_divide_the_width(heads):
-    with pytest.raises(ConfigError, match=r"model.heads=\d does not divide the width, 6"):
+    with pytest.raises(ConfigError, match=r"model.attention_heads=\d does not divide the width, 6"):
         SelfAttention(6, heads)
 
 

@@ -25,7 +25,7 @@ CONFIGS = {
     "ndt, 30 ms late": [*NDT, "model.fixed_lag_ms=30"],
     "ndt, a step a bin": [*NDT, "model.step_ms=null"],
     "ndt, three bins a step": [*NDT, "model.step_ms=30"],
-    "ndt, as published": [*NDT, "readin@model.readin=identity", "model.width=null", "model.heads=2",
+    "ndt, as published": [*NDT, "readin@model.readin=identity", "model.width=null", "model.attention_heads=2",
                           "model.positions=sinusoidal", "model.pre_norm=false", "model.attention.reach_ms=null"],
     "ndt, a window back": [*NDT, "model.attention.context_backward_ms=40"],
     "ndt, counts and smoothed": [*NDT, "readin@model.readin=counts_and_smoothed"],

@@ -68,7 +68,7 @@ def test_shapes_and_the_starting_rates():
 
 @pytest.mark.parametrize(("neurons", "heads", "width"), [(8, 2, 8), (9, 2, 10), (7, 4, 8), (12, 5, 15)])
 def test_the_width_is_the_neurons_rounded_up_to_the_heads(neurons, heads, width):
-    assert transformer(NDTNet, 5, neurons, heads=heads).core.width == width
+    assert transformer(NDTNet, 5, neurons, attention_heads=heads).core.width == width
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
@@ -133,7 +133,7 @@ def test_longer_sequences_are_read_in_windows():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"heads": 3, "width": 8}, "model.heads=3 does not divide the width, 8"),
+        ({"attention_heads": 3, "width": 8}, "model.attention_heads=3 does not divide the width, 8"),
         ({"width": 4, "linear": False}, "model.width=4 holds no 5 channels without model.readin.width=auto"),
         ({"positions": "none"}, "model.positions=none: there are learned, sinusoidal"),
     ],
@@ -263,7 +263,7 @@ def test_a_resumed_run_has_the_spans_of_its_epoch(tmp_path):
             ["model.readin.smoothed_ms=[]"],
             r"model.readin.counts=false leaves no input without model.readin.smoothed_ms",
         ),
-        (["model.heads=0"], r"model.heads=0"),
+        (["model.attention_heads=0"], r"model.attention_heads=0"),
         (["model.layers=0"], r"model.layers=0"),
     ],
 )

@@ -19,7 +19,7 @@ RATES = (0.5, 0.0, *([0.02] * 6))
 
 def net(n_forward=3, *, stride=1, mean_rates=(), **options):
     torch.manual_seed(0)
-    published = {"layers": 2, "encoder_layers": 1, "heads": 2, "dropout": 0.47, "encoder_dropout": 0.1}
+    published = {"layers": 2, "encoder_layers": 1, "attention_heads": 2, "dropout": 0.47, "encoder_dropout": 0.1}
     settings = {"hidden": 6, "width": 8, "step_ms": stride, **published, **options}
     settings |= parts(settings["dropout"], settings["dropout"])
     return NeuralRobertaNet(spec_of(n_forward=n_forward, mean_rates=mean_rates), **settings).eval()
@@ -70,7 +70,7 @@ def test_the_winning_pair_is_one_sweep():
 
 def test_the_layers_are_normalised_after_each_block():
     """The same numbers as torch's own encoder layer, set to what RoBERTa is."""
-    model = net(encoder_layers=1, heads=2, width=12)
+    model = net(encoder_layers=1, attention_heads=2, width=12)
     ours = model.core.encoder[0]
     oracle = nn.TransformerEncoderLayer(12, 2, 24, activation="gelu", norm_first=False, batch_first=True).eval()
     names = {
@@ -92,13 +92,13 @@ def test_the_layers_are_normalised_after_each_block():
 def test_the_width_is_the_neurons_rounded_up(heads, width):
     spec = DataSpec("x", n_in=7, n_out=4, n_bins=6, n_forward=2, bin_ms=10)
     options = {"hidden": 3, "layers": 1, "encoder_layers": 1, "dropout": 0.1, "encoder_dropout": 0.1, "step_ms": None}
-    model = NeuralRoberta(spec, heads=heads, width=None, **options)
+    model = NeuralRoberta(spec, attention_heads=heads, width=None, **options)
     assert model.net.core.transform.out_features == width
-    assert NeuralRoberta(spec, heads=heads, width=30, **options).net.core.transform.out_features == 30
-    with pytest.raises(ConfigError, match=r"model\.heads=0"):
-        NeuralRoberta(spec, heads=0, width=None, **options)
-    with pytest.raises(ConfigError, match=r"model\.heads=4 does not divide the width, 30"):
-        NeuralRoberta(spec, heads=4, width=30, **options)
+    assert NeuralRoberta(spec, attention_heads=heads, width=30, **options).net.core.transform.out_features == 30
+    with pytest.raises(ConfigError, match=r"model\.attention_heads=0"):
+        NeuralRoberta(spec, attention_heads=0, width=None, **options)
+    with pytest.raises(ConfigError, match=r"model\.attention_heads=4 does not divide the width, 30"):
+        NeuralRoberta(spec, attention_heads=4, width=30, **options)
 
 
 @pytest.mark.parametrize("stride", [1, 4])

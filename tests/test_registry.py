@@ -39,8 +39,8 @@ OWN = {
         Lorenz NLB NWB NaturalImages Orientations Sessions PopulationDataModule SimulatedDataModule SpikeFileDataModule
         Spontaneous TraceDataModule TwinDataModule UWNDC19""",
     "runs.distributed": "JobDDPStrategy",
-    "metrics": """Agreement AngleError BitsPerSpike PoissonD2 PsthR2 RatesR2 RepeatedResponses SumMetric TpCorrelation
-        TraceErrors TrialMetric VelocityR2""",
+    "metrics": """Agreement AngleError BitsPerSpike DecodedClass DecodedR2 PoissonD2 PsthR2 RatesR2 RepeatedResponses
+        SumMetric TpCorrelation TraceErrors TrialMetric VelocityR2""",
     "optim": "SAM",
 }
 PACKAGES = ("neuro_lightning", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "torchmetrics",

@@ -111,7 +111,7 @@ def test_a_causal_transformer_with_smoothed_counts_and_bias_is_causal(stride):
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
 def test_bias_and_smoothed_counts_are_so_many_parameters(network):
     plain, full = (
-        sum(p.numel() for p in transformer(network, layers=3, heads=4, width=12, **options).parameters())
+        sum(p.numel() for p in transformer(network, layers=3, attention_heads=4, width=12, **options).parameters())
         for options in ({}, {"reach": (1.0, 8.0), "smoothed": (1.0, 2.0)})
     )
     assert full - plain == 3 * 4 * (2 * 13 - 1) + 2 * 5 * 12
@@ -120,7 +120,7 @@ def test_bias_and_smoothed_counts_are_so_many_parameters(network):
 @pytest.mark.parametrize("network", [NDTNet, STNDTNet])
 def test_every_bias_learns(network):
     torch.manual_seed(0)
-    model = transformer(network, layers=2, heads=4, width=12, reach=(1.0, 8.0), smoothed=(1.0,)).train()
+    model = transformer(network, layers=2, attention_heads=4, width=12, reach=(1.0, 8.0), smoothed=(1.0,)).train()
     torch.nn.init.normal_(model.readout.linear.weight)
     model(torch.poisson(torch.ones(4, 10, 5)))["log_rates"].square().sum().backward()
     tables = [p for name, p in model.named_parameters() if name.endswith("bias.table")]

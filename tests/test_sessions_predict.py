@@ -307,7 +307,7 @@ def test_a_submission_has_the_datasets_of_all_sessions(tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_of_a_file_whose_second_session_fails(run, tmp_path, monkeypatch):
-    def fails(data, rates):
+    def fails(data, rates, decoded):
         if len(rates["val"]) == SIZES["tuesday"][1]:
             raise DataError("tuesday fails")
 

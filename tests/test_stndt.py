@@ -175,7 +175,7 @@ def test_the_contrastive_term_can_be_learned():
 @pytest.mark.parametrize(("stride", "steps"), [(1, 13), (4, 4)])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_parameter_count_is_the_closed_form(n_neurons, heads, width, stride, steps, layers):
-    model = net(n_neurons=n_neurons, heads=heads, layers=layers, stride=stride, feedforward=7)
+    model = net(n_neurons=n_neurons, attention_heads=heads, layers=layers, stride=stride, feedforward=7)
     d, s, longer = width, steps, math.ceil(steps / heads) * heads
     dense = (d + 1) * 7 + 8 * d
     temporal = 4 * (d + 1) * d + dense + 4 * d
@@ -279,7 +279,7 @@ def test_unsupported_settings_are_refused():
     with pytest.raises(ConfigError, match=r"model\.attention\.context_forward_ms=0: STNDT cannot be causal") as refused:
         configured(spec, "model.attention.context_forward_ms=0")
     assert "\n" not in str(refused.value)
-    for word in ("model.heads=0", "model.contrast.weight=-1", "model.contrast.temperature=0"):
+    for word in ("model.attention_heads=0", "model.contrast.weight=-1", "model.contrast.temperature=0"):
         with pytest.raises(ConfigError, match=word.replace(".", r"\.")):
             configured(spec, word)
 

@@ -1,6 +1,7 @@
 """Trials of unequal length and neurons that come and go: what was not recorded changes nothing, and is no silence."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -51,7 +52,7 @@ GRU = partial(sequence, GRUNet, hidden=6, layers=2, bidirectional=True, layer_dr
 LSTM = partial(sequence, LSTMAutoencoderNet, latent_dim=4, dropout=0.0, names=("log_rates",))
 LFADS = partial(sequence, LFADSNet, dropout=0.0, posterior_samples=0)
 ROBERTA = partial(
-    sequence, NeuralRobertaNet, width=None, hidden=4, layers=2, encoder_layers=2, heads=2, dropout=0.0,
+    sequence, NeuralRobertaNet, width=None, hidden=4, layers=2, encoder_layers=2, attention_heads=2, dropout=0.0,
     encoder_dropout=0.0,
 )  # fmt: skip
 NETWORKS = {
@@ -299,7 +300,7 @@ def test_metrics_see_recorded_bins_alone():
         metrics.update(given[1], val)
         found.append(metrics.compute())
     assert found[0] == found[1] and all(map(math.isfinite, found[0].values())), found
-    true = DataSpec(**{**spec.to_dict(), "true_rates": True, "n_conditions": 2, "behavior_kind": "none"})
+    true = replace(spec, true_rates=True, n_conditions=2, behavior_kind="none")
     psth = torch.rand(2, 15, N).double()
     scores = []
     for poison in (1.0, math.nan):
@@ -309,7 +310,7 @@ def test_metrics_see_recorded_bins_alone():
         metrics.update({"rates": torch.where(seen, rates[id(val)], poison)}, batch)
         scores.append(metrics.compute())
     assert scores[0] == scores[1] and all(map(math.isfinite, scores[0].values())), scores
-    traces = DataSpec(**{**true.to_dict(), "kind": "traces"})
+    traces = replace(true, kind="traces")
     for poison in (1.0, math.nan):
         seen = val["observed"].any(2, keepdim=True)
         metrics = build_metrics(traces, n_eval=12)

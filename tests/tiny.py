@@ -24,6 +24,8 @@ class Tiny(PopulationDataModule):
         n_val: validation trials; there are as many test trials.
         heldout: False holds out no neurons: the model sees all of them.
         forward: False leaves out the forward bins.
+        labels: True says two things of each trial: its ``kind``, text, of which validation knows one more than training
+            and a trial nothing; and its ``size``, a number.
         poison: writes a number over a part of the recording: ``{"test": nan}`` over every array of the split,
             ``{"val.heldout": 1e30}`` over one.
         loader: see the base class.
@@ -37,10 +39,11 @@ class Tiny(PopulationDataModule):
         poison: dict[str, float],
         heldout: bool = True,
         forward: bool = True,
+        labels: bool = False,
         **loader,
     ):
         super().__init__(**loader)
-        self.heldout, self.forward = heldout, forward
+        self.heldout, self.forward, self.labels = heldout, forward, labels
         self.sizes, self.poison = {"train": n_train, "val": n_val, "test": n_val}, poison
 
     def load(self) -> Recording:
@@ -55,11 +58,17 @@ class Tiny(PopulationDataModule):
             if not self.forward:
                 trials.heldin_forward = trials.heldout_forward = None
                 trials.rates = trials.rates[:, :BINS]
+        info = {}
+        if self.labels:
+            info["labels"] = [("kind", ["apart", "ball", "cup"]), ("size", None)]
+            for name, trials in splits.items():
+                kind = (trials.behavior[:, 0, 0] > 0) + 0.0
+                kind[:2] = (2 if name != "train" else 0), np.nan
+                trials.labels = np.stack([kind, 5 + 2 * trials.behavior[:, 0, 1]], axis=1)
         for part, value in self.poison.items():
             poison(splits, part, value)
-        return Recording(
-            "tiny", 10, splits, np.arange(N_IN + N_OUT), psth=psth, behavior_kind="velocity", simulated=True
-        )
+        ids = np.arange(N_IN + N_OUT)
+        return Recording("tiny", 10, splits, ids, psth=psth, behavior_kind="velocity", simulated=True, info=info)
 
 
 def make_trials(n: int, rng: np.random.Generator) -> Trials:

@@ -18,6 +18,7 @@ from neuro_lightning.data.arrays.images import scale_images
 from neuro_lightning.data.arrays.spikes import check_spikes
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Trials
+from neuro_lightning.ensemble.decoding import decode_split
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
@@ -159,6 +160,23 @@ class Run:
         if "latents" not in found:
             raise ConfigError(f"{run._label} has no latents; rates has what it predicts")
         return run._until_end(split, found["latents"])
+
+    def decoded(self, split: str = "val", session: str | None = None) -> dict[str, np.ndarray]:
+        """What the model's heads decode of a split, by their names; empty without heads.
+
+        Behavior (B, T, K) or a number of each trial (B,) in the physical unit, or the probabilities (B, C) of the
+        classes that ``run.network.heads.by_name[NAME].classes`` lists.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            session: which of several recordings.
+
+        Raises:
+            ConfigError: as for :meth:`rates`.
+        """
+        run, device = self._of(session), pick_device("auto")
+        found = decode_split(run._saved(run._split(split)).model.net, run.data, split, device)
+        return {name: run._until_end(split, values) if values.ndim == 3 else values for name, values in found.items()}
 
     def predict(self, new: Any, session: str | None = None) -> np.ndarray:
         """What the model expects of new trials or images of the same neurons.

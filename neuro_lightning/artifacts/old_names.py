@@ -41,9 +41,11 @@ TRANSFORMER_KEYS = {
     "readout_dropout": "readout.dropout",
     "dropout.readout": "readout.dropout",
 }
+ATTENTION_HEADS = {"heads": "attention_heads"}  # a number; today heads are what decodes behavior, by name
 EMBEDDING_KEYS = {"count_width": "readin.count_width", "max_count": "readin.max_count"}
 MOVED_KEYS = {
     NDT: {
+        **ATTENTION_HEADS,
         **TRANSFORMER_KEYS,
         **EMBEDDING_KEYS,
         **{f"inputs.{old}": new for old, new in EMBEDDING_KEYS.items()},
@@ -52,6 +54,7 @@ MOVED_KEYS = {
         "inputs.positions": "positions",
     },
     STNDT: {
+        **ATTENTION_HEADS,
         **TRANSFORMER_KEYS,
         "contrast": "contrast.weight",
         "contrast_ratio": "contrast.ratio",
@@ -64,7 +67,7 @@ MOVED_KEYS = {
         "projection": "readin.width",
     },
     AUTOENCODER: {"init_bias_mean": "readout.start_at_mean"},
-    ROBERTA: {},
+    ROBERTA: ATTENTION_HEADS,
     LFADS: {},
 }
 """Class -> its old keys, with today's."""
@@ -95,7 +98,7 @@ def update_override(word: str, model: str) -> str:
     sign = key[: len(key) - len(key.lstrip("+~"))]
     old = key.removeprefix(f"{sign}model.")
     new = MOVED_KEYS.get(model, {}).get(old)
-    if not new or old == key:
+    if not new or old == key or (old in ATTENTION_HEADS and not value[:1].isdigit()):
         return word
     if old.endswith("linear_embedder"):
         value = "auto" if value.lower() == "true" else "null"
@@ -105,6 +108,8 @@ def update_override(word: str, model: str) -> str:
 def _update_keys(config: dict[str, Any]) -> dict[str, Any]:
     """The same arguments of one class, those that have moved in their groups."""
     model = str(config.get("_target_"))
+    if isinstance(config.get("heads"), int) and "heads" in MOVED_KEYS.get(model, {}):
+        config = {ATTENTION_HEADS.get(key, key): value for key, value in config.items()}
     if model not in MOVED_KEYS or "readin" in config:
         return config
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}

@@ -55,7 +55,9 @@ class TrialDataset(Dataset):
             everything = full_mask(trials.heldin.shape)
             self.extras["observed"] = everything if self.recorded is None else self.recorded[:, :, neurons]
         self.withheld = None if trials.withheld is None else _shared(trials.withheld, bool)
-        for name, dtype in (("condition", np.int64), ("jitter", np.int64), ("rates", np.float32)):
+        for name, dtype in (
+            ("condition", np.int64), ("jitter", np.int64), ("rates", np.float32), ("labels", np.float32),
+        ):  # fmt: skip
             if (values := getattr(trials, name)) is not None:
                 self.extras[name] = _shared(values, dtype)
         if trials.behavior is not None:

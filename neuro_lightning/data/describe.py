@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import IN_BINS, BehaviorInfo, DataSpec
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.images import ImageDataset, ImageTrials
 from neuro_lightning.data.recording import Recording, Trials
@@ -53,7 +53,39 @@ def describe(recording: Recording) -> DataSpec:
         behavior_kind=recording.behavior_kind if behavior is not None else "none",
         decode_groups=1 if train.decode_mask is None else train.decode_mask.shape[1],
         n_conditions=0 if recording.psth is None else len(recording.psth),
+        behaviors=tuple(behaviors(recording)),
     )
+
+
+def behaviors(recording: Recording) -> Iterator[BehaviorInfo]:
+    """What can be decoded of each trial, as the training split has it: behavior in bins, then the labels."""
+    train = recording.splits["train"]
+    if train.behavior is not None and train.behavior.ndim == 3:
+        values = train.behavior
+        if train.observed is not None:  # as TrialDataset has it
+            recorded = train.observed[:, :, : train.heldin.shape[2]].any(2)
+            values = np.where(recorded[..., None], values, np.nan)
+        mean, std = _moments(values.reshape(-1, values.shape[2]))
+        yield BehaviorInfo(IN_BINS, mean=mean, std=std)
+    for column, (name, texts) in enumerate(recording.info.get("labels", [])):
+        values = train.labels[:, column]
+        codes = np.unique(values[np.isfinite(values)])
+        if texts is None:
+            mean, std = _moments(values[:, None])
+            yield BehaviorInfo(name, mean=mean, std=std, classes=tuple(codes.tolist()), codes=tuple(codes.tolist()))
+        else:
+            classes = tuple(texts[int(code)] for code in codes)
+            yield BehaviorInfo(name, classes=classes, codes=tuple(codes.tolist()))
+
+
+def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (K,) of values (n, K), NaN ignored; 0 and 1 where none is known or none differs."""
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, values, 0.0).sum(0, dtype=np.float64) / count
+    std = np.sqrt(np.square(np.where(known, values - mean, 0.0)).sum(0, dtype=np.float64) / count)
+    std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # less is rounding
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def join_specs(specs: Mapping[str, DataSpec], dataset: str) -> DataSpec:

@@ -31,6 +31,8 @@ class Trials(SplitArrays):
         condition: (B,) int64, the trial's condition, -1 for none; None without conditions.
         jitter: (B,) int64, bins by which each window was shifted; None for none.
         rates: (B, T + F, N) float32, the true rates in spikes per bin; simulated data only.
+        labels: (B, J) float, what is known of each trial, NaN where unknown, a column for each of ``info["labels"]``,
+            which says how text is written as numbers; None without.
         row: (B,) int64, the trial's row in the recording's trial table.
     """
 
@@ -46,6 +48,7 @@ class Trials(SplitArrays):
     condition: np.ndarray | None = None
     jitter: np.ndarray | None = None
     rates: np.ndarray | None = None
+    labels: np.ndarray | None = None
     row: np.ndarray | None = None
 
     def joined(self, other: Trials) -> Trials:

@@ -67,6 +67,9 @@ def info(name: str) -> MetricInfo:
     metric = name.partition("/")[0]
     if shots := re.fullmatch(r"k(\d+)_co_bps", metric):  # of any number of trials
         return MetricInfo(f"{shots[1]}-shot", f"co-smoothing from latents with {shots[1]} trials", BITS)
+    if of_head := re.fullmatch(r"head_(.+)_(r2|accuracy|chance)", metric):  # of any name
+        score = {"r2": "R2"}.get(of_head[2], of_head[2])
+        return MetricInfo(f"{of_head[1]} {score}", f"{of_head[1]} decoded by a head, {score}")
     return METRICS.get(metric, MetricInfo(name))
 
 

@@ -15,11 +15,13 @@ from neuro_lightning.metrics.base import MetricDict, MetricGroup
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.decoding import TpCorrelation, VelocityR2
 from neuro_lightning.metrics.deviance import PoissonD2
+from neuro_lightning.metrics.heads import WithHeads
 from neuro_lightning.metrics.rates import PsthR2, RatesR2
 from neuro_lightning.metrics.responses import ResponseMetrics
 from neuro_lightning.metrics.sessions import SessionMetrics
 from neuro_lightning.metrics.traces import TraceMetrics
 from neuro_lightning.metrics.trial_sums import scored_part
+from neuro_lightning.nn.heads import Heads
 
 
 def build_metrics(
@@ -29,8 +31,11 @@ def build_metrics(
     psth: Tensor | None = None,
     n_repeats: int | None = None,
     sessions: Sequence[Mapping[str, Any]] = (),
+    heads: Heads | None = None,
 ) -> nn.Module:
     """The metrics that a dataset allows: those of spikes below, of traces and images in modules of their own.
+
+    With heads also their scores, see :class:`~neuro_lightning.metrics.heads.WithHeads`.
 
     Of several sessions: each one's, and their means, see :class:`~neuro_lightning.metrics.sessions.SessionMetrics`.
 
@@ -52,13 +57,18 @@ def build_metrics(
         psth: (C, T, N) true PSTHs in spikes per bin, NaN where undefined; without them there is no ``psth_r2``.
         n_repeats: the largest number of repeats of an image in the split; None for that of any split.
         sessions: these arguments for each of several sessions, empty for one that is not scored.
+        heads: of the model; None without.
 
     Raises:
         DataError: the PSTHs are not those of the data described.
     """
     if spec.sessions:
         parts = zip(spec.sessions, sessions, strict=True)
-        return SessionMetrics({part.session: build_metrics(part, **given) if given else None for part, given in parts})
+        return SessionMetrics(
+            {part.session: build_metrics(part, heads=heads, **given) if given else None for part, given in parts}
+        )
+    if heads is not None:
+        return WithHeads(build_metrics(spec, n_eval=n_eval, psth=psth, n_repeats=n_repeats), heads, spec)
     if spec.kind == "images":
         return ResponseMetrics(spec, n_eval=n_eval, n_repeats=n_repeats)
     if spec.kind == "traces":

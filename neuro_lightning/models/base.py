@@ -21,7 +21,9 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics, parameter_groups
+from neuro_lightning.models.head_losses import head_losses, means_of_epoch, weighted_heads
 from neuro_lightning.models.resume_checks import check_same_data, check_same_weights
+from neuro_lightning.nn.heads import Heads
 from neuro_lightning.private_names import count_steps_in_batch
 
 CHECKPOINT_KEY = "neuro_lightning"
@@ -94,6 +96,11 @@ class PopulationModule(pl.LightningModule):
         """What the networks of all sessions share; of a network without a core all of it."""
         return getattr(self.networks[0], "core", self.net)
 
+    @property
+    def heads(self) -> Heads | None:
+        """What decodes behavior from the latents, see ``neuro_lightning.nn.heads``; sessions share it."""
+        return getattr(self.networks[0], "heads", None)
+
     def by_session(self) -> dict[str, PopulationModule]:
         """A model for the evaluation of each session alone, by its name; one recording has none. Weights are shared."""
         if not self.spec.sessions:
@@ -147,32 +154,34 @@ class PopulationModule(pl.LightningModule):
         self._check_shape(output, batch)
         total, count = self.loss(output, batch["targets"], mask, self.spec.of_batch(batch))
         terms = output.get("losses", {})
-        count = self._add_to_epoch({"count": count, "loss": total, **terms}, batch_idx)
+        decoded = head_losses(self.heads, output, batch, self.spec)
+        means = self._add_to_epoch({"count": count, "loss": total, **terms, **decoded}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
-        return total / count.clamp_min(1) + self.weight_loss_terms(terms)
+        loss = total / means["count"].clamp_min(1) + self.weight_loss_terms(terms)
+        return loss + weighted_heads(self.heads, decoded, means) if decoded else loss
 
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:
         """The sum of the network's own terms; an architecture may weight them, also by ``self.current_epoch``."""
         return sum(terms.values())
 
-    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Add a step's values to the sums of the epoch; returns the count, the mean over all processes.
+    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Add a step's values to the sums of the epoch; returns them, each the mean over all processes.
 
         Some optimizers evaluate a batch more than once in a step (SAM, LBFGS): the first time counts.
         """
         dtype = torch.float64 if self.device.type != "mps" else torch.float32
         step = torch.stack([value.detach() for value in values.values()]).to(dtype)
-        count = values["count"]
+        means = values
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(step)
             step = step / torch.distributed.get_world_size()
-            count = step[0].to(values["loss"].dtype)
+            means = dict(zip(values, step.to(values["loss"].dtype), strict=True))
         if self._last_counted != (now := (self.current_epoch, batch_idx)):
             self._last_counted = now
             before = 0 if self._epoch_sums is None else self._epoch_sums[1].to(step.device)
             self._epoch_sums = tuple(values), before + step
             self._epoch_steps += 1
-        return count
+        return means
 
     def on_train_start(self) -> None:
         """Let Lightning know that the last epoch of a resumed run was validated: else it would train a batch again."""
@@ -215,8 +224,7 @@ class PopulationModule(pl.LightningModule):
         sums, self._epoch_sums, steps, self._epoch_steps = self._plain_sums(), None, self._epoch_steps, 0
         if not sums:  # resumed at the epoch's very end
             return
-        count = sums.pop("count")
-        means = {f"train/{name}": value / (max(count, 1) if name == "loss" else steps) for name, value in sums.items()}
+        means = {f"train/{name}": value for name, value in means_of_epoch(sums, steps).items()}
         self.log_dict(means, prog_bar=True, logger=False)
         # Lightning would write them after the checkpoints of this moment, which could then never be resumed exactly
         for logger in self.trainer.loggers:
@@ -294,7 +302,7 @@ class PopulationModule(pl.LightningModule):
             self.automatic_optimization = self.trainer.datamodule.steps_at_once == 1
         references = self.trainer.datamodule.references()
         if self.scores is None and "val" in references:
-            self.scores = build_metrics(self.spec, **references["val"]).to(self.device)
+            self.scores = build_metrics(self.spec, heads=self.heads, **references["val"]).to(self.device)
             self.val_loss = MeanMetric().to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -29,7 +29,7 @@ def predict_split(
         split: ``train``, ``val`` or ``test``.
         device: where the network runs.
         names: which outputs: ``rates``, the expected targets whichever link the network has, (B, L, N) or (B, N);
-            ``LATENTS`` and others, see :class:`~neuro_lightning.contracts.Output`.
+            ``LATENTS`` and others, see :class:`~neuro_lightning.contracts.Output`; ``heads/NAME`` what a head decodes.
 
     Returns:
         Arrays by name; those that the network does not have are left out.
@@ -60,6 +60,7 @@ def predict_batches(
         output = run_network(net, batch, device)
         if "rates" in names:
             output["rates"] = rates_of(output)
+        output |= {f"heads/{name}": values for name, values in output.pop("heads", {}).items()}
         for name in set(names) & set(output):
             part = output[name].numpy()
             if name not in found:  # one array at once: joining the parts would take twice the memory

@@ -171,7 +171,11 @@ class LFADSNet(SequenceNet):
         n_total, lengths = inputs.shape[1] + self.steps.n_forward, self.lengths(observed)
         seen = self.readin(inputs, inputs.shape[1], observed)
         factors, losses = self.core.sample(seen, self.steps.cover(n_total), lengths)
-        return {**self.readout(hold_last(factors, lengths), n_total), "losses": losses}
+        factors = hold_last(factors, lengths)
+        output = self.readout(factors, n_total)
+        if self.heads is not None:
+            output["latents"] = self.steps.interpolate(factors, n_total)
+        return {**output, "losses": losses}
 
     def _average(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
         n_total, lengths = inputs.shape[1] + self.steps.n_forward, self.lengths(observed)

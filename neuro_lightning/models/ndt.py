@@ -119,7 +119,7 @@ class NDTNet(SequenceNet):
         width: channels D; None is one for each neuron (with a count embedding, ``count_width``), rounded up to what
             the heads divide.
         layers: encoder layers.
-        heads: of the attention.
+        attention_heads: of the attention.
         feedforward: units of the layers' hidden dense layer.
         step_ms: width of a step; None is one bin.
         pre_norm: normalise before the blocks, or after.
@@ -144,7 +144,7 @@ class NDTNet(SequenceNet):
         readout: ReadoutSettings,
         width: int | None,
         layers: int,
-        heads: int,
+        attention_heads: int,
         feedforward: int,
         step_ms: int | None,
         pre_norm: bool,
@@ -155,9 +155,9 @@ class NDTNet(SequenceNet):
         fixed_lag_ms: float = 0,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        encoder = Layers(layers, heads, feedforward, scaled_init)
+        encoder = Layers(layers, attention_heads, feedforward, scaled_init)
         steps = Steps.of(spec, step_ms, causal=attention.causal, lag_ms=fixed_lag_ms)
-        width = width or round_up_to_heads(spec.n_neurons * max(1, readin.count_width), heads)
+        width = width or round_up_to_heads(spec.n_neurons * max(1, readin.count_width), attention_heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, width, names, small_weights)
         reads_in = readin.build(spec, steps, width)

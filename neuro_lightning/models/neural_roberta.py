@@ -78,7 +78,7 @@ class NeuralRobertaNet(SequenceNet):
         hidden: GRU units per layer and direction.
         layers: stacked GRU layers.
         encoder_layers: of RoBERTa.
-        heads: of the attention.
+        attention_heads: of the attention.
         dropout: between GRU layers, and after the GRU.
         encoder_dropout: inside the encoder layers.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
@@ -98,12 +98,12 @@ class NeuralRobertaNet(SequenceNet):
         hidden: int,
         layers: int,
         encoder_layers: int,
-        heads: int,
+        attention_heads: int,
         dropout: float,
         encoder_dropout: float,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        width = width or round_up_to_heads(spec.n_neurons, heads)
+        width = width or round_up_to_heads(spec.n_neurons, attention_heads)
         steps = Steps.of(spec, step_ms)
         reader = readin.build(spec, steps, hidden)
         core = RecurrentAttentionCore(
@@ -112,7 +112,7 @@ class NeuralRobertaNet(SequenceNet):
             hidden=hidden,
             layers=layers,
             encoder_layers=encoder_layers,
-            heads=heads,
+            heads=attention_heads,
             dropout=dropout,
             encoder_dropout=encoder_dropout,
         )

@@ -27,12 +27,23 @@ def check_same_data(saved: Mapping[str, Any], spec: DataSpec, identity: Identity
     """
     found = differences(saved["identity"], identity) if identity and saved.get("identity") else []
     theirs = DataSpec.from_dict(saved["spec"]).to_dict() if "spec" in saved else {}
-    described = [(key, theirs.get(key), value) for key, value in spec.to_dict().items() if theirs.get(key) != value]
+    own = _without_new_keys(spec.to_dict(), saved.get("spec", {}))
+    described = [(key, theirs.get(key), value) for key, value in own.items() if theirs.get(key) != value]
     for key, one, other in [*found, *described]:
         raise CheckpointError(
             f"the checkpoint cannot be resumed with these data: {key} was {one!s:.120} and is {other!s:.120}; resume "
             "with the data that it was trained on, or train anew"
         )
+
+
+def _without_new_keys(own: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with what an older version did not say of data left as it is by default, session by session."""
+    if not saved:
+        return own
+    default = DataSpec("").to_dict()
+    found = {key: value if key in saved else default[key] for key, value in own.items()}
+    parts = zip(own["sessions"], saved.get("sessions", ()), strict=False)
+    return {**found, "sessions": [_without_new_keys(*pair) for pair in parts]} if saved.get("sessions") else found
 
 
 def check_same_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

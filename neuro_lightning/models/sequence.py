@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, readout_names
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.attention import round_up_to_heads
+from neuro_lightning.nn.heads import Heads, HeadSettings
 from neuro_lightning.nn.masking import configure_masking
 from neuro_lightning.nn.rate_readout import ReadoutSettings
 from neuro_lightning.nn.readin import ReadInSettings
@@ -33,6 +34,7 @@ class SequenceModel(PopulationModule):
         masking: hides a part of the input in training, see ``neuro_lightning.nn.masking``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer and the number of steps, or None.
+        heads: what is decoded from the latents, by name; several sessions share the heads.
         core_bins: bins that the core is made for, where the data have fewer: other sessions have trained it.
         core_neurons: neurons of the largest session that the core is made for, likewise; 0 for one recording alone.
         settings: of the network, see its class.
@@ -55,6 +57,7 @@ class SequenceModel(PopulationModule):
         masking: nn.Module | None = None,
         optimizer: Callable | None = None,
         scheduler: Callable | None = None,
+        heads: Mapping[str, HeadSettings] | None = None,
         core_bins: int = 0,
         core_neurons: int = 0,
         **settings: Any,
@@ -74,8 +77,27 @@ class SequenceModel(PopulationModule):
         if self.masks_whole_steps:
             steps = (net.sessions[0] if spec.sessions else net).steps
             configure_masking(masking, block=steps.stride, kind=spec.kind)
+        add_heads(net, heads, spec)
         super().__init__(net, spec, loss=loss, masking=masking, optimizer=optimizer, scheduler=scheduler)
         self.readin_start = readin.start  # of several sessions, see runs/stitching.py
+
+
+def add_heads(net: Any, settings: Mapping[str, HeadSettings] | None, spec: DataSpec) -> None:
+    """Add heads to a network, or to those of several sessions, which share them.
+
+    Args:
+        net: the network, a SequenceNet, or the networks of several sessions.
+        settings: of the heads by name.
+        spec: the description of the data.
+
+    Raises:
+        ConfigError: the data do not have what a head is to decode.
+    """
+    if settings := {name: each for name, each in (settings or {}).items() if each is not None}:
+        nets = net.sessions if spec.sessions else [net]
+        heads = Heads(settings, spec, nets[0].readout.linear.in_features)
+        for each in nets:
+            each.heads = heads
 
 
 def _settings_of_shared_core(
@@ -94,7 +116,7 @@ def _settings_of_shared_core(
     if readin.width is None:
         readin = replace(readin, width="auto")
     if "width" in settings and settings["width"] is None:
-        settings = {**settings, "width": round_up_to_heads(neurons, settings["heads"])}
+        settings = {**settings, "width": round_up_to_heads(neurons, settings["attention_heads"])}
     return readin, settings
 
 

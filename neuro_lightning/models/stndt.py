@@ -125,7 +125,7 @@ class STNDTNet(SequenceNet):
         readout: how rates are read out.
         width: channels D; None is one for each neuron.
         layers: spatiotemporal layers.
-        heads: of both attentions.
+        attention_heads: of both attentions.
         feedforward: units of the layers' hidden dense layers.
         step_ms: width of a step; None is one bin.
         scaled_init: let the temporal blocks' weights begin at ``0.67 * layers ** -1/4`` of Xavier's.
@@ -146,7 +146,7 @@ class STNDTNet(SequenceNet):
         readout: ReadoutSettings,
         width: int | None,
         layers: int,
-        heads: int,
+        attention_heads: int,
         feedforward: int,
         step_ms: int | None,
         scaled_init: bool,
@@ -160,8 +160,8 @@ class STNDTNet(SequenceNet):
                 "model.attention.context_forward_ms=0: STNDT cannot be causal, its neurons attend to each other by "
                 "whole trials; model=gru model.bidirectional=false is"
             )
-        encoder, steps = Layers(layers, heads, feedforward, scaled_init), Steps.of(spec, step_ms)
-        size = width or round_up_to_heads(spec.n_neurons, heads)
+        encoder, steps = Layers(layers, attention_heads, feedforward, scaled_init), Steps.of(spec, step_ms)
+        size = width or round_up_to_heads(spec.n_neurons, attention_heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, size, names, small_weights)
         reads_in = readin.build(spec, steps, size)

@@ -31,7 +31,9 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: RelativeBias | None = None) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ConfigError(f"model.heads={heads} does not divide the width, {width}: set model.heads or model.width")
+            raise ConfigError(
+                f"model.attention_heads={heads} does not divide the width, {width}: set it or model.width"
+            )
         self.heads, self.dropout = heads, Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import Output
+from neuro_lightning.nn.heads import Heads
 from neuro_lightning.nn.padding import hold_last, trial_lengths
 from neuro_lightning.nn.rate_readout import RateReadout
 from neuro_lightning.nn.readin import ReadIn
@@ -36,7 +37,8 @@ class SequenceNet(Stepwise):
     in which none was are padding: the core does not read them, and what it gives there means nothing.
 
     A network of causal steps also runs bin by bin, see :class:`Stepwise`, if its core is a
-    :class:`StepwiseCore`.
+    :class:`StepwiseCore`. ``heads`` are added to a network that is finished; ``contracts.call_network`` lets them read
+    its latents.
 
     Args:
         steps: of the network in time.
@@ -50,6 +52,7 @@ class SequenceNet(Stepwise):
         self, steps: Steps, readin: ReadIn, core: nn.Module, readout: RateReadout, *, fixed_length: bool = False
     ) -> None:
         super().__init__()
+        self.heads: Heads | None = None
         self.steps, self.fixed_length = steps, fixed_length
         self.readin, self.core, self.readout = readin, core, readout
 
@@ -69,14 +72,16 @@ class SequenceNet(Stepwise):
         return {}
 
     def forward(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
-        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation, latents (B, L, D)."""
+        """(B, T, N_in) counts -> log-rates (B, L, N) and, in evaluation and for heads, latents (B, L, D)."""
         if self.fixed_length and inputs.shape[1] > self.steps.n_bins and not self.steps.n_forward:
             return in_windows(self, inputs, self.steps.n_bins, observed)
         n_total = inputs.shape[1] + self.steps.n_forward
         latents = hold_last(self.encode(inputs, observed), self.lengths(observed))
         output = self.readout(latents, n_total)
+        if not self.training or self.heads is not None:
+            output["latents"] = self.steps.interpolate(latents, n_total)
         if not self.training:
-            return {**output, "latents": self.steps.interpolate(latents, n_total)}
+            return output
         losses = self.extra_losses(inputs, observed)
         return {**output, "losses": losses} if losses else output
 

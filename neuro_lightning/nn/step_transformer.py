@@ -94,7 +94,7 @@ class Layers:
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.count < 1:
-            raise ConfigError(f"model.heads={self.heads} and model.layers={self.count} must be 1 at least")
+            raise ConfigError(f"model.attention_heads={self.heads} and model.layers={self.count} must be 1 at least")
 
     @property
     def init_scale(self) -> float | None:

@@ -21,6 +21,7 @@ from neuro_lightning.models.base import CHECKPOINT_KEY, PopulationModule
 from neuro_lightning.models.loading import Saved, find_checkpoint, load_checkpoint, read_checkpoint
 from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.sessions_net import first_difference
+from neuro_lightning.runs.heads import carry_heads
 from neuro_lightning.runs.stitching import Session, start_as_others
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.settings import TrainSettings
@@ -111,6 +112,7 @@ def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSe
     if not isinstance(core, nn.Module) or not isinstance(own, nn.Module):
         raise ConfigError(f"init={settings.init}: {type(model).__name__} has no core that new data could share")
     _load_core(own, core, settings.init)
+    heads = carry_heads(model, saved.model, settings.init)
     sources = list(_sources(saved.model, saved.spec, saved.identity))
     for module in data.by_session().values():
         for _, _, identity in sources:
@@ -132,6 +134,7 @@ def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSe
         known += sum(_copy_known_units(net, spec, *pair) for pair in same)
     print(
         f"init        the core of {relative(path)}: {sum(p.numel() for p in own.parameters()):,} parameters"
+        + (f"; {', '.join(heads)} as decoded there" if heads else "")
         + (f"; read-in and readout of {known} units by their ids, others" if known else "; read-in and readout")
         + f" {_start_in_words(model.adaptation.start, refusal)}"
     )

@@ -28,6 +28,7 @@ from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.private_names import process_launcher, share_threads
 from neuro_lightning.ranks import is_main_process
+from neuro_lightning.runs.monitors import trains_heads_only
 from neuro_lightning.settings.settings import TrainSettings
 
 LAUNCH_VARIABLES = (
@@ -171,10 +172,11 @@ class JobDDPStrategy(DDPStrategy):
 
 
 def strategy_for_sessions(settings: TrainSettings, spec: DataSpec) -> dict[str, bool]:
-    """The key to change where several recordings are trained on: a batch leaves the networks of the others out."""
+    """The key to change where a step leaves weights out: those of other recordings than the batch's, or the readout."""
     strategy = settings.trainer.get("strategy")
     ours = f"{JobDDPStrategy.__module__}.{JobDDPStrategy.__qualname__}"
-    if not spec.sessions or not isinstance(strategy, Mapping) or strategy.get("_target_") != ours:
+    left_out = bool(spec.sessions) or trains_heads_only(settings)
+    if not left_out or not isinstance(strategy, Mapping) or strategy.get("_target_") != ours:
         return {}
     return {"trainer.strategy.find_unused_parameters": True}
 

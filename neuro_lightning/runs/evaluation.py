@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from neuro_lightning.contracts import Batch, Output, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.metrics.collection import build_metrics
+from neuro_lightning.nn.heads import Heads
 
 Predictor = Callable[[Batch, str], Output]  # a batch and the split it is from
 
@@ -20,6 +21,7 @@ def evaluate(
     data: PopulationDataModule,
     split: str,
     watch: Callable[[Output, Batch], None] | None = None,
+    heads: Heads | None = None,
 ) -> dict[str, float]:
     """The metrics of a predictor on one labelled split, computed in this process alone.
 
@@ -28,11 +30,12 @@ def evaluate(
         data: where the trials come from.
         split: ``val`` or ``test``.
         watch: called with what was predicted of each batch.
+        heads: of the predictor, which are scored too; None without.
 
     Returns:
         Scores by name, without the split's prefix.
     """
-    metrics = build_metrics(data.spec, **data.references()[split])
+    metrics = build_metrics(data.spec, heads=heads, **data.references()[split])
     for metric in metrics.modules():
         if isinstance(metric, Metric):
             metric.distributed_available_fn = _alone

@@ -11,6 +11,8 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics.catalog import info
 from neuro_lightning.metrics.collection import build_metrics
+from neuro_lightning.metrics.heads import head_scores
+from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.settings.settings import TrainSettings
 
 CO_SMOOTHING = "val/co_bps"
@@ -34,7 +36,41 @@ def monitor_without_heldout(settings: TrainSettings, spec: DataSpec) -> dict[str
     return dict.fromkeys(["monitor", *watching], f"val/{name}")
 
 
-def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
+def monitor_of_heads(settings: TrainSettings) -> dict[str, str]:
+    """Where nothing but heads is trained, the score of the first one chooses, and a line says so.
+
+    Args:
+        settings: of the run.
+
+    Returns:
+        The keys to change: every ``monitor`` that is the one of the data, unless it was typed, and how it is compared;
+        empty where nothing changes.
+
+    Raises:
+        ConfigError: there are no heads either.
+    """
+    if not trains_heads_only(settings):
+        return {}
+    heads = {name: node for name, node in (settings.model.get("heads") or {}).items() if node is not None}
+    if not heads:
+        raise ConfigError(
+            "model.loss is none and there is no head: nothing would be trained; add +head@model.heads.velocity=linear"
+        )
+    if any(word.startswith("monitor=") for word in settings.overrides):
+        return {}
+    name, node = next(iter(heads.items()))
+    score = f"val/{head_scores(name, node.kind)[0]}"
+    watching = [f"{path}.monitor" for path, part in _nodes_with_monitor(settings) if part.monitor == settings.monitor]
+    print(f"Nothing but heads is trained: {score} takes the place of {settings.monitor}.")
+    return {**dict.fromkeys(["monitor", *watching], score), "mode": "max"}
+
+
+def trains_heads_only(settings: TrainSettings) -> bool:
+    """Whether the loss of the rates is left out."""
+    return (settings.model.get("loss") or {}).get("_target_") == "neuro_lightning.losses.none"
+
+
+def check_monitors(settings: TrainSettings, model: PopulationModule, data: PopulationDataModule) -> None:
     """Refuse a monitored metric that is not logged, before the training and not after it.
 
     Raises:
@@ -42,7 +78,7 @@ def check_monitors(settings: TrainSettings, data: PopulationDataModule) -> None:
     """
     logged = ["val/loss"]
     if "val" in (references := data.references()):
-        logged += [f"val/{name}" for name in build_metrics(data.spec, **references["val"]).names]
+        logged += [f"val/{name}" for name in build_metrics(data.spec, heads=model.heads, **references["val"]).names]
     watching = [("", settings.monitor, settings.mode)]
     watching += [(f"{path}.", node.monitor, node.get("mode")) for path, node in _nodes_with_monitor(settings)]
     for path, metric, mode in watching:

@@ -26,6 +26,7 @@ from neuro_lightning.metrics.session_scores import with_means
 from neuro_lightning.metrics.trial_sums import TrialSums
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.models.loading import read_checkpoint
+from neuro_lightning.nn.heads import Heads
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
@@ -141,7 +142,7 @@ def score_recording(
         baseline.fit_net(data.dataset("train", evaluate=False), data.dataset("val", evaluate=True))
         return network_predictor(baseline.net)
 
-    scores = {"model": score_model(settings, network_predictor(net, device), data)}
+    scores = {"model": score_model(settings, network_predictor(net, device), data, getattr(net, "heads", None))}
     for split, found in k_shot_scores(settings.k_shot, net, data, device).items():
         scores["model"][split] |= found
     for name, node in (settings.baselines or {}).items():
@@ -160,12 +161,12 @@ def score_recording(
     return scores
 
 
-def score_model(settings: TrainSettings, predict: Predictor, data: PopulationDataModule) -> Scores:
+def score_model(settings: TrainSettings, predict: Predictor, data: PopulationDataModule, heads: Heads | None) -> Scores:
     """Scores of the model by split; of spikes, what each trial contributes is kept in the run's folder."""
     if data.spec.kind != "spikes":
-        return {split: evaluate(predict, data, split) for split in data.references()}
+        return {split: evaluate(predict, data, split, heads=heads) for split in data.references()}
     sums = {split: TrialSums(data.spec) for split in data.references()}
-    scores = {split: evaluate(predict, data, split, watch) for split, watch in sums.items()}
+    scores = {split: evaluate(predict, data, split, watch, heads) for split, watch in sums.items()}
     arrays = {split: {k: v.numpy() for k, v in watch.collect()._asdict().items()} for split, watch in sums.items()}
     for split, found in arrays.items():
         trials = data.recording.splits[split]

@@ -17,6 +17,7 @@ from neuro_lightning.display.predictions import array_rows, print_arrays, print_
 from neuro_lightning.display.table import kind_of, relative
 from neuro_lightning.ensemble.combine import Ensemble, EnsembleSettings, combine
 from neuro_lightning.ensemble.compatibility import check_same_data
+from neuro_lightning.ensemble.decoding import decode
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.ensemble.report import (
     describe_ensemble,
@@ -209,11 +210,10 @@ def write_session(
     """
     recording, how = data.recording, ensemble_settings(settings)
     splits, device = predicted_splits(kind, recording), pick_device(settings.device)
-    rates, ensemble = combine(
-        checkpoints, data, splits, device, how,
-        session=settings.session or session, trusted=settings.trusted, progress=progress,
-    )  # fmt: skip
-    arrays = write_rates(path, kind, recording, rates, session=session, merge_into=merge_into)
+    which = {"session": settings.session or session, "trusted": settings.trusted}
+    rates, ensemble = combine(checkpoints, data, splits, device, how, **which, progress=progress)
+    decoded = decode(checkpoints, data, splits, device, **which, ensemble=ensemble)
+    arrays = write_rates(path, kind, recording, rates, session=session, merge_into=merge_into, decoded=decoded)
     in_submission = kind == "submission" and recording.kind == "spikes"
     scored = settings.evaluate
     return Predicted(
@@ -221,7 +221,7 @@ def write_session(
         split=evaluation_split(recording),
         rows=array_rows(arrays),
         ensemble=ensemble,
-        scores=score_rates(data, rates) if scored else None,
+        scores=score_rates(data, rates, decoded) if scored else None,
         official=official_scores(recording, arrays) if scored and in_submission else None,
     )
 

@@ -21,6 +21,7 @@ from neuro_lightning.data.same_data import differences, find_training_trials, ra
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.display.table import relative
 from neuro_lightning.ensemble.combine import EnsembleSettings
+from neuro_lightning.ensemble.decoding import Decoded
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.loading import Saved, check_saved, choose_checkpoint, fitted_on
 from neuro_lightning.runs.evaluation import evaluate
@@ -280,21 +281,27 @@ def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dic
     return arrays
 
 
-def score_rates(data: PopulationDataModule, rates: dict[str, np.ndarray]) -> dict[str, float] | None:
-    """Scores of predicted rates by our names, None where the labels are hidden.
+def score_rates(
+    data: PopulationDataModule, rates: dict[str, np.ndarray], decoded: Decoded | None = None
+) -> dict[str, float] | None:
+    """Scores of predicted rates and of what heads decode by our names, None where the labels are hidden.
 
     Args:
         data: what was predicted.
         rates: (B, L, N) or (B, N) for each split.
+        decoded: what heads have decoded of each split.
     """
+    decoded = decoded or Decoded()
     target = evaluation_split(data.recording)
     if not labelled(data.recording.splits[target], data.spec):
         return None
 
     def given(batch: Batch, split: str) -> Output:
-        return {"rates": torch.from_numpy(rates[split][batch["index"].numpy()])}
+        rows, heads = batch["index"].numpy(), decoded.values.get(split, {})
+        found: Output = {"rates": torch.from_numpy(rates[split][rows])}
+        return {**found, "heads": {name: torch.from_numpy(each[rows]) for name, each in heads.items()}}
 
-    return evaluate(given, data, target)
+    return evaluate(given, data, target, heads=decoded.heads)
 
 
 def official_scores(recording: Recording, arrays: dict[str, np.ndarray]) -> list[dict[str, dict[str, float]]] | None:

@@ -11,6 +11,7 @@ from neuro_lightning.artifacts.checkpoint_files import BEST, REFIT, run_folder
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.ensemble.decoding import Decoded
 from neuro_lightning.ensemble.members import is_sweep
 from neuro_lightning.ensemble.report import members_file
 from neuro_lightning.errors import ConfigError
@@ -72,6 +73,7 @@ def write_rates(
     *,
     session: str = "",
     merge_into: str | Path | None = None,
+    decoded: Decoded | None = None,
 ) -> Mapping[str, np.ndarray]:
     """Write predicted rates as the kind of file that is wanted.
 
@@ -82,13 +84,16 @@ def write_rates(
         rates: (B, L, N) or (B, N) for each of the splits.
         session: the recording's name among several, whose predictions are added to the file.
         merge_into: a submission whose other datasets are kept.
+        decoded: what heads have decoded, for a file of predictions.
 
     Returns:
         What was written: the rates, or the arrays of a submission by their names.
     """
     if kind == "predictions":
-        write_predictions(path, recording, rates, session)
-        return rates
+        found = decoded or Decoded()
+        write_predictions(path, recording, rates, session, found.values, found.classes)
+        heads = {f"{split}/{name}": each for split, by_head in found.values.items() for name, each in by_head.items()}
+        return {**rates, **heads}
     if recording.name == "uwndc19":
         write_kaggle(path, rates["test"], recording.info["columns"])
         return rates

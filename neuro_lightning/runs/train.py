@@ -26,8 +26,9 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.adapt import with_initial_model
 from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_sessions, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
+from neuro_lightning.runs.heads import print_unseen_classes
 from neuro_lightning.runs.k_shot import check_k_shot
-from neuro_lightning.runs.monitors import check_monitors, monitor_without_heldout
+from neuro_lightning.runs.monitors import check_monitors, monitor_of_heads, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
 from neuro_lightning.runs.resumed import check_training_left, readable_checkpoint
@@ -140,7 +141,8 @@ def quiet_libraries() -> None:
 
 def settings_for_data(settings: TrainSettings, data: PopulationDataModule, record: RunRecord) -> TrainSettings:
     """The settings with what depends on the data: the monitor without held-out neurons, epochs of few trials, ..."""
-    changes = monitor_without_heldout(settings, data.spec) | epochs_of_short_training(settings, data)
+    changes = monitor_of_heads(settings) or monitor_without_heldout(settings, data.spec)
+    changes |= epochs_of_short_training(settings, data)
     changes |= strategy_for_sessions(settings, data.spec)
     if not changes:
         return settings
@@ -155,9 +157,11 @@ def check_before_training(settings: TrainSettings, model: PopulationModule, data
     Raises:
         NeuroError: with one message that says what to mend.
     """
-    check_monitors(settings, data)
+    check_monitors(settings, model, data)
     for net, part in zip(model.networks, data.by_session().values(), strict=True):
         check_k_shot(settings.k_shot, net, part)
+    if is_main_process():
+        print_unseen_classes(model, data)
     if settings.refit:
         check_refit(settings, model, data)
     check_training_left(settings)

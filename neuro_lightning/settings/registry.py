@@ -82,8 +82,8 @@ CLASSES = {
 # functions, and classes that derive from nothing
 NAMED = frozenset(
     [f"neuro_lightning.losses.{name}" for name in (
-        "auto", "auto_normalised", "gamma", "gaussian", "gaussian_variance", "mse", "poisson", "poisson_normalised",
-        "zero_inflated_gamma",
+        "auto", "auto_normalised", "gamma", "gaussian", "gaussian_variance", "mse", "none", "poisson",
+        "poisson_normalised", "zero_inflated_gamma",
     )]
     + [f"neuro_lightning.optim.{name}" for name in ("cosine", "plateau")]
     + [f"neuro_lightning.sweeps.search.pruners.{name}" for name in ("halving", "hyperband", "median", "patient")]
@@ -91,6 +91,7 @@ NAMED = frozenset(
     + [f"neuro_lightning.nn.step_transformer.{name}" for name in ("Attention", "Dropouts")]
     + ["neuro_lightning.nn.readin.ReadInSettings", "neuro_lightning.nn.rate_readout.ReadoutSettings"]
     + ["neuro_lightning.models.stndt.Contrast", "neuro_lightning.models.adaptation.Adaptation"]
+    + ["neuro_lightning.nn.heads.HeadSettings"]
 )  # fmt: skip
 # what Hydra's own part of a config may build, beside launchers and sweepers, which are registered with Hydra
 HYDRA_NAMES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -15,23 +15,31 @@ from neuro_lightning.errors import SubmissionError
 from neuro_lightning.submission.check import ELSEWHERE
 
 IN_BINS = ("latents", "inferred_inputs")  # have a value for each bin
-BESIDE = ("condition", "behavior", "angle", "row")  # what a reader needs to make sense of a trial
+BESIDE = ("condition", "behavior", "angle", "labels", "row")  # what a reader needs to make sense of a trial
 
 
 def write_predictions(
-    path: str | Path, recording: Recording, rates: Mapping[str, np.ndarray], session: str = ""
+    path: str | Path,
+    recording: Recording,
+    rates: Mapping[str, np.ndarray],
+    session: str = "",
+    decoded: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    classes: Mapping[str, Sequence[float] | Sequence[str]] | None = None,
 ) -> Path:
     """Write expected values of the targets with the responses themselves.
 
     Each split's group holds ``predictions`` (B, L, N) or (B, N), NaN after the end of a trial that is shorter than
     others; ``targets`` likewise with NaN where nothing was observed; and, where there are any, ``condition``,
-    ``behavior``, ``angle`` and ``row``.
+    ``behavior``, ``angle``, ``labels`` and ``row``. What heads decode is ``decoded/NAME``: behavior (B, T, K) or a
+    number of each trial (B,) in the physical unit, or the probabilities (B, C) of the classes that are its attribute.
 
     Args:
         path: the file to write; it replaces an existing one.
         recording: what was predicted.
         rates: for each split.
         session: the recording's name among several: it is added to the file as a group of this name.
+        decoded: by split and head.
+        classes: of the heads that decode some.
 
     Returns:
         The path written.
@@ -45,7 +53,13 @@ def write_predictions(
         )
     targets = {split: _targets(recording, split, values.shape) for split, values in rates.items()}
     rates = {split: _until_end(recording, split, values) for split, values in rates.items()}
-    return _write(path, recording, {"predictions": rates, "targets": targets}, session)
+    arrays = {"predictions": rates, "targets": targets}
+    for split, by_head in (decoded or {}).items():
+        for name, values in by_head.items():
+            values = _until_end(recording, split, values) if values.ndim == 3 else values
+            arrays.setdefault(f"decoded/{name}", {})[split] = values
+    _write(path, recording, arrays, session, {f"decoded/{name}": found for name, found in (classes or {}).items()})
+    return Path(path)
 
 
 def write_latents(
@@ -96,19 +110,28 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
 
 
 def _write(
-    path: str | Path, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]], session: str
+    path: str | Path,
+    recording: Recording,
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    session: str,
+    classes: Mapping[str, Sequence[float] | Sequence[str]] | None = None,
 ) -> Path:
     path = Path(path)
     if session:
         with h5py.File(path, "a") as file:
-            _fill(file.create_group(session), recording, arrays)
+            _fill(file.create_group(session), recording, arrays, classes or {})
     else:
         with whole_file(path, SubmissionError, ELSEWHERE) as part, h5py.File(part, "w") as file:
-            _fill(file, recording, arrays)
+            _fill(file, recording, arrays, classes or {})
     return path
 
 
-def _fill(place: h5py.Group, recording: Recording, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def _fill(
+    place: h5py.Group,
+    recording: Recording,
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    classes: Mapping[str, Sequence[float] | Sequence[str]],
+) -> None:
     """Write what is known of one recording into a file or into a group of one."""
     place.attrs.update({"dataset": recording.name, "kind": recording.kind})
     place.attrs.update({"simulated": recording.simulated, "bin_ms": recording.bin_ms})
@@ -116,9 +139,15 @@ def _fill(place: h5py.Group, recording: Recording, arrays: Mapping[str, Mapping[
     place["unit_ids"] = ids.astype(h5py.string_dtype()) if ids.dtype.kind == "U" else ids
     if names := recording.info.get("behavior"):
         place.attrs["behavior"] = list(names)
+    for name, texts in recording.info.get("labels", ()):
+        place.attrs[f"label {name}"] = texts or "numbers"
+    if labels := [name for name, _ in recording.info.get("labels", ())]:
+        place.attrs["labels"] = labels
     for name, splits in arrays.items():
         for split, values in splits.items():
-            place.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
+            found = place.create_dataset(f"{split}/{name}", data=np.asarray(values, np.float32), compression="gzip")
+            if name in classes:
+                found.attrs["classes"] = list(classes[name])
     for split in next(iter(arrays.values())):
         for name in BESIDE:
             if (values := getattr(recording.splits[split], name, None)) is not None:

@@ -20,6 +20,7 @@ class WindowSettings:
         behavior: the continuous series that is decoded, or several, side by side; None for none.
         lag_ms: by how many ms the behavior window comes after the spike window.
         conditions: the trial columns whose combinations are the conditions.
+        labels: the trial columns that heads may decode.
         trials: the table whose rows are the trials, or ``continuous``.
         to_stop: each trial ends with the last whole bin before its stop; ``window_ms`` is that of the longest.
         partial_units: keep trials in which some units were not recorded all the time.
@@ -32,6 +33,7 @@ class WindowSettings:
     behavior: str | tuple[str, ...] | None = None
     lag_ms: int = 0
     conditions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     trials: str = "trials"
     to_stop: bool = False
     partial_units: bool = False

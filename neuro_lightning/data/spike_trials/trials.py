@@ -21,6 +21,7 @@ from neuro_lightning.data.formats.spike_recording import SpikeRecording
 from neuro_lightning.data.identity import with_checksums
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.spike_trials.domains import DOMAINS, mark_by_domain
+from neuro_lightning.data.spike_trials.labels import label_texts, read_labels
 from neuro_lightning.data.spike_trials.settings import WHOLE, WindowSettings
 from neuro_lightning.data.spike_trials.windows import Windows, choose_window, cut_windows, window_spans
 from neuro_lightning.data.splitting import SPLITS, hold_out, split_trials
@@ -45,6 +46,7 @@ def load_trials(
     behavior: str | Sequence[str] | None = None,
     lag_ms: int = 0,
     conditions: Sequence[str] = (),
+    labels: Sequence[str] = (),
     units: Sequence[int] | Sequence[str] | None = None,
     partial_units: bool = False,
     drop_duplicates: bool = False,
@@ -76,6 +78,7 @@ def load_trials(
         behavior: a continuous series to decode, or several.
         lag_ms: by how many ms the behavior comes after the spikes.
         conditions: trial columns whose combinations are the conditions.
+        labels: trial columns that heads may decode, numbers or text.
         units: ids of the units to use; None for all.
         partial_units: keep trials in which some units were not recorded all the time (``obs_intervals``; ``domain`` of
             brainsets), and mark where; else such trials are left out. A unit that no training trial has is left out,
@@ -111,7 +114,8 @@ def load_trials(
     choice = {"to_stop": window_ms == WHOLE, "partial_units": partial_units}
     behavior = behavior if isinstance(behavior, str | None) else tuple(behavior)
     conditions, table = tuple(conditions), source.table
-    settings = WindowSettings(align, window, bin_ms, forward_ms, behavior, lag_ms, conditions, table, **choice)
+    shown = {"conditions": conditions, "labels": tuple(labels)}
+    settings = WindowSettings(align, window, bin_ms, forward_ms, behavior, lag_ms, trials=table, **shown, **choice)
     windows = cut_windows(source, chosen, settings)
     spans = window_spans(windows, settings)
     marks = _marked_splits(source, windows.row, spans, split, domains)
@@ -121,7 +125,9 @@ def load_trials(
     spikes = windows.counts[splits["train"]].sum(axis=(0, 1), dtype=np.int64)
     heldout = hold_out(source.heldout[chosen], spikes >= min_spikes, heldout_fraction, seed, source.path)
     values = _condition_values(source, windows, settings)
-    served = _trials(source, windows, settings, np.argsort(heldout, kind="stable"), int((~heldout).sum()), values)
+    texts = label_texts(source, settings.labels, windows.row)
+    of_trials = {"condition_values": values, "labels": texts}
+    served = _trials(source, windows, settings, np.argsort(heldout, kind="stable"), int((~heldout).sum()), of_trials)
     ids = source.unit_ids[chosen]
     info = {
         "cut": asdict(settings),
@@ -130,7 +136,7 @@ def load_trials(
         "heldout_units": ids[heldout].tolist(),
         "rows": {part: windows.row[index].tolist() for part, index in splits.items()},
         **_of_file(source, windows),
-        "condition_values": values,
+        **of_trials,
         "dropped": windows.dropped,
         "overlap": drawn.overlap,
         "warnings": [*source.warnings, *([drawn.warning] if drawn.warning else [])],
@@ -175,7 +181,7 @@ def apply_split(open_file: OpenFile, info: dict[str, Any], *, name: str) -> Reco
     settings = _without_missing(settings, source)
     windows = cut_windows(source, np.array([position[unit] for unit in (*info["heldin_units"], *hidden)]), settings)
     n_in = len(info["heldin_units"])
-    trials = _trials(source, windows, settings, np.arange(n_in + len(hidden)), n_in, info["condition_values"])
+    trials = _trials(source, windows, settings, np.arange(n_in + len(hidden)), n_in, info)
     ids = np.array([*info["heldin_units"], *info["heldout_units"]])
     of_file = {**_of_file(source, windows), "warnings": source.warnings}
     noted = {**info, **of_file, "rows": {"test": windows.row.tolist()}, "dropped": windows.dropped}
@@ -275,12 +281,12 @@ def _trials(
     settings: WindowSettings,
     units: np.ndarray,
     n_in: int,
-    values: list[list[Any]],
+    info: dict[str, Any],
 ) -> Trials:
-    """All trials of some of the windows' units, the first ``n_in`` of them held in."""
+    """All trials of some of the windows' units, the first ``n_in`` of them held in; ``info`` numbers their columns."""
     condition = None
     if settings.conditions:
-        number = {tuple(value): k for k, value in enumerate(values)}
+        number = {tuple(value): k for k, value in enumerate(info["condition_values"])}
         condition = np.array([number.get(key, -1) for key in _condition_keys(source, windows, settings)], np.int64)
     counts, observed = windows.counts[:, :, units], windows.observed
     if observed is not None:
@@ -295,6 +301,7 @@ def _trials(
         behavior=windows.behavior,
         observed=None if observed is None or observed.all() else observed,
         condition=condition,
+        labels=read_labels(source, info.get("labels", []), windows.row),
         row=windows.row,
     )
 
