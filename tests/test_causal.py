@@ -76,7 +76,7 @@ def test_later_counts_change_nothing(name, training):
     model = model_of(name).train(training)
     assert not model.net.looks_ahead
     before = said(model, counts(), masked=training)
-    for t in range(1, BINS):
+    for t in (1, 5, 9, 10, 11):
         seen = max(0, t - model.net.lag)
         for poison in (math.nan, 1e4) if name in WITHOUT_SUMS else (1e4,):
             poisoned = counts()
@@ -93,7 +93,7 @@ def test_missing_later_counts_change_nothing(name):
     there = torch.rand(4, BINS, N_IN, generator=torch.Generator().manual_seed(0)) < 0.7
     there[:, -1] = True
     before = said(model, counts(), there)
-    for t in range(1, BINS - 1):
+    for t in (2, 6, 10):
         other = there.clone()
         other[:, t:-1] = ~other[:, t:-1]
         seen = max(0, t - model.net.lag)

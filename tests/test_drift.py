@@ -39,43 +39,43 @@ def test_the_log_likelihood_is_that_of_the_poisson_distribution():
 
 def test_nothing_is_wrong_where_nothing_has_changed():
     """The scores of many streams have a mean near 0 and a standard deviation near 1."""
-    found = [watch(*trials(20, seed), bins=20 * BINS) for seed in range(1, 25)]
+    found = [watch(*trials(6, seed), bins=6 * BINS) for seed in range(1, 25)]
     scores, neurons = torch.tensor([drift.score for drift in found]), torch.stack([drift.neurons for drift in found])
     assert abs(scores.mean()) < 0.9 and 0.6 < scores.std() < 1.5 and scores.abs().max() < 4
     assert abs(neurons.mean()) < 0.2 and 0.7 < neurons.std() < 1.3
 
 
 def test_a_neuron_that_vanishes_and_one_that_appears_are_found():
-    counts, rates = trials(20, 1)
+    counts, rates = trials(12, 1)
     counts[..., 25], counts[..., 3] = 0, counts[..., 28]
-    drift = watch(counts, rates, bins=20 * BINS)
+    drift = watch(counts, rates, bins=12 * BINS)
     assert drift.neurons[25] < -6 and drift.neurons[3] > 6
     others = np.delete(np.arange(N), [3, 25])
     assert drift.neurons[others].abs().max() < 4.5
 
 
 def test_neurons_in_another_order_lower_the_score():
-    counts, rates = trials(20, 1)
-    assert watch(counts.roll(5, 2), rates, bins=20 * BINS).score < -10
+    counts, rates = trials(12, 1)
+    assert watch(counts.roll(5, 2), rates, bins=12 * BINS).score < -10
 
 
 def test_old_bins_are_forgotten():
-    counts, rates = trials(20, 1)
-    counts[:10] = counts[:10].flip(2)
-    whole, recent = (watch(counts, rates, bins=bins * BINS) for bins in (20, 10))
+    counts, rates = trials(12, 1)
+    counts[:6] = counts[:6].flip(2)
+    whole, recent = (watch(counts, rates, bins=bins * BINS) for bins in (12, 6))
     assert whole.score < -6 and abs(recent.score) < 4
-    assert recent.compared == 10 * BINS
+    assert recent.compared == 6 * BINS
 
 
 def test_a_masked_neuron_counts_for_nothing():
-    counts, rates = trials(20, 1)
+    counts, rates = trials(12, 1)
     observed = torch.ones_like(counts, dtype=torch.bool)
     observed[..., 25] = False
     poisoned = counts.double()
     poisoned[..., 25] = math.nan
-    drift = watch(poisoned, rates, 20 * BINS, observed)
+    drift = watch(poisoned, rates, 12 * BINS, observed)
     assert abs(drift.score) < 4 and drift.neurons[25].isnan()
-    assert drift.score == pytest.approx(watch(counts, rates, 20 * BINS, observed).score)
+    assert drift.score == pytest.approx(watch(counts, rates, 12 * BINS, observed).score)
 
 
 def test_before_the_first_bin_nothing_is_known():

@@ -287,9 +287,10 @@ MODELS = {
     "mean": ["model=mean"],
     "constant": ["model=constant"],
 }
+OTHERS = [name for name in MODELS if name not in ("gru", "ndt", "plds")]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["gru", "ndt", "plds", *(pytest.param(n, marks=pytest.mark.rare) for n in OTHERS)])
 def test_a_run_streams_what_it_predicts(name, tmp_path):
     here(tmp_path, *MODELS[name], base=WITHOUT)
     run = nl.load(tmp_path, trusted=["tiny"])
@@ -318,7 +319,6 @@ def test_a_run_streams_what_it_predicts(name, tmp_path):
         (["smoothing"], "train it with model.causal=true"),
         (["plds", "model.n_latents=3", "model.iterations=1"], "train it with model.causal=true"),
         (["gpfa"], "model=gru model.bidirectional=false and model=ndt"),
-        (["neural_roberta", "model.hidden=6", "model.width=8"], "model=gru model.bidirectional=false and model=ndt"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
