@@ -27,9 +27,16 @@ def dropout_factors(like: Tensor, p: float) -> Tensor:
         like: a floating-point tensor on the CPU.
         p: 0 to 1.
     """
+    if round(p * 2**16) == 2**16:
+        return torch.zeros_like(like)
+    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return keep_factors(draws, like, p)
+
+
+def keep_factors(draws: Tensor, like: Tensor, p: float) -> Tensor:
+    """The factors of :func:`dropout_factors` from 64-bit draws, of which one serves four elements."""
     dropped = round(p * 2**16)
     if dropped == 2**16:
         return torch.zeros_like(like)
-    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = draws.view(torch.int16)[: like.numel()] >= dropped - 2**15
     return kept.view(like.shape).to(like.dtype).mul_(2**16 / (2**16 - dropped))

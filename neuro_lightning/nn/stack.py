@@ -1,0 +1,197 @@
+"""Several networks of one architecture as one: their parameters with a leading member axis, their products batched.
+
+Axis letters: K members, B trials, S steps, C channels, H units, D directions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.nn.dropout import keep_factors
+
+State = tuple[Tensor, ...]
+NOT_STACKED = (nn.RNNCellBase, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Stack(nn.Module):
+    """K networks that differ in the values of their parameters alone, run at once.
+
+    ``net`` is a network whose parameters have a leading member axis. Their names are those of a single network's, and
+    row k of each belongs to member k. Dropout draws for every member anew.
+
+    Args:
+        networks: of one architecture; they are copied.
+
+    Raises:
+        ConfigError: the networks differ in more than values, or hold a layer that cannot be stacked.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        first = networks[0]
+        if any(_shapes(other) != _shapes(first) for other in networks):
+            raise ConfigError("model.members: networks of different shapes cannot be stacked; train them one by one")
+        self.members = len(networks)
+        states = [{**dict(net.named_parameters()), **dict(net.named_buffers())} for net in networks]
+        self.net = _vmappable(copy.deepcopy(first))
+        for name, value in list(self.net.named_parameters()):
+            rows = torch.stack([state[name].detach() for state in states])
+            _set(self.net, name, nn.Parameter(rows, requires_grad=value.requires_grad))
+        for name, buffer in self.net.named_buffers():
+            if not all(torch.equal(buffer, state[name]) for state in states):
+                raise ConfigError(f"model.members: the members' {name} differ; train them one by one")
+
+    def forward(self, inputs: Tensor, *arguments: Any) -> Any:
+        """Inputs of each member (K, B, ...) -> the output of each, every tensor of it with a leading K.
+
+        Args:
+            inputs: of the members.
+            arguments: of the network beside its inputs, the same for all members.
+        """
+
+        def one(parameters: dict[str, Tensor], shown: Tensor) -> Any:
+            return functional_call(self.net, parameters, (shown, *arguments))
+
+        return torch.vmap(one, randomness="different")(dict(self.net.named_parameters()), inputs)
+
+    def state_of(self, member: int) -> dict[str, Tensor]:
+        """The ``state_dict`` of one member, as a single network loads it."""
+        parameters = dict(self.net.named_parameters(remove_duplicate=False))
+        return {name: (v[member] if name in parameters else v) for name, v in self.net.state_dict().items()}
+
+
+def clip_members(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Clip the gradient of each member to a norm of its own, in place; returns the norms before it, (K,).
+
+    A member whose gradient is not finite changes no other.
+
+    Args:
+        parameters: with a leading member axis.
+        largest: the norm that is left at most.
+    """
+    gradients = [value.grad for value in parameters if value.grad is not None]
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    factors = (largest / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+    return norms
+
+
+class Unrolled(nn.Module):
+    """``nn.GRU`` or ``nn.LSTM`` as a loop over steps, both directions in one product, which vmap can batch.
+
+    It has the parameters of the module that it stands for, under the same names, and gives the same values.
+
+    Args:
+        rnn: with ``batch_first=True``.
+
+    Raises:
+        ConfigError: another kind of recurrent network, or projections of the state.
+    """
+
+    def __init__(self, rnn: nn.RNNBase) -> None:
+        super().__init__()
+        if type(rnn) not in STEPS or rnn.proj_size or not rnn.batch_first or not rnn.bias:
+            raise ConfigError(f"model.members: {rnn} cannot be stacked; train the members one by one")
+        self.step, self.n_states = STEPS[type(rnn)]
+        self.num_layers, self.hidden_size, self.bidirectional = rnn.num_layers, rnn.hidden_size, rnn.bidirectional
+        self.dropout = FreshDropout(rnn.dropout)
+        for name, value in rnn.named_parameters():
+            self.register_parameter(name, value)
+
+    def forward(self, inputs: Tensor, start: None = None) -> tuple[Tensor, Any]:
+        """(B, S, C) -> states (B, S, D H), and the last ones as ``nn.GRU`` and ``nn.LSTM`` give them.
+
+        Raises:
+            ConfigError: trials of unequal length, or a start that is not zero.
+        """
+        if not isinstance(inputs, Tensor) or start is not None:
+            raise ConfigError("model.members: recurrent networks of trials of unequal length cannot be stacked")
+        ends = []
+        for layer in range(self.num_layers):
+            inputs, end = self._layer(self.dropout(inputs) if layer else inputs, layer)
+            ends.append(end)
+        last = tuple(torch.cat(states) for states in zip(*ends, strict=True))
+        return inputs, last if self.n_states > 1 else last[0]
+
+    def _layer(self, inputs: Tensor, layer: int) -> tuple[Tensor, State]:
+        """(B, S, C) -> (B, S, D H), and the last states (D, B, H)."""
+        ways = ["", "_reverse"][: 1 + self.bidirectional]
+
+        def of(name: str) -> Tensor:
+            return torch.stack([getattr(self, f"{name}_l{layer}{way}") for way in ways])
+
+        read = torch.stack([inputs, inputs.flip(1)][: len(ways)]).flatten(1, 2)  # (D, B S, C)
+        drive = (read @ of("weight_ih").mT + of("bias_ih")[:, None]).unflatten(1, inputs.shape[:2])
+        weight, bias = of("weight_hh").mT, of("bias_hh")[:, None]
+        state: State = (inputs.new_zeros(len(ways), len(inputs), self.hidden_size),) * self.n_states
+        seen = []
+        for now in drive.unbind(2):
+            state = self.step(now, state[0] @ weight + bias, *state)
+            seen.append(state[0])
+        states = torch.stack(seen, 2).unbind(0)  # of each direction (B, S, H)
+        return torch.cat([states[0], *(backward.flip(1) for backward in states[1:])], 2), state
+
+
+def gru_states(drive: Tensor, recurrent: Tensor, state: Tensor) -> State:
+    """The next state (D, B, H) of a GRU from what the input and the state give to its gates, (D, B, 3H) each."""
+    size = state.shape[-1]
+    gates = (drive[..., : 2 * size] + recurrent[..., : 2 * size]).sigmoid()
+    new = (drive[..., 2 * size :] + gates[..., :size] * recurrent[..., 2 * size :]).tanh()
+    return (new + gates[..., size:] * (state - new),)
+
+
+def lstm_states(drive: Tensor, recurrent: Tensor, state: Tensor, cell: Tensor) -> State:
+    """The next state and cell (D, B, H) of an LSTM; see :func:`gru_states`, with (D, B, 4H)."""
+    write, keep, new, show = (drive + recurrent).chunk(4, -1)
+    cell = keep.sigmoid() * cell + write.sigmoid() * new.tanh()
+    return show.sigmoid() * cell.tanh(), cell
+
+
+STEPS: dict[type[nn.RNNBase], tuple[Callable[..., State], int]] = {nn.GRU: (gru_states, 1), nn.LSTM: (lstm_states, 2)}
+"""The step of each recurrent network, and of how many tensors its state consists."""
+
+
+class FreshDropout(nn.Dropout):
+    """Dropout as :class:`neuro_lightning.nn.dropout.Dropout`, from random numbers that vmap draws for each member."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero each element with probability ``p`` in training, and scale the others by ``1 / (1 - p)``."""
+        if not self.training or self.p == 0:
+            return x
+        draws = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), device=x.device)
+        return x * keep_factors(draws, x, self.p)
+
+
+def _vmappable(net: nn.Module) -> nn.Module:
+    """The network with layers that vmap can batch in the place of those that it cannot.
+
+    Raises:
+        ConfigError: a layer has no such stand-in.
+    """
+    for name, layer in list(net.named_children()):
+        if isinstance(layer, nn.RNNBase):
+            setattr(net, name, Unrolled(layer).train(layer.training))
+        elif isinstance(layer, nn.Dropout):
+            setattr(net, name, FreshDropout(layer.p).train(layer.training))
+        elif isinstance(layer, NOT_STACKED):
+            raise ConfigError(f"model.members: {type(layer).__name__} cannot be stacked; train the members one by one")
+        else:
+            _vmappable(layer)
+    return net
+
+
+def _set(net: nn.Module, name: str, value: nn.Parameter) -> None:
+    path, _, last = name.rpartition(".")
+    setattr(net.get_submodule(path), last, value)
+
+
+def _shapes(net: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in net.state_dict().items()}
