@@ -90,9 +90,7 @@ class Conditional(FittedModule):
 
     def __init__(self, spec: DataSpec, *, kernel_sd_ms: float = 60.0, rank: int = 8, ridge: float = 0.1) -> None:
         if spec.n_forward or spec.n_out:
-            raise ConfigError(
-                "this model predicts neurons that are missing from the input: data=bwb, task=co_smoothing"
-            )
+            raise ConfigError("this model predicts neurons that are missing from the input: data=bwb")
         super().__init__(ConditionalNet(spec, sd_bins=kernel_sd_ms / spec.bin_ms, rank=rank, ridge=ridge), spec)
 
     @torch.no_grad()
@@ -161,9 +159,7 @@ class Forecast(FittedModule):
         self, spec: DataSpec, *, widths_ms: tuple[float, ...] = (100, 300, 900), others: bool = True, ridge: float = 1.0
     ) -> None:
         if not spec.n_forward or spec.n_out:
-            raise ConfigError(
-                "this model predicts forward bins of the neurons that it sees: data=bwb, task=forecasting"
-            )
+            raise ConfigError("this model predicts forward bins of neurons that it sees: data.task=forecasting")
         widths = tuple(max(1, min(spec.n_bins, round(width / spec.bin_ms))) for width in widths_ms)
         super().__init__(ForecastNet(spec, widths=widths, others=others), spec)
         self.ridge = ridge
