@@ -178,10 +178,6 @@ def drop_domain(file):
     del file["ts2_val_domain"]
 
 
-def drop_column(file):
-    del file["units/ts2_co_smoothing_is_held_out_val"]
-
-
 def break_the_rule(file):
     file["units/ts2_co_smoothing_is_held_out_test"][:] = True
 
@@ -196,7 +192,6 @@ def shorten(file):
         (set_build, r"of the build all_units: TS2 takes selected_units"),
         (set_version, r"of version 9.9 of the benchmark's data, and this project knows 0.1.0"),
         (drop_domain, r"has no intervals ts2_val_domain"),
-        (drop_column, r"have no column ts2_co_smoothing_is_held_out_val"),
         (break_the_rule, r"held-out units of test are not those of the benchmark's rule"),
         (shorten, r"no window of a second lies in"),
     ],
@@ -204,6 +199,15 @@ def shorten(file):
 def test_another_file_is_refused_in_one_line(files, tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         load_session(changed(files[0], tmp_path, change))
+
+
+def test_files_of_pretraining_have_the_rule_alone(files, tmp_path):
+    def drop(file):
+        for split in ("val", "test"):
+            del file[f"units/ts2_co_smoothing_is_held_out_{split}"]
+
+    one, other = open_session(files[0]), open_session(changed(files[0], tmp_path, drop))
+    assert all(np.array_equal(one.withheld[split], other.withheld[split]) for split in ("val", "test"))
 
 
 def test_bad_settings_are_one_line(files, tmp_path):

@@ -68,11 +68,9 @@ def open_session(path: str | Path) -> BenchSession:
     intervals = {split: intersect_intervals(inside, source.read_intervals(DOMAIN.format(split))) for split in SPLITS}
     ids, withheld = source.unit_ids.tolist(), {}
     for split in ("val", "test"):
-        name = HELD_OUT.format(split)
-        if name not in source.units:
-            raise DataError(f"{path}: its units have no column {name}: is it a file of the benchmark's evaluation?")
-        withheld[split] = source.units[name].astype(bool)
-        if not np.array_equal(withheld[split], held_out_units(ids, split)):
+        withheld[split] = held_out_units(ids, split)
+        marked = source.units.get(HELD_OUT.format(split))  # files of evaluation have them, those of pretraining do not
+        if marked is not None and not np.array_equal(marked.astype(bool), withheld[split]):
             raise DataError(f"{path}: its held-out units of {split} are not those of the benchmark's rule")
     session = str(read_attributes(path, "session").get("id") or path.stem)
     return BenchSession(source, intervals, withheld, session)
