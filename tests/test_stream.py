@@ -10,9 +10,10 @@ from runs import TINY, here
 from tiny import BINS, N_IN, N_OUT
 
 import neuro_lightning as nl
-from neuro_lightning.contracts import DataSpec
+from neuro_lightning.contracts import DataSpec, run_network
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.gru import GRUNet
+from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.ndt import NDTNet
 from neuro_lightning.models.plds import PLDSNet
 from neuro_lightning.models.smoothing import SmoothingNet
@@ -309,6 +310,16 @@ def test_a_run_streams_what_it_predicts(name, tmp_path):
     error = np.square(np.stack([one.behavior for one in bins], axis=1) - behavior).sum((0, 1))
     r2 = 1 - error / np.square(behavior - behavior.mean((0, 1))).sum((0, 1))
     assert r2.mean() == pytest.approx(run.scores["val/vel_r2"], abs=1e-4)
+
+
+def test_a_head_of_the_network_decodes_behavior(tmp_path):
+    here(tmp_path, *MODELS["gru"], "+head@model.heads.velocity=linear", "model.heads.velocity.weight=1", base=WITHOUT)
+    saved = load_checkpoint(tmp_path, trusted=["tiny"])
+    counts = nl.load(tmp_path, trusted=["tiny"]).data.recording.splits["val"].heldin
+    expected = run_network(saved.model.net, {"inputs": torch.from_numpy(counts)})["heads"]["velocity"]
+    stream = nl.stream(tmp_path, trusted=["tiny"])
+    found = np.stack([stream.step(counts[:, t]).behavior for t in range(BINS)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

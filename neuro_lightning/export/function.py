@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec, Output, rates_of
 from neuro_lightning.functional.ridge import Ridge
 from neuro_lightning.nn.stepping import State, Stepwise
+from neuro_lightning.realtime.stream import behavior_of
 
 Tensors = dict[str, Tensor]
 
@@ -41,45 +42,44 @@ class _Said(nn.Module):
     Args:
         net: the network.
         decoder: of behavior from rates; None has none.
-        with_latents: whether the network has latents.
+        example: an output of the network.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, net: nn.Module, decoder: Ridge | None, with_latents: bool) -> None:
+    def __init__(self, net: nn.Module, decoder: Ridge | None, example: Output) -> None:
         super().__init__()
-        self.net, self.decodes, self.with_latents = net, decoder is not None, with_latents
+        self.net, self.decodes = net, decoder is not None
         if decoder is not None:
             self.register_buffer("weight", decoder.weight.float())
             self.register_buffer("bias", decoder.bias.float())
+        self.names = list(self.said(example))
 
-    def said(self, output: Output) -> list[Tensor]:
+    def said(self, output: Output) -> Tensors:
         """Rates, latents and behavior of an output, those that there are, all in single precision."""
         rates = rates_of(output).float()
-        found = [rates, *([output["latents"].float()] if self.with_latents else [])]
+        decoder = Ridge(self.weight, self.bias) if self.decodes else None
+        single: Output = {**output, "rates": rates}
+        found = {"rates": rates, "latents": output.get("latents"), "behavior": behavior_of(single, decoder)}
         # a tensor may be only one of the inputs and outputs of an exported function
-        return [part.clone() for part in (*found, *([rates @ self.weight + self.bias] if self.decodes else []))]
-
-    def names(self) -> list[str]:
-        """Of what is said."""
-        return ["rates", *(["latents"] if self.with_latents else []), *(["behavior"] if self.decodes else [])]
+        return {name: value.float().clone() for name, value in found.items() if value is not None}
 
 
 class _Step(_Said):
-    def __init__(self, net: Stepwise, decoder: Ridge | None, with_latents: bool, state: State) -> None:
-        super().__init__(net, decoder, with_latents)
+    def __init__(self, net: Stepwise, decoder: Ridge | None, example: Output, state: State) -> None:
+        super().__init__(net, decoder, example)
         self.parts, self.like = list(state), _dtype(net)
 
     def forward(self, counts: Tensor, observed: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         before = dict(zip(self.parts, state, strict=True))
         output, after = self.net.step(counts.to(self.like), before, observed)
-        return (*self.said(output), *(after[name].clone() for name in self.parts))
+        return (*self.said(output).values(), *(after[name].clone() for name in self.parts))
 
 
 class _Trial(_Said):
     def forward(self, counts: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.said(self.net(counts.to(_dtype(self.net)))))
+        return tuple(self.said(self.net(counts.to(_dtype(self.net)))).values())
 
 
 def step_function(net: Stepwise, spec: DataSpec, decoder: Ridge | None = None, batch: int = 1) -> Function:
@@ -96,9 +96,9 @@ def step_function(net: Stepwise, spec: DataSpec, decoder: Ridge | None = None, b
     observed = torch.ones(batch, spec.n_in, dtype=torch.bool)
     with torch.no_grad():
         output, _ = net.step(counts.to(_dtype(net)), state, observed)
-    module = _Step(net, decoder, "latents" in output, state).eval()
+    module = _Step(net, decoder, output, state).eval()
     inputs = {"counts": counts, "observed": observed, **{f"state.{name}": value for name, value in state.items()}}
-    return Function(module, inputs, (*module.names(), *(f"next.{name}" for name in state)))
+    return Function(module, inputs, (*module.names, *(f"next.{name}" for name in state)))
 
 
 def trial_function(net: nn.Module, spec: DataSpec, decoder: Ridge | None = None, batch: int = 1) -> Function:
@@ -106,8 +106,8 @@ def trial_function(net: nn.Module, spec: DataSpec, decoder: Ridge | None = None,
     counts = torch.zeros(batch, spec.n_bins, spec.n_in)
     with torch.no_grad():
         output = net(counts.to(_dtype(net)))
-    module = _Trial(net, decoder, "latents" in output).eval()
-    return Function(module, {"counts": counts}, tuple(module.names()))
+    module = _Trial(net, decoder, output).eval()
+    return Function(module, {"counts": counts}, tuple(module.names))
 
 
 def _dtype(net: nn.Module) -> torch.dtype:

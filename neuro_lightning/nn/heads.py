@@ -223,6 +223,11 @@ class Heads(nn.Module):
         recorded = None if observed is None else observed.any(2)
         return {name: head(latents[:, :n_bins], recorded) for name, head in self.by_name.items()}
 
+    def step(self, latents: Tensor) -> dict[str, Tensor]:
+        """The same of a single bin's latents (B, D), by the heads that decode bins; others need whole trials."""
+        in_bins = {name: head for name, head in self.by_name.items() if head.settings.kind == "linear"}
+        return {name: head(latents[:, None], None)[:, 0] for name, head in in_bins.items()}
+
 
 def joint_behavior(head: str, name: str, spec: DataSpec) -> BehaviorInfo:
     """What is known of a behavior, of several sessions together: each counts alike, and classes are those of any.

@@ -116,7 +116,10 @@ class SequenceNet(Stepwise):
         """See :class:`Stepwise`. The latents are those of the last step that has ended, zeros before the first."""
         state = add_bin(inputs, state, self.steps.stride, self._run_step, observed)
         latents = state["latents"]
-        return {**self.readout.step(latents), "latents": latents}, state
+        output: Output = {**self.readout.step(latents), "latents": latents}
+        if self.heads is not None:
+            output["heads"] = self.heads.step(latents)
+        return output, state
 
     def _run_step(self, sums: Tensor, share: Tensor, state: State) -> State:
         channels, readin = self.readin.step(sums, share, of_part(state, "readin"))

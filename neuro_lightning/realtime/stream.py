@@ -26,7 +26,7 @@ class Bin(NamedTuple):
     Attributes:
         rates: (N,) expected spikes of all neurons in the bin, held-in ones first.
         latents: (D,) the model's latents; None of a model without.
-        behavior: (K,) decoded from the rates; None without a decoder.
+        behavior: (K,) by the decoder, or by a head of the network; None without both.
     """
 
     rates: np.ndarray
@@ -54,6 +54,13 @@ def check_streams(net: torch.nn.Module, spec: DataSpec) -> Stepwise:
     words = getattr(net, "causal_words", "")
     mend = f"train it with {words}" if words else f"those that look back only are {INSTEAD}"
     raise ConfigError(f"{name} cannot run bin by bin: it looks ahead; {mend}")
+
+
+def behavior_of(output: Output, decoder: Ridge | None) -> Tensor | None:
+    """(B, K) behavior by a decoder of the rates, or else by the network's head that decodes bins; None without both."""
+    if decoder is not None:
+        return rates_of(output).to(decoder.weight.dtype) @ decoder.weight + decoder.bias
+    return next(iter(output.get("heads", {}).values()), None)
 
 
 class Stream:
@@ -153,9 +160,7 @@ class Stream:
             output = self._run(given, None) if known.all() else self._run(np.where(known, given, 0), known)
             self._shape = given.shape
             rates = rates_of(output)
-            behavior = output.get("behavior")
-            if self.decoder is not None:
-                behavior = rates.double() @ self.decoder.weight + self.decoder.bias
+            behavior = behavior_of(output, self.decoder)
             values = [rates, output.get("latents"), behavior]
             if self.bins <= self.lag:  # it is about a bin before the trial
                 values = [None if value is None else torch.full_like(value, torch.nan) for value in values]
