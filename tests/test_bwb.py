@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from runs import command_here, here
+from hydra import compose, initialize_config_dir
+from runs import ROOT, command_here, here
 
 from neuro_lightning.contracts import evaluation_mode
 from neuro_lightning.data.bwb.datamodule import BrainWideBench
@@ -18,6 +19,8 @@ from neuro_lightning.data.bwb.twin import write_twin
 from neuro_lightning.data.bwb.windows import bin_spikes, window_starts
 from neuro_lightning.data.describe import describe, make_dataset
 from neuro_lightning.errors import ConfigError, DataError, SubmissionError
+from neuro_lightning.settings.config import check_config
+from neuro_lightning.settings.settings import TrainSettings
 from neuro_lightning.submission import bwb as submission
 
 td = pytest.importorskip("temporaldata")
@@ -344,3 +347,16 @@ def test_several_sessions_train_one_core_and_write_a_file_each(files, tmp_path):
     mean = np.mean([scores["poisson_d2"] for scores in found.values()])
     line = next(line for line in done.stdout.splitlines() if line.startswith("test   mean"))
     assert float(line.split()[2]) == pytest.approx(mean, abs=6e-5)
+
+
+def test_the_sweep_has_all_sessions_and_seeds():
+    rules = pytest.importorskip("ibl_bwb_eval.protocol")
+    with initialize_config_dir(str(ROOT / "conf")):
+        params = compose("train", ["sweep=bwb"], return_hydra_config=True).hydra.sweeper.params
+        sessions, seeds = (params[key].replace(" ", "").split(",") for key in ("data.session", "seed"))
+        assert sorted(sessions) == sorted(rules.EVAL_RECORDING_IDS.read_text().split()) and len(set(sessions)) == 29
+        assert [int(seed) for seed in seeds] == rules.EVAL_SEEDS
+        for recipe, task in (("bwb_co_smoothing", "co_smoothing"), ("bwb_forecasting", "forecasting")):
+            cfg = compose("train", ["sweep=bwb", f"experiment={recipe}", f"data.session={sessions[3]}", "seed=44"])
+            check_config(cfg, known=TrainSettings.config_keys())
+            assert (cfg.data.task, cfg.monitor, cfg.seed) == (task, "val/poisson_d2", 44)

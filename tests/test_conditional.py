@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from runs import TINY, here
 
 from neuro_lightning.contracts import DataSpec
-from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.conditional_rates import (
     coupling_weights,
     moments,
@@ -114,11 +112,8 @@ def test_bins_ahead_follow_the_last_bins(others):
         torch.testing.assert_close(first[:, -1], model.net(new[:, :-5])["log_rates"][:, -1])  # beyond the widths
 
 
-def test_other_data_are_refused_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"predicts forward bins of neurons that it sees"):
-        Forecast(spec())
-    with pytest.raises(ConfigError, match=r"predicts neurons that are missing from the input"):
-        Conditional(spec(n_out=2))
-    base = [word for word in TINY if not word.startswith("model")]
-    with pytest.raises(ConfigError, match=r"predicts forward bins of neurons that it sees"):
-        here(tmp_path, "model=ridge_ar", base=base)
+def test_data_without_forward_bins_or_with_held_out_neurons_are_refused():
+    assert "forward bins" in Forecast.refuse(spec()) and "forward bins" in Forecast.refuse(spec(n_out=2, n_forward=3))
+    assert Forecast.refuse(spec(n_forward=5)) is None and Conditional.refuse(spec()) is None
+    assert "missing from some inputs" in Conditional.refuse(spec(n_out=2))
+    assert "missing from some inputs" in Conditional.refuse(spec(n_forward=2))

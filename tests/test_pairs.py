@@ -51,8 +51,12 @@ def base(data: str) -> list[str]:
     return [*kept, *f"data={data}".split(), "trusted=[tiny,pictures,tiny_traces]", "trainer.max_epochs=1"]
 
 
+# for data whose neurons are missing from some inputs, or are all seen and predicted ahead; tests/test_conditional.py
+BENCHMARK = {"reduced_rank", "population_coupling", "ridge_ar", "trailing_mean"}
+
+
 def test_every_model_is_in_the_table():
-    assert set(MODELS) == set().union(*RUNS.values())
+    assert set(MODELS) - BENCHMARK == set().union(*RUNS.values())
 
 
 # the second kind of images differs from the first in its likelihood: two models see it quickly, the others are rare

@@ -150,14 +150,14 @@ def checked(name: str, job: list[str]):
 
 def test_the_files_are_the_ones_that_are_checked():
     figures = set(RANGES) | set(CHOICES)
-    others = {"lfads_pbt", "ndt_asha", "uwndc19_mutations"}  # spaces of their own kind, with tests of their own
+    others = {"lfads_pbt", "ndt_asha", "uwndc19_mutations", "bwb"}  # spaces of their own kind, with tests of their own
     plain = {f"antolik_{name}" for name in (
         "baselines", "scaling", "conv_l2", "conv_separable", "dog_conv", "what_where", "regions"
     )}  # fmt: skip
     assert set(NAMES) - others == figures | plain
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"lfads_pbt", "ndt_asha", "uwndc19_mutations"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"lfads_pbt", "ndt_asha", "uwndc19_mutations", "bwb"}))
 def test_every_space_composes_with_keys_that_are_consumed(name):
     """Sampled values reach the config of the job, within the space's bounds."""
     space = space_of(name)

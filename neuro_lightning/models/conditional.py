@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from neuro_lightning.contracts import Batch, DataSpec, Output
-from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.conditional_rates import (
     Moments,
     coupling_weights,
@@ -81,16 +80,18 @@ class Conditional(FittedModule):
         kernel_sd_ms: standard deviation of the smoothing Gaussian.
         rank: of the regression.
         ridge: share of the variance that is added to it.
-
-    Raises:
-        ConfigError: the data have held-out neurons or forward bins, which it cannot predict.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes",)
 
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """It predicts neurons that are missing from some inputs: neither such that are never seen nor bins ahead."""
+        if spec.n_out or spec.n_forward:
+            return "it predicts neurons that are missing from some inputs, as data=bwb has them"
+        return None
+
     def __init__(self, spec: DataSpec, *, kernel_sd_ms: float = 60.0, rank: int = 8, ridge: float = 0.1) -> None:
-        if spec.n_forward or spec.n_out:
-            raise ConfigError("this model predicts neurons that are missing from the input: data=bwb")
         super().__init__(ConditionalNet(spec, sd_bins=kernel_sd_ms / spec.bin_ms, rank=rank, ridge=ridge), spec)
 
     @torch.no_grad()
@@ -148,18 +149,20 @@ class Forecast(FittedModule):
         widths_ms: of the last bins whose means are features.
         others: see above.
         ridge: share of the features' variance that is added to it.
-
-    Raises:
-        ConfigError: the data have no forward bins, or neurons that are never seen.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spikes",)
 
+    @classmethod
+    def refuse(cls, spec: DataSpec) -> str | None:
+        """It predicts bins ahead of the neurons that it sees."""
+        if spec.n_out or not spec.n_forward:
+            return "it predicts forward bins of neurons that it sees, as data=bwb data.task=forecasting has them"
+        return None
+
     def __init__(
         self, spec: DataSpec, *, widths_ms: tuple[float, ...] = (100, 300, 900), others: bool = True, ridge: float = 1.0
     ) -> None:
-        if not spec.n_forward or spec.n_out:
-            raise ConfigError("this model predicts forward bins of neurons that it sees: data.task=forecasting")
         widths = tuple(max(1, min(spec.n_bins, round(width / spec.bin_ms))) for width in widths_ms)
         super().__init__(ForecastNet(spec, widths=widths, others=others), spec)
         self.ridge = ridge
