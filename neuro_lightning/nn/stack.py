@@ -37,7 +37,10 @@ class Stack(nn.Module):
         super().__init__()
         first = networks[0]
         if any(_shapes(other) != _shapes(first) for other in networks):
-            raise ConfigError("model.members: networks of different shapes cannot be stacked; train them one by one")
+            raise ConfigError("networks of different shapes cannot be stacked; train them one by one")
+        shared = dict(first.named_parameters(remove_duplicate=False)).keys() - dict(first.named_parameters()).keys()
+        if shared:
+            raise ConfigError(f"{min(shared)} is a parameter under two names: such networks cannot be stacked")
         self.members = len(networks)
         states = [{**dict(net.named_parameters()), **dict(net.named_buffers())} for net in networks]
         self.net = _vmappable(copy.deepcopy(first))
@@ -46,7 +49,7 @@ class Stack(nn.Module):
             _set(self.net, name, nn.Parameter(rows, requires_grad=value.requires_grad))
         for name, buffer in self.net.named_buffers():
             if not all(torch.equal(buffer, state[name]) for state in states):
-                raise ConfigError(f"model.members: the members' {name} differ; train them one by one")
+                raise ConfigError(f"the members' {name} differ; train them one by one")
 
     def forward(self, inputs: Tensor, *arguments: Any) -> Any:
         """Inputs of each member (K, B, ...) -> the output of each, every tensor of it with a leading K.
@@ -99,7 +102,7 @@ class Unrolled(nn.Module):
     def __init__(self, rnn: nn.RNNBase) -> None:
         super().__init__()
         if type(rnn) not in STEPS or rnn.proj_size or not rnn.batch_first or not rnn.bias:
-            raise ConfigError(f"model.members: {rnn} cannot be stacked; train the members one by one")
+            raise ConfigError(f"{rnn} cannot be stacked; train the members one by one")
         self.step, self.n_states = STEPS[type(rnn)]
         self.num_layers, self.hidden_size, self.bidirectional = rnn.num_layers, rnn.hidden_size, rnn.bidirectional
         self.dropout = FreshDropout(rnn.dropout)
@@ -113,7 +116,7 @@ class Unrolled(nn.Module):
             ConfigError: trials of unequal length, or a start that is not zero.
         """
         if not isinstance(inputs, Tensor) or start is not None:
-            raise ConfigError("model.members: recurrent networks of trials of unequal length cannot be stacked")
+            raise ConfigError("recurrent networks of trials of unequal length cannot be stacked")
         ends = []
         for layer in range(self.num_layers):
             inputs, end = self._layer(self.dropout(inputs) if layer else inputs, layer)
@@ -182,7 +185,7 @@ def _vmappable(net: nn.Module) -> nn.Module:
         elif isinstance(layer, nn.Dropout):
             setattr(net, name, FreshDropout(layer.p).train(layer.training))
         elif isinstance(layer, NOT_STACKED):
-            raise ConfigError(f"model.members: {type(layer).__name__} cannot be stacked; train the members one by one")
+            raise ConfigError(f"{type(layer).__name__} cannot be stacked; train the members one by one")
         else:
             _vmappable(layer)
     return net
