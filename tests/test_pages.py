@@ -204,3 +204,10 @@ def test_tables_show_what_is_missing():
     assert [table.shown(row[1]) for row in table.rows] == ["-", "0.5", "-"] and table.is_number(1)
     text = to_html(Page("t", [], [Section("one", "one", tables=[table]), Section("none", "none")]))
     assert 'id="one"' in text and 'id="none"' not in text
+
+
+def test_the_function_and_the_command_have_one_name(tmp_path):
+    import neuro_lightning.report  # noqa: F401  it becomes an attribute of the package
+
+    write_json(tmp_path / "run.json", {"status": "running", "config": {}, "seed": 0})
+    assert nl.report(tmp_path).name == "report.html"
