@@ -1,6 +1,7 @@
 """IBL BrainWideBench, TS2: windows, what is withheld, submissions and scores, beside the benchmark's own packages."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -275,7 +276,7 @@ def test_a_submission_is_scored_alike_by_the_benchmarks_own_scorer(run, files):
 
     net = load_checkpoint(run / "checkpoints" / "best.ckpt").model.net
     options = {"label": "again", "seed": 43, "batch_size": 37, "ground_truth": run / "truth"}
-    written = submission.write_session([net], bench, "co_smoothing", run / "again", **options)
+    written = submission.write_session([net], bench, "co_smoothing", data.spec, run / "again", **options)
     theirs = scorer.score_file(
         written.path, run / "truth" / "ts2-co_smoothing" / files[0].stem / "ground_truth.safetensors"
     )
@@ -360,3 +361,43 @@ def test_the_sweep_has_all_sessions_and_seeds():
             cfg = compose("train", ["sweep=bwb", f"experiment={recipe}", f"data.session={sessions[3]}", "seed=44"])
             check_config(cfg, known=TrainSettings.config_keys())
             assert (cfg.data.task, cfg.monitor, cfg.seed) == (task, "val/poisson_d2", 44)
+
+
+def test_a_submission_is_replaced_on_request_alone_and_other_settings_are_refused(run):
+    pytest.importorskip("ibl_bwb_eval")
+    words = [f"ckpt={run}", "label=twice"]
+    assert command_here(run.parent, *words, program="predict").returncode == 0
+    (file,) = (run / "predictions" / "twice").rglob("*.safetensors")
+    before = file.stat().st_mtime_ns
+    again = command_here(run.parent, *words, program="predict")
+    assert again.returncode == 1 and "is there already: give overwrite=true" in again.stderr
+    assert file.stat().st_mtime_ns == before and os.listdir(file.parent) == [file.name], "no part of a file is left"
+    assert command_here(run.parent, *words, "overwrite=true", "evaluate=false", program="predict").returncode == 0
+    assert file.stat().st_mtime_ns > before
+    for word in ("ensemble=greedy", "space=log_rate", "log=true"):
+        refused = command_here(run.parent, *words, word, program="predict")
+        assert (
+            refused.returncode == 1 and f"{word.split('=')[0]}=" in refused.stderr and "leave it out" in refused.stderr
+        )
+
+
+def test_several_checkpoints_predict_their_mean_rate(run, files):
+    bench = open_session(files[0])
+    spec = describe(load_session(files[0]))
+
+    class Rate(torch.nn.Module):
+        def __init__(self, rate):
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.tensor(rate))
+
+        def forward(self, inputs, observed):
+            return {"log_rates": self.rate.log().expand(inputs.shape)}
+
+    pytest.importorskip("ibl_bwb_eval")
+    from safetensors.torch import load_file
+
+    written = submission.write_session(
+        [Rate(0.1), Rate(0.3)], bench, "co_smoothing", spec, run / "mean", label="x", seed=43
+    )  # fmt: skip
+    predictions = load_file(str(written.path))["predictions"].float().exp()
+    torch.testing.assert_close(predictions, torch.full_like(predictions, 0.2), atol=2e-4, rtol=1e-3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from runs import here, record
+from runs import checkpoint, here, record, same
 from sklearn.linear_model import PoissonRegressor
 
 from neuro_lightning.errors import ConfigError
@@ -81,8 +81,19 @@ def test_a_run_has_the_scores_in_its_record(tmp_path):
         (["model=gru", "data.sizes.n_out=0", "k_shot=[8]"], "k_shot is about held-out neurons, and lorenz has none"),
         (["model=gru", "k_shot=[41]"], "k_shot=41: lorenz has 40 training trials"),
         (["model=gru", "k_shot=[0]"], r"k_shot=\[0\]: give numbers of training trials"),
+        (["model=gru", "k_shot=64"], r"k_shot=64: must be a list, each a whole number"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_the_training(tmp_path, words, message):
     with pytest.raises(ConfigError, match=message):
         here(tmp_path, *words, base=SMALL)
+
+
+def test_the_training_is_the_same_with_and_without(tmp_path):
+    """The check before the training leaves dropout on and draws nothing."""
+    words = ["model=gru", "model.hidden=6", "trainer.max_epochs=2"]
+    runs = [
+        here(tmp_path / name, *words, *more, base=SMALL).folder for name, more in (("a", []), ("b", ["k_shot=[8]"]))
+    ]
+    one, other = (checkpoint(folder, "last.ckpt")["state_dict"] for folder in runs)
+    assert same(one, other)

@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -211,3 +212,9 @@ def test_the_function_and_the_command_have_one_name(tmp_path):
 
     write_json(tmp_path / "run.json", {"status": "running", "config": {}, "seed": 0})
     assert nl.report(tmp_path).name == "report.html"
+
+
+def test_without_plotly_a_line_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    text = nl.report(runs[0], file=tmp_path / "plain.html", trusted=["tiny"]).read_text()
+    assert "Not drawn" in text and "pip install" in text and "data-drawing=" not in text

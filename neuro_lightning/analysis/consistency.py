@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuro_lightning.artifacts.records import FILE_NAME, read_record, write_json
+from neuro_lightning.artifacts.checkpoint_files import run_folder
+from neuro_lightning.artifacts.records import read_record_if_any, write_json
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.display.figures_latents import consistency_figure
@@ -88,7 +89,7 @@ def compare_latents(
         check_same_data(one, data.spec, "the first run's data")
         latents.append([_rows(one, data, split) for split in ("train", "val")])
     r2 = cross_decoding(*zip(*latents, strict=True))
-    records = [read_record(path.parent.parent) if _has_record(path) else {} for path in members]
+    records = [read_record_if_any(run_folder(path)) for path in members]
     objectives = [record.get("objective") or {} for record in records]
     scores = [np.nan if (value := found.get("value")) is None else float(value) for found in objectives]
     monitor = next((found["name"] for found in objectives if found), "score")
@@ -115,14 +116,9 @@ def _rows(saved: Saved, data: PopulationDataModule, split: str) -> torch.Tensor:
     return torch.from_numpy(rows[np.isfinite(rows).all(1)])
 
 
-def _has_record(checkpoint: Path) -> bool:
-    return (checkpoint.parent.parent / FILE_NAME).is_file()
-
-
 def _names(members: Sequence[Path]) -> list[str]:
     """Short names of runs: the folders' last parts, longer where two are alike."""
-    folders = [path.parent.parent if path.parent.name == "checkpoints" else path for path in members]
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [run_folder(path).resolve().parts for path in members]
     depth = next(n for n in range(1, 100) if len({of_one[-n:] for of_one in parts}) == len({*parts}))
     return ["/".join(of_one[-depth:]) for of_one in parts]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from neuro_lightning.artifacts.checkpoint_files import run_folder
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.export.files import describe, write
 from neuro_lightning.export.function import step_function, trial_function
@@ -60,7 +61,7 @@ def export(
     else:
         function, longest = step_function(steps, spec, decoder, batch), steps.longest
         checked = longest
-    folder = out or (path.parent.parent if path.parent.name == "checkpoints" else path.parent) / "export"
+    folder = out or run_folder(path) / "export"
     name = ("trial" if trial else "step") + (f"_{session}" if session else "")
     file = write(function, to, folder / name, checked)
     more = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import Batch, DataSpec, Output, rates_of
+from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.base import MetricDict, MetricGroup
 from neuro_lightning.metrics.bits import BitsPerSpike
@@ -20,7 +20,7 @@ from neuro_lightning.metrics.rates import PsthR2, RatesR2
 from neuro_lightning.metrics.responses import ResponseMetrics
 from neuro_lightning.metrics.sessions import SessionMetrics
 from neuro_lightning.metrics.traces import TraceMetrics
-from neuro_lightning.metrics.trial_sums import scored_part
+from neuro_lightning.metrics.trial_sums import scored_part, single_rates
 from neuro_lightning.nn.heads import Heads
 
 
@@ -131,7 +131,7 @@ class MetricSet(MetricGroup):
     @torch.no_grad()
     def update(self, output: Output, batch: Batch) -> None:
         """Adds evaluation trials."""
-        rates = _rates(output)
+        rates = single_rates(output)
         _, observed, neurons = self.scored
         forward = slice(self.n_bins, None)
         counts, mask = batch["targets"], batch["mask"]
@@ -162,7 +162,7 @@ class MetricSet(MetricGroup):
     def update_train(self, output: Output, batch: Batch) -> None:
         """Adds training trials of the velocity decoder; without one it does nothing."""
         if self.needs_train:
-            rates = _rates(output)[:, : self.n_bins]
+            rates = single_rates(output)[:, : self.n_bins]
             self.metrics["vel_r2"].update_train(rates, batch["behavior"], batch["decode_fold"])
 
     def compute(self) -> dict[str, float]:
@@ -180,10 +180,3 @@ class MetricSet(MetricGroup):
         Without held-out neurons it is ``bps``, (N_in,).
         """
         return self.metrics["co_bps" if "co_bps" in self.metrics else "bps"].per_neuron()
-
-
-def _rates(output: Output) -> Tensor:
-    """Rates as a submission file holds them, in float32: logged scores equal the file's."""
-    if "rates" in output:
-        return output["rates"].float()
-    return rates_of({"log_rates": output["log_rates"].float()})

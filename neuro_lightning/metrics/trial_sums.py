@@ -26,7 +26,7 @@ class TrialSums:
     @torch.no_grad()
     def __call__(self, output: Output, batch: Batch) -> None:
         """Adds evaluation trials."""
-        part = rates_of(output).float()[self.scored], batch["targets"][self.scored], batch["mask"][self.scored]
+        part = single_rates(output)[self.scored], batch["targets"][self.scored], batch["mask"][self.scored]
         self.parts.append(spike_sums_of_trials(*part))
 
     def collect(self) -> SpikeSums:
@@ -37,6 +37,13 @@ class TrialSums:
 def scored_part(spec: DataSpec) -> tuple[slice, slice, slice]:
     """Which trials, bins and neurons the bits per spike of a recording are of: held-out neurons in observed bins."""
     return slice(None), slice(None, spec.n_bins), slice(spec.n_in, None) if spec.n_out else slice(None)
+
+
+def single_rates(output: Output) -> Tensor:
+    """Rates as a submission file holds them, in float32: logged scores equal the file's."""
+    if "rates" in output:
+        return output["rates"].float()
+    return rates_of({"log_rates": output["log_rates"].float()})
 
 
 def mean_of(sums: list[SpikeSums]) -> SpikeSums:

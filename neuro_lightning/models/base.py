@@ -149,7 +149,7 @@ class PopulationModule(pl.LightningModule):
             mask = mask.clone()
             mask[:, : inputs.shape[1], : inputs.shape[2]] &= scored
             if getattr(self.masking, "marks_unrecorded", False):
-                batch = {**batch, "observed": (observed if observed is not None else True) & ~scored}
+                batch = {**batch, "observed": batch["observed"] & ~scored}
         output = call_network(self.net, batch, inputs)
         self._check_shape(output, batch)
         total, count = self.loss(output, batch["targets"], mask, self.spec.of_batch(batch))

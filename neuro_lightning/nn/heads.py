@@ -163,7 +163,7 @@ class ClassHead(Head):
     """
 
     def __init__(self, name: str, settings: HeadSettings, behavior: BehaviorInfo, width: int) -> None:
-        self.classes = classes = behavior.classes
+        classes = behavior.classes
         what = f"model.heads.{name}.target={settings.target}"
         if len(classes) > MOST_CLASSES:
             raise ConfigError(f"{what} has {len(classes)} values in training: take head@model.heads.{name}=number")
@@ -171,6 +171,7 @@ class ClassHead(Head):
             raise ConfigError(f"{what}: there is nothing to decode, the training trials know {len(classes)} class")
         super().__init__(name, settings, len(classes), width)
         self.classes = classes
+        self._codes: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}  # by session: made once on a device
 
     def forward(self, latents: Tensor, recorded: Tensor | None) -> Tensor:
         """(B, T, D) latents, and which bins (B, T) were recorded, None for all -> logits (B, C)."""
@@ -180,9 +181,11 @@ class ClassHead(Head):
         """(B,) int64 the trials' classes, -1 for one that is unknown or that no training trial has."""
         column, info = spec.label(self.settings.behavior)
         labels = batch["labels"][:, column]
-        place = {value: k for k, value in enumerate(self.classes)}
-        codes = torch.tensor(info.codes, dtype=labels.dtype, device=labels.device)
-        index = torch.tensor([place[value] for value in info.classes], device=labels.device)
+        if (key := (spec.session, labels.device)) not in self._codes:
+            place = {value: k for k, value in enumerate(self.classes)}
+            index = torch.tensor([place[value] for value in info.classes], device=labels.device)
+            self._codes[key] = torch.tensor(info.codes, dtype=labels.dtype, device=labels.device), index
+        codes, index = self._codes[key]
         match = labels[:, None] == codes
         return torch.where(match.any(1), index[match.int().argmax(1)], -1)
 

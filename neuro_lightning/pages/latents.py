@@ -6,7 +6,7 @@ import numpy as np
 
 from neuro_lightning.api.results import Run
 from neuro_lightning.display.style import condition_colors
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import ConfigError, DataError
 
 TRIALS = 60
 BINS = 80
@@ -59,9 +59,15 @@ def trials_of_each(condition: np.ndarray) -> np.ndarray:
 
 
 def lines_in_space(points: np.ndarray, condition: np.ndarray, colors: dict[int, str]) -> str:
-    """A Plotly figure as JSON: a line for each trial (B, T, 3), those of a condition in one color."""
-    import plotly.graph_objects as go
+    """A Plotly figure as JSON: a line for each trial (B, T, 3), those of a condition in one color.
 
+    Raises:
+        DataError: Plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError:
+        raise DataError("plotly draws it, which is not installed: pip install 'neuro_lightning[report]'") from None
     figure = go.Figure()
     for name in np.unique(condition):
         chosen = points[condition == name]

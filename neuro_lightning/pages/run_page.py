@@ -116,20 +116,21 @@ def figure_files(folder: Path) -> list[Picture]:
 
 
 def latents_section(run: Run) -> Section:
-    """The latents of validation trials in their first three principal components; a line where they cannot be had."""
+    """The latents of validation trials in their first three principal components; a line where they cannot be had.
+
+    Sessions share one space: the first one shows it.
+    """
     section = Section("Latents in three dimensions", "latents")
-    if run.status not in ("finished", "paused", "pruned"):
+    if run.status != "finished":
         return section
-    for name, part in (run.sessions or {"": run}).items():
-        try:
-            drawing = latents_drawing(part)
-        except (NeuroError, OSError) as error:
-            section.lines.append(f"Not drawn: {' '.join(str(error).split())[:300]}")
-            break
-        if drawing is not None:
-            section.spaces.append((f"{name}: {drawing[0]}" if name else drawing[0], drawing[1]))
-        if len(section.spaces) == 1 and name:
-            break  # sessions share one space; one of them shows it
+    name, part = next(iter((run.sessions or {"": run}).items()))
+    try:
+        drawing = latents_drawing(part)
+    except (NeuroError, OSError) as error:
+        section.lines.append(f"Not drawn: {' '.join(str(error).split())[:300]}")
+        return section
+    if drawing is not None:
+        section.spaces.append((f"{name}: {drawing[0]}" if name else drawing[0], drawing[1]))
     return section
 
 
@@ -137,10 +138,10 @@ def neurons_section(run: Run, name: str = "") -> Section:
     """Each neuron's spikes, rate and score, and each condition's, on the trials that were scored."""
     section = Section(f"Neurons{f' of {name}' if name else ''}", f"neurons{f'-{name}' if name else ''}")
     path = trial_scores_file(run.folder, run.session or "")
-    split = next((s for s in ("val", "test") if read_trial_scores(path, s) is not None), None)
-    if split is None:
+    found = ((split, read_trial_scores(path, split)) for split in ("val", "test"))
+    split, kept = next(((split, kept) for split, kept in found if kept is not None), ("", None))
+    if kept is None:
         return section
-    kept = read_trial_scores(path, split) or {}
     sums = as_sums(kept)
     total = SpikeSums(*(value.sum(0) for value in sums))
     bits = bits_per_spike_from_sums(total, per_neuron=True).tolist()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import run_network
+from neuro_lightning.contracts import evaluation_mode, run_network
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.k_shot import k_shot_bits
@@ -30,7 +30,9 @@ def check_k_shot(numbers: Sequence[int], net: nn.Module, data: PopulationDataMod
         raise ConfigError(f"k_shot is about held-out neurons, and {spec.dataset} has none; leave it out")
     if (most := max(numbers)) > (n_trials := data.count_trials("train")):
         raise ConfigError(f"k_shot={most}: {spec.dataset} has {n_trials} training trials")
-    if "latents" not in run_network(net.eval(), next(iter(data.eval_dataloader("val")))):
+    with torch.random.fork_rng(), evaluation_mode(net):  # a loader's iterator draws a seed; the training comes after
+        output = run_network(net, next(iter(data.eval_dataloader("val"))))
+    if "latents" not in output:
         raise ConfigError("k_shot reads held-out neurons from latents, and this model has none; leave it out")
 
 

@@ -65,6 +65,8 @@ class Settings:
             ConfigError: with one line for each problem.
         """
         check_config(self.source, known=self.config_keys())
+        if problems := wrong_types("", self.source, type(self)):
+            raise ConfigError("\n".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,6 @@ class PredictSettings(Settings):
     def check(self) -> None:
         """As :meth:`Settings.check`, and the values of the keys."""
         super().check()
-        if problems := wrong_types("", self.source, type(self)):
-            raise ConfigError("\n".join(problems))
         for name, least in (("ensemble_seed", 0), ("max_members", 1), ("shrinkage", 0)):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name}={getattr(self, name)}: give a number from {least} on")

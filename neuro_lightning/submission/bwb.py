@@ -7,20 +7,22 @@ alone, so that each window is a pass of the network of its own; nothing is appro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import Batch, rates_of, run_network
-from neuro_lightning.data.bwb.reader import BenchSession
+from neuro_lightning.contracts import Batch, DataSpec, rates_of, run_network
+from neuro_lightning.data.bwb.reader import BenchSession, window_trials
 from neuro_lightning.data.bwb.rules import BIN_MS, BUILD, FORECAST_BINS, SEEDS, VERSION, WINDOW_BINS
 from neuro_lightning.data.bwb.windows import cut
+from neuro_lightning.data.describe import make_dataset
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.metrics.bits import BitsPerSpike
@@ -73,26 +75,20 @@ def check_seed(seed: int) -> str | None:
     return f"seed {seed} is {what}: its numbers are of {SEEDS[0]} to {SEEDS[-1]}; train with seed={SEEDS[0]}"
 
 
-def test_batches(bench: BenchSession, task: str, size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """The starts of the test windows in s, and their batches as a network takes them, in the order of time.
+def test_batches(bench: BenchSession, task: str, spec: DataSpec, size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """The starts of the test windows in s, and their batches as a model is evaluated on them.
 
     Args:
         bench: the session.
         task: ``co_smoothing`` or ``forecasting``.
+        spec: the description of the data.
         size: windows in a batch.
     """
-    hidden = torch.from_numpy(bench.withheld["test"])
     for starts, stretch, first in cut(bench.source.spike_times, bench.intervals["test"], 1, WINDOW_BINS):
         for begin in range(0, len(first), size):
             some = slice(begin, begin + size)
-            counts = torch.from_numpy(stretch.windows(first[some], WINDOW_BINS))
-            inputs, observed = counts, torch.ones(counts.shape, dtype=torch.bool)
-            if task == "forecasting":
-                inputs, observed = counts[:, :-FORECAST_BINS], observed[:, :-FORECAST_BINS]
-            else:
-                inputs, observed = counts.masked_fill(hidden, 0), observed & ~hidden
-            yield starts[some], {"inputs": inputs, "targets": counts, "mask": torch.ones_like(counts, dtype=torch.bool),
-                                 "observed": observed, "index": torch.arange(len(counts))}  # fmt: skip
+            trials = window_trials(stretch.windows(first[some], WINDOW_BINS), task, bench.withheld["test"])
+            yield starts[some], make_dataset(trials, spec, evaluate=True)[list(range(len(trials)))]
 
 
 def scored_region(values: Tensor, bench: BenchSession, task: str) -> Tensor:
@@ -106,6 +102,7 @@ def write_session(
     nets: Sequence[nn.Module],
     bench: BenchSession,
     task: str,
+    spec: DataSpec,
     base: Path,
     *,
     label: str,
@@ -120,6 +117,7 @@ def write_session(
         nets: a network, or several whose mean rate is predicted.
         bench: the session.
         task: ``co_smoothing`` or ``forecasting``.
+        spec: the description of the data.
         base: the folder ``predictions``.
         label: of the submission.
         seed: of the network.
@@ -131,22 +129,11 @@ def write_session(
         SubmissionError: the package is not installed, a prediction is not finite, or the file is not as it should be.
     """
     package = import_benchmark()
-    metadata = {
-        "recording_id": bench.session, "unit_filtering": BUILD, "dataset_version": VERSION,
-        "context_window": WINDOW_BINS * BIN_MS / 1000, "bin_size": BIN_MS / 1000,
-    }  # fmt: skip
-
-    def place(folder: Path, values: dict[str, Any]) -> Path:
-        return folder / values["recording_id"]
-
-    writer = package.predictions.PredictionsWriter(
-        True, base, TASK.format(task), seed, label=label, metadata=metadata, path_fn=place
-    )
     ids = bench.source.unit_ids if task == "forecasting" else bench.source.unit_ids[bench.withheld["test"]]
     exact, stored, bits = PoissonD2(len(ids)), PoissonD2(len(ids)), BitsPerSpike(len(ids))
-    times, targets = [], []
+    predictions, times, targets = [], [], []
     nets = [net.to(device).eval() for net in nets]
-    for starts, batch in test_batches(bench, task, batch_size):
+    for starts, batch in test_batches(bench, task, spec, batch_size):
         rates = torch.stack([rates_of(run_network(net, batch, device)) for net in nets]).mean(0)  # type: ignore[arg-type]
         log_rates = scored_region(rates, bench, task).clamp_min(ZERO_RATE).log()
         half = log_rates.half()
@@ -157,22 +144,41 @@ def write_session(
         exact.update(log_rates.exp(), counts, everything)
         for metric in (stored, bits):
             metric.update(half.float().exp(), counts, everything)
+        predictions.append(half)
         times.append(torch.from_numpy(starts + bench.source.absolute_start))
-        writer.add(dtype=torch.float16, predictions=log_rates)
         if ground_truth is not None:
             targets.append(counts)
     stamps = torch.cat(times)
-    writer.set(dtype=torch.float64, window_timestamps=stamps)
-    writer.set(unit_ids=package.entity_ids.encode_entity_ids(ids))
-    writer.save()
-    path = base / label / TASK.format(task) / bench.session / f"seed_{seed}.safetensors"
-    shape = (len(stamps), FORECAST_BINS if task == "forecasting" else WINDOW_BINS, len(ids))
-    check_file(path, shape, stamps, ids)
+    path = prediction_file(base, label, task, bench.session, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=path.parent) as part:  # the writer does not write in one piece
+        writer = package.predictions.PredictionsWriter(
+            True, part, TASK.format(task), seed, label=label,
+            metadata={
+                "recording_id": bench.session, "unit_filtering": BUILD, "dataset_version": VERSION,
+                "context_window": WINDOW_BINS * BIN_MS / 1000, "bin_size": BIN_MS / 1000,
+            },
+            path_fn=lambda folder, values: folder / values["recording_id"],
+        )  # fmt: skip
+        for values in predictions:
+            writer.add(dtype=torch.float16, predictions=values)
+        writer.set(dtype=torch.float64, window_timestamps=stamps)
+        writer.set(unit_ids=package.entity_ids.encode_entity_ids(ids))
+        writer.save()
+        written = prediction_file(Path(part), label, task, bench.session, seed)
+        shape = (len(stamps), FORECAST_BINS if task == "forecasting" else WINDOW_BINS, len(ids))
+        check_file(written, shape, stamps, ids)
+        os.replace(written, path)
     if ground_truth is not None:
         _write_ground_truth(ground_truth / TASK.format(task) / bench.session, torch.cat(targets), stamps)
     name = "fp_bps" if task == "forecasting" else "co_bps"
     scores = {"poisson_d2": float(stored.compute()), name: float(bits.compute())}
     return Written(path, len(stamps), scores, float(exact.compute()) - scores["poisson_d2"])
+
+
+def prediction_file(base: Path, label: str, task: str, session: str, seed: int) -> Path:
+    """Where a session's predictions lie in the folder ``predictions``."""
+    return base / label / TASK.format(task) / session / f"seed_{seed}.safetensors"
 
 
 def check_file(path: Path, shape: tuple[int, ...], stamps: Tensor, ids: np.ndarray) -> None:

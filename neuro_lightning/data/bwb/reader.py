@@ -107,7 +107,7 @@ def load_session(
     splits, times = {}, []
     for split in SPLITS:
         starts, counts = _windows(bench, split, strides[split] // BIN_MS)
-        splits[split] = _trials(counts, task, None if split == "train" else bench.withheld[split])
+        splits[split] = window_trials(counts, task, None if split == "train" else bench.withheld[split])
         splits[split].row = np.arange(len(starts)) + sum(len(found) for found in times)
         times.append(starts + bench.source.absolute_start)
     rows = {split: trials.row.tolist() for split, trials in splits.items()}
@@ -136,8 +136,14 @@ def _windows(bench: BenchSession, split: str, step: int) -> tuple[np.ndarray, np
     return starts[order], counts[order]
 
 
-def _trials(counts: np.ndarray, task: str, withheld: np.ndarray | None) -> Trials:
-    """Trials of (B, 50, N) counts; ``withheld`` (N,) are held out where the split is evaluated."""
+def window_trials(counts: np.ndarray, task: str, withheld: np.ndarray | None) -> Trials:
+    """Trials of windows; what a task withholds from the input and scores is marked.
+
+    Args:
+        counts: (B, 50, N).
+        task: ``co_smoothing`` or ``forecasting``.
+        withheld: (N,) bool, the units that co-smoothing holds out where the split is evaluated; None for training.
+    """
     n_trials, _, n_units = counts.shape
     if task == "forecasting":
         nothing = None if withheld is None else np.zeros((n_trials, n_units), bool)
