@@ -27,7 +27,7 @@ class PoissonD2(BitsPerSpike):
         self.add_sum("count_log_count", n_neurons)
 
     def update(self, rates: Tensor, counts: Tensor, mask: Tensor) -> None:
-        """Adds trials; arguments as in :meth:`BitsPerSpike.update`."""
+        """Adds trials; arguments as in :meth:`neuro_lightning.metrics.bits.BitsPerSpike.update`."""
         super().update(rates, counts, mask)
         self.count_log_count = self.count_log_count + count_log_counts(counts, mask)
 
