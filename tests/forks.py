@@ -30,7 +30,10 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 # the programs that `executable` forks for; others, which need no torch, are started as ever
-HEAVY = ("neuro_lightning.runs.worker", "submitit.core._submit", "joblib.externals.loky.backend.popen_loky_posix")
+HEAVY = (
+    "neuro_lightning.runs.worker", "neuro_lightning.live", "submitit.core._submit",
+    "joblib.externals.loky.backend.popen_loky_posix",
+)  # fmt: skip
 # what commands and workers import
 IMPORTED = (
     "runs", "tiny", "launched", "joblib", "optuna", "pandas", "submitit", "neuro_lightning.models.gru",
