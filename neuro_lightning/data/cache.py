@@ -156,6 +156,10 @@ def _identity(source: Path) -> dict[str, Any]:
             digest = hashlib.sha256(file.read(SAMPLE))
             file.seek(max(0, stat.st_size - SAMPLE))
             digest.update(file.read(SAMPLE))
+    except FileNotFoundError:
+        raise DataError(f"{source} is not there: check data.path or data.root") from None
+    except IsADirectoryError:
+        raise DataError(f"{source} is a folder, not a file: name the recording's file") from None
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error.strerror or error}): check data.path or data.root") from None
     return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ends": digest.hexdigest()}

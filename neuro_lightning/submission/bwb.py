@@ -1,8 +1,10 @@
 """Submissions to IBL BrainWideBench, TS2: log-rates of every test window, in the benchmark's own files.
 
 Windows of a second begin at every bin of 20 ms. They are cut, predicted and stored batch by batch: in memory are the
-session's counts in bins, one batch, and what is written, in half precision. A window is predicted from its own second
-alone, so that each window is a pass of the network of its own; nothing is approximated.
+session's counts in bins, one batch, and what is written, in half precision. Each window is a pass of the network of its
+own, over its history and its second. A causal network with a history is the exception, in co-smoothing: what it says of a
+bin depends on no later one, so that a pass over the longest window gives all windows that begin in its history's second
+half. Each of those has at least half of the history. Nothing is approximated in either case.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import Batch, DataSpec, rates_of, run_network
 from neuro_lightning.data.bwb.reader import BenchSession, window_trials
 from neuro_lightning.data.bwb.rules import BIN_MS, BUILD, FORECAST_BINS, SEEDS, VERSION, WINDOW_BINS
-from neuro_lightning.data.bwb.windows import cut
 from neuro_lightning.data.describe import make_dataset
 from neuro_lightning.errors import SubmissionError
 from neuro_lightning.functional.likelihood import ZERO_RATE
 from neuro_lightning.metrics.bits import BitsPerSpike
 from neuro_lightning.metrics.deviance import PoissonD2
+from neuro_lightning.nn.stepping import Stepwise
 
 TASK = "ts2-{}"
 HALF_COST = 1e-3
@@ -75,27 +77,63 @@ def check_seed(seed: int) -> str | None:
     return f"seed {seed} is {what}: its numbers are of {SEEDS[0]} to {SEEDS[-1]}; train with seed={SEEDS[0]}"
 
 
-def test_batches(bench: BenchSession, task: str, spec: DataSpec, size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """The starts of the test windows in s, and their batches as a model is evaluated on them.
+@dataclass(frozen=True)
+class WindowBatch:
+    """Test windows, and the passes of a network that hold them.
+
+    Attributes:
+        starts: (W,) of the windows, s.
+        batch: of P passes, as a model is evaluated on them.
+        passes: (W,) in which of them each window lies.
+        first: (W,) the bin of it that a window begins with.
+    """
+
+    starts: np.ndarray
+    batch: Batch
+    passes: np.ndarray
+    first: np.ndarray
+
+    def scored(self, values: Tensor, bench: BenchSession, task: str) -> Tensor:
+        """(W, 50, held-out units) or (W, 5, N) of values (P, L, N): what the benchmark scores."""
+        if task == "co_smoothing":
+            values = values[:, :, torch.from_numpy(bench.withheld["test"])]
+        skipped = WINDOW_BINS - FORECAST_BINS if task == "forecasting" else 0
+        bins = self.first[:, None] + np.arange(skipped, WINDOW_BINS)
+        return values[torch.from_numpy(self.passes)[:, None], torch.from_numpy(bins)]
+
+
+def history_bins(spec: DataSpec) -> int:
+    """How many bins before a window a model sees."""
+    return spec.n_bins + spec.n_forward - WINDOW_BINS
+
+
+def windows_of_a_pass(nets: Sequence[nn.Module], task: str, spec: DataSpec) -> int:
+    """How many windows, each a bin after the other, one pass of networks may hold: see the module's docstring."""
+    causal = all(isinstance(net, Stepwise) and not net.looks_ahead and not net.lag for net in nets)
+    return 1 + history_bins(spec) // 2 if causal and task == "co_smoothing" else 1
+
+
+def test_batches(bench: BenchSession, task: str, spec: DataSpec, size: int, shared: int = 1) -> Iterator[WindowBatch]:
+    """The test windows, batch by batch.
 
     Args:
         bench: the session.
         task: ``co_smoothing`` or ``forecasting``.
         spec: the description of the data.
         size: windows in a batch.
+        shared: windows in a pass, at most.
     """
-    for starts, stretch, first in cut(bench.source.spike_times, bench.intervals["test"], 1, WINDOW_BINS):
-        for begin in range(0, len(first), size):
-            some = slice(begin, begin + size)
-            trials = window_trials(stretch.windows(first[some], WINDOW_BINS), task, bench.withheld["test"])
-            yield starts[some], make_dataset(trials, spec, evaluate=True)[list(range(len(trials)))]
-
-
-def scored_region(values: Tensor, bench: BenchSession, task: str) -> Tensor:
-    """(B, 50, held-out units) or (B, 5, N) of (B, 50, N): what the benchmark scores."""
-    if task == "forecasting":
-        return values[:, -FORECAST_BINS:]
-    return values[:, :, torch.from_numpy(bench.withheld["test"])]
+    history, n_passes = history_bins(spec), max(1, size // shared)
+    for starts, stretch, first in bench.cut("test", 1, history):
+        passes = np.unique((first - first[0]) // shared, return_inverse=True)[1]
+        begin = first[np.append(np.flatnonzero(np.diff(passes)), len(first) - 1)]  # that of a pass's last window
+        for low in range(0, len(begin), n_passes):
+            chosen = begin[low : low + n_passes]
+            counts, known = (cut(chosen, history + WINDOW_BINS) for cut in (stretch.windows, stretch.known_in))
+            trials = window_trials(counts, known, task, bench.withheld["test"])
+            batch = make_dataset(trials, spec, evaluate=True)[list(range(len(trials)))]
+            own = (passes >= low) & (passes < low + n_passes)
+            yield WindowBatch(starts[own], batch, passes[own] - low, first[own] + history - begin[passes[own]])
 
 
 def write_session(
@@ -133,19 +171,19 @@ def write_session(
     exact, stored, bits = PoissonD2(len(ids)), PoissonD2(len(ids)), BitsPerSpike(len(ids))
     predictions, times, targets = [], [], []
     nets = [net.to(device).eval() for net in nets]
-    for starts, batch in test_batches(bench, task, spec, batch_size):
-        rates = torch.stack([rates_of(run_network(net, batch, device)) for net in nets]).mean(0)  # type: ignore[arg-type]
-        log_rates = scored_region(rates, bench, task).clamp_min(ZERO_RATE).log()
+    for some in test_batches(bench, task, spec, batch_size, windows_of_a_pass(nets, task, spec)):
+        rates = torch.stack([rates_of(run_network(net, some.batch, device)) for net in nets]).mean(0)  # type: ignore[arg-type]
+        log_rates = some.scored(rates, bench, task).clamp_min(ZERO_RATE).log()
         half = log_rates.half()
         if not bool(half.isfinite().all()):
             raise SubmissionError(f"session {bench.session}: predicted rates are not finite in half precision")
-        counts = scored_region(batch["targets"], bench, task)
+        counts = some.scored(some.batch["targets"], bench, task)
         everything = torch.ones_like(counts, dtype=torch.bool)
         exact.update(log_rates.exp(), counts, everything)
         for metric in (stored, bits):
             metric.update(half.float().exp(), counts, everything)
         predictions.append(half)
-        times.append(torch.from_numpy(starts + bench.source.absolute_start))
+        times.append(torch.from_numpy(some.starts + bench.source.absolute_start))
         if ground_truth is not None:
             targets.append(counts)
     stamps = torch.cat(times)
@@ -156,7 +194,7 @@ def write_session(
             True, part, TASK.format(task), seed, label=label,
             metadata={
                 "recording_id": bench.session, "unit_filtering": BUILD, "dataset_version": VERSION,
-                "context_window": WINDOW_BINS * BIN_MS / 1000, "bin_size": BIN_MS / 1000,
+                "context_window": (history_bins(spec) + WINDOW_BINS) * BIN_MS / 1000, "bin_size": BIN_MS / 1000,
             },
             path_fn=lambda folder, values: folder / values["recording_id"],
         )  # fmt: skip

@@ -6,6 +6,7 @@ out are withheld from the input (``Trials.withheld``) and scored alone; forecast
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from neuro_lightning.data.bwb.rules import (
     DOMAIN,
     FORECAST_BINS,
     HELD_OUT,
+    HISTORY_MS,
     WINDOW_BINS,
     WINDOWS,
     check_build,
     check_task,
     held_out_units,
 )
-from neuro_lightning.data.bwb.windows import cut
+from neuro_lightning.data.bwb.windows import Stretch, cut
 from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.formats.brainset import open_brainset, read_attributes
 from neuro_lightning.data.formats.intervals import CONTINUOUS, intersect_intervals
@@ -42,14 +44,29 @@ class BenchSession:
     Attributes:
         source: units and spike times.
         intervals: (k, 2) of each split, s: where its windows lie.
+        domains: (k, 2) of each split, s: all that belongs to it.
         withheld: (N,) bool of ``val`` and ``test``, the units that co-smoothing holds out.
         session: its id.
     """
 
     source: SpikeRecording
     intervals: dict[str, np.ndarray]
+    domains: dict[str, np.ndarray]
     withheld: dict[str, np.ndarray]
     session: str
+
+    def cut(self, split: str, step: int, history: int = 0) -> Iterator[tuple[np.ndarray, Stretch, np.ndarray]]:
+        """The windows of a split, see :func:`~neuro_lightning.data.bwb.windows.cut`; no history shows another split.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            step: bins between the starts of windows.
+            history: bins before a window.
+        """
+        others = np.concatenate([self.domains[other] for other in SPLITS if other != split])
+        recorded = self.source.obs_intervals[0]
+        times, intervals = self.source.spike_times, self.intervals[split]
+        return cut(times, intervals, step, WINDOW_BINS, history=history, recorded=recorded, closed=others)
 
 
 def open_session(path: str | Path) -> BenchSession:
@@ -65,7 +82,8 @@ def open_session(path: str | Path) -> BenchSession:
     if missing := [name for name in needed if name not in source.interval_names]:
         raise DataError(f"{path} has no intervals {', '.join(missing)}: is it a file of the benchmark?")
     inside = source.read_intervals(WINDOWS)
-    intervals = {split: intersect_intervals(inside, source.read_intervals(DOMAIN.format(split))) for split in SPLITS}
+    domains = {split: source.read_intervals(DOMAIN.format(split)) for split in SPLITS}
+    intervals = {split: intersect_intervals(inside, domains[split]) for split in SPLITS}
     ids, withheld = source.unit_ids.tolist(), {}
     for split in ("val", "test"):
         withheld[split] = held_out_units(ids, split)
@@ -73,7 +91,7 @@ def open_session(path: str | Path) -> BenchSession:
         if marked is not None and not np.array_equal(marked.astype(bool), withheld[split]):
             raise DataError(f"{path}: its held-out units of {split} are not those of the benchmark's rule")
     session = str(read_attributes(path, "session").get("id") or path.stem)
-    return BenchSession(source, intervals, withheld, session)
+    return BenchSession(source, intervals, domains, withheld, session)
 
 
 def load_session(
@@ -83,6 +101,7 @@ def load_session(
     train_stride_ms: int = 500,
     val_stride_ms: int = 1000,
     test_stride_ms: int = 1000,
+    history_ms: int = 0,
 ) -> Recording:
     """Read a session of the benchmark.
 
@@ -92,6 +111,8 @@ def load_session(
         train_stride_ms: between the starts of training windows of one second, which may overlap.
         val_stride_ms: the same of validation windows; non-overlapping by default.
         test_stride_ms: the same of the test windows that are scored here. A submission takes one at every bin.
+        history_ms: how much of the time before each window a model sees, 20 s at most. What lies in another split or
+            before the recording is not recorded. Training predicts it as well, and nothing of it is scored.
 
     Raises:
         ConfigError: an option has no meaning.
@@ -103,11 +124,14 @@ def load_session(
         check_whole(f"{split}_stride_ms", stride, BIN_MS)
         if stride % BIN_MS:
             raise ConfigError(f"data.{split}_stride_ms={stride}: give a multiple of the bins' {BIN_MS} ms")
+    check_whole("history_ms", history_ms, 0)
+    if history_ms % BIN_MS or history_ms > HISTORY_MS:
+        raise ConfigError(f"data.history_ms={history_ms}: give a multiple of {BIN_MS} ms, {HISTORY_MS} at most")
     bench = open_session(path)
     splits, times = {}, []
     for split in SPLITS:
-        starts, counts = _windows(bench, split, strides[split] // BIN_MS)
-        splits[split] = window_trials(counts, task, None if split == "train" else bench.withheld[split])
+        starts, counts, known = _windows(bench, split, strides[split] // BIN_MS, history_ms // BIN_MS)
+        splits[split] = window_trials(counts, known, task, None if split == "train" else bench.withheld[split])
         splits[split].row = np.arange(len(starts)) + sum(len(found) for found in times)
         times.append(starts + bench.source.absolute_start)
     rows = {split: trials.row.tolist() for split, trials in splits.items()}
@@ -123,31 +147,44 @@ def load_session(
     )  # fmt: skip
 
 
-def _windows(bench: BenchSession, split: str, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) starts in s and (B, 50, N) counts of a split's windows."""
-    found = list(cut(bench.source.spike_times, bench.intervals[split], step, WINDOW_BINS))
+def _windows(bench: BenchSession, split: str, step: int, history: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(B,) starts in s, (B, H + 50, N) counts of a split's windows and their history, (B, H + 50) known bins."""
+    found = list(bench.cut(split, step, history))
     if not found:
         raise DataError(
             f"{bench.source.path}: no window of a second lies in {WINDOWS} and {DOMAIN.format(split)}; is it whole?"
         )
     starts = np.concatenate([part for part, _, _ in found])
     order = np.argsort(starts, kind="stable")
-    counts = np.concatenate([stretch.windows(first, WINDOW_BINS) for _, stretch, first in found])
-    return starts[order], counts[order]
+    length = history + WINDOW_BINS
+    counts = np.concatenate([stretch.windows(first, length) for _, stretch, first in found])
+    known = np.concatenate([stretch.known_in(first, length) for _, stretch, first in found])
+    return starts[order], counts[order], known[order]
 
 
-def window_trials(counts: np.ndarray, task: str, withheld: np.ndarray | None) -> Trials:
+def window_trials(counts: np.ndarray, known: np.ndarray, task: str, withheld: np.ndarray | None) -> Trials:
     """Trials of windows; what a task withholds from the input and scores is marked.
 
     Args:
-        counts: (B, 50, N).
+        counts: (B, H + 50, N), the window's history first.
+        known: (B, H + 50) bool, bins that were recorded and may be seen.
         task: ``co_smoothing`` or ``forecasting``.
         withheld: (N,) bool, the units that co-smoothing holds out where the split is evaluated; None for training.
     """
-    n_trials, _, n_units = counts.shape
+    n_trials, n_bins, n_units = counts.shape
     if task == "forecasting":
         nothing = None if withheld is None else np.zeros((n_trials, n_units), bool)
         seen, ahead = counts[:, :-FORECAST_BINS], counts[:, -FORECAST_BINS:]
-        return Trials(heldin=seen, heldin_forward=ahead, withheld=nothing)
-    hidden = None if withheld is None else np.repeat(withheld[None], n_trials, axis=0)
-    return Trials(heldin=counts, withheld=hidden)
+        observed = _observed(known[:, :-FORECAST_BINS], n_units)
+        return Trials(heldin=seen, heldin_forward=ahead, withheld=nothing, observed=observed)
+    hidden = scored = None
+    if withheld is not None:
+        hidden = np.repeat(withheld[None], n_trials, axis=0)
+        scored = np.zeros((n_trials, n_bins), bool)
+        scored[:, -WINDOW_BINS:] = True
+    return Trials(heldin=counts, withheld=hidden, scored=scored, observed=_observed(known, n_units))
+
+
+def _observed(known: np.ndarray, n_units: int) -> np.ndarray | None:
+    """(B, T, N) of (B, T) known bins; None where all are."""
+    return None if known.all() else np.repeat(known[:, :, None], n_units, axis=2)

@@ -15,6 +15,9 @@ from neuro_lightning.errors import ConfigError, DataError
 
 TASKS = ("co_smoothing", "forecasting")
 BIN_MS, WINDOW_BINS, FORECAST_BINS = 20, 50, 5
+HISTORY_MS = 20_000
+"""How much a model may see before a window, at most."""
+
 HELD_OUT_SHARE = 0.1
 BUILD, VERSION = "selected_units", "0.1.0"
 PARTS = ("eval", "pretrain")
