@@ -15,6 +15,8 @@ from neuro_lightning.data.bwb.reader import load_session, open_session
 from neuro_lightning.data.bwb.twin import write_twin
 from neuro_lightning.data.bwb.windows import window_starts
 from neuro_lightning.data.describe import describe, make_dataset
+from neuro_lightning.data.identity import identify
+from neuro_lightning.data.same_data import find_training_trials
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.submission import bwb as submission
@@ -51,7 +53,9 @@ def test_a_history_is_what_temporaldata_reads_before_the_window_and_shows_no_oth
         bins = np.floor(np.round((data.spikes.timestamps[inside] - first) / 0.02, 6)).astype(int)
         np.add.at(expected, (bins, data.spikes.unit_index[inside]), 1)
         low = first + np.arange(HISTORY + 50) * 0.02
-        seen = (low > -1e-6) & ~((low[:, None] + 0.02 > closed[:, 0] + 1e-6) & (low[:, None] < closed[:, 1] - 1e-6)).any(1)
+        seen = (low > -1e-6) & ~(
+            (low[:, None] + 0.02 > closed[:, 0] + 1e-6) & (low[:, None] < closed[:, 1] - 1e-6)
+        ).any(1)
         known = np.ones(HISTORY + 50, bool) if trials.observed is None else trials.observed[k].all(1)
         assert np.array_equal(known, seen) and known[HISTORY:].all()
         assert np.array_equal(trials.heldin[k][known], expected[known])
@@ -156,6 +160,17 @@ def test_windows_in_one_pass_are_what_the_network_says_of_each_with_its_history(
             torch.testing.assert_close(stored["predictions"][place].float(), alone, atol=2e-3, rtol=2e-3)
             seen.append(first)
     assert min(seen) >= HISTORY // 2 and max(seen) <= HISTORY and (len(set(seen)) > 1) == (shared > 1)
+
+
+@pytest.mark.parametrize("history_ms", [0, HISTORY_MS])
+def test_windows_whose_histories_share_time_are_no_training_windows(file, history_ms):
+    """Only the windows themselves are what was trained on or is scored; theirs overlap in training alone."""
+    identity = identify(load_session(file, history_ms=history_ms, train_stride_ms=100), {})
+    for split in ("val", "test"):
+        assert not find_training_trials(identity, ["train"], identity, split).any()
+    moved = {**identity["trials"]["train"], "times": identity["trials"]["train"]["times"] + 0.9}
+    again = {**identity, "trials": {"test": {**moved, "keys": moved["keys"] + 1, "rows": moved["rows"] + 10_000}}}
+    assert find_training_trials(identity, ["train"], again, "test").all()
 
 
 def test_a_history_that_the_benchmark_does_not_allow_is_one_line(file):

@@ -25,7 +25,8 @@ class TrialDataset(Dataset):
         trials: the split's arrays.
         n_out: held-out neurons N_out (the split itself may hide them).
         n_forward: forward bins F (likewise).
-        evaluate: score held-out and withheld neurons only where ``trials.scored`` says so; else all observed bins count.
+        evaluate: score held-out and withheld neurons only where ``trials.scored`` says so; else all observed bins
+            count.
         partial: say which inputs were recorded, as ``DataSpec.partial``.
     """
 
@@ -93,7 +94,9 @@ class TrialDataset(Dataset):
             hidden = self.withheld[chosen][:, None].expand(inputs.shape)
             inputs = inputs.masked_fill(hidden, 0)
             extras["observed"] = extras["observed"] & ~hidden
-            mask[:, : self.n_bins, : self.n_in] &= hidden if self.scored is None else hidden & self.scored[chosen, :, None]
+            mask[:, : self.n_bins, : self.n_in] &= (
+                hidden if self.scored is None else hidden & self.scored[chosen, :, None]
+            )
         return {"inputs": inputs, "targets": counts, "mask": mask, "index": chosen, **extras}
 
     def _counts(self, chosen: Tensor) -> Tensor:

@@ -46,10 +46,11 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
     for split, part in recording.splits.items():
         rows = None if part.row is None else torch.from_numpy(np.asarray(part.row, np.int64).copy())
         trials[split] = {"rows": rows, "times": _times(recording, split), "keys": torch.from_numpy(trial_keys(part))}
-        if (observed := getattr(part, "observed", None)) is not None:
+        if (observed := getattr(part, "observed", None)) is not None and "window_s" not in recording.info:
             lengths = (~padding(observed)).sum(1) * recording.bin_ms / 1000
             trials[split]["lengths_s"] = torch.from_numpy(lengths)
     cut = recording.info.get("cut") or {"window_ms": (0, 0), "forward_ms": 0}
+    length_s = (cut["window_ms"][1] - cut["window_ms"][0] + cut["forward_ms"]) / 1000
     return {
         "name": recording.name,
         "kind": recording.kind,
@@ -57,7 +58,7 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         "sources": with_checksums(recording.sources),
         "places": places,
         "session": recording.info.get("session"),
-        "length_s": (cut["window_ms"][1] - cut["window_ms"][0] + cut["forward_ms"]) / 1000,
+        "length_s": recording.info.get("window_s", length_s),  # a reader says it where a history is no part of it
         "config": dict(config),
         "trials": trials,
     }

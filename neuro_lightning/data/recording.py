@@ -25,8 +25,8 @@ class Trials(SplitArrays):
         observed: (B, T, N) bool, held-in neurons first, True where a neuron was recorded in that bin of that trial;
             None means everything. What other arrays hold elsewhere is no measurement. Trials that are shorter than T
             have no True in their last bins.
-        scored: (B, T) bool, the bins in which spikes of held-out and withheld neurons are scored; None means all (dmfc_rsg:
-            set to go).
+        scored: (B, T) bool, the bins in which spikes of held-out and withheld neurons are scored; None means all
+            (dmfc_rsg: set to go).
         withheld: (B, N_in) bool, held-in neurons that are hidden from the input of a trial and alone are scored in the
             observed bins, where the split is evaluated; without a True no observed bin is scored. None scores all.
         condition: (B,) int64, the trial's condition, -1 for none; None without conditions.

@@ -2,9 +2,9 @@
 
 Windows of a second begin at every bin of 20 ms. They are cut, predicted and stored batch by batch: in memory are the
 session's counts in bins, one batch, and what is written, in half precision. Each window is a pass of the network of its
-own, over its history and its second. A causal network with a history is the exception, in co-smoothing: what it says of a
-bin depends on no later one, so that a pass over the longest window gives all windows that begin in its history's second
-half. Each of those has at least half of the history. Nothing is approximated in either case.
+own, over its history and its second. A causal network with a history is the exception, in co-smoothing: what it says of
+a bin depends on no later one, so that a pass over the longest window gives all windows that begin in its history's
+second half. Each of those has at least half of the history. Nothing is approximated in either case.
 """
 
 from __future__ import annotations

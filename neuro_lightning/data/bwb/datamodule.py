@@ -16,6 +16,9 @@ from neuro_lightning.data.options import takes_options_of
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
+VERSION = 2
+"""Raised whenever the reader prepares a file otherwise than before, so that older caches are not used."""
+
 
 @takes_options_of(load_session)
 class BrainWideBench(TwinDataModule):
@@ -96,5 +99,5 @@ class BrainWideBench(TwinDataModule):
             if not files:
                 raise ConfigError("data.session is missing: name a session's id, or take data.simulate=true")
             path = files[0]
-        params = {"reader": "bwb", **self.options}
+        params = {"reader": "bwb", "version": VERSION, **self.options}
         return cached(self.cache_dir, params, [path], lambda: load_session(path, **self.options))

@@ -137,6 +137,7 @@ def load_session(
     rows = {split: trials.row.tolist() for split, trials in splits.items()}
     info: dict[str, Any] = {
         "deviance": True, "task": task, "bwb_session": bench.session, "rows": rows,
+        "window_s": WINDOW_BINS * BIN_MS / 1000,
         "times": [np.concatenate(list(rows.values())).tolist(), np.concatenate(times).tolist()],
         "session": {**bench.source.session, "session_id": bench.session}, "warnings": bench.source.warnings,
     }  # fmt: skip
