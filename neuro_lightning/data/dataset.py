@@ -74,7 +74,7 @@ class TrialDataset(Dataset):
         return self.n_trials
 
     def __getitem__(self, index: list[int]) -> dict[str, Tensor]:
-        chosen = torch.as_tensor(index)
+        chosen = torch.as_tensor(index, dtype=torch.long)  # also where there is none
         counts = self._counts(chosen)
         mask = torch.ones(counts.shape, dtype=torch.bool)
         if self.recorded is not None:

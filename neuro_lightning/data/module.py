@@ -17,6 +17,7 @@ from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data.checks.options import check_choice, check_whole
 from neuro_lightning.data.describe import check_splits, describe, labelled, make_dataset, n_repeats
 from neuro_lightning.data.identity import Identity
+from neuro_lightning.data.inputs_only import WithInputs, check_inputs_only, inputs_only
 from neuro_lightning.data.memory import JOBS, config_key
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards, TrainingBatches
@@ -29,7 +30,7 @@ from neuro_lightning.ranks import main_process_only
 log = logging.getLogger(__name__)
 
 # how trials are served to a training; all else decides what the recording is, and what scores depend on
-SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment", "sampling"}
+SERVING = {"batch_size", "shuffle_seed", "steps_at_once", "least_steps", "augment", "sampling", "train_on_inputs"}
 SAMPLING = ("proportional", "even")  # of several recordings
 # which of the training trials are used: after the recording is read
 LIMIT = {"train_trials", "train_trials_seed"}
@@ -49,6 +50,8 @@ class PopulationDataModule(pl.LightningDataModule):
             for all.
         train_trials_seed: draws them.
         sampling: of several recordings, see :class:`neuro_lightning.data.sessions.Sessions`; one takes no notice of it.
+        train_on_inputs: splits whose held-in spikes are trained on as well, and nothing else of them: they are given
+            where held-out neurons are to be predicted, see :mod:`neuro_lightning.data.inputs_only`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class PopulationDataModule(pl.LightningDataModule):
         train_trials: int | None = None,
         train_trials_seed: int = 0,
         sampling: str = "proportional",
+        train_on_inputs: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_choice("sampling", sampling, SAMPLING)
@@ -72,6 +76,7 @@ class PopulationDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self.least_steps = least_steps
         self.limit = (train_trials, train_trials_seed)
+        self.train_on_inputs = list(dict.fromkeys(train_on_inputs))
         self._recording: Recording | None = None
         self._spec: DataSpec | None = None
         self._identity: str | None = None  # of the recording, for the jobs of a sweep that share it
@@ -180,9 +185,19 @@ class PopulationDataModule(pl.LightningDataModule):
         """Trials of a split; 0 without it."""
         return len(self.recording.splits.get(split, ()))
 
+    def training_dataset(self) -> Dataset:
+        """The training split, and the inputs of others where ``train_on_inputs`` names some."""
+        train = self.dataset("train", evaluate=False)
+        parts = [inputs_only(self.recording.splits[split]) for split in self.train_on_inputs]
+        return WithInputs(train, [make_dataset(part, self.spec, evaluate=False) for part in parts]) if parts else train
+
+    def count_training(self) -> int:
+        """Trials of :meth:`training_dataset`."""
+        return sum(self.count_trials(split) for split in ("train", *self.train_on_inputs))
+
     def count_batches(self) -> int:
         """Training batches in an epoch."""
-        return self.n_batches or max(1, math.ceil(self.count_trials("train") / self.batch_size))
+        return self.n_batches or max(1, math.ceil(self.count_training() / self.batch_size))
 
     def release_tensors(self) -> None:
         """Free the memory of all splits' tensors; they are made again where they are asked for."""
@@ -213,12 +228,14 @@ class PopulationDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
         check_splits(self.recording, self.needed)
+        check_inputs_only(self.train_on_inputs, self.recording, self.spec)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches."""
-        dataset = self.dataset("train", evaluate=False)
         if self.trainer is not None and self.trainer.overfit_batches:
-            return _loader(dataset, self.trials_in_order("train", self.batch_size, shared=True))
+            order = self.trials_in_order("train", self.batch_size, shared=True)
+            return _loader(self.dataset("train", evaluate=False), order)
+        dataset = self.training_dataset()
         sampler = self.training_batches(*self._place())
         sampler.resume(*self._resume_at)
         if self.steps_at_once > 1:
@@ -241,7 +258,7 @@ class PopulationDataModule(pl.LightningDataModule):
     def training_batches(self, rank: int, world: int) -> TrainingBatches:
         """The batches of an epoch, shuffled and shared out among processes."""
         share = {"seed": self.shuffle_seed, "rank": rank, "world": world, "n_batches": self.n_batches}
-        return EpochBatches(self.count_trials("train"), self.batch_size, **share)
+        return EpochBatches(self.count_training(), self.batch_size, **share)
 
     def trials_in_order(self, split: str, batch_size: int, *, shared: bool = False) -> Sampler:
         """All trials of a split once; ``shared`` as in :meth:`eval_dataloader`."""

@@ -14,7 +14,7 @@ from neuro_lightning.data.identity import PLACES, Identity
 
 NOT_COMPARED = {
     *PLACES, "sha256", "download", "phase", "batch_size", "eval_batch_size", "shuffle_seed", "steps_at_once",
-    "least_steps", "augment", "stride", "sampling", "leave_out_damaged", "sessions",
+    "least_steps", "augment", "stride", "sampling", "leave_out_damaged", "sessions", "train_on_inputs",
 }  # fmt: skip
 """Keys of a data config that change nothing of what a trial holds; files are compared by their content."""
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.data.describe import check_splits, join_specs
 from neuro_lightning.data.identity import Identity, identify, response_keys, trial_keys
+from neuro_lightning.data.inputs_only import check_inputs_only
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.same_data import find_training_trials, of_one_recording
@@ -58,6 +59,7 @@ class Sessions(PopulationDataModule):
             module.batch_size, module.eval_batch_size = self.batch_size, self.eval_batch_size
             if self.limit[0] is not None:
                 module.limit = self.limit
+            module.train_on_inputs = self.train_on_inputs
         self.leave_out_damaged = leave_out_damaged
         self._given = dict(sorted(sessions.items()))
 
@@ -72,6 +74,7 @@ class Sessions(PopulationDataModule):
         for name, module in self._given.items():
             try:
                 check_splits(module.recording, self.needed)
+                check_inputs_only(module.train_on_inputs, module.recording, module.spec)
                 found[name] = module
             except DataError as error:
                 errors[name] = error
@@ -154,6 +157,14 @@ class Sessions(PopulationDataModule):
         ]
         return _SessionDataset(parts)
 
+    def training_dataset(self) -> Dataset:
+        """What each session trains on, see :class:`PopulationDataModule`."""
+        return _SessionDataset([module.training_dataset() for module in self.sessions.values()])
+
+    def count_training(self) -> int:
+        """Trials of :meth:`training_dataset`."""
+        return sum(module.count_training() for module in self.sessions.values())
+
     def release_tensors(self) -> None:
         """Free the memory of all sessions' tensors."""
         for module in self.sessions.values():
@@ -173,7 +184,7 @@ class Sessions(PopulationDataModule):
     def training_batches(self, rank: int, world: int) -> SessionBatches:
         """The batches of an epoch, each of one session."""
         return SessionBatches(
-            {name: module.count_trials("train") for name, module in self.sessions.items()},
+            {name: module.count_training() for name, module in self.sessions.items()},
             self.batch_size,
             n_batches=[module.count_batches() for module in self.sessions.values()],
             even=self.sampling == "even",

@@ -34,7 +34,7 @@ def print_header(
 ) -> None:
     """Print what is about to run: the model and its size, the data, the device and the folder."""
     recording, sessions = data.recording, [*data.by_session().items()]
-    shapes = [f"{shape_of(part.spec)}: {_trials(part.recording)}" for _, part in sessions]
+    shapes = [f"{shape_of(part.spec)}: {_trials(part)}" for _, part in sessions]
     if len(sessions) == 1:
         described = f"{recording.name} ({kind_of(recording)}): {shapes[0]}"
     else:
@@ -51,8 +51,10 @@ def print_header(
     print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
 
 
-def _trials(recording: Recording) -> str:
-    return ", ".join(f"{len(trials)} {split}" for split, trials in recording.splits.items())
+def _trials(data: PopulationDataModule) -> str:
+    counts = {split: f"{len(trials)} {split}" for split, trials in data.recording.splits.items()}
+    counts |= {split: f"{counts[split]} (their inputs train, too)" for split in data.train_on_inputs}
+    return ", ".join(counts.values())
 
 
 def shape_of(spec: DataSpec) -> str:

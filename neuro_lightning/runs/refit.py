@@ -18,7 +18,6 @@ from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
 from neuro_lightning.data.join_splits import check_joinable, join_train_and_val
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.data.sampler import EpochBatches
 from neuro_lightning.data.sessions import Sessions
 from neuro_lightning.display.table import relative
 from neuro_lightning.errors import CheckpointError, ConfigError
@@ -154,10 +153,11 @@ def joint_data(data: PopulationDataModule) -> PopulationDataModule:
     """The same data with the validation trials among the training trials, in epochs of as many steps."""
     if isinstance(data, Sessions):
         return data.with_training_only({name: joint_data(part) for name, part in data.by_session().items()})
-    batches = EpochBatches(len(data.recording.splits["train"]), data.batch_size)
+    n_batches = data.count_batches()
     data.release_tensors()
     joint = copy.copy(data)
-    joint.serve_training_only(join_train_and_val(data.recording, data.stride), n_batches=batches.n_batches)
+    joint.train_on_inputs = [split for split in data.train_on_inputs if split != "val"]
+    joint.serve_training_only(join_train_and_val(data.recording, data.stride), n_batches=n_batches)
     return joint
 
 

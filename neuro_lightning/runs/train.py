@@ -18,9 +18,10 @@ from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.display.table import print_header, relative
-from neuro_lightning.errors import Interrupted, NeuroError
+from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
 from neuro_lightning.loggers.building import build_loggers, closed_in_the_end
 from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.models.fitted import FittedModule
 from neuro_lightning.models.loading import read_checkpoint
 from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.adapt import with_initial_model
@@ -158,6 +159,9 @@ def check_before_training(settings: TrainSettings, model: PopulationModule, data
         NeuroError: with one message that says what to mend.
     """
     check_monitors(settings, model, data)
+    if data.train_on_inputs and isinstance(model, FittedModule):
+        name = type(model).__name__
+        raise ConfigError(f"data.train_on_inputs: {name} is fitted to whole trials and cannot use it; leave it out")
     for net, part in zip(model.networks, data.by_session().values(), strict=True):
         check_k_shot(settings.k_shot, net, part)
     if is_main_process():

@@ -31,7 +31,7 @@ def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule
     in_steps = settings.model.get("optimizer") is not None  # other models are fitted at once
     if data.least_steps is None or given or not in_steps or settings.sweep.trial is not None:
         return {}
-    trials = data.count_trials("train")
+    trials = data.count_training()
     steps = math.ceil(data.count_batches() / trainer.get("accumulate_grad_batches", 1))
     key, least = "data.least_steps", data.least_steps
     if settings.init is not None:

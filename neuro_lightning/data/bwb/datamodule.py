@@ -48,6 +48,8 @@ class BrainWideBench(TwinDataModule):
         **loader: Any,
     ) -> None:
         super().__init__(**loader)
+        if self.train_on_inputs:
+            raise ConfigError("data.train_on_inputs: the benchmark trains on its training domain alone; leave it out")
         check_choice("part", part, PARTS)
         self.cache_dir, self.path = Path(cache_dir), None if path is None else one_file(path)
         self.session, self.part, self.simulate_sessions = session, part, simulate_sessions
