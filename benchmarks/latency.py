@@ -30,6 +30,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.export.files import write
 from neuro_lightning.export.function import step_function
 from neuro_lightning.models.plds import PLDSNet
+from neuro_lightning.models.regressed_latents import RegressedLatentsNet
 from neuro_lightning.realtime.stream import Stream, check_streams
 from neuro_lightning.settings.config import instantiate
 
@@ -42,7 +43,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CAUSAL = ["model.bidirectional=false"]
 MODELS = {
     "gru": CAUSAL, "gru_smoothed": CAUSAL, "ndt": ["model.attention.context_forward_ms=0"],
-    "smoothing": ["model.causal=true"], "plds": ["model.causal=true"], "mean": [],
+    "smoothing": ["model.causal=true"], "plds": ["model.causal=true"], "gpfa": ["model.causal=true"],
+    "mean": [],
 }  # fmt: skip
 SHARES = (50, 99, 99.9, 100)
 
@@ -54,8 +56,9 @@ def untrained(model: str, neurons: int, bin_ms: int, trial: int) -> Stream:
     spec = DataSpec("none", n_in=neurons, n_bins=trial, bin_ms=bin_ms, mean_rates=(0.2,) * neurons)
     torch.manual_seed(0)
     net = instantiate(cfg.model, spec=spec).net
-    if isinstance(net, PLDSNet):
+    if isinstance(net, RegressedLatentsNet):
         net.loadings.normal_().mul_(0.1)
+    if isinstance(net, PLDSNet):
         net.noise.mul_(0.1)
     return Stream(net, spec)
 

@@ -22,6 +22,7 @@ MODELS = {
     "gru": ["model=gru_smoothed", "model.hidden=6", "model.layers=1", "model.bidirectional=false"],
     "ndt": ["model=ndt", "model.width=8", "model.layers=2", "model.attention.context_forward_ms=0"],
     "plds": ["model=plds", "model.causal=true", "model.n_latents=2", "model.iterations=1"],
+    "gpfa": ["model=gpfa", "model.causal=true", "model.n_latents=2", "model.iterations=1"],
     "smoothing": ["model=smoothing", "model.causal=true"],
     "bidirectional": ["model=gru", "model.hidden=6", "model.layers=1"],
 }
@@ -71,7 +72,8 @@ def by_bins(file, about, counts):
 @pytest.mark.parametrize(
     ("model", "to"),
     [("gru", "onnx"), *(pytest.param(*case, marks=pytest.mark.rare) for case in (
-        ("gru", "torch"), ("ndt", "onnx"), ("ndt", "torch"), ("smoothing", "onnx"), ("plds", "torch"),
+        ("gru", "torch"), ("ndt", "onnx"), ("ndt", "torch"), ("smoothing", "onnx"), ("gpfa", "onnx"),
+        ("plds", "torch"),
     ))],
 )  # fmt: skip
 def test_the_file_says_of_each_bin_what_the_stream_says(run, tmp_path, model, to):

@@ -85,6 +85,22 @@ def test_steps_ahead_are_the_gaussian_conditional():
     assert float(extrapolate(y, model, ahead=200)[:, -1].abs().max()) < 1e-9, "far ahead nothing is known"
 
 
+@pytest.mark.parametrize("n_latents", [1, 2, 4])
+def test_looking_back_is_the_posterior_of_the_steps_so_far(n_latents):
+    """And with the other weights, what they say of the next step; with more latents than neurons too."""
+    model = small(n_latents, n_neurons=3)
+    y, _ = planted(model, trials=3, steps=6)
+    given_all, given_past = gpfa.looking_back(model, 6)
+    pull, past = gpfa.evidence(y, model), torch.zeros(3, 6, n_latents).double()
+    for t in range(6):
+        before = torch.einsum("isj,bsj->bi", given_past[t], past)
+        past = torch.cat([past[:, 1:], pull[:, t : t + 1]], 1)
+        now = torch.einsum("isj,bsj->bi", given_all[t], past)
+        torch.testing.assert_close(now, posterior(y[:, : t + 1], model).mean[:, -1])
+        torch.testing.assert_close(before, extrapolate(y[:, :t], model, 1)[:, -1] if t else torch.zeros_like(now))
+        assert (given_all[t, :, : 5 - t] == 0).all() and (given_past[t, :, : 6 - t] == 0).all()
+
+
 # ---- the fit
 
 
@@ -141,9 +157,9 @@ def spec(**changes) -> DataSpec:
     return DataSpec("data", **values)
 
 
-def net(stride=2, n_forward=3):
+def net(stride=2, n_forward=3, **causal):
     torch.manual_seed(0)
-    net = GPFANet(spec(n_forward=n_forward), 2, stride, timescale=3.0, iterations=5)
+    net = GPFANet(spec(n_forward=n_forward), 2, stride, timescale=3.0, iterations=5, **causal)
     net.learn(net.in_steps(torch.poisson(torch.rand(20, 12, 6))))
     for name in ("weight", "bias", "forward_weight", "forward_bias"):
         getattr(net, name).normal_()
@@ -162,6 +178,45 @@ def test_steps_end_with_the_last_bin(stride, bins, forward):
     assert same(model(changed)["log_rates"], output["log_rates"]), "bins before the first whole step are not shown"
     changed[:, lead] += 1
     assert not same(model(changed)["log_rates"], output["log_rates"])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_a_causal_network_infers_from_the_counts_so_far(stride):
+    """Each step by the posterior of the steps up to it; in a trial longer than those of the training, of the last."""
+    model, inputs = net(stride, causal=True), torch.poisson(torch.ones(4, 17, 6))
+    latents, steps = model(inputs)["latents"].double(), model.in_steps(inputs)
+    assert (latents[:, : stride - 1] == 0).all()
+    for t in range(17 // stride):
+        seen = steps[:, max(0, t + 1 - 12 // stride) : t + 1]
+        expected = posterior(model.activity(seen), model.model).mean[:, -1]
+        torch.testing.assert_close(latents[:, (t + 1) * stride - 1], expected, atol=1e-6, rtol=1e-6)
+    ahead = extrapolate(model.activity(steps[:, -(12 // stride) :]), model.model, 1)[:, -1]
+    if stride == 1:
+        torch.testing.assert_close(latents[:, 17], ahead, atol=1e-6, rtol=1e-6)
+
+
+def test_what_was_not_recorded_is_expected_from_the_past():
+    model, inputs = net(1, causal=True), torch.poisson(torch.ones(4, 3, 6))
+    state = model.initial_state(4)
+    for t in range(3):
+        _, state = model.step(inputs[:, t], state)
+    gone = torch.zeros(4, 6, dtype=torch.bool)
+    output, after = model.step(torch.full((4, 6), torch.nan), state, gone)
+    expected = extrapolate(model.activity(inputs.double()), model.model, 1)[:, -1]
+    torch.testing.assert_close(output["latents"].double(), expected, atol=1e-6, rtol=1e-6)
+    assert after["past"].isfinite().all()
+
+
+def test_weights_follow_the_parameters():
+    """Also those that a checkpoint brings, with another number of latents."""
+    one, inputs = net(causal=True), torch.poisson(torch.ones(4, 12, 6))
+    other = GPFANet(spec(), 5, 2, causal=True, timescale=3.0, iterations=5)
+    other(inputs)
+    other.load_state_dict(one.state_dict())
+    assert same(other(inputs), one(inputs))
+    one.learn(one.in_steps(torch.poisson(torch.rand(20, 12, 6))))
+    assert not same(other(inputs), one(inputs))
+    assert "given_all" not in one.state_dict()
 
 
 def test_a_trial_does_not_depend_on_its_batch():
@@ -220,6 +275,8 @@ def test_unsupported_settings_are_refused():
         models.GPFA(spec(), n_latents=0, step_ms=20, **options)
     with pytest.raises(ConfigError, match="a trial has 12 bins of 10 ms only"):
         models.GPFA(spec(), n_latents=2, step_ms=200, **options)
+    with pytest.raises(ConfigError, match="true: GPFA looks back only in spikes"):
+        models.GPFA(spec(kind="traces", n_forward=0), n_latents=2, step_ms=None, causal=True, **options)
     assert "2 forward bins" in models.GPFA.refuse(spec(kind="traces", n_forward=2))
     assert models.GPFA.refuse(spec()) is None
 

@@ -12,6 +12,7 @@ from tiny import BINS, N_IN, N_OUT
 import neuro_lightning as nl
 from neuro_lightning.contracts import DataSpec, run_network
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.models.gpfa import GPFANet
 from neuro_lightning.models.gru import GRUNet
 from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.ndt import NDTNet
@@ -51,6 +52,15 @@ def plds(stride=1) -> PLDSNet:
         getattr(net, name).normal_(generator=draw)
     net.transition.mul_(0.9)
     net.noise.mul_(0.3)
+    return net
+
+
+def gpfa(stride=1) -> GPFANet:
+    net = GPFANet(spec_of(n_forward=4), 3, stride, causal=True)
+    draw = torch.Generator().manual_seed(0)
+    for name in ("loadings", "mean", "weight", "bias", "forward_weight", "forward_bias"):
+        getattr(net, name).normal_(generator=draw)
+    net.timescales.fill_(2.0)
     return net
 
 
@@ -105,6 +115,15 @@ def test_causal_smoothing_bin_by_bin(n_neurons):
         whole = net(*given)
         for key, values in by_bins(net, *given).items():
             torch.testing.assert_close(values, whole[key][:, :40], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_filtered_gaussian_process_bin_by_bin(stride):
+    """In a trial that is longer than those of the training, too."""
+    net, inputs = gpfa(stride), torch.poisson(torch.ones(3, 16, 5))
+    whole = net(inputs)
+    for key, values in by_bins(net, inputs).items():
+        torch.testing.assert_close(values, whole[key][:, :16], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
@@ -177,7 +196,7 @@ def test_nan_and_the_mask_say_the_same():
         np.testing.assert_array_equal(one.step(part, present).rates, other.step(missing).rates)
 
 
-@pytest.mark.parametrize("make", [gru, ndt, smoothing, plds])
+@pytest.mark.parametrize("make", [gru, ndt, smoothing, plds, gpfa])
 def test_bins_that_never_come_are_missing_and_those_that_come_again_change_nothing(make):
     """Of the bins 0 1 4 3 4 5, 2 and 3 are missing: 3 has come too late, and 4 twice."""
     counts, net = np.random.default_rng(0).poisson(1, (6, 5)), make()
@@ -240,7 +259,7 @@ def test_a_recurrent_network_runs_on():
     assert all(np.isfinite(stream.step(np.ones(5)).rates).all() for _ in range(50))
 
 
-@pytest.mark.parametrize("make", [gru, smoothing, plds])
+@pytest.mark.parametrize("make", [gru, smoothing, plds, gpfa])
 def test_what_is_remembered_does_not_grow(make):
     stream, sizes = stream_of(make()), []
     for _ in range(300):
@@ -285,6 +304,7 @@ MODELS = {
     "ndt": ["model=ndt", "model.width=8", "model.layers=2", "model.attention.context_forward_ms=0"],
     "smoothing": ["model=smoothing", "model.causal=true"],
     "plds": ["model=plds", "model.causal=true", "model.n_latents=3", "model.iterations=2"],
+    "gpfa": ["model=gpfa", "model.causal=true", "model.n_latents=3", "model.iterations=2"],
     "mean": ["model=mean"],
     "constant": ["model=constant"],
 }
@@ -329,7 +349,8 @@ def test_a_head_of_the_network_decodes_behavior(tmp_path):
         (["ndt", "model.width=8", "model.layers=1"], "train it with model.attention.context_forward_ms=0"),
         (["smoothing"], "train it with model.causal=true"),
         (["plds", "model.n_latents=3", "model.iterations=1"], "train it with model.causal=true"),
-        (["gpfa"], "model=gru model.bidirectional=false and model=ndt"),
+        (["gpfa", "model.n_latents=3", "model.iterations=1"], "train it with model.causal=true"),
+        (["stndt", "model.width=8", "model.layers=1"], "model=gru model.bidirectional=false and model=ndt"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

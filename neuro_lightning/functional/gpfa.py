@@ -73,8 +73,8 @@ def extrapolate(y: Tensor, model: GPFA, ahead: int = 0) -> Tensor:
         (B, T + ahead, D).
     """
     steps = y.shape[1]
-    evidence, half, chol = _condition(y, model)
-    dual = _dual(evidence, half, chol, kernel(model.timescales, steps, steps))
+    half, chol = _condition(steps, model)
+    dual = _dual(evidence(y, model), half, chol, kernel(model.timescales, steps, steps))
     return torch.einsum("ist,bti->bsi", kernel(model.timescales, steps + ahead, steps), dual)
 
 
@@ -82,8 +82,8 @@ def posterior(y: Tensor, model: GPFA) -> Posterior:
     """Means, the covariances that expectation-maximization needs, and the likelihood of (B, T, N) activity."""
     trials, steps, neurons = y.shape
     prior = kernel(model.timescales, steps, steps)
-    evidence, half, chol = _condition(y, model)
-    mean = torch.einsum("ist,bti->bsi", prior, _dual(evidence, half, chol, prior))
+    pull, (half, chol) = evidence(y, model), _condition(steps, model)
+    mean = torch.einsum("ist,bti->bsi", prior, _dual(pull, half, chol, prior))
     # covariance = K - Z'Z, with Z = chol^-1 B' K over (all, steps, latents)
     cross = torch.einsum("its,ia->tasi", prior, half).reshape(len(chol), -1)
     z = torch.linalg.solve_triangular(chol, cross, upper=False).unflatten(1, (steps, -1))
@@ -91,28 +91,62 @@ def posterior(y: Tensor, model: GPFA) -> Posterior:
     over_time = prior - by_latent.mT @ by_latent
     across = torch.diag_embed(prior.diagonal(dim1=1, dim2=2).T) - by_step.mT @ by_step
     centered = y - model.mean
-    misfit = (centered.square() / model.private).sum() - (evidence * mean).sum()
+    misfit = (centered.square() / model.private).sum() - (pull * mean).sum()
     logs = steps * (neurons * math.log(2 * math.pi) + model.private.log().sum()) + 2 * chol.diagonal().log().sum()
     return Posterior(mean, over_time, across, -0.5 * (misfit + trials * logs))
 
 
-def _condition(y: Tensor, model: GPFA) -> tuple[Tensor, Tensor, Tensor]:
-    """Evidence for the latents (B, T, D), a root B of its precision in a step, and a Cholesky factor of I + B'KB."""
+def evidence(y: Tensor, model: GPFA) -> Tensor:
+    """How the activity (..., N) of a step pulls at the latents, (..., D): ``C' R^-1 (y - d)``."""
+    return (y - model.mean) @ (model.loadings / model.private[:, None])
+
+
+def looking_back(model: GPFA, steps: int) -> tuple[Tensor, Tensor]:
+    """What makes posterior means of a step's latents from the evidence of the steps so far.
+
+    The leading blocks of a Cholesky factor are the factors of the first steps alone: one factor serves all of them.
+
+    Args:
+        model: the parameters.
+        steps: T that are looked back at.
+
+    Returns:
+        Twice weights (T, D, T, D) of the evidence in T steps, of which the last is the newest. Row ``t`` is for when
+        there are ``t`` steps before the one that is asked about, and is zero for steps that there are not. With the
+        first the newest step is the one that is asked about; with the second, the one before it.
+    """
+    half, chol = _condition(steps, model)
+    prior = kernel(model.timescales, steps, steps)
+    cross = torch.einsum("its,ia->tasi", prior, half)
+    dim = len(model.timescales)
+    white = torch.linalg.solve_triangular(chol, cross.reshape(len(chol), -1), upper=False).unflatten(1, (steps, dim))
+    given_all, given_past = prior.new_zeros(2, steps, dim, steps, dim)
+    for t in range(steps):
+        for weights, seen in ((given_all, t + 1), (given_past, t)):
+            known = white[: seen * dim]
+            explained = (known[:, t].T @ known[:, :seen].flatten(1)).unflatten(1, (seen, dim)) if seen else 0.0
+            apart = torch.diag_embed(prior[:, t, :seen].T).transpose(0, 1)
+            weights[t, :, steps - seen :] = apart - explained
+    return given_all, given_past
+
+
+def _condition(steps: int, model: GPFA) -> tuple[Tensor, Tensor]:
+    """A root B of the precision that a step's activity gives, and a Cholesky factor of I + B'KB."""
     weighted = model.loadings / model.private[:, None]
     values, vectors = torch.linalg.eigh(weighted.T @ model.loadings)
     half = vectors * values.clamp_min(0).sqrt()
-    prior = kernel(model.timescales, y.shape[1], y.shape[1])
+    prior = kernel(model.timescales, steps, steps)
     inner = torch.einsum("ia,its,ib->tasb", half, prior, half)
-    inner = inner.reshape(y.shape[1] * len(values), -1)
+    inner = inner.reshape(steps * len(values), -1)
     inner = inner + torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-    return (y - model.mean) @ weighted, half, torch.linalg.cholesky(inner)
+    return half, torch.linalg.cholesky(inner)
 
 
-def _dual(evidence: Tensor, half: Tensor, chol: Tensor, prior: Tensor) -> Tensor:
+def _dual(pull: Tensor, half: Tensor, chol: Tensor, prior: Tensor) -> Tensor:
     """What the prior covariance with any times is multiplied with to give posterior means there, (B, T, D)."""
-    spread = torch.einsum("ist,bti->bsi", prior, evidence) @ half
-    solved = torch.cholesky_solve(spread.flatten(1).T, chol).T.unflatten(1, evidence.shape[1:])
-    return evidence - solved @ half.T
+    spread = torch.einsum("ist,bti->bsi", prior, pull) @ half
+    solved = torch.cholesky_solve(spread.flatten(1).T, chol).T.unflatten(1, pull.shape[1:])
+    return pull - solved @ half.T
 
 
 def initial(y: Tensor, n_latents: int, timescale: float, iterations: int = 100) -> GPFA:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -87,14 +85,8 @@ class PLDS(RegressedLatents):
 
     Args:
         spec: the description of the data.
-        causal: infer the latents of a step from the counts up to it; the dynamics are fitted to whole trials all the
-            same.
         settings: see :class:`RegressedLatents`.
     """
-
-    def __init__(self, spec: DataSpec, *, causal: bool = False, **settings: Any) -> None:
-        self.causal = causal
-        super().__init__(spec, **settings)
 
     def build(self, n_latents: int) -> PLDSNet:
         """The network with so many latents."""

@@ -219,6 +219,8 @@ class RegressedLatents(FittedModule):
         timescale_ms: of the latents from which the fit starts.
         iterations: at most so many steps of expectation-maximization.
         alpha: ridge penalties of the readout to choose from, likewise.
+        causal: infer the latents of a step from the counts up to it; the model of the latents is fitted to whole trials
+            all the same.
 
     Raises:
         ConfigError: there is no latent, or a trial is shorter than a step.
@@ -235,7 +237,9 @@ class RegressedLatents(FittedModule):
         timescale_ms: float,
         iterations: int,
         alpha: float | Sequence[float],
+        causal: bool = False,
     ) -> None:
+        self.causal = causal
         self.spec, self.stride = spec, whole_steps(spec, step_ms)
         self.timescale_ms, self.iterations, self.alpha = timescale_ms, iterations, as_list(alpha)
         self.n_latents = sorted({min(n, spec.n_in) for n in as_list(n_latents)})
