@@ -19,6 +19,7 @@ from neuro_lightning.functional.likelihood import (
 )
 from neuro_lightning.functional.paired_bootstrap import paired_bootstrap
 from neuro_lightning.metrics.trial_sums import as_sums, mean_of
+from neuro_lightning.sweeps.results import clear
 from neuro_lightning.sweeps.results.clear import is_best_clear
 
 
@@ -160,6 +161,15 @@ def test_the_sweep_says_whether_its_best_setting_is_better(swept):
     assert "model.kernel_sd_ms=[40] is better than model.kernel_sd_ms=[1] by 0." in line
     assert "95 % interval over trials of these seeds" in line
     assert line in (swept.folder / "sweep.md").read_text()
+
+
+def test_settings_that_are_too_long_for_a_sentence_are_named_by_their_jobs(swept, monkeypatch):
+    monkeypatch.setattr(clear, "LONGEST", 10)
+    jobs = collect(swept.folder)
+    assert "the setting of jobs 0, 2 is better than the setting of jobs 1, 3 by" in is_best_clear(swept.folder, jobs)
+    single = [job for job in jobs if job["overrides"]["seed"] in (0, "0")]
+    numbers = [job["job"].partition("_")[0] for job in single]
+    assert f"job {numbers[0]} is better than job {numbers[1]} by" in is_best_clear(swept.folder, single)
 
 
 def test_settings_that_are_alike_are_not_called_better(swept, tmp_path):

@@ -72,6 +72,15 @@ RANGES = {
         "model.l2_con": (1e-4, 1, "log"),
     },
     "nmas_lstm": {"model.optimizer.lr": (math.exp(-9.9), math.exp(-5.3), "log")},
+    "few_trials": {
+        "model.readin.dropout": (0.1, 0.7),
+        "model.layer_dropout": (0.2, 0.7),
+        "model.readout.dropout": (0.2, 0.7),
+        "model.masking.low": (0.05, 0.3),
+        "model.masking.high": (0.5, 0.9),
+        "model.optimizer.lr": (1e-3, 1e-2, "log"),
+        "model.optimizer.weight_decay": (1e-3, 3e-1, "log"),
+    },
 }  # fmt: skip
 MAKIN = {
     "model.optimizer.lr": [5e-4, 1e-3, 5e-3, 1e-2, 1.5e-2],
@@ -81,6 +90,7 @@ MAKIN = {
     "model.masking.rate": [0.25, 0.27, 0.3],
 }
 CHOICES = {
+    "few_trials": {"model.hidden": [40, 64, 96]},
     "rnnf_grid": {**MAKIN, "model.readin.dropout": [0.46, 0.5, 0.6]},
     "roberta_grid": {**MAKIN, "model.dropout": [0.46, 0.5, 0.6]},
     "nmas_lstm": {
@@ -116,7 +126,7 @@ CHOICES = {
         "model.output.reg.l2": [0, 0.1, 1],
     },
 }
-TRIALS = {"ndt_bayes": 100, "stndt_bayes": 120, "lfads_random": 60, "nmas_lstm": 50}
+TRIALS = {"few_trials": 30, "ndt_bayes": 100, "stndt_bayes": 120, "lfads_random": 60, "nmas_lstm": 50}
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.sweep_jobs import Job
 from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from neuro_lightning.functional.likelihood import SpikeSums
 
 BITS = ("co_bps", "bps")
+LONGEST = 40
+"""Characters of a setting that are still read in a sentence."""
 
 
 def is_best_clear(folder: str | Path, jobs: list[Job]) -> str | None:
@@ -41,13 +43,21 @@ def is_best_clear(folder: str | Path, jobs: list[Job]) -> str | None:
         found = paired_bootstrap(*sums)
     except ValueError:  # of other trials
         return None
-    best, second = map(setting_name, ranked[:2])
+    best, second = map(_short_name, ranked[:2])
     seeds = " of these seeds" if max(row["n"] for row in ranked[:2]) > 1 else ""
     interval = f"95 % interval over trials{seeds} {number(found.low)} to {number(found.high)}"
     if found.is_clear:
         return f"{best} is better than {second} by {number(found.value)} {label(metric)} ({interval})"
     enough = f"; about {found.trials:.0f} such trials would tell" if found.trials < 1e6 else ""
     return f"{best} and {second} do not differ clearly: {number(found.value)} {label(metric)} ({interval}){enough}"
+
+
+def _short_name(row: dict[str, Any]) -> str:
+    """The setting in words; by its jobs' numbers, which stand in the table, where those are too many to read."""
+    name, numbers = setting_name(row), ", ".join(job.partition("_")[0] for job in row["jobs"])
+    if len(name) <= LONGEST:
+        return name
+    return f"the setting of jobs {numbers}" if len(row["jobs"]) > 1 else f"job {numbers}"
 
 
 def _sums(folder: Path, jobs: list[str], split: str) -> SpikeSums | None:
