@@ -38,6 +38,7 @@ class ConditionalNet(nn.Module):
         ridge: see :mod:`neuro_lightning.functional.conditional_rates`.
     """
 
+    not_by_bins = "its smoothing looks ahead"
     mean: Tensor
     rates: Tensor
     covariance: Tensor
@@ -114,6 +115,8 @@ class ForecastNet(nn.Module):
         widths: of the last bins whose means are features, in bins.
         others: whether all neurons are features of each; else its own alone.
     """
+
+    not_by_bins = "all that it says is about forward bins, which a stream does not predict"
 
     def __init__(self, spec: DataSpec, *, widths: tuple[int, ...], others: bool) -> None:
         super().__init__()

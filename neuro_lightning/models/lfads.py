@@ -133,6 +133,8 @@ class LFADSNet(SequenceNet):
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
     """
 
+    not_by_bins = "it infers what a trial begins with from the whole trial"
+
     def __init__(
         self,
         spec: DataSpec,

@@ -87,6 +87,8 @@ class NeuralRobertaNet(SequenceNet):
         ConfigError: there is no head, or the heads do not divide the width.
     """
 
+    not_by_bins = "its GRU reads trials in both directions"
+
     def __init__(
         self,
         spec: DataSpec,

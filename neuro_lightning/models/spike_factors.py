@@ -25,6 +25,8 @@ class SpikeFactorsNet(RegressedLatentsNet):
         fit: ``max_iterations`` of the maximum-likelihood fit.
     """
 
+    not_by_bins = "its smoothing looks ahead"
+
     def __init__(self, spec: DataSpec, n_latents: int, stride: int, **fit: float) -> None:
         super().__init__(spec, n_latents, stride, **fit)
         self.register(

@@ -138,6 +138,8 @@ class STNDTNet(SequenceNet):
         ConfigError: a causal context, or heads that do not divide the width.
     """
 
+    not_by_bins = "its channels attend to each other by the time courses of whole trials"
+
     def __init__(
         self,
         spec: DataSpec,

@@ -23,9 +23,11 @@ class Stepwise(nn.Module):
 
     Attributes:
         causal_words: the words of the command line with which such a network is trained to look back only.
+        not_by_bins: why it has no step form without them.
     """
 
     causal_words: ClassVar[str] = ""
+    not_by_bins: ClassVar[str] = "it looks ahead"
 
     @property
     def looks_ahead(self) -> bool:

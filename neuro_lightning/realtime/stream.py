@@ -53,7 +53,7 @@ def check_streams(net: torch.nn.Module, spec: DataSpec) -> Stepwise:
         return net
     words = getattr(net, "causal_words", "")
     mend = f"train it with {words}" if words else f"those that look back only are {INSTEAD}"
-    raise ConfigError(f"{name} cannot run bin by bin: it looks ahead; {mend}")
+    raise ConfigError(f"{name} cannot run bin by bin: {getattr(net, 'not_by_bins', 'it looks ahead')}; {mend}")
 
 
 def behavior_of(output: Output, decoder: Ridge | None) -> Tensor | None:
