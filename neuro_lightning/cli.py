@@ -23,8 +23,9 @@ from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from neuro_lightning.artifacts.lines import announce, error_line
 from neuro_lightning.artifacts.locks import locked_folder
-from neuro_lightning.artifacts.output import copy_output, terminal
+from neuro_lightning.artifacts.output import copy_output, print_to_terminal, terminal
 from neuro_lightning.artifacts.records import newest_finished_run
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
@@ -82,7 +83,7 @@ def _run_command(name: str, prepare: Callable[[list[str]], list[str]], task: Cal
         sys.argv[1:] = prepare(typed)
         hydra_app(name, task, typed)
     except NeuroError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(error_line(error))
     except KeyboardInterrupt:  # before a run has begun
         print("interrupted.", file=sys.stderr)
         sys.exit(130)
@@ -196,15 +197,15 @@ def _sweep_job(cfg: DictConfig, overrides: list[str]) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
 
     def announce_wait() -> None:
-        _print_to_terminal(f"{folder.name}: waits for another process, which trains it")
+        print_to_terminal(f"{folder.name}: waits for another process, which trains it")
 
     with locked_folder(folder, _lock_timeout_s(cfg), announce_wait) as acquired:
         if not acquired:
-            _print_to_terminal(f"{folder.name}: left to another process, which trains it")
+            print_to_terminal(f"{folder.name}: left to another process, which trains it")
             return _worst_objective(cfg.mode)
         job = decide(folder, overrides, start=cfg.resume)
         if job.message:
-            _print_to_terminal(job.message)
+            print_to_terminal(job.message)
         if job.kind == "done":
             return _worst_objective(cfg.mode) if job.objective is None else job.objective
         cfg.resume = str(job.checkpoint) if job.checkpoint else None
@@ -219,10 +220,6 @@ def _lock_timeout_s(cfg: DictConfig) -> float:
     return 0.0 if cfg.sweep.trial is None else math.inf
 
 
-def _print_to_terminal(line: str) -> None:
-    print(line, file=terminal(), flush=True)  # not into the job's file
-
-
 def _check_typed_overrides(cfg: DictConfig) -> None:
     """Refuse settings that decide which code runs, unless they were typed."""
     hydra = HydraConfig.get()
@@ -231,18 +228,21 @@ def _check_typed_overrides(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
-    from neuro_lightning.runs.train import train  # with torch
-
     _check_typed_overrides(cfg)
+    announce("train", " ".join(overrides) or "the defaults")
+    from neuro_lightning.runs.train import train  # with torch, which takes seconds
+
     return train(cfg, overrides, group)
 
 
 def predict_task(cfg: DictConfig) -> Path:
     """Predict what a composed config of ``predict.py`` says; the file that was written."""
-    from neuro_lightning.runs.predict import predict  # with torch
 
     def job() -> Path:
         _check_typed_overrides(cfg)
+        announce("predict", " ".join(HydraConfig.get().overrides.task))
+        from neuro_lightning.runs.predict import predict  # with torch, which takes seconds
+
         return predict(cfg)
 
     return _report_errors(job, sweep=False)
@@ -265,7 +265,7 @@ def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.n
         raise SystemExit(130) from error  # also out of a sweep
     except Exception as error:
         if full := _full_disk_message(error):
-            sys.exit(f"error: {full}")  # out of a sweep, too: every other job would meet the same
+            sys.exit(error_line(full))  # out of a sweep, too: every other job would meet the same
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if not isinstance(error, NeuroError) and (forbidden := forbidden_path(error)):
@@ -273,11 +273,12 @@ def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.n
         known = isinstance(error, NeuroError)
         if not sweep:
             if known:
-                sys.exit(f"error: {error}")
+                sys.exit(error_line(error))
             raise
         if not known:
             logging.getLogger(__name__).exception("the job failed")
-        print(f"error: {error}", file=sys.stderr)
+        # where jobs are a line each, that line says it
+        print(f"error: {error}", file=sys.stdout if terminal() is not sys.stdout else sys.stderr)
         return worst
 
 

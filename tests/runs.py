@@ -42,7 +42,16 @@ def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNam
     return SimpleNamespace(folder=folder, score=train(cfg, overrides))
 
 
-def command_here(folder: Path, *arguments: str, program: str = "train") -> subprocess.CompletedProcess:
+class Terminal(io.StringIO):
+    """What stands in for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def command_here(
+    folder: Path, *arguments: str, program: str = "train", terminal: bool = False
+) -> subprocess.CompletedProcess:
     """``python train.py ...`` from ``folder`` as :func:`command` runs it, but in this process, which is seconds faster.
 
     What other processes print is not in its output; ``capfd`` has it.
@@ -51,9 +60,10 @@ def command_here(folder: Path, *arguments: str, program: str = "train") -> subpr
         folder: where it runs.
         arguments: the command line.
         program: ``train`` or ``predict``.
+        terminal: whether it prints into what stands in for a terminal.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    out, err, status = io.StringIO(), io.StringIO(), 0
+    out, err, status = Terminal() if terminal else io.StringIO(), io.StringIO(), 0
     argv = [str(ROOT / f"{program}.py"), *arguments]
     with unchanged_process(argv), chdir(folder), redirect_stdout(out), redirect_stderr(err):
         try:

@@ -47,6 +47,7 @@ def test_two_processes_equal_one_in_every_job_of_a_sweep(tmp_path, capfd):
     said = "".join((tmp_path / "sweep" / str(seed) / "output.log").read_text() for seed in (0, 1))
     errors = sweep.stderr + capfd.readouterr().err
     assert "Traceback" not in errors + said and said.count("Scores on tiny") == 2, "one process speaks"
+    assert said.count("reading the data") == said.count("starting 2 processes") == 2
     assert "sync_dist" not in errors
     for seed in (0, 1):
         two = tmp_path / "sweep" / str(seed)

@@ -17,8 +17,9 @@ from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.artifacts.sweep_jobs import collect
+from neuro_lightning.artifacts.sweep_progress import begin_progress, in_words, progress_of
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.sweeps.results.callback import SweepTable, _print_launch
+from neuro_lightning.sweeps.results.callback import SweepTable, is_no_launch, shortened
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import finish, main, print_summary, write_table
@@ -180,7 +181,8 @@ def test_a_search_over_many_keys_fits_the_terminal(tmp_path, capsys):
         job(tmp_path, f"{i}_x_gru", i / 10, **keys)
     print_summary(tmp_path)
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 120 and "more keys that vary are in sweep.md" in text
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
+    assert "more keys that vary are in sweep.md" in text
     rows = [line.split() for line in text.splitlines()]
     assert [row[0] for row in rows if len(row) > 3 and row[0].isdigit() and row[1] != "more"] == ["2", "1", "0"]
     assert all(f"a_rather_long_name_{k}" in written(tmp_path) for k in range(9))
@@ -247,15 +249,16 @@ def test_a_writer_that_hangs_does_not_block_others(tmp_path, monkeypatch):
         assert write_table(tmp_path).is_file()
 
 
-def config_of(folder, name):
+def config_of(folder, name, *words):
     return OmegaConf.create({"hydra": {
         "mode": "RunMode.MULTIRUN", "sweep": {"dir": str(folder)}, "runtime": {"output_dir": str(folder / name)},
-        "overrides": {"task": ["model=gru", "width=1,2"]},
+        "overrides": {"task": list(words)},
     }})  # fmt: skip
 
 
 def test_a_job_is_one_line_and_its_output_lies_in_its_folder(tmp_path, capsys):
-    callback = SweepTable()
+    callback, swept = SweepTable(), ("model=gru", "width=2")
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {task: [model=gru, 'width=1,2']}}")
     job(tmp_path, "0_j", 0.3, width=1)
     (tmp_path / "1_j").mkdir()
     terminal = sys.stdout
@@ -263,16 +266,16 @@ def test_a_job_is_one_line_and_its_output_lies_in_its_folder(tmp_path, capsys):
     assert sys.stdout is not terminal and sys.stdout.terminal is terminal and not sys.stdout.isatty()
     print("a table of scores")
     job(tmp_path, "1_j", 0.4, width=2)
-    callback.on_job_end(config_of(tmp_path, "1_j"), SimpleNamespace(return_value=0.4))
+    callback.on_job_end(config_of(tmp_path, "1_j", *swept), SimpleNamespace(return_value=0.4))
     assert sys.stdout is terminal
-    assert capsys.readouterr().out == "1_j  finished  val/co_bps 0.4000  (best so far)  1:15\n"
+    assert capsys.readouterr().out == "job 1  width=2  val/co_bps 0.4000 (best)  1:15\n"
     assert (tmp_path / "1_j" / "output.log").read_text() == "a table of scores\n"
     callback.on_job_start(config_of(tmp_path, "1_j"))  # once more, and it is done already
     callback.on_job_end(config_of(tmp_path, "1_j"), SimpleNamespace(return_value=0.4))
     assert capsys.readouterr().out == ""
     job(tmp_path, "1_j", status="failed", error="ValueError: no", width=2)
-    callback.on_job_end(config_of(tmp_path, "1_j"), SimpleNamespace(return_value=0.4))
-    assert capsys.readouterr().out == "1_j  failed  1:15  ValueError: no\n"
+    callback.on_job_end(config_of(tmp_path, "1_j", *swept), SimpleNamespace(return_value=0.4))
+    assert capsys.readouterr().out == "job 1  width=2  failed  1:15\n  1_j: ValueError: no\n"
 
 
 def test_all_output_where_it_is_asked_for(tmp_path, capsys):
@@ -323,21 +326,38 @@ def test_launchers_log_whole_lines_again_after_a_sweep(tmp_path):
     assert launcher.filters == before
 
 
-def test_the_launcher_names_what_is_swept(capsys):
-    def shown(words):
-        assert not _print_launch(
-            logging.LogRecord("x", 20, "", 0, f"\t#3 : {words}", (), None), {"model=gru", "fast=false"}
-        )
-        return capsys.readouterr().out
+def test_a_launcher_names_no_jobs():
+    said = (("\t#3 : model=gru width=2", ()), ("Launching %d jobs", (3,)), ("a worker was lost", ()))
+    records = [logging.LogRecord("x", 20, "", 0, text, values, None) for text, values in said]
+    assert [is_no_launch(record) for record in records] == [False, False, True]
 
-    assert shown("model=gru width=2 ++fast=False +new=1") == "job 3: width=2 +new=1\n"
-    assert (
-        shown("lr=0.0012345678 width=16 sweep.trial=3 kind=1e-3.ckpt") == "job 3: lr=0.001235 width=16 kind=1e-3.ckpt\n"
-    )
-    assert shown("model=gru") == "job 3: model=gru\n"
-    launching = logging.LogRecord("x", 20, "", 0, "Launching %d jobs", (3,), None)
-    warning = logging.LogRecord("x", 30, "", 0, "a worker was lost", (), None)
-    assert not _print_launch(launching, set()) and _print_launch(warning, set()) and not capsys.readouterr().out
+
+def test_a_line_of_a_job_says_what_is_swept_and_how_long_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
+    begin_progress(tmp_path, 4, now=1000.0)
+    monkeypatch.setattr("time.time", lambda: 1030.0)
+    words = ["model=gru", "lr=0.0012345678", "+new=1", "sweep.trial=3", f"note={'long' * 20}"]
+    job(tmp_path, "0_j", 0.3, width=1)
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {task: ['model=gru', 'lr=1,2']}}")
+    SweepTable().on_job_end(config_of(tmp_path, "0_j", *words), SimpleNamespace(return_value=0.4))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "job 0  lr=0.001235 new=1 note=lo...  val/co_bps 0.3000  1 of 4, about 2 min left"
+    assert len(line) == 80
+    assert [shortened("0123456789", width) for width in (10, 9, 2, 0)] == ["0123456789", "012345...", "..", ""]
+
+
+def test_how_far_a_sweep_is(tmp_path):
+    assert progress_of(tmp_path) is None, "nobody has told how many jobs there are"
+    job(tmp_path, "0_j", 0.3, width=1)
+    begin_progress(tmp_path, 12, now=1000.0)  # resumed: one job has ended before
+    assert str(progress_of(tmp_path, now=1040.0)) == "1 of 12"
+    job(tmp_path, "1_j", 0.3, width=2)
+    job(tmp_path, "2_j", status="failed", error="ValueError: no", width=3)
+    job(tmp_path, "3_j", status="running", width=4)
+    assert str(progress_of(tmp_path, now=1060.0)) == "3 of 12, about 4 min left"  # 60 s for two, and nine to go
+    assert str(progress_of(tmp_path, collect(tmp_path), now=1004.0)) == "3 of 12, about 18 s left"
+    begin_progress(tmp_path / "search", None)
+    assert progress_of(tmp_path / "search") is None
+    assert [in_words(s) for s in (0.2, 89, 91, 5000, 6000)] == ["1 s", "89 s", "2 min", "83 min", "1.7 h"]
 
 
 def test_a_page_without_scores(tmp_path):

@@ -77,8 +77,16 @@ def test_columns_are_aligned(capsys):
 
 
 def test_wide_tables_are_not_cut(capsys):
-    print_table("t" * 200, ["a", "b"], [["x" * 150, "y" * 150]])
-    assert capsys.readouterr().out.splitlines()[1::3][:2] == ["t" * 200, "x" * 150 + "  " + "y" * 150]
+    """Columns without room follow below, beside the rows' names; a longer cell takes several lines."""
+    numbers = [f"{i / 10:.1f}" for i in range(20)]
+    print_table(
+        "t" * 200, ["who", *(f"score {i}" for i in range(20))], [["the model", *numbers], ["x" * 100, *numbers]]
+    )
+    _, title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "t" * 200 and max(map(len, lines)) <= 80, "a path in a title can be copied"
+    assert sum(line.count("x") for line in lines) == 100 * (blocks := lines.count("") + 1) and blocks > 1
+    found = [word for line in lines if line.startswith("the model") for word in line.split()[2:]]
+    assert found == numbers and sum(line.startswith("who") for line in lines) == blocks
 
 
 def test_terminal_table_has_a_line_and_bold_rows(tmp_path):
@@ -115,7 +123,8 @@ def test_header(tmp_path, monkeypatch, capsys):
     print_header(data, model, trainer, tmp_path / "outputs")
     assert capsys.readouterr().out.splitlines() == [
         "model   SimpleNamespace with 2,020 parameters",
-        "data    lorenz (simulated data): 3 + 2 neurons, 10 bins of 5 ms; trials: 5 train, 5 val",
+        "data    lorenz (simulated data): 3 + 2 neurons, 10 bins of 5 ms",
+        "        trials: 5 train, 5 val",
         "device  cpu x 2",
         "folder  outputs",
     ]
@@ -193,6 +202,29 @@ def test_progress_without_a_terminal_is_a_few_lines(capsys):
     assert total_steps(trainer) == 12
     assert first.startswith(" 50 %  train/loss 0.5000  val/co_bps 0.4000  best 0.4000  0:0") and "left" in first
     assert last.startswith("100 %  train/loss 0.5000  val/co_bps 0.2000  best 0.4000  0:0") and "left" not in last
+
+
+def test_a_long_silence_between_validations_is_broken(capsys, monkeypatch):
+    """The time left is told after five seconds, and again when twice the time between two lines has passed."""
+    now = [0.0]
+    monkeypatch.setattr("neuro_lightning.callbacks.progress.time.perf_counter", lambda: now[0])
+
+    class Slow(FitProgress):
+        def on_train_batch_end(self, *arguments):
+            now[0] += 4.0
+            super().on_train_batch_end(*arguments)
+
+    fit(Slow(), max_epochs=10, check_val_every_n_epoch=10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  7 %  0:08, 1:52 left" and lines[-1].startswith("100 %  train/loss")
+    assert [line.split()[0] for line in lines] == ["7", "33", "60", "87", "100"], "every 8 steps of 4 s: above 30 s"
+
+
+def test_a_line_of_progress_is_short_enough(capsys, monkeypatch):
+    monkeypatch.setattr(FitProgress, "scores", lambda *_: f"train/loss 0.5000  val/{'x' * 40} 0.4000  best 0.4000")
+    fit(FitProgress(lines=1), max_epochs=1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line) <= 80 and f"val/{'x' * 40} 0.4000  best" in line and "loss" not in line
 
 
 def test_progress_in_a_terminal_is_one_bar(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import re
 import sys
 import traceback
@@ -11,7 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from neuro_lightning.artifacts.lines import WIDTH
+
 OUTPUT_FILE = "output.log"
+ERASE = "\r\x1b[2K"  # a terminal's line
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")  # colours, links, cursor
 
 
@@ -20,11 +24,27 @@ class JobOutput:
 
     Attributes:
         terminal: where a progress bar goes, and the one line that says how the job ended.
+        title: the job, for the terminal's last line while it runs.
     """
 
-    def __init__(self, path: Path, terminal: TextIO) -> None:
+    def __init__(self, path: Path, terminal: TextIO, title: str = "") -> None:
         self._file = _open_log(path)
-        self.terminal = terminal
+        self.terminal, self.title = terminal, title
+        self._shown = False
+
+    def show_status(self, text: str) -> None:
+        """Show the job and what it does as the last line of a terminal, where no other job writes into it."""
+        if self.terminal.isatty() and multiprocessing.current_process().name == "MainProcess":
+            self.terminal.write(f"{ERASE}{f'{self.title}  {text}'[: WIDTH - 1]}")
+            self.terminal.flush()
+            self._shown = True
+
+    def clear_status(self) -> None:
+        """Take that line away."""
+        if self._shown:
+            self.terminal.write(ERASE)
+            self.terminal.flush()
+            self._shown = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -103,6 +123,18 @@ def copy_output(folder: Path) -> Iterator[None]:
             copy.flush_line()
         with suppress(OSError):
             file.close()
+
+
+def print_to_terminal(line: str) -> None:
+    """Print a line in the terminal, also where a sweep keeps standard output in a file."""
+    clear_status()
+    print(line, file=terminal(), flush=True)
+
+
+def clear_status() -> None:
+    """Take away the line that says what a job of a sweep does; what follows is printed in its place."""
+    if isinstance(sys.stdout, JobOutput):
+        sys.stdout.clear_status()
 
 
 def terminal() -> TextIO:

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
 from neuro_lightning.callbacks.drawings import drawings, joint_drawings
@@ -73,6 +74,7 @@ class Figures(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the best checkpoint."""
+        announce("drawing", "figures of the best checkpoint")
         with best_weights(trainer, pl_module):
             self.draw(trainer, pl_module)
 

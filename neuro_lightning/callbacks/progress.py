@@ -10,8 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from neuro_lightning.artifacts.output import terminal
+from neuro_lightning.artifacts.lines import WIDTH
+from neuro_lightning.artifacts.output import clear_status, terminal
 from neuro_lightning.ranks import is_main_process
+
+FIRST_LINE_S = 5.0  # after which the time left is told where there is no terminal
+SILENCE_S = 30.0  # the least between two lines without a validation
 
 
 class FitProgress(pl.Callback):
@@ -32,33 +36,47 @@ class FitProgress(pl.Callback):
         self._best: float | None = None
         self._bar: Any = None
         self._start, self._first_step, self._printed_part = 0.0, 0, 0
+        self._printed: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._start, self._first_step = time.perf_counter(), trainer.global_step
-        self._best, self._printed_part = None, 0
+        self._best, self._printed_part, self._printed = None, 0, None
         if _alone(trainer) and terminal().isatty():
             self._bar = _open_bar(total_steps(trainer), trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Move on."""
+        """Move on; where lines are printed, break a silence between validations that are rare."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
+        if not self._prints_lines(trainer):
+            return
+        now, total = time.perf_counter(), total_steps(trainer)
+        done = (trainer.global_step - self._first_step) / (total - self._first_step) if total else 0
+        silence = FIRST_LINE_S
+        if self._printed is not None:  # longer than two of the lines are apart
+            silence = max(SILENCE_S, 2 * (now - self._start) / max(done, 1e-9) / self.lines if total else 0)
+        if now - (self._printed or self._start) > silence:
+            self._print_line(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new score."""
-        in_file = terminal() is not sys.stdout
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not is_main_process():
             return
-        if not is_main_process() or not (in_file or _alone(trainer)):
+        if not (_in_file() or _alone(trainer)):
             return
         score = _metric(trainer, self.monitor)
         if score is not None:
             self._best = score if self._best is None else self.better(self._best, score)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], scores=self.scores(trainer))
-        if in_file or (self._bar is None and not sys.stdout.isatty()):
+        if self._prints_lines(trainer) and self._part(trainer) > self._printed_part:
             self._print_line(trainer)
+
+    def _prints_lines(self, trainer: pl.Trainer) -> bool:
+        if _in_file():
+            return is_main_process()
+        return self._bar is None and _alone(trainer) and not sys.stdout.isatty()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -74,18 +92,23 @@ class FitProgress(pl.Callback):
         parts = {"train/loss": _metric(trainer, "train/loss"), self.monitor: score, "best": self._best}
         return "  ".join(f"{name} {value:.4f}" for name, value in parts.items() if value is not None)
 
+    def _part(self, trainer: pl.Trainer) -> int:
+        """How many of the lines' parts of the training are done."""
+        total = total_steps(trainer)
+        return int(trainer.global_step * self.lines / total) if total else trainer.global_step
+
     def _print_line(self, trainer: pl.Trainer) -> None:
-        """One line whenever another part of the training is done."""
+        """Print a line: how much is done, the scores, the time spent and left."""
         total, step = total_steps(trainer), trainer.global_step
-        part = int(step * self.lines / total) if total else step
-        if part <= self._printed_part:
-            return
-        self._printed_part = part
+        self._printed_part, self._printed = self._part(trainer), time.perf_counter()
         spent = time.perf_counter() - self._start
         left = spent / max(step - self._first_step, 1) * (total - step) if total else None
         done = f"{100 * step / total:3.0f} %" if total else f"step {step}"
-        text = f"{done}  {self.scores(trainer)}  {clock(spent)}"
-        print(text + (f", {clock(left)} left" if left else ""), flush=True)
+        times = clock(spent) + (f", {clock(left)} left" if left else "")
+        scores = self.scores(trainer)
+        if len(f"{done}  {scores}  {times}") > WIDTH and scores.startswith("train/loss"):
+            scores = scores.partition("  ")[2]
+        print("  ".join(part for part in (done, scores, times) if part), flush=True)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -110,6 +133,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def _in_file() -> bool:
+    return terminal() is not sys.stdout
+
+
 def _alone(trainer: pl.Trainer) -> bool:
     return is_main_process() and multiprocessing.current_process().name == "MainProcess"
 
@@ -123,9 +150,10 @@ def _open_bar(total: int | None, completed: int) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    in_file = terminal() is not sys.stdout
+    in_file = _in_file()
+    clear_status()
     bar = Progress(
-        TextColumn("training"),
+        TextColumn(getattr(sys.stdout, "title", "") or "training"),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),

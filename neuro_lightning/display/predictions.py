@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.display.table import number, print_official_scores, print_table, relative
 from neuro_lightning.metrics.catalog import label, shown_metrics
 from neuro_lightning.metrics.session_scores import session_metric, sessions_in
@@ -68,4 +69,4 @@ def print_hidden(split: str, kind: str, sessions: Sequence[str] = ()) -> None:
     """
     which = f"{', '.join(sessions)}: the" if sessions else "The"
     what = "images" if kind == "images" else "trials"
-    print(f"{which} labels of these {split} {what} are hidden: there is nothing to score.")
+    say(f"{which} labels of these {split} {what} are hidden: there is nothing to score.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro_lightning.artifacts.lines import MARGIN, WIDTH, labelled, say, wrapped
 from neuro_lightning.metrics.catalog import info, label, shown_metrics
 from neuro_lightning.metrics.session_scores import session_metric, sessions_in
 
@@ -25,7 +26,6 @@ REFERENCES = {
 NAMES = {"model": "model", "oracle": "true rates (oracle)", **REFERENCES}  # others are baselines
 TRIVIAL = {"mean rate", "mean", "constant", "zero"}  # predictors that ignore their input
 MOST_SESSIONS = 8  # of which baselines are shown one by one
-MAX_WIDTH = 1000  # of a line, in characters
 Scores = Mapping[str, Mapping[str, Mapping[str, float]] | None]
 
 
@@ -37,10 +37,12 @@ def print_header(
     shapes = [f"{shape_of(part.spec)}: {_trials(part)}" for _, part in sessions]
     if len(sessions) == 1:
         described = f"{recording.name} ({kind_of(recording)}): {shapes[0]}"
+        if len(described) > WIDTH - MARGIN:
+            described = described.replace("; ", "\n")
     else:
         width = max(len(name) for name, _ in sessions)
         lines = [f"{name:<{width}}  {shape}" for (name, _), shape in zip(sessions, shapes, strict=True)]
-        described = "\n        ".join([f"{len(sessions)} sessions ({kind_of(recording)}):", *lines])
+        described = "\n".join([f"{len(sessions)} sessions ({kind_of(recording)}):", *lines])
     device = str(trainer.strategy.root_device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     lines = {
         "model": f"{type(model).__name__} with {model.size:,} parameters",
@@ -48,7 +50,7 @@ def print_header(
         "device": device,
         "folder": relative(folder),
     }
-    print("\n".join(f"{name:<7} {line}" for name, line in lines.items()), flush=True)
+    print("\n".join(labelled(name, line) for name, line in lines.items()), flush=True)
 
 
 def _trials(data: PopulationDataModule) -> str:
@@ -95,9 +97,9 @@ def print_results(
     print_table(f"Scores on {recording.name} ({kind_of(recording)})", columns, rows, strong={names["model"]})
     print()
     if monitor is not None and (line := not_beaten(scores, monitor, mode)):
-        print(line)
+        say(line)
     if label("bps") in columns:
-        print("Bits/spike are scored on the counts that the model gets as input: copying them scores well, too.")
+        say("Bits/spike are scored on the counts that the model gets as input: copying them scores well, too.")
     print(f"checkpoint  {relative(checkpoint) if checkpoint else 'none was kept'}\nfolder      {relative(folder)}")
 
 
@@ -162,15 +164,23 @@ def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[li
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, strong: set[str] = frozenset()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    strong: set[str] = frozenset(),
+    names: int | None = None,
 ) -> None:
     """Print a blank line and a table: in a terminal with a line below the header and bold rows, else in plain text.
+
+    Columns that find no room in a line of 80 characters follow below, beside the same names of the rows.
 
     Args:
         title: above the table.
         columns: their names.
         rows: cells as text.
         strong: a row that holds one of these is bold.
+        names: columns that name the rows; None for those before the first one of numbers.
     """
     from rich import box
     from rich.console import Console
@@ -179,15 +189,37 @@ def print_table(
 
     terminal = sys.stdout.isatty()
     rule = box.SIMPLE_HEAD if terminal else box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-    table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if _is_number(rows, i) else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row), style="bold" if strong.intersection(row) else None)
-    # as wide as the table needs, so that no cell is cut; notebooks get the text too
-    console = Console(width=MAX_WIDTH, force_jupyter=False, color_system="auto" if terminal else None)
-    console.print("", Text(title, style="bold"), table, sep="\n")
+    # notebooks get the text too
+    console = Console(width=WIDTH, force_jupyter=False, color_system="auto" if terminal else None)
+    console.print()
+    console.print(Text(wrapped(title), style="bold"), soft_wrap=True)
+    for block, shown in enumerate(column_blocks(columns, rows, names)):
+        table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for i in shown:
+            a_number = _is_number(rows, i)
+            justify = "right" if a_number else "left"
+            table.add_column(Text(columns[i]), justify=justify, no_wrap=a_number, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[i]) for i in shown), style="bold" if strong.intersection(row) else None)
+        console.print(*([""] if block else []), table, sep="\n")
     sys.stdout.flush()
+
+
+def column_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], named: int | None) -> list[list[int]]:
+    """The columns of a table, as numbers, in blocks of at most 80 characters.
+
+    Each begins with the columns that name the rows; see :func:`print_table`.
+    """
+    if named is None:
+        named = next((i for i in range(len(columns)) if _is_number(rows, i)), 0)
+    names = list(range(named))
+    width = [2 + max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    blocks: list[list[int]] = [[]]
+    for i in range(len(names), len(columns)):
+        if blocks[-1] and sum(width[j] for j in [*names, *blocks[-1], i]) > WIDTH + 2:
+            blocks.append([])
+        blocks[-1].append(i)
+    return [[*names, *block] for block in blocks]
 
 
 def fitting_columns(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:

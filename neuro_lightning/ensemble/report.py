@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro_lightning.artifacts.checkpoint_files import BEST, run_folder
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.artifacts.records import flat_overrides, read_record_if_any, versions, write_json
 from neuro_lightning.artifacts.sweep_jobs import job_settings, varied_keys
 from neuro_lightning.data.recording import Recording
@@ -63,7 +64,7 @@ def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble, session
         session: the recording's name among several.
     """
     for line in ensemble.left_out:
-        print(line)
+        say(line)
     lower = " (lower is better)" if ensemble.metric == "MSE" else ""
     method = METHODS[ensemble.settings.method]
     title = f"{method} on {session or recording.name} ({kind_of(recording)}): {ensemble.metric}{lower}"
@@ -77,11 +78,11 @@ def print_ensemble(path: Path, recording: Recording, ensemble: Ensemble, session
         numbers = [*ensemble.scores[who], *ensemble.gain.get(who, (None, None))]
         rows.append([name, str(count), *map(number, numbers)])
     print_table(title, ["", "members", *halves, "ensemble's gain", "s.e."], rows, strong={"ensemble"})
-    print(f"{ensemble.halves}, and so is the gain.", flush=True)
+    say(f"{ensemble.halves}, and so is the gain.")
     columns, rows = _members(ensemble)
     print_table("Members by their weight", [*columns, *halves], rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
-        print(f"... and {len(rows) - MAX_ROWS} more in {relative(members_file(path))}")
+        say(f"... and {len(rows) - MAX_ROWS} more in {relative(members_file(path))}")
     print(f"members     {relative(members_file(path))}")
 
 

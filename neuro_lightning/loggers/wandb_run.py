@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from neuro_lightning.artifacts.lines import labelled
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_rows
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.metrics.catalog import info
@@ -22,7 +23,7 @@ CHECKPOINTS = ("online", True, False)
 
 
 def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any], *, resumed: bool) -> list[Logger]:
-    """A W&B run in ``folder/wandb``, and one printed line that says where it goes.
+    """A W&B run in ``folder/wandb``, and a printed word that says where it goes.
 
     Args:
         folder: the run's folder.
@@ -38,7 +39,7 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
         raise ConfigError(f"logger.wandb.checkpoint={keeps}: give online, true or false")
     mode, reason = _mode(options.pop("mode", None) or "auto")
     if mode == "disabled":
-        print(f"W&B: off ({reason})")
+        print(labelled("W&B", f"off ({reason})"))
         return []
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**settings, **options, "dir": str(folder)}
@@ -48,9 +49,9 @@ def wandb_logger(folder: Path, options: dict[str, Any], settings: dict[str, Any]
     if mode == "offline":
         if resumed:
             _replay(logger, folder / METRICS_FILE)
-        print(f"W&B: offline ({reason}); upload with: wandb sync {Path(run.dir).parent}")
+        print(labelled("W&B", f"offline ({reason}); upload with\nwandb sync {Path(run.dir).parent}"))
     else:
-        print(f"W&B: online at {run.url}")
+        print(labelled("W&B", f"online at {run.url}"))
     return [logger]
 
 

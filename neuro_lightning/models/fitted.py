@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
+from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.contracts import Batch, DataSpec
 from neuro_lightning.models.base import PopulationModule
 
@@ -54,6 +55,7 @@ class FittedModule(PopulationModule):
         """Fit the network; the training then has a single epoch, in which it is validated."""
         self.trainer.check_val_every_n_epoch = 1
         self.automatic_optimization = False
+        announce("fitting", type(self).__name__)
         data = self.trainer.datamodule
         val = data.dataset("val", evaluate=True) if "val" in data.recording.splits else None  # a refit trains on both
         self.cpu().fit_net(data.dataset("train", evaluate=False), val)

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.identity import Identity, identify
 from neuro_lightning.data.module import PopulationDataModule
@@ -53,9 +54,10 @@ def with_initial_model(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             continue
         OmegaConf.update(saved, key, OmegaConf.select(cfg.model, key), force_add=True)
     if recipes := [word for word in overrides if word.lstrip("+").startswith("experiment=")]:
-        print(
+        say(
             f"init        the model's settings are those of {relative(cfg.init)}: what {recipes[0].lstrip('+')} says "
-            "of the model does not count; type it as model.KEY=VALUE"
+            "of the model does not count; type it as model.KEY=VALUE",
+            12,
         )
     changed = copy.deepcopy(cfg)
     OmegaConf.set_struct(changed, False)
@@ -132,11 +134,12 @@ def adapt(model: PopulationModule, data: PopulationDataModule, settings: TrainSe
             average = model.adaptation.start == "average"
             refusal = start_as_others(Session(net, module), others, average=average, read_in=read_in)
         known += sum(_copy_known_units(net, spec, *pair) for pair in same)
-    print(
+    say(
         f"init        the core of {relative(path)}: {sum(p.numel() for p in own.parameters()):,} parameters"
         + (f"; {', '.join(heads)} as decoded there" if heads else "")
         + (f"; read-in and readout of {known} units by their ids, others" if known else "; read-in and readout")
-        + f" {_start_in_words(model.adaptation.start, refusal)}"
+        + f" {_start_in_words(model.adaptation.start, refusal)}",
+        12,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuro_lightning.artifacts.checkpoint_files import run_folder
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.bwb.reader import open_session
@@ -47,7 +48,7 @@ def write_benchmark_submission(settings: PredictSettings, members: Sequence[Path
     saved = [load_checkpoint(path, trusted=settings.trusted) for path in paths]
     seed = _seed(saved[0].path)
     if line := check_seed(seed):
-        print(f"WARNING: {line}")
+        say(f"WARNING: {line}")
     base = Path(settings.file) if settings.file else run_folder(saved[0].path) / "predictions"
     label, scores = settings.label or type(saved[0].model).__name__.lower(), {}
     parts = {session: (part, part.recording.info) for session, part in data.by_session().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.base import PopulationModule
@@ -45,7 +46,7 @@ def print_unseen_classes(model: PopulationModule, data: PopulationDataModule) ->
             for split, trials in part.recording.splits.items():
                 values = trials.labels[:, column]
                 if count := int((np.isfinite(values) & ~np.isin(values, info.codes)).sum()):
-                    print(
+                    say(
                         (f"{session}: " if session else "")
                         + f"head {head.name} is not scored on {count} of {len(trials)} {split} trials, whose "
                         f"{head.settings.behavior} no training trial has"

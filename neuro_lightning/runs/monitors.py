@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.errors import ConfigError
@@ -32,7 +33,7 @@ def monitor_without_heldout(settings: TrainSettings, spec: DataSpec) -> dict[str
         return {}
     name = "fp_bps" if spec.n_forward else "bps"
     watching = [f"{path}.monitor" for path, node in _nodes_with_monitor(settings) if node.monitor == CO_SMOOTHING]
-    print(f"No neurons are held out: val/{name}, {info(name).title}, takes the place of {CO_SMOOTHING}.")
+    say(f"No neurons are held out: val/{name}, {info(name).title}, takes the place of {CO_SMOOTHING}.")
     return dict.fromkeys(["monitor", *watching], f"val/{name}")
 
 
@@ -61,7 +62,7 @@ def monitor_of_heads(settings: TrainSettings) -> dict[str, str]:
     name, node = next(iter(heads.items()))
     score = f"val/{head_scores(name, node.kind)[0]}"
     watching = [f"{path}.monitor" for path, part in _nodes_with_monitor(settings) if part.monitor == settings.monitor]
-    print(f"Nothing but heads is trained: {score} takes the place of {settings.monitor}.")
+    say(f"Nothing but heads is trained: {score} takes the place of {settings.monitor}.")
     return {**dict.fromkeys(["monitor", *watching], score), "mode": "max"}
 
 

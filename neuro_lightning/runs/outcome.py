@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from neuro_lightning.artifacts.lines import announce, say
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.trial_scores import trial_scores_file, write_trial_scores
 from neuro_lightning.callbacks.clock import StepClock
@@ -67,6 +68,8 @@ def report_outcome(
     if not is_main_process():
         return math.nan
     status = final_status(trainer)
+    if status == "finished":
+        announce("scoring", _to_score(settings, data))
     scores = score_best(settings, trainer, model, data) if status == "finished" else {}
     result = summarize_run(settings, trainer, model, data, scores)
     record.values.pop("refit", None)  # of an earlier training
@@ -78,8 +81,14 @@ def report_outcome(
         show_references(settings, trainer, model, scores)
         print_results(scores, data.recording, best, settings.folder, monitor=settings.monitor, mode=settings.mode)
         if line := undertrained_note(settings.monitor, trainer):
-            print(line)
+            say(line)
     return result["objective"]["value"]
+
+
+def _to_score(settings: TrainSettings, data: PopulationDataModule) -> str:
+    """What is scored at the end, in words."""
+    baselines = [f"the {name} baseline" for name, node in (settings.baselines or {}).items() if node is not None]
+    return ", ".join(["the best checkpoint", *baselines, *(["the true rates"] if data.spec.true_rates else [])])
 
 
 def finish_training(

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from neuro_lightning.artifacts.atomic import whole_file
+from neuro_lightning.artifacts.lines import announce, say
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.display.predictions import array_rows, print_arrays, print_hidden, print_scores
@@ -85,12 +86,13 @@ def members_and_data(settings: PredictSettings) -> tuple[list[Path], PopulationD
     """
     members, remarks = find_members(settings.named)
     for remark in remarks:
-        print(remark)
+        say(remark)
     saved = load_checkpoint(members[0], trusted=settings.trusted)
     if settings.session is not None:
         if not saved.spec.sessions:
             raise ConfigError(f"session={settings.session}: {saved.path} was trained on one recording; leave it out")
         saved = saved.of_session(settings.session)
+    announce("reading", "the data")
     return members, data_for_checkpoint(saved, settings.config["data"], settings.trusted)
 
 
@@ -211,6 +213,7 @@ def write_session(
     recording, how = data.recording, ensemble_settings(settings)
     splits, device = predicted_splits(kind, recording), pick_device(settings.device)
     which = {"session": settings.session or session, "trusted": settings.trusted}
+    announce("writing", f"rates of {recording.name}")
     rates, ensemble = combine(checkpoints, data, splits, device, how, **which, progress=progress)
     decoded = decode(checkpoints, data, splits, device, **which, ensemble=ensemble)
     arrays = write_rates(path, kind, recording, rates, session=session, merge_into=merge_into, decoded=decoded)
@@ -244,5 +247,5 @@ def show_scores(
         print_scores(scores, title, [entry for one in found.values() for entry in one.official or ()])
     chosen = [one for one in found.values() if one.ensemble is not None and one.split == "val"]
     if how.method != "mean" and chosen:
-        print("Half of these trials selected the members: the ensemble's gain is in the table above.")
+        say("Half of these trials selected the members: the ensemble's gain is in the table above.")
     return scores

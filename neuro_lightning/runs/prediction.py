@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.contracts import Batch, Output
 from neuro_lightning.data.describe import evaluation_split, labelled
 from neuro_lightning.data.identity import checksum, identify
@@ -93,7 +94,7 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
     found, target = identify(data.recording, saved.data), evaluation_split(data.recording)
     different = differences(saved.identity, found, splits=False)
     if saved.identity["older"]:
-        print(f"{relative(saved.path)} is of an older version: the content of the file that trained it is not known")
+        say(f"{relative(saved.path)} is of an older version: the content of the file that trained it is not known")
         if "val" not in saved.fitted_on and not split_differs(saved.identity, found, "train"):
             different += rate_differences(saved.spec.mean_rates, data.spec.mean_rates)
     for key, one, other in different:
@@ -108,7 +109,7 @@ def check_data(saved: Saved, data: PopulationDataModule) -> None:
             "it is to predict: the split has changed; train again"
         )
     if split_differs(saved.identity, found, target):
-        print(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
+        say(f"The {target} trials are others than when {relative(saved.path)} was trained; it has not seen them")
 
 
 def output_kind_of_all(wanted: str | None, recordings: Sequence[Recording], *, merge: bool = False) -> str:
@@ -217,7 +218,7 @@ def print_refits(checkpoints: Iterable[Path]) -> None:
     """Print a line where checkpoints are refits."""
     chosen = list(dict.fromkeys(checkpoints))
     if refits := [path for path in chosen if "val" in fitted_on(path)]:
-        print(f"Trained on training and validation trials together: {len(refits)} of {len(chosen)} (refit.ckpt)")
+        say(f"Trained on training and validation trials together: {len(refits)} of {len(chosen)} (refit.ckpt)")
 
 
 def check_selection(settings: EnsembleSettings, members: Sequence[Path], data: PopulationDataModule) -> None:

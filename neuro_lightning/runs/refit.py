@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 
 from neuro_lightning.artifacts.checkpoint_files import REFIT
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.callbacks.pause import Pause
 from neuro_lightning.callbacks.prune import Prune
@@ -52,8 +53,7 @@ def refit_best(
     if best is None:
         raise CheckpointError("refit=true: no best.ckpt was saved in this training that could tell the number of steps")
     refitted = refit(settings, job, data, best)
-    if is_main_process():
-        print(f"refit       {relative(refitted['checkpoint'])} ({refitted['seconds']:.0f} s)")
+    say(f"refit       {relative(refitted['checkpoint'])} ({refitted['seconds']:.0f} s)")
     return refitted
 
 
@@ -87,8 +87,7 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     seen = plateau_scores(chosen)
     joint = joint_data(data)
     trials = joint.count_trials("train")
-    if is_main_process():
-        print(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
+    say(f"\nRefit: a new model on {trials} trials, training and validation together, for {steps} steps")
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     model = build_model(settings.changed({"resume": None}), joint)  # a resumed run's new model begins as the first did
     model.recipe["fitted_on"] = ["train", "val"]

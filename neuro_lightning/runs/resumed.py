@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.errors import CheckpointError
 from neuro_lightning.models.loading import read_checkpoint
-from neuro_lightning.ranks import is_main_process
 from neuro_lightning.settings.settings import TrainSettings
 
 
@@ -34,17 +34,12 @@ def readable_checkpoint(checkpoint: str | None, *, start_again: bool) -> str | N
     if previous.is_file():
         with suppress(CheckpointError):
             read_checkpoint(previous)
-            _print(f"{damaged}: resuming from {PREVIOUS}, the checkpoint before it")
+            say(f"{damaged}: resuming from {PREVIOUS}, the checkpoint before it")
             return str(previous)
     if not start_again:
         raise damaged
-    _print(f"{damaged}: starting again from the beginning")
+    say(f"{damaged}: starting again from the beginning")
     return None
-
-
-def _print(line: str) -> None:
-    if is_main_process():
-        print(line, flush=True)
 
 
 def check_training_left(settings: TrainSettings) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
 from neuro_lightning.artifacts.folders import claimed_run_folder
+from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.artifacts.records import RunRecord
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.data.module import PopulationDataModule
@@ -58,6 +59,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
     with recorded_run(settings) as (record, job):
         settings.check()
         seed_everything(settings)
+        announce("reading", "the data")
         data = build_data(settings)
         settings = settings_for_data(settings, data, record)
         model = build_model(settings, data)
@@ -66,6 +68,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         with loggers_of_run(settings, record, model, data) as loggers:
             trainer = build_trainer(settings, job, loggers, on_train_start=record.mark_begun)
             print_header(data, model, trainer, settings.folder)
+            if trainer.world_size > 1:
+                announce("starting", f"{trainer.world_size} processes")
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
             status = final_status(trainer)
             value = report_outcome(settings, trainer, model, data, record, loggers)

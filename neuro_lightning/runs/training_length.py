@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.lines import say
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.settings.settings import TrainSettings
 
@@ -39,6 +40,6 @@ def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule
     epochs = math.ceil(least / steps)
     if epochs <= settings.epochs:
         return {}
-    print(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {settings.epochs}, for "
-          f"{key}={least} (trainer.max_epochs=N for another number)")  # fmt: skip
+    say(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {settings.epochs}, for "
+        f"{key}={least} (trainer.max_epochs=N for another number)")  # fmt: skip
     return {"epochs": epochs}

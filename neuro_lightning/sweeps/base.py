@@ -14,6 +14,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from neuro_lightning.artifacts.lines import announce
+from neuro_lightning.artifacts.sweep_progress import begin_progress
+from neuro_lightning.display.table import relative
 from neuro_lightning.sweeps.arguments import write_command
 from neuro_lightning.sweeps.checks import check_jobs, exit_on_error
 
@@ -43,9 +46,14 @@ class BaseSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Check everything, then run the jobs."""
         with exit_on_error():
-            check_jobs(self.loader, self.config, self.propose(arguments))
+            jobs = self.propose(arguments)
+            total = self.count_jobs(jobs)
+            announce("sweep", f"{f'{total} jobs in ' if total else ''}{relative(self.folder)}")
+            announce("", "each prints into its own output.log, and is a line here when it ends")
+            check_jobs(self.loader, self.config, jobs)
             self.open()
             write_command(self.config, self.folder)
+            begin_progress(self.folder, total)
             self.run()
 
     @abstractmethod
@@ -58,6 +66,10 @@ class BaseSweeper(Sweeper):
         Raises:
             ConfigError: what cannot be swept.
         """
+
+    def count_jobs(self, jobs: Sequence[Sequence[str]]) -> int | None:
+        """How many jobs there will be, None where that is not known; those of :meth:`propose` unless it says else."""
+        return len(jobs)
 
     def open(self) -> None:
         """Open what an earlier attempt has left in the sweep's folder.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from neuro_lightning.artifacts.lines import error_line
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError, NeuroError
 from neuro_lightning.settings.config import check_config
@@ -77,7 +78,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except NeuroError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(error_line(error))
 
 
 def _is_group(key: str, loader: ConfigLoader, known: dict[str, bool]) -> bool:

@@ -96,6 +96,10 @@ class PopulationSweeper(BaseSweeper):
         self.state = State(self._first_values(), [None] * self.n_trials)
         return [self.space.overrides(values) for values in self.state.values]
 
+    def count_jobs(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Unknown: members train a generation at a time, and a line says how each generation ended."""
+        return None
+
     def open(self) -> None:
         """Check what members have in common, and read the state of an earlier attempt."""
         self.milestones = self._check_config()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, terminal
+from neuro_lightning.artifacts.lines import WIDTH, announce, wrapped
+from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, print_to_terminal
 from neuro_lightning.artifacts.records import FILE_NAME, read_record_if_any, write_json
-from neuro_lightning.artifacts.sweep_jobs import job_settings, normalize_override
+from neuro_lightning.artifacts.sweep_jobs import varied_overrides
+from neuro_lightning.artifacts.sweep_progress import progress_of
 from neuro_lightning.display.table import number
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
 from neuro_lightning.sweeps.results.page import clock
 from neuro_lightning.sweeps.results.summary import short
 from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
+
+TITLE_WIDTH = 36  # beside it a bar has room
 
 
 class SweepTable(Callback):
@@ -36,19 +38,16 @@ class SweepTable(Callback):
         self.verbose = verbose
         self._before: int | None = None
         self._output: JobOutput | None = None
-        self._print_launch: Callable[[logging.LogRecord], bool] = bool
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files out: a job that SLURM queues again is pickled while it writes."""
         return {**vars(self), "_before": None, "_output": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print what each job varies, in place of the launcher's lines."""
+        """Hide the launcher's line for each job: it is printed when the job ends."""
         if not self.verbose:
-            same = {normalize_override(word) for word in config.hydra.overrides.task}
-            self._print_launch = partial(_print_launch, same=same)
             for name in LAUNCHER_LOGGERS:
-                logging.getLogger(name).addFilter(self._print_launch)
+                logging.getLogger(name).addFilter(is_no_launch)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Show that the job runs, and write its output to a file in its folder. Called in the job's process."""
@@ -57,8 +56,9 @@ class SweepTable(Callback):
         folder = Path(config.hydra.runtime.output_dir)
         self._before = _changed(folder)
         if not self.verbose:
-            self._output = JobOutput(folder / OUTPUT_FILE, sys.stdout)
+            self._output = JobOutput(folder / OUTPUT_FILE, sys.stdout, _title(config, folder))
             sys.stdout = self._output
+            self._output.show_status("starting")
         write_table(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ class SweepTable(Callback):
         write_table(config.hydra.sweep.dir)
         untouched = self._before is not None and _changed(folder) == self._before  # done already, and said so
         if not self.verbose and not untouched:
-            _print_job(folder)
+            _print_job(folder, _varied(config, folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write everything, and print the summary; also when a job ended the sweep with an error.
@@ -80,17 +80,21 @@ class SweepTable(Callback):
         """
         self._restore_stdout()
         for name in LAUNCHER_LOGGERS:
-            logging.getLogger(name).removeFilter(self._print_launch)
+            logging.getLogger(name).removeFilter(is_no_launch)
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # it ends the sweep after this
         if not folder.is_dir() or write_table(folder) is None:
             return
-        print_summary(folder, () if isinstance(ending, KeyboardInterrupt | SystemExit) else finish(folder))
+        stopped = isinstance(ending, KeyboardInterrupt | SystemExit)
+        if not stopped:
+            announce("writing", "the sweep's table and pictures")
+        print_summary(folder, () if stopped else finish(folder))
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
 
     def _restore_stdout(self) -> None:
         """Send output to the terminal again."""
         if self._output is not None:
+            self._output.clear_status()
             if sys.stdout is self._output:
                 sys.stdout = self._output.terminal
             self._output.close()
@@ -101,14 +105,22 @@ def _in_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
 
 
-def _print_launch(record: logging.LogRecord, same: set[str]) -> bool:
-    """Print what a job varies, numbers to four digits, in place of a launcher's line, which False hides."""
-    number, _, words = record.getMessage().strip().partition(" : ")
-    if number.startswith("#"):
-        kept = [word.partition("=") for word in job_settings(words.split(" ")) if normalize_override(word) not in same]
-        shown = " ".join(f"{key}{equals}{short(value)}" for key, equals, value in kept)
-        print(f"job {number.removeprefix('#')}: {shown or words}", file=terminal(), flush=True)
-    return not number.startswith(("#", "Launching"))
+def is_no_launch(record: logging.LogRecord) -> bool:
+    """Whether a launcher says something else than which jobs it starts."""
+    return not record.getMessage().strip().startswith(("#", "Launching"))
+
+
+def _title(config: DictConfig, folder: Path) -> str:
+    """What a terminal shows of a job that runs: ``3 of 12  model=gru seed=0``."""
+    progress = progress_of(folder.parent)
+    place = f"{progress.ended + 1} of {progress.total}" if progress else f"job {folder.name.partition('_')[0]}"
+    return shortened(f"{place}  {_varied(config, folder)}", TITLE_WIDTH)
+
+
+def _varied(config: DictConfig, folder: Path) -> str:
+    """What the sweep varies in a job, numbers to four digits; nothing where it varies nothing."""
+    varied = varied_overrides(folder, list(config.hydra.overrides.task))
+    return " ".join(f"{key}={short(value)}" for key, value in varied.items())
 
 
 def _changed(folder: Path) -> int | None:
@@ -116,21 +128,34 @@ def _changed(folder: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def _print_job(folder: Path) -> None:
-    """One line: the job, how it ended, its score, how that compares with the others, and its time."""
+def _print_job(folder: Path, varied: str) -> None:
+    """One line: which job, its score or how it ended, how that compares with the others, and how long it will go on.
+
+    An error follows below, with the job's folder.
+    """
     jobs = {job["job"]: job for job in collect(folder.parent)}
     if (job := jobs.get(folder.name)) is None:
         return
-    words = [job["job"], str(job["status"])]
+    words = [] if job["status"] == "finished" else [str(job["status"])]
     if job["objective"] is not None:
         words.append(f"{job['objective_name']} {number(job['objective'])}")
         scores = [own["objective"] for own in jobs.values() if own["data"] == job["data"]]
         scores = [score for score in scores if score is not None]
         best = (max if job["mode"] == "max" else min)(scores)
-        words += ["(best so far)"] if len(scores) > 1 and best == job["objective"] else []
-    words += [clock(job["seconds"])] if job["seconds"] is not None else []
-    words += [job["error"]] if job["error"] else []
-    print("  ".join(words), flush=True)
+        words[-1] += " (best)" if len(scores) > 1 and best == job["objective"] else ""
+    progress = progress_of(folder.parent, jobs.values())
+    words.append(str(progress) if progress else clock(job["seconds"]) if job["seconds"] is not None else "")
+    end, begin = "  ".join(word for word in words if word), f"job {folder.name.partition('_')[0]}  "
+    room = WIDTH - len(begin) - len(end) - 2
+    line = begin + (f"{shortened(varied, room)}  " if varied and room > 0 else "") + end
+    print_to_terminal(line)
+    if job["error"]:
+        print_to_terminal(wrapped(f"  {folder.name}: {job['error']}", 2))
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most so many characters, its end left out for a longer one."""
+    return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
 
 
 def _note_error(folder: Path, job_return: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
+from neuro_lightning.artifacts.lines import WIDTH, say
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect
 from neuro_lightning.display.table import fitting_columns, number, print_table, relative, table_width
@@ -35,8 +36,8 @@ TABLE_FILE = "sweep.csv"
 LOCK_FILE = ".sweep.lock"
 PATIENCE = 10.0  # seconds for which a process waits for another one that writes the table
 MAX_ROWS = 10
+FIRST_SCORES = {"source", "n", "failed", "mean", "score"}  # the first of them follows the settings
 MAX_PROBLEMS = 5  # jobs without a score that the terminal names
-MAX_WIDTH = 120  # of what is printed, in characters
 
 
 def write_table(folder: str | Path, **extras: Any) -> Path | None:
@@ -146,19 +147,19 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
     over = " over seeds" if "n" in columns else ""
     title = f"Sweep: {counts(jobs)}; {name}{data}, of the saved checkpoints{over}"
     if rows:
-        print_table(title, columns, rows[:MAX_ROWS])
+        print_table(title, columns, rows[:MAX_ROWS], names=min(map(columns.index, set(columns) & FIRST_SCORES)))
     else:
-        print(f"\n{title}")
+        say(f"\n{title}")
     if len(rows) > MAX_ROWS:
         print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}")
     if left_out:
         print(f"{left_out} more keys that vary are in {PAGE_FILE}")
     if files and (line := _if_possible("the best two settings' difference", is_best_clear, folder, jobs)):
-        print(line)
+        say(line)
     print()
     bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
     for job in bad[:MAX_PROBLEMS]:
-        print(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}")
+        say(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}", 2)
     if len(bad) > MAX_PROBLEMS:
         print(f"... and {len(bad) - MAX_PROBLEMS} more such jobs in {PAGE_FILE}")
     best = [path for path in files if path.suffix == ".yaml"]
@@ -171,11 +172,11 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
 
 
 def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[str]], int]:
-    """Columns and rows of the summary, as text, not wider than :data:`MAX_WIDTH` if that can be.
+    """Columns and rows of the summary, as text, not wider than a line if that can be.
 
-    Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more. Other metrics of the
-    objective's split follow as means, as many as there is room for; all of them are in ``sweep.csv``. Where there are
-    more settings than room, the best job of each row is named.
+    Percentiles are shown as ``10th/50th/90th`` where a setting has three seeds or more, below the rest without
+    room beside it. Time and other metrics of the objective's split follow as means, as many as there is room for; all
+    of them are in ``sweep.csv``. Where there are more settings than room, the best job of each row is named.
 
     Returns:
         The columns, the rows, and how many settings found no room.
@@ -185,7 +186,8 @@ def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[
         return [], [], 0
     settings = {key: [short(row["setting"][key]) for row in summary] for key in summary[0]["setting"]}
     scores = score_cells(summary, mixed=len(sources(jobs)) > 1)
-    room = MAX_WIDTH + 2 - table_width(scores)
+    spreads = {name: scores.pop(name) for name in list(scores) if name.endswith("p90")}
+    room = WIDTH + 2 - table_width(scores)
     shown = fitting_columns(settings, room)
     if len(shown) < len(settings):
         shown = fitting_columns({"job": [row["job"].split("_")[0] for row in summary], **settings}, room)
@@ -197,7 +199,10 @@ def summary_rows(jobs: list[Job], objective: str) -> tuple[list[str], list[list[
             further[label(metric)] = [number(row["metrics"].get(key)) for row in summary]
     known = {name: cells for name, cells in further.items() if set(cells) != {"-"}}
     cells = {**shown, **scores}
-    cells |= fitting_columns(known, MAX_WIDTH + 2 - table_width(cells))
+    if table_width({**cells, **spreads}) <= WIDTH + 2:
+        cells |= spreads
+    cells |= fitting_columns(known, WIDTH + 2 - table_width(cells))
+    cells |= spreads  # without room they follow below the others
     return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], left_out
 
 

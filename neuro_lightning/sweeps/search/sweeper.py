@@ -86,6 +86,15 @@ class Search(BaseSweeper):
         self.space = read_space(self.params, arguments)
         return self.space.examples()
 
+    def count_jobs(self, jobs: Sequence[Sequence[str]]) -> int | None:
+        """Of every trial one for each seed; pruned trials have fewer."""
+        return self._count_trials() * self.seeds
+
+    def _count_trials(self) -> int:
+        if not self._by_grid():
+            return self.n_trials
+        return min(self.n_trials, math.prod(map(len, self.space.grid().values())))
+
     def open(self) -> None:
         """Open the study."""
         from neuro_lightning.sweeps.search.study import SeededSampler, open_study
@@ -109,9 +118,7 @@ class Search(BaseSweeper):
         """Run trials until the study has enough, and write the best one."""
         from neuro_lightning.sweeps.search.trials import Trials
 
-        n_trials = self.n_trials
-        if self._by_grid():
-            n_trials = min(n_trials, math.prod(map(len, self.space.grid().values())))
+        n_trials = self._count_trials()
         private = self.folder in Path(self.storage).resolve().parents
         with closing(Owner(self.folder)) as owner:
             trials = Trials(

@@ -1,0 +1,80 @@
+"""How far a sweep is: how many of its jobs have ended, and how long the others will take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuro_lightning.artifacts.records import write_json
+from neuro_lightning.artifacts.sweep_jobs import TRAINING, collect
+
+PROGRESS_FILE = ".progress.json"  # in the sweep's folder: jobs may run on other machines
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Attributes:
+        ended: jobs that are over, well or not.
+        total: jobs in all.
+        seconds_left: None before the first job has ended.
+    """
+
+    ended: int
+    total: int
+    seconds_left: float | None = None
+
+    def __str__(self) -> str:
+        """``3 of 12, about 4 min left``."""
+        left = f", about {in_words(self.seconds_left)} left" if self.seconds_left else ""
+        return f"{self.ended} of {self.total}{left}"
+
+
+def begin_progress(folder: str | Path, total: int | None, now: float | None = None) -> None:
+    """Write when a sweep began, or is resumed, and with how many jobs.
+
+    Args:
+        folder: the sweep's.
+        total: how many jobs there will be; None where that is not known: then nothing is told of them.
+        now: the time in seconds, by default the clock's.
+    """
+    if total is not None:
+        begun = {"total": total, "ended": _count_ended(collect(folder)), "time": time.time() if now is None else now}
+        write_json(Path(folder) / PROGRESS_FILE, begun)
+
+
+def progress_of(folder: str | Path, jobs: Iterable[dict] | None = None, now: float | None = None) -> Progress | None:
+    """How far a sweep is; None where that is not known.
+
+    The time left is that of the jobs that have ended since it began or was resumed, one after another or side by side.
+
+    Args:
+        folder: the sweep's.
+        jobs: from :func:`~neuro_lightning.artifacts.sweep_jobs.collect`; None reads them.
+        now: the time in seconds, by default the clock's.
+    """
+    try:
+        begun = json.loads((Path(folder) / PROGRESS_FILE).read_text())
+        total, before, start = int(begun["total"]), int(begun["ended"]), float(begun["time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    ended = _count_ended(collect(folder) if jobs is None else jobs)
+    new, left = ended - before, max(total - ended, 0)
+    spent = (time.time() if now is None else now) - start
+    return Progress(ended, max(total, ended), spent / new * left if new > 0 and left else None)
+
+
+def in_words(seconds: float) -> str:
+    """``40 s``, ``4 min`` or ``2.5 h``: a duration as it is estimated."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _count_ended(jobs: Iterable[dict]) -> int:
+    return sum(job["status"] not in TRAINING for job in jobs)
