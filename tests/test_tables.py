@@ -117,7 +117,7 @@ def test_terminal_table_has_a_line_and_bold_rows(tmp_path):
 def test_header(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = SimpleNamespace(size=2020, spec=describe(recording()))
-    data = SimpleNamespace(recording=recording(), spec=describe(recording()))
+    data = SimpleNamespace(recording=recording(), spec=describe(recording()), train_on_inputs=())
     data.by_session = lambda: {"": data}
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=2)
     print_header(data, model, trainer, tmp_path / "outputs")
@@ -133,7 +133,7 @@ def test_header(tmp_path, monkeypatch, capsys):
 def test_header_of_several_sessions(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = SimpleNamespace(size=2020, spec=None)
-    part = SimpleNamespace(recording=recording(), spec=describe(recording()))
+    part = SimpleNamespace(recording=recording(), spec=describe(recording()), train_on_inputs=())
     data = SimpleNamespace(recording=recording(), by_session=lambda: {"mon": part, "tuesday": part})
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
     print_header(data, model, trainer, tmp_path)

@@ -23,6 +23,7 @@ def test_long_lines_are_wrapped_and_what_is_copied_stays_whole():
     command = f"python train.py resume={path} trusted=[a]"
     assert wrapped(f"interrupted; resume with: {command}").split("\n") == ["interrupted; resume with:", f"  {command}"]
     assert wrapped(command) == command and wrapped("short\nlines") == "short\nlines"
+    assert labelled("W&B", f"offline\n{command}") == f"W&B     offline\n        {command}"
     assert labelled("data", "one\ntwo") == "data    one\n        two"
     assert labelled("starting", "now") == "starting now"
 

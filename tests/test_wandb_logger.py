@@ -24,8 +24,8 @@ from neuro_lightning.loggers.building import (
 def test_an_offline_run_has_config_history_and_summary(tmp_path, capfd):
     loggers = build(tmp_path, group="sweep", tags=["lorenz", "gru"], swept={"model.hidden": 8, "seed": 1})
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 1 and "offline (no API key" in lines[0]
-    folder = lines[0].split("wandb sync ")[1]
+    assert len(lines) == 2 and "offline (no API key" in lines[0]
+    folder = lines[1].split("wandb sync ")[1]
     assert Path(folder).is_dir() and Path(folder).parent == tmp_path / "wandb"
     for step, score in enumerate([0.1, 0.3, 0.2]):
         for logger in loggers:
@@ -107,7 +107,7 @@ def test_which_mode(tmp_path, monkeypatch, capfd, environment, mode, line):
     loggers = build(tmp_path, {"wandb": {"project": "p", "mode": mode}})
     close_loggers(loggers)
     out = capfd.readouterr().out
-    assert out.startswith(f"W&B: {line}") and out.count("\n") == 1
+    assert out.startswith(f"W&B     {line}") and out.count("wandb sync") == ("offline" in line)
     assert len(loggers) == len(read_wandb(tmp_path)) == ("disabled" not in line)
 
 
@@ -133,7 +133,7 @@ def test_online_with_a_key_and_offline_without_a_connection(tmp_path, monkeypatc
     close_loggers(build(tmp_path, resumed_step=resumed))
     # a new run in the same folder has the same id, and replaces the old one
     assert asked == [("online", None if resumed is None else "allow"), ("offline", None)]
-    assert "W&B: offline (no connection: the server did not answer); upload with" in capfd.readouterr().out
+    assert "W&B     offline (no connection: the server did not answer); upload with" in capfd.readouterr().out
     assert len(read_wandb(tmp_path)) == 1
 
 

@@ -29,7 +29,7 @@ def _parts(line: str, indent: str) -> list[str]:
     if len(line) <= WIDTH:
         return [line]
     command = COMMAND.search(line)
-    if command and command.start():
+    if command and line[: command.start()].strip():
         return [*_parts(line[: command.start()].rstrip(), indent), f"{indent or '  '}{command[0]}"]
     if command:
         return [line]
