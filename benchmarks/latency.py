@@ -40,11 +40,10 @@ except ImportError:
     onnxruntime = None
 
 ROOT = Path(__file__).resolve().parents[1]
-CAUSAL = ["model.bidirectional=false"]
+CAUSAL, CAUSAL_ATTENTION = ["model.bidirectional=false"], ["model.attention.context_forward_ms=0"]
 MODELS = {
-    "gru": CAUSAL, "gru_smoothed": CAUSAL, "ndt": ["model.attention.context_forward_ms=0"],
-    "smoothing": ["model.causal=true"], "plds": ["model.causal=true"], "gpfa": ["model.causal=true"],
-    "mean": [],
+    "gru": CAUSAL, "gru_smoothed": CAUSAL, "ndt": CAUSAL_ATTENTION, "stndt": CAUSAL_ATTENTION,
+    "smoothing": ["model.causal=true"], "plds": ["model.causal=true"], "gpfa": ["model.causal=true"], "mean": [],
 }  # fmt: skip
 SHARES = (50, 99, 99.9, 100)
 

@@ -14,6 +14,7 @@ from neuro_lightning.settings.config import instantiate
 N = N_IN + N_OUT
 GRU = ["model=gru", "model.hidden=6", "model.bidirectional=false"]
 NDT = ["model=ndt", "model.width=8", "model.layers=2", "model.feedforward=7", "model.attention.context_forward_ms=0"]
+STNDT = ["model=stndt", *NDT[1:]]
 CONFIGS = {
     "gru": GRU,
     "gru, a step a bin": [*GRU, "model.step_ms=null"],
@@ -32,6 +33,11 @@ CONFIGS = {
     "ndt, masked steps": [*NDT, "masking@model.masking=random", "model.masking.max_span=2"],
     "ndt, masked elements": [*NDT, "masking@model.masking=full"],
     "ndt, coordinated dropout": [*NDT, "masking@model.masking=coordinated"],
+    "stndt": STNDT,
+    "stndt, 30 ms late": [*STNDT, "model.fixed_lag_ms=30"],
+    "stndt, a step a bin": [*STNDT, "model.step_ms=null"],
+    "stndt, channels are neurons": [*STNDT, "readin@model.readin=linear", "model.width=null",
+                                    "model.attention_heads=2"],
     "smoothing": ["model=smoothing", "model.causal=true"],
     "plds": ["model=plds", "model.causal=true"],
     "gpfa": ["model=gpfa", "model.causal=true"],
@@ -92,7 +98,7 @@ def test_later_counts_change_nothing(name, training):
             assert name == "mean" or not same(before[:, seen:], after[:, seen:])
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith(("gru", "ndt", "smoothing"))])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith(("gru", "ndt", "stndt", "smoothing"))])
 def test_missing_later_counts_change_nothing(name):
     """Whether later bins were recorded does not matter, as long as the trial goes on."""
     model = model_of(name, partial=True).eval()

@@ -22,6 +22,7 @@ from neuro_lightning.models.loading import load_checkpoint
 from neuro_lightning.models.ndt import NDTNet
 from neuro_lightning.models.plds import PLDSNet
 from neuro_lightning.models.smoothing import SmoothingNet
+from neuro_lightning.models.stndt import STNDTNet
 from neuro_lightning.nn.stepping import Stepwise
 from neuro_lightning.nn.steps import Steps
 from neuro_lightning.realtime.stream import Stream, check_streams
@@ -41,6 +42,10 @@ def gru(*, stride=1, smoothed=(), partial=False, lag=0, **shown) -> GRUNet:
 
 def ndt(**options) -> NDTNet:
     return transformer(NDTNet, mean_rates=MEAN, **{"context": (0, None), "layers": 2, "feedforward": 7, **options})
+
+
+def stndt(**options) -> STNDTNet:
+    return transformer(STNDTNet, mean_rates=MEAN, **{"context": (0, None), "layers": 2, "feedforward": 7, **options})
 
 
 def smoothing(*, n_neurons=8) -> SmoothingNet:
@@ -92,6 +97,11 @@ NETWORKS = {
     "ndt in steps, post-norm": lambda **partial: ndt(stride=3, pre_norm=False, positions="sinusoidal", **partial),
     "ndt with a window": lambda **partial: ndt(context=(0, 2), reach=(1, 3), **partial),
     "ndt smoothed": lambda **partial: ndt(stride=2, reach=(1, 3), smoothed=(1.0, 2.0), counts=False, **partial),
+    "stndt": stndt,
+    "stndt of neurons": lambda **partial: stndt(stride=3, width=None, reach=(1, 3), **partial),
+    "stndt smoothed, with a window": lambda **partial: stndt(
+        stride=2, width=4, context=(0, 2), smoothed=(1.0,), fixed_lag_ms=3, **partial
+    ),
     "ndt embedded": lambda **partial: ndt(count_width=2, max_count=1, **partial),
 }
 
@@ -308,6 +318,7 @@ MODELS = {
     "gru": ["model=gru", "model.hidden=6", "model.bidirectional=false"],
     "gru_smoothed": ["model=gru_smoothed", "model.hidden=6", "model.bidirectional=false"],
     "ndt": ["model=ndt", "model.width=8", "model.layers=2", "model.attention.context_forward_ms=0"],
+    "stndt": ["model=stndt", "model.width=8", "model.layers=2", "model.attention.context_forward_ms=0"],
     "smoothing": ["model=smoothing", "model.causal=true"],
     "plds": ["model=plds", "model.causal=true", "model.n_latents=3", "model.iterations=2"],
     "gpfa": ["model=gpfa", "model.causal=true", "model.n_latents=3", "model.iterations=2"],
@@ -356,7 +367,8 @@ def test_a_head_of_the_network_decodes_behavior(tmp_path):
         (["smoothing"], "train it with model.causal=true"),
         (["plds", "model.n_latents=3", "model.iterations=1"], "train it with model.causal=true"),
         (["gpfa", "model.n_latents=3", "model.iterations=1"], "train it with model.causal=true"),
-        (["stndt", "model.width=8", "model.layers=1"], "model=gru model.bidirectional=false and model=ndt"),
+        (["stndt", "model.width=8", "model.layers=1"], "train it with model.attention.context_forward_ms=0"),
+        (["lfads"], "model=gru model.bidirectional=false and model=ndt"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -426,7 +438,7 @@ def test_which_models_stream():
         net, _ = built(name)
         if isinstance(net, Stepwise) and (net.causal_words or not net.looks_ahead):
             found.add(name)
-    assert found == {"constant", "gpfa", "gru", "gru_smoothed", "mean", "ndt", "plds", "smoothing"}
+    assert found == {"constant", "gpfa", "gru", "gru_smoothed", "mean", "ndt", "plds", "smoothing", "stndt"}
     page = (ROOT / "docs" / "how_to" / "real_time.md").read_text()
     table = page[page.index("| model | words |") : page.index("`experiment=causal`")]
     assert found == set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "", table, flags=re.MULTILINE)))

@@ -101,7 +101,8 @@ def check(function: Function, run: Callable[[Tensors], Sequence[Any]], bins: int
             inputs["observed"] = torch.rand(inputs["observed"].shape, generator=draw) < 0.9
         expected, found = function(inputs), dict(zip(function.outputs, run(inputs), strict=True))
         for name, value in expected.items():
-            if not np.allclose(value.numpy(), found[name], rtol=1e-4, atol=1e-5):
+            rounding = 1e-4 if name == "behavior" else 1e-5  # the weights of a decoder may be large
+            if not np.allclose(value.numpy(), found[name], rtol=1e-4, atol=rounding):
                 raise ConfigError(f"the file's {name} are not the network's: export it from another version of torch")
         inputs |= {f"state.{name[5:]}": value for name, value in expected.items() if name.startswith("next.")}
 

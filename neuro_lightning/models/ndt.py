@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.sequence import SequenceModel
-from neuro_lightning.nn.attention import EncoderLayer, LearnedPositions, SinusoidalPositions, round_up_to_heads
+from neuro_lightning.nn.attention import (
+    EncoderLayer,
+    LearnedPositions,
+    SelfAttention,
+    SinusoidalPositions,
+    round_up_to_heads,
+)
 from neuro_lightning.nn.padding import attended
 from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
 from neuro_lightning.nn.readin import ReadInSettings
-from neuro_lightning.nn.relative_bias import rows_at
 from neuro_lightning.nn.sequence_net import SequenceNet
 from neuro_lightning.nn.step_transformer import Attention, Dropouts, Layers, TransformerCore
 from neuro_lightning.nn.stepping import State
@@ -83,12 +88,14 @@ class NDTCore(TransformerCore):
             x = layer(x, allowed)
         return self.norm(x)
 
+    @property
+    def attentions(self) -> list[SelfAttention]:
+        """Those over time, of each layer."""
+        return [layer.attention for layer in self.layers]
+
     def initial_state(self, batch: int) -> State:
-        """Before the first step: its number, and no keys and values of the steps that the layers look back at."""
-        table, heads = self.positions.table, self.layers[0].attention.heads
-        nothing = table.new_zeros(2, batch, heads, len(table), self.width // heads)
-        number = torch.zeros((), dtype=torch.long, device=table.device)
-        return {"step": number, **{f"cache.{layer}": nothing for layer in range(len(self.layers))}}
+        """Before the first step."""
+        return self.no_steps(batch)
 
     def step(self, steps: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, 1, C) and the state -> (B, 1, width), and the state after it; the attention is causal."""
@@ -96,17 +103,9 @@ class NDTCore(TransformerCore):
         x = self.dropout(self.positions.step(self.fill_up(steps) * math.sqrt(self.width), at))
         here = (torch.arange(n, device=at.device) == at)[:, None]
         after = {"step": at + 1}
-        for number, (layer, scores) in enumerate(zip(self.layers, self._scores_at(at, n), strict=True)):
+        for number, (layer, scores) in enumerate(zip(self.layers, self.scores_at(at), strict=True)):
             x, after[f"cache.{number}"] = layer.step(x, state[f"cache.{number}"], here, scores)
         return self.norm(x), after
-
-    def _scores_at(self, at: Tensor, n: int) -> Tensor:
-        """What is added to the attention's scores from one step, (layers, 1 or heads, 1, S); -inf at what is hidden."""
-        hidden = self.positions.table.new_zeros(len(self.layers), 1, 1, n)
-        if self.allowed is not None:
-            hidden = hidden.masked_fill(~self.allowed.index_select(0, at[None]), -torch.inf)
-        biases = [layer.attention.bias for layer in self.layers]
-        return hidden if biases[0] is None else rows_at(biases, at, n) + hidden
 
 
 class NDTNet(SequenceNet):

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.contrastive import info_nce
 from neuro_lightning.models.sequence import SequenceModel
-from neuro_lightning.nn.attention import SinusoidalPositions, round_up_to_heads
+from neuro_lightning.nn.attention import SelfAttention, SinusoidalPositions, round_up_to_heads
 from neuro_lightning.nn.masking import RandomMasking, configure_masking
 from neuro_lightning.nn.padding import attended, inside
 from neuro_lightning.nn.rate_readout import ReadoutSettings, small_weights
 from neuro_lightning.nn.readin import ReadInSettings
 from neuro_lightning.nn.sequence_net import SequenceNet
-from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer
+from neuro_lightning.nn.spatial_attention import SpatiotemporalLayer, courses_so_far
 from neuro_lightning.nn.step_transformer import Attention, Dropouts, Layers, TransformerCore
+from neuro_lightning.nn.stepping import State, of_part, under
 from neuro_lightning.nn.steps import Steps
 
 
@@ -53,13 +55,14 @@ class STNDTCore(TransformerCore):
     """Channels of steps and their time courses -> spatiotemporal layers.
 
     In the first layer channels attend to each other by the embedded time courses, in later ones by their own. Time
-    courses have a fixed length.
+    courses have a fixed length. Where the attention over time is causal, the channels of each step attend by their time
+    courses up to it, with zeros after it.
 
     Args:
         channels: see :class:`TransformerCore`, as ``width``, ``steps``, ``attention`` and ``dropout``.
         width: see there.
         steps: see there.
-        layers: the spatiotemporal layers; neurons attend by whole trials.
+        layers: the spatiotemporal layers.
         attention: over time, see there.
         dropout: see there.
     """
@@ -68,7 +71,7 @@ class STNDTCore(TransformerCore):
         self, channels: int, width: int, steps: Steps, layers: Layers, *, attention: Attention, dropout: Dropouts
     ) -> None:
         super().__init__(channels, width, steps, attention, dropout)
-        count = steps.count
+        count, self.causal = steps.count, attention.causal
         self.course_embedder = nn.Linear(count, count)
         self.positions, self.course_positions = SinusoidalPositions(count, width), SinusoidalPositions(width, count)
         self.layers = nn.ModuleList(
@@ -87,23 +90,58 @@ class STNDTCore(TransformerCore):
 
     def embed_courses(self, courses: Tensor) -> Tensor:
         """(B, S, width) channels -> their embedded time courses (B, width, S), without positions."""
-        return self.course_embedder(courses.mT) * math.sqrt(courses.shape[1])
+        return self._embed(courses.mT)
+
+    def _embed(self, courses: Tensor) -> Tensor:
+        """The same of (..., width, S) time courses."""
+        return self.course_embedder(courses) * math.sqrt(courses.shape[-1])
 
     def forward(self, x: Tensor, courses: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(B, S, width) scaled channels and (B, width, S) embedded time courses -> (B, S, width).
+        """(B, S, width) scaled channels, and those whose time courses channels attend by -> (B, S, width).
 
         Args:
             x: the channels.
-            courses: the time courses.
+            courses: (B, S, width).
             lengths: (B,) steps of each trial; None where all have S.
         """
         x = self.dropout(self.positions(x))
-        courses = self.dropout(self.course_positions(courses))
+        courses = self._embed(self._courses(courses))
+        courses = self.dropout(courses + self.course_positions.table)
         allowed = self.allowed if lengths is None else attended(lengths, x.shape[1], self.allowed)
         for layer in self.layers:
             x = layer(x, courses, allowed)
-            courses = until_end(x, lengths).mT
+            courses = self._courses(until_end(x, lengths))
         return self.norm(x)
+
+    def _courses(self, x: Tensor) -> Tensor:
+        """The time courses of (B, S, D), (B, D, S); those up to each step, (B, S, D, S), where they are causal."""
+        return courses_so_far(x) if self.causal else x.mT
+
+    # ---- step by step
+
+    @property
+    def attentions(self) -> list[SelfAttention]:
+        """Those over time, of each layer."""
+        return [layer.temporal.attention for layer in self.layers]
+
+    def initial_state(self, batch: int) -> State:
+        """Before the first step: the time courses are zero."""
+        nothing = self.positions.table.new_zeros(batch, self.width, len(self.positions.table))
+        return {**self.no_steps(batch), **{f"course.{layer}": nothing for layer in range(len(self.layers))}}
+
+    def step(self, x: Tensor, courses: Tensor, state: State) -> tuple[Tensor, State]:
+        """What :meth:`forward` says of the next step, (B, 1, width) both, and the state after it."""
+        at = state["step"]
+        x = self.dropout(self.positions.step(x, at))
+        here = torch.arange(len(self.positions.table), device=at.device) == at
+        after = {"step": at + 1}
+        for number, (layer, scores) in enumerate(zip(self.layers, self.scores_at(at), strict=True)):
+            seen = torch.where(here, courses.mT, state[f"course.{number}"])
+            after[f"course.{number}"] = seen
+            shown = seen if number else self.dropout(self._embed(seen) + self.course_positions.table)
+            x, after[f"cache.{number}"] = layer.step(x, shown, state[f"cache.{number}"], here[:, None], scores)
+            courses = x
+        return self.norm(x), after
 
 
 def until_end(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -119,6 +157,9 @@ class STNDTNet(SequenceNet):
     their neurons' counts, or by those of the read-in's channels, where there is a width. Shorter sequences are filled
     up with zeros; longer ones, of traces, are read window by window.
 
+    With an attention that sees nothing later (``context_forward_ms=0``) the channels of a step attend by their time
+    courses up to it: the network then looks back only, and takes as many times the memory as a trial has steps.
+
     Args:
         spec: the description of the data.
         readin: what is read of a step.
@@ -132,12 +173,14 @@ class STNDTNet(SequenceNet):
         attention: how far the attention over time looks.
         dropout: by place.
         contrast: the contrastive term; its views of a batch are drawn in training.
+        fixed_lag_ms: of a causal network, how much later a bin is read, see :class:`Steps`.
         names: the values that the readout gives for each entry, see ``neuro_lightning.losses.readout_names``.
 
     Raises:
-        ConfigError: a causal context, or heads that do not divide the width.
+        ConfigError: heads that do not divide the width.
     """
 
+    causal_words = "model.attention.context_forward_ms=0"
     not_by_bins = "its channels attend to each other by the time courses of whole trials"
 
     def __init__(
@@ -155,14 +198,11 @@ class STNDTNet(SequenceNet):
         attention: Attention,
         dropout: Dropouts,
         contrast: Contrast,
+        fixed_lag_ms: float = 0,
         names: Sequence[str] = ("log_rates",),
     ) -> None:
-        if attention.causal:
-            raise ConfigError(
-                "model.attention.context_forward_ms=0: STNDT cannot be causal, its neurons attend to each other by "
-                "whole trials; model=gru model.bidirectional=false is"
-            )
-        encoder, steps = Layers(layers, attention_heads, feedforward, scaled_init), Steps.of(spec, step_ms)
+        encoder = Layers(layers, attention_heads, feedforward, scaled_init)
+        steps = Steps.of(spec, step_ms, causal=attention.causal, lag_ms=fixed_lag_ms)
         size = width or round_up_to_heads(spec.n_neurons, attention_heads)
         # its weights are drawn first: a seed gives the same network as in earlier versions
         reads_out = readout.build(spec, steps, size, names, small_weights)
@@ -175,15 +215,26 @@ class STNDTNet(SequenceNet):
 
     def encode(self, inputs: Tensor, observed: Tensor | None = None) -> Tensor:
         """(B, T, N_in) -> (B, S, width) with S for all T + F bins, however short the inputs are."""
-        return self.core(*self.embed(inputs, observed), self.lengths(observed))
+        return self.core(*self.read(inputs, observed), self.lengths(observed))
 
     def embed(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, N_in) -> steps (B, S, width) and time courses (B, width, S), without positions."""
+        x, courses = self.read(inputs, observed)
+        return x, self.core.embed_courses(courses)
+
+    def read(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, N_in) -> steps, and those whose time courses channels attend by, (B, S, width) both."""
         steps = self.readin.in_steps(inputs, self.steps.n_bins + self.steps.n_forward, observed)
         x = self.core.fill_up(self.readin.embed(steps, inputs.shape[1], observed))
         courses = self.core.fill_up(steps) if self.channels_are_neurons else x
-        courses = until_end(courses, self.lengths(observed))
-        return x * math.sqrt(self.core.width), self.core.embed_courses(courses)
+        return x * math.sqrt(self.core.width), until_end(courses, self.lengths(observed))
+
+    def _run_step(self, sums: Tensor, share: Tensor, state: State) -> State:
+        channels, readin = self.readin.step(sums, share, of_part(state, "readin"))
+        x = self.core.fill_up(channels)
+        courses = self.core.fill_up(self.readin.in_step(sums, share)) if self.channels_are_neurons else x
+        latents, core = self.core.step(x * math.sqrt(self.core.width), courses, of_part(state, "core"))
+        return {"latents": latents[:, 0], **under("readin", readin), **under("core", core)}
 
     def extra_losses(self, inputs: Tensor, observed: Tensor | None = None) -> dict[str, Tensor]:
         """The contrastive losses of two views of each trial: of their embedded steps, and of their time courses."""

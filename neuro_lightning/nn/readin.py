@@ -185,8 +185,8 @@ class ReadIn(nn.Module):
             state: after the step before.
         """
         missing = (share == 0)[:, None]
+        steps, copies = self.in_step(sums, share), []
         share = share[:, None]
-        steps, copies = self._whole_steps(sums[:, None], share, missing), []
         if self.kernels:
             now = {"past": steps, "share": share}
             state = {name: torch.cat([state[name][:, 1:], value], dim=1) for name, value in now.items()}
@@ -194,6 +194,11 @@ class ReadIn(nn.Module):
                 smooth_observed(self.past_kernels, state["past"], state["share"], self.unseen).split(1, dim=1)
             )
         return self.linear(self._side_by_side(steps, copies, missing)), state
+
+    def in_step(self, sums: Tensor, share: Tensor) -> Tensor:
+        """What :meth:`in_steps` says of one step, (B, 1, N_in); see :meth:`step`."""
+        share = share[:, None]
+        return self._whole_steps(sums[:, None], share, share == 0)
 
     @property
     def unseen(self) -> Tensor:

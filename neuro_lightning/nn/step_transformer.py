@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.nn.attention import context_mask, steps_of_context
+from neuro_lightning.nn.attention import Positions, SelfAttention, context_mask, steps_of_context
 from neuro_lightning.nn.dropout import Dropout
-from neuro_lightning.nn.relative_bias import RelativeBias, log_spaced
+from neuro_lightning.nn.relative_bias import RelativeBias, log_spaced, rows_at
+from neuro_lightning.nn.stepping import State
 from neuro_lightning.nn.steps import Steps
 
 
@@ -116,6 +118,9 @@ class TransformerCore(nn.Module):
         ConfigError: the input has more channels than the layers.
     """
 
+    allowed: Tensor | None
+    positions: Positions
+
     def __init__(self, channels: int, width: int, steps: Steps, attention: Attention, dropout: Dropouts) -> None:
         super().__init__()
         if width < channels:
@@ -128,3 +133,27 @@ class TransformerCore(nn.Module):
     def fill_up(self, x: Tensor) -> Tensor:
         """(B, S, C) channels -> (B, S, width), zeros after the C channels."""
         return F.pad(x, (0, self.width - x.shape[2]))
+
+    # ---- step by step
+
+    def no_steps(self, batch: int) -> State:
+        """The state before the first step: its number, and no keys and values of steps that the layers look back at."""
+        table, attentions = self.positions.table, self.attentions
+        nothing = table.new_zeros(2, batch, attentions[0].heads, len(table), self.width // attentions[0].heads)
+        number = torch.zeros((), dtype=torch.long, device=table.device)
+        return {"step": number, **{f"cache.{layer}": nothing for layer in range(len(attentions))}}
+
+    def scores_at(self, at: Tensor) -> Tensor:
+        """What is added to the attention's scores from one step, (layers, 1 or heads, 1, S); -inf at what is hidden."""
+        n = len(self.positions.table)
+        hidden = self.positions.table.new_zeros(len(self.attentions), 1, 1, n)
+        if self.allowed is not None:
+            hidden = hidden.masked_fill(~self.allowed.index_select(0, at[None]), -torch.inf)
+        biases = [attention.bias for attention in self.attentions]
+        found = [bias for bias in biases if bias is not None]
+        return rows_at(found, at, n) + hidden if found else hidden
+
+    @property
+    def attentions(self) -> list[SelfAttention]:
+        """Those over time, of each layer."""
+        raise NotImplementedError
