@@ -53,9 +53,9 @@ def write_all(docs: Path) -> None:
 
 
 def copy_notebooks(folder: Path) -> None:
-    """Copy the notebooks beside the page that lists them."""
+    """Copy the notebooks beside the page that lists them; their links to pages are from the folder of the notebooks."""
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        write(folder / notebook.name, notebook.read_text())
+        write(folder / notebook.name, notebook.read_text().replace("](../docs/", "](../"))
 
 
 def write(path: Path, text: str) -> None:

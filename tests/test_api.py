@@ -166,6 +166,13 @@ def state():
     return sys.argv[:], streams, handlers, list(root.handlers), root.level, dict(os.environ), os.getcwd()
 
 
+def test_a_dictionary_is_a_value_of_a_key():
+    keys = {"data.sessions": {"one": "lorenz", "two": "lorenz"}, "data.sessions.two.session": 2}
+    assert list(nl.dataset("sessions", keys).sessions) == ["one", "two"]
+    with pytest.raises(ConfigError, match="letters, digits"):
+        nl.dataset("sessions", {"data.sessions": {"one day": "lorenz"}})
+
+
 def test_nothing_of_the_process_changes(capfd):
     with initialize_config_dir(str(ROOT / "conf")):
         before, hydra = state(), GlobalHydra.instance().hydra

@@ -11,6 +11,10 @@ LEAVES = {
     "02_stringer": ["stringer/autoencoder/run.json", "stringer/planes/latents.json", "stringer/images/run.json"],
     "03_uwndc19": ["uwndc19/cnn/run.json", "uwndc19/submission.csv"],
     "04_antolik": ["antolik/hsm/figures/dogs.png"],
+    "05_submission": ["submission/gru/run.json", "submission/submission.h5"],
+    "06_own_recording": ["own_recording/gru/run.json", "own_recording/mine.npz", "own_recording/session.nwb"],
+    "07_new_day": ["new_day/together/run.json", "new_day/adapted/run.json", "new_day/scratch_60/run.json"],
+    "08_real_time": ["real_time/gru/export/step.pt2"],
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ def override(key: str, value: Any) -> str:
 
     >>> print(override("resume", "/data/O'Brien/run"), override("seed", 3), override("data.cache_dir", None))
     resume='/data/O\'Brien/run' seed=3 data.cache_dir=null
+    >>> override("data.sessions", {"monday": "lorenz"})
+    "data.sessions={monday: 'lorenz'}"
     """
+    if isinstance(value, Mapping):
+        if not all(re.fullmatch(r"[\w.-]+", str(name)) for name in value):
+            raise ConfigError(f"{key}={str(value)[:80]}: its names are letters, digits and . _ - alone")
+        return f"{key}={{{', '.join(override(str(k), v).replace('=', ': ', 1) for k, v in value.items())}}}"
     if isinstance(value, str | Path):
         return f"{key}={quoted(str(value).replace('${', chr(92) + '${'))}"
     try:
@@ -28,7 +35,7 @@ def override(key: str, value: Any) -> str:
         return f"{key}={json.dumps(list(value) if isinstance(value, tuple | range) else value, allow_nan=False)}"
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{key}={str(value)[:80]}: give text, a number, True, False, None or a list of these"
+            f"{key}={str(value)[:80]}: give text, a number, True, False, None, or a list or dictionary of these"
         ) from None
 
 
