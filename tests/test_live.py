@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -297,6 +298,12 @@ def test_a_wish_that_makes_no_sense_is_refused_in_one_line(run, tmp_path, monkey
     assert "a socket needs pyzmq: pip install 'neuro_lightning[live]'" in capsys.readouterr().err
 
 
+def test_a_player_that_fails_is_said(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert main([str(run.folder), "--trusted", "tiny"]) == 1
+    assert "the process that plays has ended early" in capsys.readouterr().err
+
+
 def command_of(run, folder, *words):
     """The command, in a process that has imported the package already, and so has the player that it starts."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT)])}
@@ -307,7 +314,7 @@ def command_of(run, folder, *words):
 @pytest.mark.slow
 def test_one_command_plays_and_streams(run, tmp_path):
     with command_of(run, tmp_path, "--speed", "5") as process:
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert f"{11 * BINS} bins; 0 never came, 0 came twice or too late" in out and "written     live.png" in out
     assert (tmp_path / "live.png").read_bytes().startswith(b"\x89PNG")
@@ -315,15 +322,14 @@ def test_one_command_plays_and_streams(run, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_both_and_draws_what_has_come(run, tmp_path):
-    """The recording would take 13 s at this speed."""
-    began = time.monotonic()
+    """Long before the recording does, which takes 13 s at this speed."""
     with command_of(run, tmp_path, "--speed", "0.1") as process:
-        assert "listening" in process.stdout.readline()
+        assert "listening" in process.stdout.readline() and "playing" in process.stdout.readline()
         time.sleep(3)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)  # both have closed their outputs: both have ended
+        out, error = process.communicate(timeout=300)  # both have closed their outputs: both have ended
     assert process.returncode == 0 and not error and "interrupted" in out and "written     live.png" in out, (
         out,
         error,
     )
-    assert time.monotonic() - began < 12 and re.search(r"[1-9]\d* bins; 0 never came", out)
+    assert 0 < int(re.search(r"(\d+) bins; 0 never came", out)[1]) < 11 * BINS

@@ -82,6 +82,7 @@ def play_run(saved: Saved, given: argparse.Namespace) -> None:
         raise ConfigError(f"--split {given.split}: these data have {', '.join(splits)}")
     trials = splits[given.split]
     behavior = trials.behavior is not None and trials.behavior.ndim == 3
+    print(f"playing     {len(trials)} trials of {saved.spec.dataset}", flush=True)
     try:
         lost = play(bins_of(trials, behavior), given.play, bin_ms=saved.spec.bin_ms, speed=given.speed, lose=given.lose)
     except KeyboardInterrupt:
@@ -116,7 +117,11 @@ def nobody() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def player(given: argparse.Namespace, address: str) -> Iterator[Callable[[], bool]]:
-    """A process that plays to an address; whether it lives. It ends with the block."""
+    """A process that plays to an address; whether it lives. It ends with the block.
+
+    Raises:
+        ConfigError: it has failed; it has printed why.
+    """
     words = [str(given.run), "--play", address]
     for name in ("split", "path", "speed", "lose", "session", "checkpoint"):
         if (value := getattr(given, name)) is not None:
@@ -126,7 +131,8 @@ def player(given: argparse.Namespace, address: str) -> Iterator[Callable[[], boo
     process = subprocess.Popen([sys.executable, "-m", "neuro_lightning.live", *words], start_new_session=True)
     try:
         yield lambda: process.poll() is None
-        process.wait(ENDS_S)
+        if process.wait(ENDS_S):
+            raise ConfigError("the process that plays has ended early; the line above says why")
     except subprocess.TimeoutExpired:
         pass
     finally:
