@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from figure_checks import drawn, legend_of
 
-from neuro_lightning.callbacks.drawings import neuron_bits, predicted_psth, spike_drawings
+from neuro_lightning.callbacks.drawings_spikes import neuron_bits, predicted_psth, spike_drawings
 from neuro_lightning.callbacks.figures import Figures, predict_trials
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.display import figures_spikes
@@ -108,15 +108,20 @@ def spec_of(**values):
     return DataSpec(**({"dataset": "toy", "n_in": 3, "n_out": 2, "n_bins": 6, "n_forward": 2, "bin_ms": 5} | values))
 
 
+ALWAYS = {
+    "rates", "neurons", "latents", "learning_curve", "calibration", "single_trials", "dimensions", "sorted_raster"
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("spec", "trials", "options", "files"),
     [
         (spec_of(simulated=True, true_rates=True), 5, {"conditions": 2, "rates": True},
-         {"rates", "neurons", "latents", "psth", "learning_curve"}),
-        (spec_of(n_out=0, n_forward=0), 2, {}, {"rates", "neurons", "latents", "learning_curve"}),
+         {*ALWAYS, "psth", "forward", "against_oracle"}),
+        (spec_of(n_out=0, n_forward=0), 2, {}, ALWAYS),
         (spec_of(n_in=1, n_out=1, n_bins=1, n_forward=0), 1, {"conditions": 1},
-         {"rates", "neurons", "latents", "psth", "learning_curve"}),
-        (spec_of(n_in=1, n_out=0, n_bins=1, n_forward=0), 1, {}, {"rates", "neurons", "latents", "learning_curve"}),
+         {*ALWAYS, "psth"}),
+        (spec_of(n_in=1, n_out=0, n_bins=1, n_forward=0), 1, {}, ALWAYS),
     ],
 )  # fmt: skip
 def test_callback_draws_every_figure_of_data_of_any_size(tmp_path, spec, trials, options, files):
@@ -152,7 +157,7 @@ def test_figures_are_the_same_from_rates_and_from_log_rates():
     expected = figures_of(spec, data, net)
     net.register_forward_hook(lambda _, __, output: {"rates": output["log_rates"].exp(), "latents": output["latents"]})
     found = figures_of(spec, data, net)
-    assert set(found) == {"rates", "neurons", "latents", "psth"}
+    assert set(found) == {*ALWAYS, "psth", "forward", "against_oracle"} - {"learning_curve"}
     for name, figure in found.items():
         assert len(shown(figure)) == len(shown(expected[name])) > 0
         for value, other in zip(shown(figure), shown(expected[name]), strict=True):

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.callbacks.drawings_spikes import Drawings, spike_drawings
+from neuro_lightning.callbacks.shown_trials import as_numpy, targets_or_nan
 from neuro_lightning.contracts import evaluation_mode
-from neuro_lightning.display import figures, figures_images, figures_latents, figures_spikes, figures_traces
-from neuro_lightning.display.style import evenly_spaced
+from neuro_lightning.display import figures, figures_images, figures_latents, figures_traces
 from neuro_lightning.functional.explainable import average_correlation, explainable
-from neuro_lightning.functional.likelihood import bits_per_spike_from_sums, spike_sums
-from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.functional.receptive_fields import receptive_fields
-from neuro_lightning.metrics.catalog import axis_label
-from neuro_lightning.metrics.collection import bits_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Drawings = dict[str, Callable[[], "Figure"]]
+AT_THE_END = frozenset({
+    "against_oracle", "calibration", "decoding", "dimensions", "forward", "single_trials", "sorted_raster",
+})  # fmt: skip
+"""Figures that are not drawn during training."""
 FIELDS = 12  # receptive fields and tuning curves shown
 
 
@@ -46,12 +43,12 @@ def joint_drawings(trials: Mapping[str, Mapping[str, Tensor]], data: Mapping[str
         trials: of each session, with ``latents`` and, where they have some, ``condition``.
         data: the data module of each.
     """
-    latents = {session: _numpy(found.get("latents")) for session, found in trials.items()}
+    latents = {session: as_numpy(found.get("latents")) for session, found in trials.items()}
     if any(values is None for values in latents.values()) or len({values.shape[2] for values in latents.values()}) > 1:
         return {}
     recordings = [of_session.recording for of_session in data.values()]
     windows = [recording.info.get("window", {}) for recording in recordings]
-    conditions = {session: _numpy(found.get("condition")) for session, found in trials.items()}
+    conditions = {session: as_numpy(found.get("condition")) for session, found in trials.items()}
     return {
         "latents_together": lambda: figures_latents.sessions_figure(
             latents, bin_ms=recordings[0].bin_ms, conditions=conditions,
@@ -61,77 +58,13 @@ def joint_drawings(trials: Mapping[str, Mapping[str, Tensor]], data: Mapping[str
     }  # fmt: skip
 
 
-# ---- spikes
-
-
-def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
-    """Rasters and rates, each neuron's score, latents, PSTHs."""
-    spec = module.spec
-    bits = axis_label(bits_of(spec)[0])
-    recording = getattr(data, "recording", None)
-    psth, window = getattr(recording, "psth", None), getattr(recording, "info", {}).get("window", {})
-    jittered = bool(trials["jitter"].any()) if "jitter" in trials else False  # then trials share no time of the event
-    found: Drawings = {
-        "rates": lambda: _rates(trials, spec, n, window),
-        "neurons": lambda: figures.neuron_scores_figure(
-            neuron_bits(trials, spec), label=bits, simulated=spec.simulated
-        ),
-    }
-    if "latents" in trials:
-        found["latents"] = lambda: figures_spikes.latents_figure(
-            trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=_numpy(trials.get("condition")),
-            simulated=spec.simulated, **({} if jittered else window),
-        )  # fmt: skip
-    if psth is not None and "condition" in trials:
-        found["psth"] = lambda: figures_spikes.psth_figure(
-            predicted_psth(trials, spec, len(psth)), np.asarray(psth), bin_ms=spec.bin_ms, simulated=spec.simulated,
-            **window,
-        )  # fmt: skip
-    return found
-
-
-def neuron_bits(trials: Mapping[str, Tensor], spec: Any) -> np.ndarray:
-    """(N_out,) bits per spike of each held-out neuron in the observed bins; of all neurons where none is held out."""
-    part = (slice(None), slice(0, spec.n_bins), slice(spec.n_in if spec.n_out else 0, None))
-    sums = spike_sums(trials["predicted"][part], trials["targets"][part], trials["mask"][part])
-    return bits_per_spike_from_sums(sums, per_neuron=True).numpy()
-
-
-def predicted_psth(trials: Mapping[str, Tensor], spec: Any, n_conditions: int) -> np.ndarray:
-    """(C, T, N) mean predicted rates in spikes per bin; NaN for a condition without trials."""
-    rates = trials["predicted"][:, : spec.n_bins]
-    recorded = trials["observed"].any(2) if "observed" in trials else None
-    sums, count = condition_sums(rates, trials["condition"], n_conditions, trials.get("jitter"), recorded)
-    count = count[:, None] if count.ndim == 1 else count
-    return (sums / torch.where(count > 0, count, torch.nan)[..., None]).numpy()
-
-
-def _rates(trials: Mapping[str, Tensor], spec: Any, n: int, window: Mapping[str, Any]) -> Figure:
-    """Rasters of the held-out neurons (all neurons, where none is held out) in trials spread over the split."""
-    chosen = evenly_spaced(len(trials["targets"]), n)
-    part = (chosen, slice(None), slice(spec.n_in if spec.n_out else 0, None))
-    shift = trials["jitter"][chosen].numpy() * spec.bin_ms if "jitter" in trials else 0
-    return figures_spikes.rates_figure(
-        _targets_or_nan(trials)[part],
-        trials["predicted"][part].numpy(),
-        bin_ms=spec.bin_ms,
-        start_ms=window.get("start_ms", 0) + shift,
-        align=window.get("align", ""),
-        n_bins=spec.n_bins,
-        true_rates=trials["rates"][part].numpy() if "rates" in trials else None,
-        trials=trials["index"][chosen].numpy(),
-        neurons="held-out neurons" if spec.n_out else "neurons",
-        simulated=spec.simulated,
-    )
-
-
 # ---- traces
 
 
 def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
     """The first sequence beside its reconstruction, latents over time, each neuron's R2."""
     spec = module.spec
-    observed, predicted = _targets_or_nan(trials)[0], trials["predicted"][0].numpy()
+    observed, predicted = targets_or_nan(trials)[0], trials["predicted"][0].numpy()
     behavior = trials["behavior"][0].numpy() if "behavior" in trials else None
     heldout = np.arange(spec.n_neurons) >= spec.n_in
     found: Drawings = {
@@ -155,7 +88,7 @@ def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
 
     Planes have neurons of their own, so they are not pooled.
     """
-    observed, predicted = _targets_or_nan(trials), trials["predicted"].numpy()
+    observed, predicted = targets_or_nan(trials), trials["predicted"].numpy()
     residual = np.nansum((observed - predicted) ** 2, axis=1, dtype=float)
     total = np.nansum((observed - np.nanmean(observed, axis=1, keepdims=True)) ** 2, axis=1, dtype=float)
     return (1 - residual / np.where(total > 0, total, np.nan)).ravel()
@@ -167,13 +100,13 @@ def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
 def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
     """Responses against predictions, receptive fields, first-stage filters, tuning."""
     spec, net = module.spec, module.net
-    observed, predicted = _targets_or_nan(trials), trials["predicted"].numpy()
+    observed, predicted = targets_or_nan(trials), trials["predicted"].numpy()
     scores, ceiling = image_scores(trials)
     best = [int(i) for i in np.argsort(-np.nan_to_num(scores, nan=-2.0), kind="stable")[:FIELDS]]
     images = data.dataset("train", evaluate=False).images
     found: Drawings = {
         "responses": lambda: figures_images.responses_figure(
-            predicted, observed, scores=scores, ceiling=ceiling, repeats=_numpy(trials.get("repeats")),
+            predicted, observed, scores=scores, ceiling=ceiling, repeats=as_numpy(trials.get("repeats")),
             simulated=spec.simulated,
         ),
         "receptive_fields": lambda: figures_images.receptive_field_figure(
@@ -200,7 +133,7 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
 def image_scores(trials: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
     """Each neuron's correlation over images, and the highest that its noise allows where there are repeats, (N,)."""
     repeats = trials.get("repeats")
-    single = torch.from_numpy(_targets_or_nan(trials))[:, None] if repeats is None else repeats
+    single = torch.fromas_numpy(targets_or_nan(trials))[:, None] if repeats is None else repeats
     scores = average_correlation(single.double(), trials["predicted"].double()).numpy()
     return scores, None if repeats is None else explainable(repeats.double()).cc_max.numpy()
 
@@ -215,12 +148,3 @@ def planted_dogs(info: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
 def _fields(module: Any, images: Tensor, neurons: list[int]) -> np.ndarray:
     with evaluation_mode(module.net):
         return receptive_fields(module.net, images.to(module.device), neurons).cpu().numpy()
-
-
-def _targets_or_nan(trials: Mapping[str, Tensor]) -> np.ndarray:
-    """Targets as float, NaN where nothing was observed."""
-    return trials["targets"].float().masked_fill(~trials["mask"], torch.nan).numpy()
-
-
-def _numpy(values: Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +16,24 @@ from torch import Tensor
 from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
-from neuro_lightning.callbacks.drawings import drawings, joint_drawings
-from neuro_lightning.contracts import Batch, evaluation_mode
-from neuro_lightning.data.recording import padding
+from neuro_lightning.callbacks.drawings import AT_THE_END, drawings, joint_drawings
+from neuro_lightning.callbacks.shown_trials import predict_trials, shown_split
 from neuro_lightning.display.figures import learning_curve
 from neuro_lightning.display.table import MOST_SESSIONS, NAMES
 from neuro_lightning.loggers.building import log_figure
 from neuro_lightning.metrics.catalog import axis_label
-from neuro_lightning.models.inference import predict_batches
 from neuro_lightning.ranks import main_process_only
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN_KEYS = ("targets", "mask", "observed", "index", "condition", "jitter", "rates", "repeats", "angle", "behavior")
-
 
 class Figures(pl.Callback):
     """At the end of training: the learning curve, and what fits the data.
 
-    Of spikes: rasters and rates, latents, PSTHs, each neuron's score. Of traces: a reconstruction, latents, each
-    neuron's R2. Of images: receptive fields, first-stage filters, responses against predictions, tuning curves.
+    Of spikes: rasters and rates, latents, PSTHs, each neuron's score, calibration, single trials, forward prediction,
+    decoded behavior. Of traces: a reconstruction, latents, each neuron's R2, dimensions. Of images: receptive fields,
+    first-stage filters, responses against predictions, tuning curves. The gallery in the documentation shows them all.
 
     Of several sessions each has a folder of its own, up to ``MOST_SESSIONS`` of them by their names; the learning curve
     is that of their mean, and ``latents_together`` shows the latents of all in one space.
@@ -47,7 +44,8 @@ class Figures(pl.Callback):
     Args:
         n_trials: trials shown as rasters.
         max_trials: validation trials that latents, PSTHs and scores are taken from.
-        every_n_validations: draw during training as well, with the weights of the moment; 0 for the end only.
+        every_n_validations: draw during training as well, with the weights of the moment; 0 for the end only. What
+            takes longest (``AT_THE_END``) is drawn at the end only.
         monitor: the metric of the learning curve.
         mode: ``max`` or ``min``, which of two scores is better.
     """
@@ -70,7 +68,7 @@ class Figures(pl.Callback):
             return
         self._validations += 1
         if self.every and self._validations % self.every == 0:
-            self.draw(trainer, pl_module)
+            self.draw(trainer, pl_module, leave_out=AT_THE_END)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the best checkpoint."""
@@ -80,7 +78,11 @@ class Figures(pl.Callback):
 
     @main_process_only
     def draw(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, references: Mapping[str, float] | None = None
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        references: Mapping[str, float] | None = None,
+        leave_out: Collection[str] = (),
     ) -> None:
         """Draw, save and log every figure that these data and this network allow.
 
@@ -88,6 +90,7 @@ class Figures(pl.Callback):
             trainer: with the data module, the loggers and the run's folder.
             pl_module: with ``net`` and ``spec``.
             references: scores for the learning curve to compare with, by name.
+            leave_out: names of figures that are not drawn.
         """
         self.draw_learning_curve(trainer, pl_module, references)
         parts = dict(list(trainer.datamodule.by_session().items())[:MOST_SESSIONS])
@@ -95,7 +98,8 @@ class Figures(pl.Callback):
         for session, data in parts.items():
             trials = predict_trials(data, models[session], self.max_trials, shown_split(data))
             for name, drawing in drawings(trials, models[session], data, self.n_trials).items():
-                self._save(f"{session}/{name}" if session else name, drawing, trainer)
+                if name not in leave_out:
+                    self._save(f"{session}/{name}" if session else name, drawing, trainer)
         if len(parts) > 1:
             trials = {session: self._all_trials(data, models[session]) for session, data in parts.items()}
             for name, drawing in joint_drawings(trials, parts).items():
@@ -160,40 +164,3 @@ def best_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator
         yield
     finally:
         pl_module.net.load_state_dict(own)
-
-
-def shown_split(data: Any) -> str:
-    """Validation trials are shown; of images the repeated ones of the test split, whose noise is known."""
-    splits = getattr(getattr(data, "recording", None), "splits", {})
-    return "test" if getattr(splits.get("test"), "repeats", None) is not None else "val"
-
-
-def predict_trials(data: Any, model: Any, n: int, split: str = "val") -> dict[str, Tensor]:
-    """The first trials of a split with the network's output for them, on the CPU.
-
-    Args:
-        data: the data module.
-        model: with ``net`` and ``device``.
-        n: trials at most.
-        split: which.
-
-    Returns:
-        The tensors of ``SHOWN_KEYS`` in the batches; ``predicted``, the expected targets, whichever link the net has;
-        and ``latents`` (B, L, D) where it has some. ``rates`` are the true ones, where known.
-    """
-    batches: list[Batch] = []
-    with torch.random.fork_rng(), evaluation_mode(model.net):  # a loader's iterator draws a seed
-        for batch in data.eval_dataloader(split):
-            batches.append(batch)
-            if sum(len(batch["targets"]) for batch in batches) >= n:
-                break
-        n_trials = sum(len(batch["targets"]) for batch in batches)
-        found = predict_batches(model.net, batches, n_trials, model.device, ("rates", "latents"))
-    trials = {
-        name: torch.cat([batch[name] for batch in batches]) for name in SHOWN_KEYS if batches and name in batches[0]
-    }
-    if batches and "observed" in batches[0] and not model.spec.n_forward:
-        after = padding(trials["mask"].numpy())[..., None]
-        found = {name: np.where(after, np.float32(np.nan), part) for name, part in found.items()}
-    trials |= {"predicted" if name == "rates" else name: torch.from_numpy(part).float() for name, part in found.items()}
-    return {name: values[:n] for name, values in trials.items()}

@@ -67,7 +67,7 @@ def rates_figure(
     top = _robust_top(np.concatenate([panel.ravel() for panel in panels.values()]))
     for column, start in enumerate(starts):
         ends = (start, start + n_total * bin_ms)
-        _raster(axes[0, column], spikes[column][:, order], bin_ms, start)
+        draw_raster(axes[0, column], spikes[column][:, order], bin_ms, start)
         for row, panel in enumerate(panels.values(), start=1):
             image = style.heat_map(axes[row, column], panel[column], ends, cmap=style.RATES, vmin=0, vmax=top)
         axes[0, column].set_title(f"trial {column if trials is None else trials[column]}")
@@ -116,7 +116,7 @@ def latents_figure(
     if not scores.size:
         style.note(space, "no latents")
         return figure
-    curves = _curves(scores, condition)
+    curves = trial_curves(scores, condition)
     draw_paths(space, curves)
     for k in range(n_shown):
         axes = figure.add_subplot(grid[k, 1])
@@ -201,14 +201,23 @@ def mark_event(axes: Axes, ends: tuple[float, float], align: str, color: str = s
         axes.axvline(0, color=color, lw=0.9, ls=":")
 
 
-def _raster(axes: Axes, counts: np.ndarray, bin_ms: float, start_ms: float) -> None:
-    """Draw (L, N) counts as ticks, one line a neuron; a bin with more spikes has a thicker tick."""
+def draw_raster(axes: Axes, counts: np.ndarray, bin_ms: float, start_ms: float, color: Any = style.TRUE) -> None:
+    """Draw (L, N) counts as ticks, one line a neuron; a bin with more spikes has a thicker tick.
+
+    Args:
+        axes: where.
+        counts: (L, N), NaN where unobserved.
+        bin_ms: bin width in ms.
+        start_ms: when the first bin begins.
+        color: of the ticks, or one of each neuron (N,).
+    """
     bins, neurons = np.nonzero(np.nan_to_num(counts) > 0)
     widths = 0.8 + 0.5 * (counts[bins, neurons] - 1).clip(0, 3)
-    axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=style.TRUE, lw=widths)
+    color = color if isinstance(color, str) else np.asarray(color)[neurons]
+    axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=color, lw=widths)
 
 
-def _curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.ndarray, Any, bool]]:
+def trial_curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.ndarray, Any, bool]]:
     """Paths (L, n) of single trials and of conditions' means, each with its color and whether it is a mean."""
     names = np.unique(condition[condition >= 0]) if condition is not None else np.zeros(0, int)
     if not len(names):

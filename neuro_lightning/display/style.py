@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MODEL, TRUE, BASELINE, QUIET = "#1b6ca8", "#2b2b2b", "#c8553d", "#9aa1a8"
 RATES = "magma"  # color map of firing rates
 SIGNED = "RdBu_r"  # color map of values around 0: red above, blue below
+CONDITIONS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8a8000", "#000000")
 DASHED = (0, (4, 2))
 
 _STYLE = {
@@ -152,7 +153,11 @@ def color_map(name: str, places: np.ndarray) -> np.ndarray:
 
 
 def condition_colors(n: int) -> np.ndarray:
-    """(n, 4) colors around the color circle."""
+    """(n, 4) colors: up to eight that color-blind people tell apart (Okabe and Ito), more around the color circle."""
+    import matplotlib.colors
+
+    if n <= len(CONDITIONS):
+        return matplotlib.colors.to_rgba_array(CONDITIONS[:n]).reshape(n, 4)
     return color_map("hsv", np.arange(n) / max(n, 1)) * [0.85, 0.8, 0.85, 1.0]
 
 

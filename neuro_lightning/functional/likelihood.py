@@ -146,6 +146,25 @@ def bits_per_spike_from_sums(sums: SpikeSums, per_neuron: bool = False) -> Tenso
     return gain.sum(-1) / spikes.sum(-1) / math.log(2)
 
 
+def bits_over_bins(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Bits per spike of each bin (L,); their mean, weighted with the bins' spikes, is that of all bins together.
+
+    The null model's mean rates are those of all bins.
+
+    Args:
+        rates: (B, L, N) expected spikes per bin.
+        counts: (B, L, N) spike counts; NaN is unobserved.
+        mask: (B, L, N) bool, True where counts are observed; None means everywhere.
+
+    Returns:
+        float64, NaN for a bin without spikes.
+    """
+    sums = SpikeSums(*(value.sum(0) for value in _terms(rates, counts, mask)))
+    mean_rates = sums.spikes.sum(0) / sums.bins.sum(0).clamp(min=1)
+    gain, spikes = (null_nll(sums, mean_rates) - sums.nll).sum(-1), sums.spikes.sum(-1)
+    return torch.where(spikes > 0, gain / spikes, torch.nan) / math.log(2)
+
+
 def null_nll(sums: SpikeSums, mean_rates: Tensor) -> Tensor:
     """(..., N) what ``sums.nll`` is if each neuron fires at its mean rate (N,), in spikes per bin."""
     mean_rates = _no_zeros(mean_rates)

@@ -28,6 +28,13 @@ FIGURES = {
     "latents": "Latents",
     "latents_together": "Latents of all sessions in one space",
     "neurons": "Score of each neuron",
+    "against_oracle": "Score of each neuron beside that of the true rates",
+    "calibration": "Predicted rates and the counts that came",
+    "decoding": "Decoded and true behavior",
+    "dimensions": "Explained variance over dimensions",
+    "forward": "Forward prediction over time",
+    "single_trials": "Predicted rates of single trials",
+    "sorted_raster": "Spikes of a trial, neurons sorted by a latent",
     "learning_curve": "Learning curve",
 }
 FIRST = ("learning_curve", "rates", "psth")
