@@ -48,3 +48,8 @@ def share_threads(processes: int) -> None:
     from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 
     _set_num_threads_if_needed(num_processes=processes)
+
+
+def wandb_spec(made: Any) -> dict[str, Any]:
+    """What ``save()`` of a workspace or report of wandb-workspaces sends, ``spec`` among it; no network is needed."""
+    return made._to_model().model_dump(by_alias=True, exclude_none=True)

@@ -2,18 +2,20 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, MLFlowLogger
 from wandb_files import artifacts, build, history, no_account, read_wandb, run_record, summary  # noqa: F401
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.building import (
     close_loggers,
     log_figure,
+    log_references,
     log_summary,
 )
 
@@ -83,6 +85,32 @@ class OwnLogger(Logger):
 
     def log_metrics(self, metrics, step=None):
         self.seen.append(metrics)
+
+
+class Server(MLFlowLogger):
+    """MLflow's logger without its server."""
+
+    run_id, experiment = "r", None
+
+    def __init__(self, run_name):
+        self.figures, self.metrics, self.run_name = [], [], run_name
+        self.experiment = SimpleNamespace(log_artifact=lambda *words: self.figures.append(words))
+
+    def log_hyperparams(self, params):
+        self.params = params
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((metrics, step))
+
+
+def test_mlflow_gets_name_sizes_lines_and_figures(tmp_path):
+    options = {"mlflow": {"_target_": f"{__name__}.Server", "run_name": None}}
+    (logger,) = build(tmp_path, options, config={"trusted": [__name__]}, sizes={"parameters": 3}, swept={"seed": 1})
+    log_figure([logger], "figures/rates", tmp_path / "rates.png", step=7)
+    log_references([logger], {"oracle/val/co_bps": 0.3, "baseline/a/val/co_bps": float("nan")}, last_step=9)
+    assert logger.run_name == "gru-lorenz-0" and logger.figures == [("r", str(tmp_path / "rates.png"), "figures")]
+    assert logger.params == {"trusted": [__name__], "size/parameters": 3, "sweep/seed": 1}
+    assert logger.metrics == [({"oracle/val/co_bps": 0.3}, 0), ({"oracle/val/co_bps": 0.3}, 9)]
 
 
 def test_any_logger_that_a_config_may_build(tmp_path):

@@ -85,6 +85,9 @@ def test_wide_tables_are_not_cut(capsys):
     _, title, *lines = capsys.readouterr().out.splitlines()
     assert title == "t" * 200 and max(map(len, lines)) <= 80, "a path in a title can be copied"
     assert sum(line.count("x") for line in lines) == 100 * (blocks := lines.count("") + 1) and blocks > 1
+    columns, row = ["a" * 20, "b" * 20, "c" * 20, "d" * 17], ["name", "0.1", "0.2", "0.3"]
+    print_table("tight", columns, [row])
+    assert capsys.readouterr().out.splitlines()[2] == " ".join(columns), "one space between columns where that helps"
     found = [word for line in lines if line.startswith("the model") for word in line.split()[2:]]
     assert found == numbers and sum(line.startswith("who") for line in lines) == blocks
 

@@ -1,5 +1,6 @@
 """What a job leaves in W&B's files, offline: an upload shows just this."""
 
+import json
 import math
 import os
 
@@ -12,6 +13,7 @@ from wandb_files import artifacts, history, no_account, read_wandb, run_record, 
 
 from neuro_lightning.artifacts.records import stable_id
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
+from neuro_lightning.loggers.sweep_run import log_sweep
 from neuro_lightning.runs.predict import predict
 from neuro_lightning.runs.train import train
 from neuro_lightning.settings.config import check_config, to_plain
@@ -54,13 +56,18 @@ def test_a_job_of_a_sweep(tmp_path):
     records = only(folder)
     run = run_record(records)
     assert (run.run_group, run.job_type, run.run_id) == ("searched", "train", stable_id(folder))
-    assert run.run_id == record(folder)["run_id"] and run.display_name == "gru-tiny-seed2"
+    assert (
+        run.run_id == record(folder)["run_id"] and run.display_name == "3 model.hidden=5 model.optimizer.lr=0.01 seed=2"
+    )
     assert sorted(run.tags) == ["gru", "pilot", "tiny"]
     config = config_of(records)
     assert {key: value for key, value in config.items() if key.startswith("sweep/")} == {
         "sweep/model.hidden": 5, "sweep/model.optimizer.lr": 0.01, "sweep/seed": 2,
     }  # fmt: skip
     assert config["model"]["hidden"] == 5
+    sizes = {key.removeprefix("size/"): value for key, value in config.items() if key.startswith("size/")}
+    assert sizes["parameters"] == record(folder)["parameters"] and sizes["train_trials"] == 37
+    assert (sizes["heldin_neurons"], sizes["target_neurons"], sizes["val_trials"]) == (6, 4, 11)
     values = [float(row["val/co_bps"]) for row in rows(folder) if row["val/co_bps"]]
     assert [row["val/co_bps"] for row in history(records) if "val/co_bps" in row] == values
     found = summary(records)
@@ -71,6 +78,53 @@ def test_a_job_of_a_sweep(tmp_path):
     assert (kept.type, kept.name, sorted(kept.aliases)) == ("model", f"checkpoint-{run.run_id}", ["best", "latest"])
     assert kept.manifest.contents[0].size == (folder / "checkpoints" / "best.ckpt").stat().st_size
     assert exit_code(records) == 0
+
+
+def scalars(values):
+    return {name for name, value in values.items() if isinstance(value, int | float) and not name.startswith("_")}
+
+
+def test_every_logger_gets_the_same(tmp_path):
+    """Scalars, final values, lines and hyperparameters have the same names; W&B has tables and the console, too."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "output.log").write_text("what was printed\n")
+    job(tmp_path, "++logger.tensorboard={}", f"++logger.all={{_target_:tiny.Recorder,folder:'{tmp_path}'}}", group=None)
+    records, events = only(tmp_path), EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    told = json.loads((tmp_path / "recorded.json").read_text())
+    drawn, final = history(records), summary(records)
+    names = set().union(*map(scalars, drawn)) | scalars(final)
+    names = {name for name in names if not name.startswith(("neurons/", "trainer/"))}
+    assert set(told["metrics"]) == set(events.Tags()["scalars"]) == names
+    hyperparameters = {key: value for key, value in config_of(records).items() if key != "_wandb"}
+    assert told["hyperparameters"].keys() == hyperparameters.keys() and "size/parameters" in hyperparameters
+
+    scores = record(tmp_path)
+    line = [(row["trainer/global_step"], row["oracle/val/co_bps"]) for row in drawn if "oracle/val/co_bps" in row]
+    oracle = pytest.approx(scores["oracle"]["val"]["co_bps"])
+    assert line == [(0, oracle), (scores["steps"], oracle)], "a line over the whole run"
+    assert final["oracle/test/co_bps"] == pytest.approx(scores["oracle"]["test"]["co_bps"])
+    assert final["mean_rate/val/co_bps"] == 0.0
+    assert "oracle/val/co_bps" not in rows(tmp_path)[0], "metrics.csv has the run's own numbers"
+    rates = [float(row["train/lr"]) for row in rows(tmp_path) if row["train/lr"]]
+    assert len(rates) == 3 and rates[0] > 0
+    (table,) = (tmp_path / "wandb").rglob("files/media/table/**/*.table.json")
+    kept = json.loads(table.read_text())
+    assert kept["columns"] == ["unit", "spikes", "rate (Hz)", "bits/spike"] and len(kept["data"]) == 4
+    assert [row[3] for row in kept["data"]] == sorted((row[3] for row in kept["data"]), reverse=True)
+    (console,) = (tmp_path / "wandb").glob("offline*/files/output.log")
+    assert console.read_text() == "what was printed\n"
+
+
+def test_a_sweeps_table_is_a_run_of_its_group(tmp_path):
+    options = {"project": "p", "entity": None, "mode": "offline", "checkpoint": True}
+    log_sweep(tmp_path / "swept", options, ["job", "objective"], [["0_j", 0.5], ["1_j", None]])
+    records = only(tmp_path / "swept")
+    run = run_record(records)
+    assert (run.display_name, run.run_group, run.job_type, run.project) == ("swept table", "swept", "sweep", "p")
+    (table,) = (tmp_path / "swept").rglob("files/media/table/**/*.table.json")
+    assert json.loads(table.read_text())["data"] == [["0_j", 0.5], ["1_j", None]] and exit_code(records) == 0
 
 
 def test_a_job_that_fails_is_closed_as_failed_and_the_next_is_another_run(tmp_path):
@@ -98,9 +152,11 @@ def test_a_paused_job_is_resumed_as_the_same_run(tmp_path):
     assert run_record(first).run_id == run_record(second).run_id == stable_id(rested)
 
     def told(records):
-        return [{key: value for key, value in row.items() if not math.isnan(value)} for row in by_step(records)]
+        numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in by_step(records)]
+        return [{key: value for key, value in row.items() if not math.isnan(value)} for row in numbers]
 
-    assert told(second) == told(unbroken) and len(told(second)) == 3
+    # three epochs, and both ends of the lines that stay where they are
+    assert told(second) == told(unbroken) and len(told(second)) == 5
     for key in ("val/co_bps", "objective", "best/val/co_bps", "status"):
         assert summary(second)[key] == summary(unbroken)[key]
     assert len(artifacts(second)) == 1

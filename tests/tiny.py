@@ -1,6 +1,7 @@
 """A recording in memory, with everything that a recording can have, small enough to train on in a second."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.callbacks.checkpoint import Checkpoint
 from neuro_lightning.data.module import PopulationDataModule
@@ -155,3 +157,20 @@ class FullDisk(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, *_) -> None:
         if trainer.current_epoch == 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
+
+
+class Recorder(Logger):
+    """A logger that leaves ``recorded.json`` in a folder: the names of metrics, and the hyperparameters."""
+
+    name, version = "recorder", 0
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.path, self.seen = Path(folder) / "recorded.json", {"metrics": {}, "hyperparameters": {}}
+
+    def log_hyperparams(self, params: dict) -> None:
+        self.seen["hyperparameters"] |= params
+
+    def log_metrics(self, metrics: dict, step: int | None = None) -> None:
+        self.seen["metrics"] |= dict.fromkeys(metrics)
+        self.path.write_text(json.dumps(self.seen, default=str))

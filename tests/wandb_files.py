@@ -78,7 +78,9 @@ def summary(records):
 
 
 def artifacts(records):
-    return [record.artifact for record in records if record.HasField("artifact")]
+    """What a run keeps, without the tables that it has logged, which W&B keeps as artifacts, too."""
+    found = [record.artifact for record in records if record.HasField("artifact")]
+    return [artifact for artifact in found if artifact.type != "run_table"]
 
 
 def run_record(records):

@@ -193,8 +193,10 @@ def print_table(
     console = Console(width=WIDTH, force_jupyter=False, color_system="auto" if terminal else None)
     console.print()
     console.print(Text(wrapped(title), style="bold"), soft_wrap=True)
-    for block, shown in enumerate(column_blocks(columns, rows, names)):
-        table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    gap = 1 if sum(widths) + len(widths) - 1 <= WIDTH < sum(widths) + 2 * (len(widths) - 1) else 2
+    for block, shown in enumerate(column_blocks(columns, rows, names, gap)):
+        table = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), header_style="dim")
         for i in shown:
             a_number = _is_number(rows, i)
             justify = "right" if a_number else "left"
@@ -205,18 +207,20 @@ def print_table(
     sys.stdout.flush()
 
 
-def column_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], named: int | None) -> list[list[int]]:
+def column_blocks(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], named: int | None, gap: int = 2
+) -> list[list[int]]:
     """The columns of a table, as numbers, in blocks of at most 80 characters.
 
-    Each begins with the columns that name the rows; see :func:`print_table`.
+    Each begins with the columns that name the rows; see :func:`print_table`. The gap is that between columns.
     """
     if named is None:
         named = next((i for i in range(len(columns)) if _is_number(rows, i)), 0)
     names = list(range(named))
-    width = [2 + max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    width = [gap + max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     blocks: list[list[int]] = [[]]
     for i in range(len(names), len(columns)):
-        if blocks[-1] and sum(width[j] for j in [*names, *blocks[-1], i]) > WIDTH + 2:
+        if blocks[-1] and sum(width[j] for j in [*names, *blocks[-1], i]) > WIDTH + gap:
             blocks.append([])
         blocks[-1].append(i)
     return [[*names, *block] for block in blocks]

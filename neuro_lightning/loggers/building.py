@@ -14,9 +14,10 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from neuro_lightning.artifacts.checkpoint_files import run_folder
+from neuro_lightning.artifacts.output import OUTPUT_FILE
 from neuro_lightning.artifacts.records import FILE_NAME, plain, read_record, stable_id
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.loggers.guard import errors_as_warnings, warn_on_errors
@@ -40,6 +41,7 @@ def build_loggers(
     tags: Sequence[str] = (),
     job_type: str = "train",
     swept: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     resumed_step: int | None = None,
 ) -> list[Logger]:
     """The loggers of one run. Close them with :func:`close_loggers`, whatever happens.
@@ -54,7 +56,8 @@ def build_loggers(
         group: W&B's group, one for each sweep.
         tags: W&B's tags.
         job_type: W&B's job type.
-        swept: what this job of a sweep changes, by override; W&B gets it flat as ``sweep/<key>``.
+        swept: what this job of a sweep changes, by override; it is shown flat as ``sweep/<key>``.
+        sizes: of the model and the data, shown flat as ``size/<name>``.
         resumed_step: the global step of the checkpoint from which the run resumes, None for a new run.
 
     Raises:
@@ -62,19 +65,21 @@ def build_loggers(
     """
     _check_options(options)
     folder = Path(output_dir)
+    flat = {f"sweep/{key}": value for key, value in (swept or {}).items()}
+    config = {**config, **flat, **{f"size/{key}": value for key, value in (sizes or {}).items()}}
     loggers: list[Logger] = []
     if "csv" in options:
         loggers.append(MetricsCSV(folder, resumed_step=resumed_step))
     if "wandb" in options:
         settings = {"name": name, "group": group, "tags": list(tags), "job_type": job_type, "id": run_id}
-        settings["config"] = {**config, **{f"sweep/{key}": value for key, value in (swept or {}).items()}}
+        settings["config"] = config
         loggers += wandb_logger(folder, dict(options["wandb"] or {}), settings, resumed=resumed_step is not None)
     if "tensorboard" in options:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=resumed_step))
         loggers[-1].config = config  # TensorBoard shows hyperparameters beside final values only
     for kind, values in options.items():
         if "_target_" in (values or {}):
-            loggers.append(_lightning_logger(kind, values, config))
+            loggers.append(_lightning_logger(kind, values, config, name))
     return [logger if isinstance(logger, MetricsCSV) else warn_on_errors(logger) for logger in loggers]
 
 
@@ -89,6 +94,8 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
         logger.finalize("success" if exit_code == 0 else "failed")
         if isinstance(logger, WandbLogger):
             with errors_as_warnings(logger):
+                if (path := Path(logger.save_dir or "") / OUTPUT_FILE).is_file():  # W&B shows it as the run's console
+                    logger.experiment.save(str(path), base_path=str(path.parent), policy="now")
                 logger.experiment.finish(exit_code=exit_code)
 
 
@@ -122,6 +129,44 @@ def log_summary(loggers: Sequence[Logger], values: Mapping[str, Any]) -> None:
             logger.log_hyperparams(dict(getattr(logger, "config", {})), numbers)
         elif not isinstance(logger, MetricsCSV):
             logger.log_metrics(numbers)
+
+
+@main_process_only
+def log_references(loggers: Sequence[Logger], values: Mapping[str, float], last_step: int) -> None:
+    """Draw scores that do not change, those of baselines say, as lines beside the curves: values at both ends.
+
+    Args:
+        loggers: from :func:`build_loggers`; ``metrics.csv`` has the run's own numbers only.
+        values: by name, such as ``oracle/val/co_bps``.
+        last_step: the global step at the training's end.
+    """
+    known = {name: value for name, value in values.items() if math.isfinite(value)}
+    for logger in loggers if known else ():
+        if not isinstance(logger, MetricsCSV):
+            for step in (0, last_step):
+                logger.log_metrics(known, step=step)
+
+
+@main_process_only
+def log_table(
+    loggers: Sequence[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int = 0
+) -> None:
+    """Keep a table in W&B, where it can be sorted and joined over runs.
+
+    Args:
+        loggers: from :func:`build_loggers`.
+        name: such as ``neurons/val``.
+        columns: their names.
+        rows: cells; those of a column are all text, or all numbers or None.
+        step: the global step that it shows.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            with errors_as_warnings(logger):
+                table = wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+                logger.experiment.log({name: table, STEP: step})
 
 
 @main_process_only
@@ -205,7 +250,7 @@ def log_predictions(path: str | Path, checkpoints: Sequence[str | Path], metadat
 
 @main_process_only
 def log_figure(loggers: Sequence[Logger], name: str, path: str | Path, step: int) -> None:
-    """Show a figure in W&B and TensorBoard.
+    """Show a figure in W&B, TensorBoard and MLflow.
 
     Args:
         loggers: from :func:`build_loggers`.
@@ -222,6 +267,9 @@ def log_figure(loggers: Sequence[Logger], name: str, path: str | Path, step: int
             from matplotlib.image import imread
 
             logger.experiment.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
+        elif isinstance(logger, MLFlowLogger):
+            with errors_as_warnings(logger):
+                logger.experiment.log_artifact(logger.run_id, str(path), Path(name).parent.as_posix())
 
 
 def _check_options(options: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -240,8 +288,10 @@ def _check_options(options: Mapping[str, Mapping[str, Any] | None]) -> None:
         raise ConfigError("logger=tensorboard needs a package: pip install 'neuro_lightning[tensorboard]'")
 
 
-def _lightning_logger(kind: str, values: Mapping[str, Any], config: Mapping[str, Any]) -> Logger:
-    """A logger of Lightning's or of a trusted package, which is told the run's config."""
+def _lightning_logger(kind: str, values: Mapping[str, Any], config: Mapping[str, Any], name: str) -> Logger:
+    """A logger of Lightning's or of a trusted package, which is told the run's config, and its name as ``run_name``."""
+    if values.get("run_name", "given") is None:
+        values = {**values, "run_name": name}
     try:
         logger = instantiate(OmegaConf.create(dict(values)), trusted=config.get("trusted"))
     except (ImportError, HydraException) as error:

@@ -228,7 +228,13 @@ class PopulationModule(pl.LightningModule):
         self.log_dict(means, prog_bar=True, logger=False)
         # Lightning would write them after the checkpoints of this moment, which could then never be resumed exactly
         for logger in self.trainer.loggers:
-            logger.log_metrics({**means, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
+            values = {**means, **self._learning_rate(), "epoch": self.current_epoch}
+            logger.log_metrics(values, step=self.trainer.global_step - 1)
+
+    def _learning_rate(self) -> dict[str, float]:
+        """The learning rate of the first group of weights; nothing where there is no optimizer."""
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        return {"train/lr": float(groups[0]["lr"])} if groups and "lr" in groups[0] else {}
 
     def _plain_sums(self) -> dict[str, float]:
         names, values = self._epoch_sums or ((), torch.empty(0))

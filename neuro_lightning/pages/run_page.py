@@ -15,7 +15,8 @@ from neuro_lightning.api.results import Run
 from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
 from neuro_lightning.display.table import NAMES, number, result_rows
 from neuro_lightning.errors import NeuroError
-from neuro_lightning.functional.likelihood import SpikeSums, bits_per_spike_from_sums, null_nll
+from neuro_lightning.functional.likelihood import SpikeSums, null_nll
+from neuro_lightning.metrics.neuron_table import COLUMNS, neuron_rows
 from neuro_lightning.metrics.trial_sums import as_sums
 from neuro_lightning.pages.latents import latents_drawing
 from neuro_lightning.pages.parts import Page, Picture, Section, Table
@@ -150,15 +151,9 @@ def neurons_section(run: Run, name: str = "") -> Section:
     if kept is None:
         return section
     sums = as_sums(kept)
-    total = SpikeSums(*(value.sum(0) for value in sums))
-    bits = bits_per_spike_from_sums(total, per_neuron=True).tolist()
-    ids = unit_ids(run, len(bits))
-    bin_s = ((run.record.get("data") or {}).get("bin_ms") or 0) / 1000
-    rates = (total.spikes / total.bins.clamp(min=1)).tolist()
-    rows = [[ids[n], int(total.spikes[n]), rates[n] / bin_s if bin_s else None, bits[n]] for n in range(len(bits))]
+    rows = neuron_rows(sums, unit_ids(run, sums.nll.shape[1]), (run.record.get("data") or {}).get("bin_ms"))
     section.lines.append(f"The neurons that are scored, on {len(sums.nll)} {split} trials. A click on a heading sorts.")
-    rows.sort(key=lambda row: -row[3] if row[3] == row[3] else math.inf)
-    section.tables.append(Table(["unit", "spikes", "rate (Hz)", "bits/spike"], rows, digits=3))
+    section.tables.append(Table(list(COLUMNS), rows, digits=3))
     conditions = conditions_table(sums, kept.get("condition"))
     section.tables += [conditions] if conditions is not None else []
     return section

@@ -11,10 +11,11 @@ from neuro_lightning.errors import DataError
 from neuro_lightning.metrics.catalog import METRICS, label
 from neuro_lightning.pages.parts import Page, Picture, Section, Table
 from neuro_lightning.pages.run_page import SIMULATED
+from neuro_lightning.settings.quoting import short
 from neuro_lightning.sweeps.results.clear import is_best_clear
 from neuro_lightning.sweeps.results.importance import importance
 from neuro_lightning.sweeps.results.picture import TITLES
-from neuro_lightning.sweeps.results.summary import counts, objective_name, setting_keys, setting_name, short, summarize
+from neuro_lightning.sweeps.results.summary import counts, objective_name, setting_keys, setting_name, summarize
 from neuro_lightning.sweeps.results.table import finish
 
 

@@ -32,6 +32,7 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.evaluation import Predictor, evaluate, network_predictor, true_rates
 from neuro_lightning.runs.factory import check_match
 from neuro_lightning.runs.k_shot import k_shot_scores
+from neuro_lightning.runs.logged import log_comparison, reference_scores
 from neuro_lightning.settings.config import instantiate, to_plain
 from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
@@ -74,8 +75,10 @@ def report_outcome(
     result = summarize_run(settings, trainer, model, data, scores)
     record.values.pop("refit", None)  # of an earlier training
     record.update(**result)
-    log_summary(loggers, {**result["metrics"], "objective": result["objective"]["value"], "status": status})
+    others = reference_scores(scores)
+    log_summary(loggers, {**result["metrics"], **others, "objective": result["objective"]["value"], "status": status})
     if status == "finished":
+        log_comparison(settings, data, scores, loggers, trainer.global_step)
         best = best_checkpoint(trainer)
         log_checkpoint(loggers, best, result["objective"])
         show_references(settings, trainer, model, scores)

@@ -30,6 +30,7 @@ from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
 from neuro_lightning.runs.heads import print_unseen_classes
 from neuro_lightning.runs.k_shot import check_k_shot
+from neuro_lightning.runs.logged import run_name, sizes_of
 from neuro_lightning.runs.monitors import check_monitors, monitor_of_heads, monitor_without_heldout
 from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_training, report_outcome
 from neuro_lightning.runs.refit import check_refit, refit_best
@@ -184,15 +185,17 @@ def loggers_of_run(
         yield []
         return
     names = type(model).__name__.lower(), data.recording.name, f"seed{settings.seed}"
+    swept = varied_overrides(settings.folder, settings.overrides) if settings.group else None
     loggers = build_loggers(
         settings.config["logger"] or {},
         output_dir=settings.folder,
         config=settings.config,
-        name=settings.name or "-".join(names),
+        name=run_name(settings, names, swept),
         run_id=record.run_id,
         group=settings.group,
         tags=[*names[:2], *settings.tags],
-        swept=varied_overrides(settings.folder, settings.overrides) if settings.group else None,
+        swept=swept,
+        sizes=sizes_of(model, data),
         resumed_step=read_checkpoint(settings.resume)["global_step"] if settings.resume else None,
     )
     with closed_in_the_end(loggers):

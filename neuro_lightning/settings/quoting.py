@@ -70,3 +70,17 @@ def to_override(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def short(value: Any) -> str:
+    """A value for a table: of a number four digits, which are more than a search can tell apart; ``-`` for none."""
+    text = to_override(value)
+    try:
+        return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
+    except ValueError:
+        return text or "-"
+
+
+def settings_in_words(values: Mapping[str, Any]) -> str:
+    """Settings by key in a line, ``model=gru lr=0.001235``, without those that are empty text; numbers are short."""
+    return " ".join(f"{key}={short(value)}" for key, value in values.items() if value != "")

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from neuro_lightning.artifacts.lines import WIDTH, announce, wrapped
+from neuro_lightning.artifacts.lines import WIDTH, announce, say, wrapped
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, print_to_terminal
 from neuro_lightning.artifacts.records import FILE_NAME, read_record_if_any, write_json
 from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.artifacts.sweep_progress import progress_of
 from neuro_lightning.display.table import number
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
+from neuro_lightning.settings.quoting import settings_in_words
 from neuro_lightning.sweeps.results.page import clock
-from neuro_lightning.sweeps.results.summary import short
-from neuro_lightning.sweeps.results.table import collect, finish, print_summary, write_table
+from neuro_lightning.sweeps.results.table import TABLE_FILE, collect, finish, print_summary, write_table
 
 TITLE_WIDTH = 36  # beside it a bar has room
 
@@ -88,6 +88,8 @@ class SweepTable(Callback):
         if not stopped:
             announce("writing", "the sweep's table and pictures")
         print_summary(folder, () if stopped else finish(folder))
+        if not stopped:
+            _log_table(folder, OmegaConf.select(config, "logger.wandb"))
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
 
@@ -119,8 +121,7 @@ def _title(config: DictConfig, folder: Path) -> str:
 
 def _varied(config: DictConfig, folder: Path) -> str:
     """What the sweep varies in a job, numbers to four digits; nothing where it varies nothing."""
-    varied = varied_overrides(folder, list(config.hydra.overrides.task))
-    return " ".join(f"{key}={short(value)}" for key, value in varied.items())
+    return settings_in_words(varied_overrides(folder, list(config.hydra.overrides.task)))
 
 
 def _changed(folder: Path) -> int | None:
@@ -156,6 +157,22 @@ def _print_job(folder: Path, varied: str) -> None:
 def shortened(text: str, width: int) -> str:
     """Text of at most so many characters, its end left out for a longer one."""
     return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
+
+
+def _log_table(folder: Path, options: DictConfig | None) -> None:
+    """Keep the sweep's table in W&B, where its jobs are logged there; an error costs nothing but the table."""
+    if options is None:
+        return
+    import pandas as pd
+
+    from neuro_lightning.loggers.sweep_run import log_sweep  # with torch
+
+    try:
+        table = pd.read_csv(folder / TABLE_FILE).astype(object)
+        rows = table.where(table.notna(), None).to_numpy().tolist()
+        log_sweep(folder, OmegaConf.to_container(options, resolve=True), list(table.columns), rows)
+    except Exception as error:
+        say(f"the sweep's table did not reach W&B: {' '.join(str(error).split())[:200]}")
 
 
 def _note_error(folder: Path, job_return: Any) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from neuro_lightning.artifacts.sweep_jobs import FAILED, Job
 from neuro_lightning.display.table import number
-from neuro_lightning.settings.quoting import to_override
+from neuro_lightning.settings.quoting import short, to_override
 from neuro_lightning.sweeps.results.picture import TITLES
-from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, short, sources
+from neuro_lightning.sweeps.results.summary import counts, objective_name, score_cells, setting_keys, sources
 
 PAGE_FILE = "sweep.md"
 # further tables of jobs: which statuses they have, and their columns

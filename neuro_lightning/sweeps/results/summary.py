@@ -13,7 +13,7 @@ from typing import Any
 
 from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, varied_keys
 from neuro_lightning.display.table import number
-from neuro_lightning.settings.quoting import to_override
+from neuro_lightning.settings.quoting import settings_in_words, to_override
 
 REPEATS = ("seed",)  # overrides that repeat an experiment, over which the summary averages
 PERCENTS = (10, 50, 90)
@@ -142,15 +142,6 @@ def counts(jobs: list[Job]) -> str:
     return ", ".join([f"{kinds.count('finished')} of {len(jobs)} jobs finished", *others])
 
 
-def short(value: Any) -> str:
-    """A value for a table: of a number four digits, which are more than a search can tell apart; ``-`` for none."""
-    text = to_override(value)
-    try:
-        return f"{float(text):.4g}" if not text.lstrip("+-").isdigit() else text
-    except ValueError:
-        return text or "-"
-
-
 def setting_name(row: dict[str, Any]) -> str:
     """A setting's overrides in a line; ``the default`` where it has none."""
-    return " ".join(f"{key}={short(value)}" for key, value in row["setting"].items() if value != "") or "the default"
+    return settings_in_words(row["setting"]) or "the default"

@@ -21,13 +21,13 @@ from neuro_lightning.artifacts.sweep_jobs import FAILED, MOMENTS, Job, collect
 from neuro_lightning.display.table import fitting_columns, number, print_table, relative, table_width
 from neuro_lightning.errors import DataError, errors_in_one_line
 from neuro_lightning.metrics.catalog import METRICS, label, shown_metrics
+from neuro_lightning.settings.quoting import short
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import (
     PERCENTS,
     counts,
     objective_name,
     score_cells,
-    short,
     sources,
     summarize,
 )
