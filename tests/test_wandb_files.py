@@ -84,7 +84,7 @@ def scalars(values):
     return {name for name, value in values.items() if isinstance(value, int | float) and not name.startswith("_")}
 
 
-def test_every_logger_gets_the_same(tmp_path):
+def test_every_logger_gets_the_same(tmp_path, capfd):
     """Scalars, final values, lines and hyperparameters have the same names; W&B has tables and the console, too."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -114,7 +114,8 @@ def test_every_logger_gets_the_same(tmp_path):
     assert kept["columns"] == ["unit", "spikes", "rate (Hz)", "bits/spike"] and len(kept["data"]) == 4
     assert [row[3] for row in kept["data"]] == sorted((row[3] for row in kept["data"]), reverse=True)
     (console,) = (tmp_path / "wandb").glob("offline*/files/output.log")
-    assert console.read_text() == "what was printed\n"
+    assert console.read_text() == "what was printed\n" and "wandb:" not in capfd.readouterr().err
+    assert "output.log" in str([record.files for record in records if record.HasField("files")]), "it is uploaded"
 
 
 def test_a_sweeps_table_is_a_run_of_its_group(tmp_path):

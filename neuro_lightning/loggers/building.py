@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,9 +95,15 @@ def close_loggers(loggers: Sequence[Logger], *, exit_code: int = 0) -> None:
         logger.finalize("success" if exit_code == 0 else "failed")
         if isinstance(logger, WandbLogger):
             with errors_as_warnings(logger):
-                if (path := Path(logger.save_dir or "") / OUTPUT_FILE).is_file():  # W&B shows it as the run's console
-                    logger.experiment.save(str(path), base_path=str(path.parent), policy="now")
+                _keep_output(logger.experiment, Path(logger.save_dir or "") / OUTPUT_FILE)
                 logger.experiment.finish(exit_code=exit_code)
+
+
+def _keep_output(run: Any, path: Path) -> None:
+    """Keep what was printed where W&B shows a run's console; in the run's own folder, as W&B warns of links."""
+    if path.is_file():
+        kept = shutil.copy(path, Path(run.dir) / OUTPUT_FILE)
+        run.save(str(kept), base_path=run.dir, policy="now")
 
 
 @contextmanager
