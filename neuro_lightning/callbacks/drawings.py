@@ -17,7 +17,7 @@ from neuro_lightning.functional.explainable import average_correlation, explaina
 from neuro_lightning.functional.receptive_fields import receptive_fields
 
 AT_THE_END = frozenset({
-    "against_oracle", "calibration", "decoding", "dimensions", "forward", "single_trials", "sorted_raster",
+    "against_oracle", "calibration", "decoding", "dimensions", "flow", "forward", "single_trials", "sorted_raster",
 })  # fmt: skip
 """Figures that are not drawn during training."""
 FIELDS = 12  # receptive fields and tuning curves shown

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.callbacks.drawings_dynamics import draw_flow, has_dynamics
 from neuro_lightning.callbacks.shown_trials import as_numpy, predict_trials, targets_or_nan
 from neuro_lightning.display import figures, figures_checks, figures_spikes, figures_trials
 from neuro_lightning.display.style import evenly_spaced
@@ -76,6 +77,8 @@ def further_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, windo
     }  # fmt: skip
     if "latents" in trials:
         found["sorted_raster"] = partial(_sorted_raster, trials, spec, window)
+    if has_dynamics(module.net):
+        found["flow"] = partial(draw_flow, module, data)
     if spec.n_forward:
         found["forward"] = lambda: figures_checks.forward_figure(
             forward_bits(trials, spec), bin_ms=spec.bin_ms, simulated=spec.simulated,

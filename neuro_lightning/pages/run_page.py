@@ -33,6 +33,7 @@ FIGURES = {
     "calibration": "Predicted rates and the counts that came",
     "decoding": "Decoded and true behavior",
     "dimensions": "Explained variance over dimensions",
+    "flow": "Flow and fixed points of the recurrent network",
     "forward": "Forward prediction over time",
     "single_trials": "Predicted rates of single trials",
     "sorted_raster": "Spikes of a trial, neurons sorted by a latent",
