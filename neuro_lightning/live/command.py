@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import subprocess
 import sys
@@ -97,6 +98,7 @@ def stream_run(saved: Saved, given: argparse.Namespace) -> None:
     decodes = bins and getattr(saved.model.net, "heads", None) is None  # a head of the network needs no regression
     stream = stream_of(saved.path, behavior=decodes, session=given.session, trusted=given.trusted)
     out = given.out or run_folder(saved.path) / "figures" / "live.png"
+    gc.collect()  # takes longer than bins, so that it is done before the first one can come
     try:
         with listening(given.listen or ANY_PORT) as (socket, address):
             print(f"listening   {address}, {spec.n_in} neurons in bins of {spec.bin_ms:g} ms; Ctrl-C ends", flush=True)

@@ -131,7 +131,6 @@ def listen(stream: Stream, socket: Any, log: Log, go_on: Callable[[], bool] = la
         DataError: a message that cannot be read, or a bin that the stream cannot take.
     """
     trial = None
-    gc.collect()
     gc.disable()
     try:
         while True:
