@@ -15,6 +15,8 @@ LEAVES = {
     "06_own_recording": ["own_recording/gru/run.json", "own_recording/mine.npz", "own_recording/session.nwb"],
     "07_new_day": ["new_day/together/run.json", "new_day/adapted/run.json", "new_day/scratch_60/run.json"],
     "08_real_time": ["real_time/gru/export/step.pt2"],
+    "09_sweep": ["sweep/sizes/sweep.md", "sweep/ensemble.h5"],
+    "10_extend": ["extend/filters/run.json", "extend/waves_filters/run.json"],
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
