@@ -16,7 +16,7 @@ def length(n_trials, *words):
         cfg = compose("train", overrides=["data=nwb", "data.path=a.nwb", "paths.output_dir=out", *words])
     batches = math.ceil(n_trials / cfg.data.batch_size)
     data = SimpleNamespace(
-        least_steps=cfg.data.least_steps, count_trials=lambda split: n_trials, count_batches=lambda: batches
+        least_steps=cfg.data.least_steps, count_training=lambda: n_trials, count_batches=lambda: batches
     )
     settings = TrainSettings.resolve(cfg)
     return settings.changed(epochs_of_short_training(settings, data)).trainer.max_epochs
