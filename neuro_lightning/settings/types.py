@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,9 @@ def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not _matches(value, hints[key]):
             typed = _typed_key(node, key) or f"{path}.{key}".lstrip(".")
-            hint = (
-                f"; groups are chosen as in {_group(key)}@{typed}={value}" if _names_a_part(hints[key], value) else ""
+            problems.append(
+                f"{typed}={value}: must be {_describe_type(hints[key])}{_how_typed(typed, value, hints[key])}"
             )
-            problems.append(f"{typed}={value}: must be {_describe_type(hints[key])}{hint}")
     return problems
 
 
@@ -114,18 +114,33 @@ def _matches(value: Any, hint: Any) -> bool:
 
 
 def _is_object(kind: Any) -> bool:
-    """Whether a type stands for functions, or for torch's modules and tensors, which no plain value is."""
+    """Whether a type stands for functions, dataclasses, or torch's modules and tensors, which no plain value is."""
     import torch
 
     if kind in (Callable, typing.Callable):
         return True
-    return inspect.isclass(kind) and issubclass(kind, torch.nn.Module | torch.Tensor)
+    return inspect.isclass(kind) and (is_dataclass(kind) or issubclass(kind, torch.nn.Module | torch.Tensor))
+
+
+def _how_typed(key: str, value: Any, hint: Any) -> str:
+    """How a part of the config is typed, where a plain value was given in its place; else nothing.
+
+    Args:
+        key: as it was typed.
+        value: likewise.
+        hint: what is asked for.
+    """
+    if _names_a_part(hint, value):
+        return f"; groups are chosen as in {_group(key.rpartition('.')[2])}@{key}={value}"
+    if inspect.isclass(hint) and is_dataclass(hint):
+        return f"; its keys are typed one by one, as in {key}.{fields(hint)[0].name}=..."
+    return ""
 
 
 def _names_a_part(hint: Any, value: Any) -> bool:
     """Whether a name was given where a part of the config belongs, which a group holds."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    if not isinstance(value, str) or not {bool, int, float, str}.isdisjoint(parts):
+    if not isinstance(value, str) or not value.isidentifier() or not {bool, int, float, str}.isdisjoint(parts):
         return False
     return any(_is_object(typing.get_origin(part) or part) for part in parts)
 
