@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +12,23 @@ from torch import Tensor
 from neuro_lightning.callbacks.drawings_spikes import Drawings, spike_drawings
 from neuro_lightning.callbacks.shown_trials import as_numpy, targets_or_nan
 from neuro_lightning.contracts import evaluation_mode
-from neuro_lightning.display import figures, figures_images, figures_latents, figures_traces
-from neuro_lightning.functional.explainable import average_correlation, explainable
-from neuro_lightning.functional.receptive_fields import receptive_fields
+from neuro_lightning.display import figures, figures_checks, figures_images, figures_latents, figures_traces
+from neuro_lightning.display.style import evenly_spaced
+from neuro_lightning.functional.dimensions import variance_shares
+from neuro_lightning.functional.exciting_images import contrast_of, most_exciting_images
+from neuro_lightning.functional.explainable import average_correlation, explainable, feve
+from neuro_lightning.functional.receptive_fields import mean_gradients, receptive_fields
+from neuro_lightning.functional.svca import random_half, svca
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AT_THE_END = frozenset({
-    "against_oracle", "calibration", "decoding", "dimensions", "flow", "forward", "single_trials", "sorted_raster",
+    "against_oracle", "calibration", "decoding", "dimensions", "exciting_images", "feve", "flow", "forward",
+    "single_trials", "sorted_raster",
 })  # fmt: skip
 """Figures that are not drawn during training."""
+MOST_NEURONS = 1000  # that shared variance is taken from
 FIELDS = 12  # receptive fields and tuning curves shown
 
 
@@ -74,12 +83,29 @@ def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
         "neurons": lambda: figures.neuron_scores_figure(
             neuron_r2(trials), label="R2", heldout=np.tile(heldout, len(trials["targets"])), simulated=spec.simulated
         ),
+        "dimensions": lambda: figures_checks.dimensions_figure(trace_shares(trials), simulated=spec.simulated),
     }
     if "latents" in trials:
         found["latents"] = lambda: figures_traces.latents_figure(
             trials["latents"][0].numpy(), bin_ms=spec.bin_ms, behavior=behavior,
             behavior_names=tuple(data.recording.info.get("behavior", ())), simulated=spec.simulated,
         )  # fmt: skip
+    return found
+
+
+def trace_shares(trials: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Of the first sequence: the variance on principal components, and that on shared components that is reliable.
+
+    Shared variance components are of a seeded half of the neurons and the other; of many neurons ``MOST_NEURONS``,
+    evenly spaced, are used.
+    """
+    names = {"latents": "latents", "predicted": "predicted activity"}
+    found = {name: variance_shares(trials[key][0]).numpy() for key, name in names.items() if key in trials}
+    activity = trials["targets"][0].float()[:, trials["mask"][0].all(0)]
+    activity = activity[:, evenly_spaced(activity.shape[1], MOST_NEURONS)] if activity.shape[1] else activity
+    if activity.shape[1] > 1 and len(activity) > 7:
+        shared = svca(activity.T, random_half(activity.shape[1]))
+        found["recorded, reliable (SVCA)"] = (shared.reliable / shared.variance).numpy()
     return found
 
 
@@ -112,7 +138,14 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
         "receptive_fields": lambda: figures_images.receptive_field_figure(
             _fields(module, images, best), neurons=best, scores=scores[best], simulated=spec.simulated
         ),
+        "exciting_images": lambda: _exciting(module, images, best),
     }  # fmt: skip
+    if "repeats" in trials:
+        found["feve"] = lambda: figures_checks.against_figure(
+            feve(trials["repeats"], trials["predicted"]).numpy(), explainable(trials["repeats"]).fev.numpy(),
+            label="share of it that is explained (FEVE)", reachable_label="explainable share of the variance (FEV)",
+            title="Explainable variance explained", diagonal=False, simulated=spec.simulated,
+        )  # fmt: skip
     if hasattr(net, "filters"):
         found["filters"] = lambda: figures_images.filters_figure(
             net.filters().detach().cpu().numpy(), simulated=spec.simulated
@@ -146,5 +179,22 @@ def planted_dogs(info: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
 
 
 def _fields(module: Any, images: Tensor, neurons: list[int]) -> np.ndarray:
+    """(n, C, H, W) gradients at the mean image; of neurons that are flat there, mean gradients over images."""
     with evaluation_mode(module.net):
-        return receptive_fields(module.net, images.to(module.device), neurons).cpu().numpy()
+        fields = receptive_fields(module.net, images.to(module.device), neurons)
+        flat = [k for k in range(len(neurons)) if not bool(fields[k].any())]
+        if flat:
+            fields[flat] = mean_gradients(module.net, images.to(module.device), [neurons[k] for k in flat])
+        return fields.cpu().numpy()
+
+
+def _exciting(module: Any, images: Tensor, neurons: list[int]) -> Figure:
+    """The figure of the images that neurons would answer most, at the contrast of the training images."""
+    grey, contrast = contrast_of(images)
+    with evaluation_mode(module.net):
+        found, answers = most_exciting_images(
+            module.net, grey.expand(images.shape[1:]).to(module.device), contrast, neurons
+        )
+    return figures_images.exciting_figure(
+        found.cpu().numpy(), neurons=neurons, responses=answers.tolist(), simulated=module.spec.simulated
+    )

@@ -40,6 +40,21 @@ def receptive_field_figure(
     return _tiles(fields, titles, "Receptive fields", "no neurons", side=1.35, simulated=simulated)
 
 
+def exciting_figure(
+    images: np.ndarray, *, neurons: Sequence[int], responses: Sequence[float], simulated: bool = False
+) -> Figure:
+    """The images that neurons are predicted to answer most: red is brighter than grey, blue darker.
+
+    Args:
+        images: (n, C, H, W) differences from grey, see ``neuro_lightning.functional.exciting_images``.
+        neurons: (n,) the neurons' numbers.
+        responses: (n,) predicted for them.
+        simulated: whether the data are simulated.
+    """
+    titles = [f"neuron {neuron} · {response:.2g}" for neuron, response in zip(neurons, responses, strict=True)]
+    return _tiles(images, titles, "Most exciting images, and responses", "no neurons", side=1.35, simulated=simulated)
+
+
 def filters_figure(filters: np.ndarray, *, simulated: bool = False) -> Figure:
     """The kernels of a network's first stage, those with most energy first, each on a scale of its own.
 

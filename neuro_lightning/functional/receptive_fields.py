@@ -41,3 +41,24 @@ def receptive_fields(net: Callable[[Tensor], Output], images: Tensor, neurons: S
             rates = rates_of(net(copies))[torch.arange(len(part), device=images.device), part]
             fields.append(torch.autograd.grad(rates.sum(), copies)[0])
     return torch.cat(fields) if fields else images.new_zeros(0, *mean.shape)
+
+
+def mean_gradients(net: Callable[[Tensor], Output], images: Tensor, neurons: Sequence[int] | Tensor) -> Tensor:
+    """Gradients of predictions with respect to the image, averaged over images.
+
+    It tells what a neuron sees whose prediction is flat at the mean image, such as that of a rectified unit.
+
+    Args:
+        net: as in :func:`receptive_fields`.
+        images: (B, C, H, W); ``AT_ONCE`` of them, evenly spaced, are used.
+        neurons: (n,) the neurons' places among the N.
+
+    Returns:
+        (n, C, H, W).
+    """
+    chosen = torch.linspace(0, len(images) - 1, min(AT_ONCE, len(images))).round().long()
+    given = images[chosen.to(images.device)].detach().requires_grad_()
+    with torch.enable_grad():
+        rates = rates_of(net(given)).sum(0)
+        fields = [torch.autograd.grad(rates[int(n)], given, retain_graph=True)[0].mean(0) for n in neurons]
+    return torch.stack(fields) if fields else images.new_zeros(0, *images.shape[1:])

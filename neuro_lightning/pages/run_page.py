@@ -33,6 +33,8 @@ FIGURES = {
     "calibration": "Predicted rates and the counts that came",
     "decoding": "Decoded and true behavior",
     "dimensions": "Explained variance over dimensions",
+    "exciting_images": "Images that the model would answer most (in silico)",
+    "feve": "Share of the explainable variance that is explained",
     "flow": "Flow and fixed points of the recurrent network",
     "forward": "Forward prediction over time",
     "single_trials": "Predicted rates of single trials",
