@@ -49,9 +49,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/yamllint -s .
 
-# -W: a broken link, a docstring that does not parse or a page that nothing leads to ends the build
+# -W: a broken link, a docstring that does not parse or a page that nothing leads to ends the build. NOTEBOOKS=run runs the
+# tutorials, some minutes at first, and shows their figures and output
+NOTEBOOKS ?=
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html docs docs/_build/html
+	NOTEBOOKS=$(NOTEBOOKS) OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -j 2 -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 bench: $(STAMP)

@@ -1,5 +1,6 @@
 """How Sphinx builds the site: ``make docs``. Pages that follow from the code are written first, see generate.py."""
 
+import os
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -27,7 +28,13 @@ exclude_patterns = ["_build", "_rooms.md", "_contributing.md"]
 # Markdown
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
-nb_execution_mode = "off"  # tests/test_notebook.py runs the notebooks
+# `make docs NOTEBOOKS=run` shows figures and output below the cells, and runs again what has changed alone. Without it a build
+# takes seconds, and tests/test_notebook.py runs the notebooks
+nb_execution_mode = "cache" if os.environ.get("NOTEBOOKS") == "run" else "off"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 # the API reference
 default_role = "code"
