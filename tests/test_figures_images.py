@@ -4,6 +4,7 @@ import torch
 from figure_checks import drawn, titles
 from torch import nn
 
+from neuro_lightning.callbacks.drawings import image_scores
 from neuro_lightning.display import figures_images as images
 from neuro_lightning.display import figures_traces as traces
 from neuro_lightning.functional.receptive_fields import receptive_fields
@@ -110,6 +111,15 @@ def test_responses_figure():
     points = next(line for line in best.lines if len(line.get_xdata()) == seen.sum())
     np.testing.assert_array_equal(points.get_xydata(), np.stack([predicted[seen, 2], observed[seen, 2]], 1))
     drawn(images.responses_figure(predicted, observed, scores=np.full(4, np.nan)))
+
+
+def test_scores_of_images_that_were_shown_once_are_correlations_over_what_was_observed():
+    targets, mask = torch.rand(30, 2), torch.ones(30, 2, dtype=torch.bool)
+    predicted, mask[:10, 1] = targets * 3 + 1, False
+    predicted[:10, 1] = 0
+    scores, ceiling = image_scores({"targets": targets, "mask": mask, "predicted": predicted})
+    assert ceiling is None
+    np.testing.assert_allclose(scores, 1, atol=1e-6)
 
 
 def test_tuning_figure():

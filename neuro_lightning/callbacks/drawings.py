@@ -166,7 +166,7 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
 def image_scores(trials: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
     """Each neuron's correlation over images, and the highest that its noise allows where there are repeats, (N,)."""
     repeats = trials.get("repeats")
-    single = torch.fromas_numpy(targets_or_nan(trials))[:, None] if repeats is None else repeats
+    single = torch.from_numpy(targets_or_nan(trials))[:, None] if repeats is None else repeats
     scores = average_correlation(single.double(), trials["predicted"].double()).numpy()
     return scores, None if repeats is None else explainable(repeats.double()).cc_max.numpy()
 
