@@ -28,8 +28,8 @@ exclude_patterns = ["_build", "_rooms.md", "_contributing.md"]
 # Markdown
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
-# `make docs NOTEBOOKS=run` shows figures and output below the cells, and runs again what has changed alone. Without it a build
-# takes seconds, and tests/test_notebook.py runs the notebooks
+# `make docs NOTEBOOKS=run` shows figures and output below the cells, and runs again what has changed alone. Without it
+# a build takes seconds, and tests/test_notebook.py runs the notebooks
 nb_execution_mode = "cache" if os.environ.get("NOTEBOOKS") == "run" else "off"
 nb_execution_in_temp = True
 nb_execution_timeout = 600
