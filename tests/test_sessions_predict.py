@@ -248,8 +248,8 @@ def test_figures_of_sessions_are_drawn_in_folders_of_their_own(run):
     loaded = nl.load(run, trusted=["tiny"])
     found = loaded.figures()
     each = {
-        "rates", "neurons", "latents", "psth", "calibration", "decoding", "dimensions", "flow", "forward", "against_oracle",
-        "single_trials", "sorted_raster",
+        "rates", "neurons", "latents", "psth", "calibration", "decoding", "dimensions", "flow", "forward",
+        "against_oracle", "single_trials", "sorted_raster",
     }  # fmt: skip
     assert set(found) == {"learning_curve", "latents_together"} | {f"{s}/{name}" for s in SIZES for name in each}
     assert set(loaded.sessions["monday"].figures()) == each
