@@ -214,8 +214,11 @@ def test_caches_of_an_older_format_are_not_used(tmp_path, source, monkeypatch):
 
 
 def test_missing_source(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.nwb cannot be read.*data\.path"):
+    with pytest.raises(DataError, match=r"gone\.nwb is not there: check data\.path"):
         cached(tmp_path, {}, [tmp_path / "gone.nwb"], Builder())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"folder is a folder, not a file"):
+        cached(tmp_path, {}, [tmp_path / "folder"], Builder())
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flip_array", "flip_header", "garbage"])

@@ -205,7 +205,7 @@ def test_trials_with_forward_bins(tmp_path, capsys):
     parts["val"]["condition"][0] = -1
     write(tmp_path / "latents.h5", parts, kind="spikes", bin_ms=5)
     assert report.main([str(tmp_path), "--shuffles", "2", "--no-umap"]) == 0
-    assert "train + val: 120 trials x 8 bins x 5 latents, 4 conditions" in capsys.readouterr().out
+    assert "train + val: 120 trials x 8 bins x 5 latents, 4 conditions" in " ".join(capsys.readouterr().out.split())
     results = json.loads((tmp_path / "latents.json").read_text())
     assert (results["label"], results["n_labels"], results["shape"]) == ("condition", 4, [120, 8, 5])
     assert results["behavior"]["r2"][0] > 0.99
@@ -218,7 +218,7 @@ def test_trials_that_each_have_their_own_condition_are_no_planes(tmp_path, capsy
     latents = read_latents(tmp_path)
     assert not latents.continuous and latents.later[:, 0].tolist() == [False] * 3 + [True]
     assert report.main([str(tmp_path), "--shuffles", "2", "--no-umap"]) == 0
-    assert "4 trials x 8 bins x 5 latents, 4 conditions" in capsys.readouterr().out
+    assert "4 trials x 8 bins x 5 latents, 4 conditions" in " ".join(capsys.readouterr().out.split())
 
 
 def test_behavior_of_whole_trials():
@@ -304,7 +304,7 @@ def test_the_report_with_umap(tmp_path, capsys, monkeypatch):
     assert results["bins"]["kmeans_umap"]["n_points"] == 240
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert {"latents_umap_traces.png", "latents_umap_bins.png"} <= names
-    assert "recorded data" in capsys.readouterr().out
+    assert "recorded data" in " ".join(capsys.readouterr().out.split())
 
 
 def test_error_without_umap_learn_names_the_extra(tmp_path, capsys, monkeypatch):

@@ -330,8 +330,9 @@ def test_the_command_prints_a_table_and_saves_json(tmp_path, files, capsys):
     assert score.main([*map(str, paths), "--json", str(saved)]) == 0
     agree(json.loads(saved.read_text()), score.score(*paths))
     lines = capsys.readouterr().out.splitlines()
-    first, fifth = lines[4], lines[8]
-    assert len(lines) == 12 and first.startswith("mc_maze_split ") and fifth.startswith("mc_maze_scaling_split ")
+    rows = {line.partition(" ")[0]: line for line in lines if line.startswith("mc_maze")}
+    first, fifth = rows["mc_maze_split"], rows["mc_maze_scaling_split"]
+    assert lines.index(fifth) - lines.index(first) == 4 and lines.index(fifth) == len(lines) - 4
     assert f"{json.loads(saved.read_text())[0]['mc_maze_split']['co-bps']:.4f}" in first and "[500] co-bps" in fifth
 
 

@@ -26,6 +26,8 @@ def test_long_lines_are_wrapped_and_what_is_copied_stays_whole():
     assert labelled("W&B", f"offline\n{command}") == f"W&B     offline\n        {command}"
     assert labelled("data", "one\ntwo") == "data    one\n        two"
     assert labelled("starting", "now") == "starting now"
+    assert labelled("written", path) == f"written {path}", "a path begins beside its name"
+    assert labelled("written", f"{path} again") == f"written {path}\n        again"
 
 
 def test_an_error_is_one_line_in_a_pipe_and_wrapped_in_a_terminal(monkeypatch):

@@ -10,6 +10,7 @@ from neuro_lightning.ranks import is_main_process
 
 WIDTH = 80  # characters of a line
 MARGIN = 8  # characters before what a line says: `model   GRU with ...`
+KEPT = "\0"  # stands for a space at which no line ends
 COMMAND = re.compile(r"(?:^|(?<=\s))(?:python|pip|wandb) \S.*")  # to be copied whole
 
 
@@ -41,9 +42,12 @@ def _parts(line: str, indent: str) -> list[str]:
 
 def labelled(name: str, text: str) -> str:
     """``model   GRU with 126,528 parameters``: a name and what is said of it, wrapped beside the name."""
-    names = [name if len(name) < MARGIN else f"{name} ", *[""] * text.count("\n")]
-    lines = [f"{own:<{MARGIN}}{line}" for own, line in zip(names, text.split("\n"), strict=True)]
-    return wrapped("\n".join(lines), MARGIN)
+    first, *others = text.split("\n")
+    beside = (
+        (name if len(name) < MARGIN else f"{name} ").ljust(MARGIN).replace(" ", KEPT)
+    )  # a path begins beside its name
+    lines = [f"{beside}{first}", *(" " * MARGIN + line for line in others)]
+    return wrapped("\n".join(lines), MARGIN).replace(KEPT, " ")
 
 
 def say(text: str, indent: int = 0) -> None:
@@ -61,7 +65,8 @@ def announce(name: str, text: str) -> None:
         name: the kind of work, such as ``reading``.
         text: what.
     """
-    say(labelled(name, text), MARGIN)
+    if is_main_process():
+        print(labelled(name, text), flush=True)
     show = getattr(sys.stdout, "show_status", None)
     if show is not None and is_main_process():
         show(f"{name} {text}")
