@@ -13,7 +13,7 @@ from runs import ROOT
 from neuro_lightning.contracts import call_network, evaluation_mode
 from neuro_lightning.data.bwb.reader import load_session, open_session
 from neuro_lightning.data.bwb.twin import write_twin
-from neuro_lightning.data.bwb.windows import window_starts
+from neuro_lightning.data.bwb.windows import bin_spikes, window_starts
 from neuro_lightning.data.describe import describe, make_dataset
 from neuro_lightning.data.identity import identify
 from neuro_lightning.data.same_data import find_training_trials
@@ -149,6 +149,11 @@ def test_windows_in_one_pass_are_what_the_network_says_of_each_with_its_history(
     for some in submission.test_batches(bench, task, spec, 300, shared):
         for k in range(0, len(some.starts), 29):
             row, first = int(some.passes[k]), int(some.first[k])
+            counts = torch.from_numpy(bin_spikes(bench.source.spike_times, some.starts[k], 50))
+            held_in = 45 if task == "forecasting" else 50
+            assert torch.equal(some.batch["targets"][row, first : first + 50], counts), "the window of that time"
+            seen_counts = counts.masked_fill(hidden, 0) if task == "co_smoothing" else counts
+            assert torch.equal(some.batch["inputs"][row, first : first + held_in], seen_counts[:held_in])
             batch = {name: values[[row]] for name, values in some.batch.items()}
             end = first + (45 if task == "forecasting" else 50)  # a network of this window alone, and of its history
             for name in ("inputs", "observed"):

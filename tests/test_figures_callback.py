@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from figure_checks import drawn, legend_of
+from runs import TINY, here
 
 from neuro_lightning.callbacks.drawings_spikes import neuron_bits, predicted_psth, spike_drawings
 from neuro_lightning.callbacks.figures import Figures, predict_trials
@@ -129,6 +130,13 @@ def test_callback_draws_every_figure_of_data_of_any_size(tmp_path, spec, trials,
         warnings.filterwarnings("error", message="the figure")
         run(tmp_path, spec, Data(spec, trials, **options), epochs=1)
     assert {name.removesuffix(".png") for name in os.listdir(tmp_path / "figures")} == files
+
+
+def test_latents_of_observed_bins_alone_are_drawn_beside_forward_bins(tmp_path):
+    """Smoothing has no latents in forward bins, and its raster is sorted all the same."""
+    base = [word for word in TINY if not word.startswith(("model", "callbacks"))]
+    run = here(tmp_path, "model=smoothing", base=base).folder
+    assert {"sorted_raster.png", "forward.png", "latents.png"} <= {file.name for file in (run / "figures").iterdir()}
 
 
 def test_network_without_latents_has_no_latents_figure(tmp_path):

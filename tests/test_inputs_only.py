@@ -64,7 +64,7 @@ def test_a_batch_holds_the_held_in_spikes_alone(tmp_path):
     assert int(batch["mask"][2:].sum()) == 3 * BINS * N_IN and (batch["targets"][2:][~batch["mask"][2:]] == 0).all()
     for name in ("behavior", "rates", "labels"):
         assert batch[name][2:].isnan().all(), name
-    assert (batch["condition"][2:] == -1).all()
+    assert (batch["condition"][2:] == -1).all() and (batch["decode_fold"][2:] == -1).all()
     only = joint[[41, 57]]  # a batch without a training trial
     assert only["index"].tolist() == [41, 57] and set(only) == set(batch)
 

@@ -43,10 +43,9 @@ def _parts(line: str, indent: str) -> list[str]:
 def labelled(name: str, text: str) -> str:
     """``model   GRU with 126,528 parameters``: a name and what is said of it, wrapped beside the name."""
     first, *others = text.split("\n")
-    beside = (
-        (name if len(name) < MARGIN else f"{name} ").ljust(MARGIN).replace(" ", KEPT)
-    )  # a path begins beside its name
-    lines = [f"{beside}{first}", *(" " * MARGIN + line for line in others)]
+    beside = (name if len(name) < MARGIN else f"{name} ").ljust(MARGIN)
+    # a path begins beside its name
+    lines = [f"{beside.replace(' ', KEPT)}{first}", *(" " * MARGIN + line for line in others)]
     return wrapped("\n".join(lines), MARGIN).replace(KEPT, " ")
 
 

@@ -190,7 +190,8 @@ def _decoding(trials: Mapping[str, Tensor], module: Any, data: Any, window: Mapp
 
 def _sorted_raster(trials: Mapping[str, Tensor], spec: Any, window: Mapping[str, Any]) -> Figure:
     scores, _ = figures.principal_components(trials["latents"].numpy(), 1)
-    weights = latent_weights(scores[..., 0], trials["predicted"].numpy())
+    rates = trials["predicted"][:, : scores.shape[1]].numpy()  # some models have latents of observed bins alone
+    weights = latent_weights(scores[..., 0], rates)
     return figures_trials.sorted_raster_figure(
         targets_or_nan(trials)[0, : spec.n_bins],
         scores[0, : spec.n_bins, 0],

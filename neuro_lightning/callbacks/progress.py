@@ -49,9 +49,10 @@ class FitProgress(pl.Callback):
         """Move on; where lines are printed, break a silence between validations that are rare."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
-        if not self._prints_lines(trainer):
+        now = time.perf_counter()
+        if now - (self._printed or self._start) < FIRST_LINE_S or not self._prints_lines(trainer):
             return
-        now, total = time.perf_counter(), total_steps(trainer)
+        total = total_steps(trainer)
         done = (trainer.global_step - self._first_step) / (total - self._first_step) if total else 0
         silence = FIRST_LINE_S
         if self._printed is not None:  # longer than two of the lines are apart

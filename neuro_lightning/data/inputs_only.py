@@ -13,7 +13,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.errors import ConfigError
 
-UNKNOWN = {"condition": -1, "jitter": 0, "decode_fold": 0}
+UNKNOWN = {"condition": -1, "jitter": 0, "decode_fold": -1}
 """What stands in a batch for a trial of which a whole number is not known; other values are NaN."""
 
 
