@@ -134,8 +134,56 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05, fina
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
 
+class Plateau(ReduceLROnPlateau):
+    """Torch's schedule, which can also go back to the best weights and end the training.
+
+    Args:
+        optimizer: the optimizer to steer.
+        restore_best: at each plateau, go back to the weights that had the best score. Running statistics of batch
+            normalisation and the optimizer's moments stay.
+        rounds: plateaus after which the training ends; None for no end.
+        settings: of torch's ``ReduceLROnPlateau``.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, restore_best: bool = False, rounds: int | None = None, **settings: Any
+    ) -> None:
+        super().__init__(optimizer, **settings)
+        self.restore_best, self.rounds, self.plateaus = restore_best, rounds, 0
+        self.best_weights: list[Tensor] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is to end."""
+        return self.rounds is not None and self.plateaus >= self.rounds
+
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
+        """Take the score of a validation."""
+        best = self.best
+        super().step(metrics, epoch)
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.best != best:
+            self.best_weights = [p.detach().clone() for p in weights] if self.restore_best else []
+        elif self.num_bad_epochs == 0:  # torch begins to count anew after a plateau
+            self.plateaus += 1
+            with torch.no_grad():
+                for p, before in zip(weights, self.best_weights, strict=False):
+                    p.copy_(before)
+
+
 def plateau(
-    optimizer: Optimizer, total_steps: int, *, monitor: str, mode: str, factor: float = 0.5, patience: int = 10
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    monitor: str,
+    mode: str,
+    factor: float = 0.5,
+    patience: int = 10,
+    threshold: float = 1e-4,
+    threshold_mode: str = "rel",
+    min_lr: float = 0.0,
+    restore_best: bool = False,
+    rounds: int | None = None,
 ) -> dict[str, Any]:
     """Lower the learning rate when a metric stops improving.
 
@@ -146,6 +194,18 @@ def plateau(
         mode: ``max`` or ``min``.
         factor: what the learning rate is multiplied by.
         patience: validations without improvement before that.
+        threshold: what an improvement must exceed.
+        threshold_mode: ``rel``, a share of the best score, or ``abs``.
+        min_lr: the learning rate falls no lower.
+        restore_best: go back to the best weights at each plateau, as published for Sensorium 2022.
+        rounds: plateaus after which the training ends, as published there; None for no end.
+
+    Raises:
+        ConfigError: ``rounds`` is below 1.
     """
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
+    if rounds is not None and rounds < 1:
+        raise ConfigError(f"scheduler.rounds={rounds} must be 1 at least, or null for no end")
+    settings = {"mode": mode, "factor": factor, "patience": patience, "min_lr": min_lr}
+    settings |= {"threshold": threshold, "threshold_mode": threshold_mode}
+    scheduler = Plateau(optimizer, restore_best=restore_best, rounds=rounds, **settings)
     return {"scheduler": scheduler, "monitor": monitor, "interval": "epoch", "strict": False}

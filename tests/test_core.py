@@ -28,6 +28,39 @@ def test_full_convolutions():
     assert core(torch.randn(2, 3, 20, 16)).shape[1:] == core.out_shape == (8, 20, 16)
 
 
+@pytest.mark.parametrize(("batch_norm", "extra"), [("full", 6 * 8), ("shift", 3 * 8), ("none", 3 * 8)])
+@pytest.mark.parametrize("separable", [True, False])
+def test_what_batch_normalisation_learns(batch_norm, extra, separable):
+    sizes = {"channels": 8, "layers": 3, "first_kernel": 5, "kernel": 3, "depth_separable": separable}
+    core = ConvCore((3, 20, 16), batch_norm=batch_norm, **sizes)
+    kernels = 8 * 3 * 25 + 2 * (8 * 8 + 8 * 9 + 8 * 8 if separable else 8 * 8 * 9)
+    assert count(core) == kernels + extra
+    given = 3 + 5 * torch.randn(50, 3, 20, 16, generator=torch.Generator().manual_seed(0))
+    first = core.train().layers[0][1](core.layers[0][0](given))
+    assert (first.mean((0, 2, 3)).abs().max() < 1e-4) == (batch_norm != "none")
+    for parameter in core.parameters():
+        torch.nn.init.constant_(parameter, 1.0)  # of scale and shift, too
+    assert core(given).isfinite().all()
+    if batch_norm == "shift":
+        shifted = core.layers[0][1](core.layers[0][0](given))
+        torch.testing.assert_close(shifted.mean((0, 2, 3)), torch.ones(8), atol=1e-4, rtol=0)
+    assert core(given).shape[1:] == core.out_shape and core.filters().shape == (8, 3, 5, 5)
+
+
+def test_kernels_start_as_published():
+    """Glorot's normal distribution: variance 2 / (inputs + outputs), with torch's count of a depthwise kernel's."""
+    torch.manual_seed(0)
+    core = ConvCore((1, 36, 64), **SENSORIUM, init="xavier")
+    first, (mix, depthwise, _) = core.layers[0][0], core.layers[1][0]
+    for kernel, inputs, outputs in ((first, 81, 64 * 81), (mix, 64, 64), (depthwise, 49, 64 * 49)):
+        assert kernel.weight.std().item() == pytest.approx((2 / (inputs + outputs)) ** 0.5, rel=0.05)
+        assert abs(kernel.weight.double().pow(4).mean() / kernel.weight.double().var() ** 2 - 3) < 0.5  # normal
+    core = ConvCore((1, 20, 20), channels=4, layers=2, first_kernel=5, kernel=3, init="xavier", batch_norm="none")
+    assert all(
+        (layer.bias == 0).all() for layer in core.modules() if isinstance(layer, nn.Conv2d) and layer.bias is not None
+    )
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(15, 12), (31, 31)])
 def test_cores_know_the_shape_of_their_map(size, stride):
@@ -161,6 +194,8 @@ def test_vit_parameters():
         (lambda: ConvCore((1, 8, 8)), "core.first_kernel=9"),
         (lambda: ConvCore((1, 31, 31), layers=0), "core.layers=0"),
         (lambda: ConvCore((1, 31, 31), kernel=4), "core.kernel"),
+        (lambda: ConvCore((1, 31, 31), init="he"), "core.init=he is none of torch, xavier"),
+        (lambda: ConvCore((1, 31, 31), batch_norm="scale"), "core.batch_norm=scale is none of full, shift, none"),
         (lambda: ConvCore((1, 31, 31), group_sparsity=1.0), "depth_separable=false"),
         (lambda: ViTCore((1, 31, 31), patch=40), "core.patch=40"),
         (lambda: ViTCore((1, 31, 31), channels=10, heads=4), "core.heads=4"),

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 from itertools import product
 
@@ -82,6 +83,22 @@ def test_the_bias_starts_at_the_mean_rates(output):
     torch.testing.assert_close(started, wanted.expand(5, 4), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("beta", [0.07, 1.0, 5.0])
+def test_softplus_of_a_given_sharpness(beta):
+    net = model(output="softplus", softplus_beta=beta).net.eval()
+    with torch.no_grad():
+        net.readout.features.zero_()
+        wanted = torch.tensor(RATES).clamp_min(1e-3).expand(5, 4)
+        torch.testing.assert_close(net(images())["rates"], wanted, atol=1e-5, rtol=1e-3)
+        net.readout.bias.copy_(torch.tensor([0.0, 1e3, -1e3, 2.0]))
+        value = net(images())["rates"][0]
+    closed = [math.log(2) / beta, 1e3, 0.0, math.log1p(math.exp(2 * beta)) / beta]
+    torch.testing.assert_close(value, torch.tensor(closed), atol=1e-5, rtol=1e-5)
+    large = DataSpec("tiny", kind="images", n_out=1, image_shape=(3, 14, 12), mean_rates=(500.0,))
+    bias = model(spec=large, output="softplus", softplus_beta=beta).net.readout.bias  # exp(500) has no float32
+    assert bias.item() == pytest.approx(500, abs=1e-3)
+
+
 def test_training_lowers_the_loss_of_responses_to_one_pixel():
     """Neuron n's rate follows one pixel: after a few steps the prediction does as well."""
     spec = DataSpec("tiny", kind="images", n_out=2, image_shape=(1, 14, 12), mean_rates=(1.0, 1.0))
@@ -119,6 +136,9 @@ def test_invalid_settings_are_refused():
             ConvCore((1, 14, 12), **wrong)
     with pytest.raises(ValueError, match=r"core\.stride=0"):
         ViTCore((1, 14, 12), stride=0)
+    for beta, output in ((0.0, "softplus"), (0.07, "elu")):
+        with pytest.raises(ConfigError, match=rf"model\.softplus_beta={beta} must be above 0, and needs"):
+            model(output=output, softplus_beta=beta)
     with pytest.raises(ConfigError, match=r"model\.output=tanh is none of auto, none, identity, relu, softplus, elu"):
         model(output="tanh")
 
@@ -156,7 +176,15 @@ def test_experiments_have_the_published_settings(experiment):
     parameters = sum(p.numel() for p in net.parameters())
     if experiment == "sensorium":  # core, then position, matrix, features and bias of each neuron
         assert parameters == 39_680 + 10 * (2 + 4 + 64 + 1)
-        assert net.core.layers[0][1].momentum == 0.9 and net.output == "elu"
+        assert net.core.layers[0][1].momentum == 0.9 and net.output == "elu" and net.readout.keep_inside
+        rates = []
+        optimizer = torch.optim.Adam(net.parameters(), lr=9e-3)
+        schedule = instantiate(cfg.model, spec=spec)._scheduler(optimizer, 1)["scheduler"]
+        schedule.step(0.2)
+        while not schedule.finished:
+            rates.append(optimizer.param_groups[0]["lr"])
+            schedule.step(0.2 + 1e-7)
+        assert rates == pytest.approx([lr for lr in (9e-3, 2.7e-3, 8.1e-4, 2.43e-4) for _ in range(6)])
     if experiment == "ln":
         assert not any(isinstance(layer, torch.nn.ELU) for layer in net.core.modules())
     if experiment == "v1t":

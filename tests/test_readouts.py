@@ -61,6 +61,28 @@ def test_gaussian_readout_draws_from_its_gaussian_in_training(kind, spread, cova
     assert (readout.eval().positions(3) == torch.tensor([0.95, 0.0])).all()
 
 
+def test_a_position_outside_the_map_comes_back():
+    """Neuron 1 lies far to the right of the map, whose features say: go left."""
+
+    def trained(keep_inside: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        readout = GaussianReadout((1, 1, 9), 2, keep_inside=keep_inside)
+        put(readout.position, [[0.0, 0.0], [3.0, 0.0]])
+        rising = torch.linspace(-1, 1, 9)[None, None, None]
+        optimizer = torch.optim.SGD([readout.position], lr=0.1)
+        for _ in range(10):
+            optimizer.zero_grad()
+            readout(rising).sum().backward()
+            optimizer.step()
+        return readout.position[:, 0].detach()
+
+    assert (trained(True) < -0.05).tolist() == [True, False] and trained(True)[1] < 0.9
+    assert trained(False)[0] == trained(True)[0] and trained(False)[1] == 3
+    readout = GaussianReadout(SHAPE, 1, keep_inside=True).eval()
+    put(readout.position, [2.0, 0.0])
+    assert (readout.positions(1) == torch.tensor([1.0, 0.0])).all() and readout.position[0, 0] == 2
+
+
 def test_gaussian_readout_starts_as_published():
     readout = GaussianReadout((64, 28, 56), 7863)
     assert sum(p.numel() for p in readout.parameters()) == 7863 * (2 + 4 + 64 + 1)

@@ -31,12 +31,14 @@ SCHEDULES = {
     # nothing is ever better than the score of the true rates: the rate falls at every validation but the first
     "plateau": ["scheduler@model.scheduler=plateau", "model.scheduler.patience=0",
                 "model.scheduler.monitor=val/oracle_co_bps"],
+    "best": ["scheduler@model.scheduler=plateau", "model.scheduler.patience=0", "model.scheduler.restore_best=true",
+             "model.scheduler.monitor=val/oracle_co_bps"],
 }  # fmt: skip
 # within the first epoch, within another, at a validation, and at the end; the moments between these are rare
 QUICK = ("step1", "step6", "step8", "step16", "end0", "end1", "end3", "val1")
 CASES = [
     *(pytest.param("cosine", moment, marks=[] if moment in QUICK else pytest.mark.rare) for moment in MOMENTS),
-    ("plateau", "step7"), ("plateau", "end1"), ("plateau", "val1"),
+    ("plateau", "step7"), ("plateau", "end1"), ("plateau", "val1"), ("best", "val1"),
 ]  # fmt: skip
 
 

@@ -68,8 +68,13 @@ class WeightAverage(pl.Callback):
         """Check the start.
 
         Raises:
-            ConfigError: a share of a training without an end.
+            ConfigError: a share of a training without an end, or a schedule that writes weights itself.
         """
+        if any(getattr(config.scheduler, "restore_best", False) for config in trainer.lr_scheduler_configs):
+            raise ConfigError(
+                "model.scheduler.restore_best=true goes back to weights that were validated, which callbacks/average "
+                "replaces by their average: leave out one of them"
+            )
         if self.start and trainer.optimizers and total_steps(trainer) is None:
             raise ConfigError("callbacks.average.start is a share of the training: give trainer.max_epochs")
         own = _floats(pl_module.net)  # a resumed average was read before the network came to its device

@@ -185,6 +185,7 @@ class PopulationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Let Lightning know that the last epoch of a resumed run was validated: else it would train a batch again."""
+        self._stop_at_last_plateau()
         loop = self.trainer.fit_loop
         epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         if loop.restarting and batch.is_last_batch and batch.current.completed and epoch.processed < epoch.ready:
@@ -279,7 +280,13 @@ class PopulationModule(pl.LightningModule):
         for config in self.trainer.lr_scheduler_configs if self.trainer.validating else ():
             if config.reduce_on_plateau and config.monitor in scores:
                 config.scheduler.step(scores[config.monitor])
+                self._stop_at_last_plateau()
                 self.plateau_scores.append((self.global_step, scores[config.monitor]))
+
+    def _stop_at_last_plateau(self) -> None:
+        """End the training where a schedule says so; a resumed one that had ended ends again."""
+        if any(getattr(config.scheduler, "finished", False) for config in self.trainer.lr_scheduler_configs):
+            self.trainer.should_stop = True
 
     def _check_shape(self, output: Output, batch: Batch) -> None:
         """Check what the network returns, as for a network of the user's own.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.image_model import ImageModel
-from neuro_lightning.nn.nonlinearities import NONLINEARITIES
+from neuro_lightning.nn.nonlinearities import NONLINEARITIES, softplus
 
 
 class CoreReadoutNet(nn.Module):
@@ -22,9 +22,10 @@ class CoreReadoutNet(nn.Module):
         readout: called with the core's ``out_shape`` and the number of neurons; has ``bias`` and ``penalties()``.
         output: ``elu`` (``ELU(x) + 1``) or ``softplus`` for responses that are never negative, ``identity`` for
             z-scored ones; ``auto`` chooses between the first and the last. Others: ``NONLINEARITIES``.
+        softplus_beta: of a softplus output, see :func:`neuro_lightning.nn.nonlinearities.softplus`.
 
     Raises:
-        ConfigError: another ``output``.
+        ConfigError: another ``output``, or a ``softplus_beta`` that is not positive or has no softplus.
     """
 
     output_key = "model.output"
@@ -36,22 +37,28 @@ class CoreReadoutNet(nn.Module):
         core: Callable[..., nn.Module],
         readout: Callable[..., nn.Module],
         output: str = "auto",
+        softplus_beta: float = 1.0,
     ) -> None:
         super().__init__()
         if output == "auto":
             output = "elu" if spec.nonnegative else "identity"
         if output not in NONLINEARITIES:
             raise ConfigError(f"model.output={output} is none of auto, {', '.join(NONLINEARITIES)}")
+        if not softplus_beta > 0 or (softplus_beta != 1 and output != "softplus"):
+            raise ConfigError(
+                f"model.softplus_beta={softplus_beta} must be above 0, and needs model.output=softplus (it is {output})"
+            )
         self.output = output
+        self.nonlinearity = softplus(softplus_beta) if output == "softplus" else NONLINEARITIES[output]
         self.core = core(spec.image_shape)
         self.readout = readout(self.core.out_shape, spec.n_neurons)
         if len(spec.mean_rates):
             with torch.no_grad():  # begin at the mean rates, which the first steps would otherwise be spent on
-                self.readout.bias.copy_(NONLINEARITIES[output].inverse(torch.tensor(spec.mean_rates)))
+                self.readout.bias.copy_(self.nonlinearity.inverse(torch.tensor(spec.mean_rates)))
 
     def forward(self, images: Tensor) -> Output:
         """(B, C, H, W) images -> ``rates`` (B, N) and, in training, the penalties of core and readout."""
-        rates = NONLINEARITIES[self.output].function(self.readout(self.core(images)))
+        rates = self.nonlinearity.function(self.readout(self.core(images)))
         if not self.training:
             return {"rates": rates}
         terms = {f"core_{name}": term for name, term in self.core.penalties().items()}

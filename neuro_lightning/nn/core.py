@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+INITS = ("torch", "xavier")
+NORMS = ("full", "shift", "none")
+
 
 class ConvCore(nn.Module):
     """Stacked 2-D convolutions with batch normalisation and ELU; the last layer's map is what neurons read.
@@ -29,14 +32,19 @@ class ConvCore(nn.Module):
         pad_first: keep the image's size in the first layer; else its map is smaller by ``first_kernel - 1``.
         depth_separable: later layers as 1x1, depthwise and 1x1 convolutions.
         linear: without ELU: the linear-nonlinear model, whose only nonlinearity is at the output.
+        init: of the kernels: ``torch`` (its uniform default) or ``xavier`` (Glorot's normal distribution, as
+            published). Batch normalisation takes the scale away; small kernels turn faster at one learning rate.
+        batch_norm: ``full`` learns a scale and a shift of each channel, ``shift`` the latter alone; ``none`` has no
+            batch normalisation, but a bias.
         momentum: weight of the newest batch in the running statistics (torch's convention).
         dropout: share of the map's channels that is dropped in training.
         laplace: strength of :func:`laplacian_energy` of the first layer's kernels.
         group_sparsity: strength of :func:`group_sparsity` of the later layers' kernels.
 
     Raises:
-        ValueError: no stride, a negative penalty, a kernel larger than its image, an even one where the map is to keep
-            its size, or a group sparsity of depth-separable layers, whose kernels are no groups.
+        ValueError: another ``init`` or ``batch_norm``, no stride, a negative penalty, a kernel larger than its image,
+            an even one where the map is to keep its size, or a group sparsity of depth-separable layers, whose kernels
+            are no groups.
     """
 
     def __init__(
@@ -51,6 +59,8 @@ class ConvCore(nn.Module):
         pad_first: bool = False,
         depth_separable: bool = True,
         linear: bool = False,
+        init: str = "torch",
+        batch_norm: str = "full",
         momentum: float = 0.1,
         dropout: float = 0.0,
         laplace: float = 0.0,
@@ -75,15 +85,22 @@ class ConvCore(nn.Module):
             )
         if group_sparsity and depth_separable:
             raise ValueError("core.group_sparsity needs core.depth_separable=false")
+        for name, value, known in (("init", init, INITS), ("batch_norm", batch_norm, NORMS)):
+            if value not in known:
+                raise ValueError(f"core.{name}={value} is none of {', '.join(known)}")
         self.laplace, self.group_sparsity = laplace, group_sparsity
         self.out_shape = (channels, height, width)
-        first = nn.Conv2d(image_shape[0], channels, first_kernel, stride=stride, padding=padding, bias=False)
+        bias = batch_norm == "none"
+        first = nn.Conv2d(image_shape[0], channels, first_kernel, stride=stride, padding=padding, bias=bias)
         convolve = _separable if depth_separable else _full
-        stack = [first, *(convolve(channels, kernel) for _ in range(layers - 1))]
+        stack = [first, *(convolve(channels, kernel, bias) for _ in range(layers - 1))]
+        if init == "xavier":
+            for layer in stack:
+                layer.apply(_init_xavier)
         self.layers = nn.ModuleList(
             nn.Sequential(
                 layer,
-                nn.BatchNorm2d(channels, momentum=momentum),
+                _normalise(batch_norm, channels, momentum),
                 nn.Identity() if linear else nn.ELU(),
                 nn.Dropout2d(dropout),
             )
@@ -149,13 +166,39 @@ def group_sparsity(weight: Tensor) -> Tensor:
     return (energy + tiny).sqrt().sum() / (energy.numel() * energy.sum() + tiny).sqrt()
 
 
-def _full(channels: int, kernel: int) -> nn.Module:
-    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+class Shift(nn.Module):
+    """Adds a number to each channel of (B, C, H, W), which is learnt."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return maps + self.bias[:, None, None]
 
 
-def _separable(channels: int, kernel: int) -> nn.Module:
+def _normalise(kind: str, channels: int, momentum: float) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    norm = nn.BatchNorm2d(channels, momentum=momentum, affine=kind == "full")
+    return norm if kind == "full" else nn.Sequential(norm, Shift(channels))
+
+
+def _init_xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _full(channels: int, kernel: int, bias: bool) -> nn.Module:
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=bias)
+
+
+def _separable(channels: int, kernel: int, bias: bool) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=bias),
     )

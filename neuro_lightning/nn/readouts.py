@@ -109,6 +109,8 @@ class GaussianReadout(Readout):
         kind: ``full`` (a 2 x 2 matrix), ``uncorrelated`` (one spread an axis) or ``isotropic`` (one spread).
         init_position: positions start uniformly in +- this.
         init_spread: spreads start at this; the entries of full matrices uniformly in +- this.
+        keep_inside: put a position that has left the map back to its edge in each step of the training, as published.
+            A position outside has no gradient where its draws are outside, too, and may never come back.
         l1: strength of each neuron's summed absolute features.
 
     Raises:
@@ -123,12 +125,13 @@ class GaussianReadout(Readout):
         kind: str = "full",
         init_position: float = 0.3,
         init_spread: float = 0.1,
+        keep_inside: bool = False,
         l1: float = 0.0,
     ) -> None:
         super().__init__(in_shape, n_neurons)
         if kind not in SPREADS:
             raise ValueError(f"readout.kind={kind} is none of {', '.join(SPREADS)}")
-        self.l1 = l1
+        self.l1, self.keep_inside = l1, keep_inside
         self.position = nn.Parameter(torch.empty(n_neurons, 2).uniform_(-init_position, init_position))
         spread = torch.full((n_neurons, *SPREADS[kind]), float(init_spread))
         self.spread = nn.Parameter(spread.uniform_(-init_spread, init_spread) if kind == "full" else spread)
@@ -136,6 +139,9 @@ class GaussianReadout(Readout):
 
     def positions(self, n_samples: int) -> Tensor:
         """(B, N, 2) points (x, y) in [-1, 1]: drawn for every image in training, the means in evaluation."""
+        if self.training and self.keep_inside:
+            with torch.no_grad():
+                self.position.clamp_(-1, 1)
         position = self.position.expand(n_samples, -1, -1)
         if self.training:
             noise = torch.randn_like(position)
