@@ -6,10 +6,8 @@ import torch
 from figure_checks import drawn, titles
 from matplotlib.colors import same_color
 
-from neuro_lightning.callbacks.drawings_dynamics import dynamics_of, has_dynamics
 from neuro_lightning.display.figures_dynamics import flow_figure
 from neuro_lightning.functional.fixed_points import fixed_points, flow, plane_of
-from neuro_lightning.models.gru import GRUCore
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -57,43 +55,21 @@ def test_flow_is_the_movement_within_the_plane():
     torch.testing.assert_close(found, -0.5 * places)
 
 
-class Net(torch.nn.Module):
-    def __init__(self, layers, bidirectional):
-        super().__init__()
-        self.core = GRUCore(3, 5, layers, bidirectional=bidirectional, dropout=0.0)
-
-    def forward(self, inputs):
-        return {"rates": self.core(inputs)}
-
-
-@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, False), (2, True)])
-def test_the_step_is_that_of_the_networks_last_layer(layers, bidirectional):
-    """Under an input that never changes the states of the layer follow the step; with one layer exactly."""
-    torch.manual_seed(1)
-    net = Net(layers, bidirectional).eval()
-    inputs = torch.ones(2, 400, 3)
-    found = dynamics_of(net, {"inputs": inputs})
-    assert found.visited.shape == (2, 400, 5)
-    torch.testing.assert_close(found.visited.float(), net(inputs)["rates"].detach()[..., :5])
-    if layers == 1:
-        torch.testing.assert_close(found.step(found.visited[:, 3]), found.visited[:, 4], rtol=0, atol=1e-6)
-    points = fixed_points(found.step, found.visited[0, ::40])
-    settled = found.visited[0, 200]
-    assert float((points.states - settled).norm(dim=1).min()) < 0.05 and bool(points.stable[0])
-
-
-def test_which_networks_have_dynamics():
-    assert has_dynamics(Net(1, False)) and not has_dynamics(torch.nn.Linear(1, 1))
-
-
 def test_flow_figure_draws_what_it_is_given():
     places, velocity = np.array([[0.0, 0], [1, 1]]), np.array([[0.0, 2], [3, 0]])
     points, eigenvalues = np.array([[0.5, 0.5], [2, 2]]), np.array([[0.5 + 0.1j, 0.5 - 0.1j], [1.2 + 0j, 0.1 + 0j]])
     figure = drawn(
         flow_figure(
-            places, velocity, paths=np.zeros((1, 3, 2)), points=points, eigenvalues=eigenvalues, starts=np.array([3, 1])
+            places,
+            velocity,
+            paths=np.zeros((1, 3, 2)),
+            points=points,
+            eigenvalues=eigenvalues,
+            starts=np.array([3, 1]),
+            name="generator",
         )
     )
+    assert figure.get_suptitle() == "Flow and fixed points of the generator"
     plane, circle = figure.axes
     np.testing.assert_allclose(np.stack([plane.collections[0].U, plane.collections[0].V]), [[0, 1], [1, 0]])
     assert [line.get_xydata()[0].tolist() for line in plane.lines[1:]] == points.tolist()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuro_lightning.callbacks.drawings_dynamics import draw_flow
 from neuro_lightning.callbacks.drawings_spikes import Drawings, spike_drawings
 from neuro_lightning.callbacks.shown_trials import as_numpy, targets_or_nan
 from neuro_lightning.contracts import evaluation_mode
@@ -19,6 +20,7 @@ from neuro_lightning.functional.exciting_images import contrast_of, most_excitin
 from neuro_lightning.functional.explainable import average_correlation, explainable, feve
 from neuro_lightning.functional.receptive_fields import mean_gradients, receptive_fields
 from neuro_lightning.functional.svca import random_half, svca
+from neuro_lightning.models.dynamics import has_dynamics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +92,8 @@ def trace_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
             trials["latents"][0].numpy(), bin_ms=spec.bin_ms, behavior=behavior,
             behavior_names=tuple(data.recording.info.get("behavior", ())), simulated=spec.simulated,
         )  # fmt: skip
+    if has_dynamics(module.net):
+        found["flow"] = lambda: draw_flow(module, data)
     return found
 
 

@@ -2,91 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from neuro_lightning.contracts import evaluation_mode, run_network
+from neuro_lightning.contracts import evaluation_mode
 from neuro_lightning.display.figures_dynamics import flow_figure
-from neuro_lightning.functional.fixed_points import Step, fixed_points, flow, plane_of
-from neuro_lightning.models.gru import GRUCore
-from neuro_lightning.nn.padding import inside, run_recurrent
-from neuro_lightning.nn.recurrent import gru_step
+from neuro_lightning.functional.fixed_points import FixedPoints, fixed_points, flow, plane_of
+from neuro_lightning.models.dynamics import Dynamics, dynamics_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STARTS = 48
-MOST_TRIALS = 64
+STARTS, LEAST_STARTS = 48, 12
+OFTEN = 64  # dimensions up to which there are as many starts; fewer beyond, as a search takes the cube of them in time
 GRID = 18
 
 
-class Dynamics(NamedTuple):
-    """A GRU layer by itself.
-
-    Attributes:
-        step: states (B, H) -> the next states, under the layer's mean input.
-        visited: (B, S, H) its states in trials, NaN after a trial's end.
-    """
-
-    step: Step
-    visited: Tensor
+def points_of(found: Dynamics) -> FixedPoints:
+    """The fixed points that are found from up to ``STARTS`` states of trials, spread over trials and steps."""
+    visited = found.visited[found.visited.isfinite().all(2)]
+    starts = min(STARTS, max(LEAST_STARTS, STARTS * OFTEN // visited.shape[1]))
+    return fixed_points(found.step, visited[torch.linspace(0, len(visited) - 1, starts).round().long()])
 
 
-def has_dynamics(net: Any) -> bool:
-    """Whether the core of a network is a GRU of at least two units."""
-    core = getattr(net, "core", None)
-    return isinstance(core, GRUCore) and core.gru.hidden_size > 1
-
-
-def dynamics_of(net: Any, batch: Any, device: torch.device | str = "cpu") -> Dynamics:
-    """The last GRU layer's forward direction, in float64, with the mean over a batch of what it reads as its input.
-
-    Args:
-        net: with a :class:`GRUCore`, in evaluation mode.
-        batch: of trials; ``MOST_TRIALS`` of them are used.
-        device: where the network is.
-    """
-    gru, given = net.core.gru, []
-    handle = net.core.register_forward_pre_hook(lambda _, arguments: given.append(arguments))
-    part = {name: values[:MOST_TRIALS] if isinstance(values, Tensor) else values for name, values in batch.items()}
-    try:
-        run_network(net, part, device)
-    finally:
-        handle.remove()
-    inputs, lengths = given[0][0], given[0][1] if len(given[0]) > 1 else None
-    with torch.no_grad():
-        visited = run_recurrent(gru, inputs, lengths)[0][..., : gru.hidden_size].double().cpu()
-        if gru.num_layers > 1:
-            lower = torch.nn.GRU(
-                gru.input_size, gru.hidden_size, gru.num_layers - 1, batch_first=True, bidirectional=gru.bidirectional
-            )
-            kept = lower.state_dict()
-            lower.load_state_dict({name: values for name, values in gru.state_dict().items() if name in kept})
-            inputs = run_recurrent(lower.to(inputs.device), inputs, lengths)[0]
-        inside_trials = torch.ones(visited.shape[:2], dtype=torch.bool)
-        if lengths is not None:
-            inside_trials = inside(lengths.cpu(), visited.shape[1])
-        cell = torch.nn.GRUCell(inputs.shape[2], gru.hidden_size).requires_grad_(False)
-        last = f"_l{gru.num_layers - 1}"
-        cell.load_state_dict({name: gru.state_dict()[name + last] for name in cell.state_dict()})
-        cell = cell.double()
-        drive = inputs.double().cpu()[inside_trials].mean(0) @ cell.weight_ih.T + cell.bias_ih
-    visited[~inside_trials] = torch.nan
-    return Dynamics(lambda states: gru_step(cell, drive.expand(len(states), -1), states), visited)
-
-
-def draw_flow(module: Any, data: Any) -> Figure:
-    """The figure of a run's network; see :func:`dynamics_of`."""
-    with torch.random.fork_rng(), evaluation_mode(module.net):
-        batch = next(iter(data.eval_dataloader("val")))
-        found = dynamics_of(module.net, batch, module.device)
+def figure_of(found: Dynamics, *, simulated: bool = False) -> Figure:
+    """Flow and fixed points on the plane of the first two principal components of the states in trials."""
     visited = found.visited[found.visited.isfinite().all(2)]
     mean, axes = plane_of(visited)
-    starts = visited[torch.linspace(0, len(visited) - 1, STARTS).round().long()]
-    points = fixed_points(found.step, starts)
+    points = points_of(found)
     paths = (found.visited - mean) @ axes.T
     flat = (visited - mean) @ axes.T
     low, high = flat.amin(0), flat.amax(0)
@@ -101,5 +46,13 @@ def draw_flow(module: Any, data: Any) -> Figure:
         points=((points.states - mean) @ axes.T).numpy(),
         eigenvalues=points.eigenvalues.numpy(),
         starts=np.asarray(points.starts),
-        simulated=module.spec.simulated,
+        name=found.name,
+        simulated=simulated,
     )
+
+
+def draw_flow(module: Any, data: Any) -> Figure:
+    """The figure of a run's network, of a batch of its validation trials."""
+    with torch.random.fork_rng(), evaluation_mode(module.net):
+        found = dynamics_of(module.net, next(iter(data.eval_dataloader("val"))), module.device)
+    return figure_of(found, simulated=module.spec.simulated)

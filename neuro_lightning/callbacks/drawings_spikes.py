@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuro_lightning.callbacks.drawings_dynamics import draw_flow, has_dynamics
+from neuro_lightning.callbacks.drawings_dynamics import draw_flow
 from neuro_lightning.callbacks.shown_trials import as_numpy, predict_trials, targets_or_nan
 from neuro_lightning.display import figures, figures_checks, figures_spikes, figures_trials
 from neuro_lightning.display.style import evenly_spaced
@@ -21,6 +21,7 @@ from neuro_lightning.functional.psth import condition_sums
 from neuro_lightning.metrics.catalog import axis_label
 from neuro_lightning.metrics.collection import bits_of
 from neuro_lightning.metrics.decoding import VelocityR2
+from neuro_lightning.models.dynamics import has_dynamics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

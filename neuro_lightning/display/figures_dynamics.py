@@ -23,6 +23,7 @@ def flow_figure(
     points: np.ndarray,
     eigenvalues: np.ndarray,
     starts: np.ndarray | None = None,
+    name: str = "",
     simulated: bool = False,
 ) -> Figure:
     """Where states move on a plane, paths of trials, fixed points, and the eigenvalues of the dynamics there.
@@ -37,9 +38,10 @@ def flow_figure(
         points: (P, 2) fixed points.
         eigenvalues: (P, D) complex, of the Jacobian of a step at each.
         starts: (P,) how many searches led to each.
+        name: what the states are of.
         simulated: whether the data are simulated.
     """
-    title = "Flow and fixed points"
+    title = "Flow and fixed points" + (f" of the {name}" if name else "")
     figure, [[plane, circle]] = style.new_figure(8.2, 4.2, title, simulated=simulated, columns=2)
     speed = np.linalg.norm(velocity, axis=1, keepdims=True)
     arrows = velocity / np.maximum(speed, 1e-30)

@@ -17,6 +17,9 @@ from torch import Tensor
 Step = Callable[[Tensor], Tensor]
 
 
+REST = 1e-5  # a step of the search, relative to the spread of the starts, after which it is given up
+
+
 class FixedPoints(NamedTuple):
     """Fixed points, those that most starts led to first.
 
@@ -53,23 +56,30 @@ def fixed_points(
     Returns:
         In float64, P = 0 where none is found.
     """
-    states = starts.double()
+    states = starts.double().clone()
     spread = float(states.std(0, correction=0).norm()) or 1.0
     jacobian_of = torch.func.vmap(torch.func.jacrev(lambda state: step(state[None])[0]))
     one = torch.eye(states.shape[1], dtype=states.dtype)
     damping = torch.full((len(states),), 1e-2, dtype=states.dtype)
     residual = step(states) - states
+    slopes = jacobian_of(states) - one
+    left = torch.arange(len(states))  # those that have neither arrived nor come to rest elsewhere
     for _ in range(n_steps):
-        slope = jacobian_of(states) - one
-        squares = slope.mT @ slope + damping[:, None, None] * one
-        trial = states - torch.linalg.solve(squares, (slope.mT @ residual[..., None]))[..., 0]
+        slope = slopes[left]
+        squares = slope.mT @ slope + damping[left, None, None] * one
+        change = torch.linalg.solve(squares, (slope.mT @ residual[left, :, None]))[..., 0]
+        trial = states[left] - change
         found = step(trial) - trial
-        better = found.norm(dim=1) < residual.norm(dim=1)
-        states = torch.where(better[:, None], trial, states)
-        residual = torch.where(better[:, None], found, residual)
-        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-12, 1e6)
-        if bool((residual.norm(dim=1) < 0.01 * tolerance * spread).all()):
+        better = found.norm(dim=1) < residual[left].norm(dim=1)
+        moved = left[better]
+        states[moved], residual[moved] = trial[better], found[better]
+        damping[left] = torch.where(better, damping[left] / 5, damping[left] * 5).clamp(1e-12, 1e6)
+        arrived = residual[left].norm(dim=1) < 0.01 * tolerance * spread
+        left = left[~arrived & (change.norm(dim=1) > REST * spread)]
+        if not len(left):
             break
+        moved = moved[torch.isin(moved, left)]
+        slopes[moved] = jacobian_of(states[moved]) - one
     speed = residual.norm(dim=1)
     known = speed < tolerance * spread
     points, speed, starts_of = _distinct(states[known], speed[known], apart * spread)

@@ -169,6 +169,14 @@ class LFADSNet(SequenceNet):
             )
         return self._average(inputs, observed)
 
+    def mean_course(self, inputs: Tensor, observed: Tensor | None = None) -> tuple[Tensor, Course]:
+        """The generator's first state (B, G), and its course, both of the posteriors' means: nothing is drawn."""
+        steps = self.steps.cover(inputs.shape[1] + self.steps.n_forward)
+        seen = self.readin(inputs, inputs.shape[1], observed)
+        mean, _, encoded = self.core.encode(seen, steps, self.lengths(observed))
+        start = self.core.to_generator(mean)
+        return start, self.core.generator(start, encoded, mean.new_zeros(len(mean), steps, self.core.sizes.inputs))
+
     def _sample(self, inputs: Tensor, observed: Tensor | None = None) -> Output:
         n_total, lengths = inputs.shape[1] + self.steps.n_forward, self.lengths(observed)
         seen = self.readin(inputs, inputs.shape[1], observed)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from neuro_lightning.nn.padding import run_recurrent
 
@@ -85,6 +86,28 @@ def gru_step(cell: nn.GRUCell, drive: Tensor, state: Tensor) -> Tensor:
     gates, new = recurrent.split((2 * size, size), -1)
     reset, keep = (drive_gates + gates).sigmoid().chunk(2, -1)
     return torch.lerp(torch.addcmul(drive_new, reset, new).tanh(), state, keep)
+
+
+def lstm_step(cell: nn.LSTMCell, drive: Tensor, state: Tensor) -> Tensor:
+    """One step of an LSTM whose input has been projected already, see :func:`gru_step`.
+
+    Args:
+        cell: with H units.
+        drive: (B, 4H).
+        state: (B, 2H), the output and behind it the cell's own state.
+
+    Returns:
+        (B, 2H) the next state.
+    """
+    output, memory = state.chunk(2, -1)
+    add, keep, new, show = (drive + F.linear(output, cell.weight_hh, cell.bias_hh)).chunk(4, -1)
+    memory = keep.sigmoid() * memory + add.sigmoid() * new.tanh()
+    return torch.cat([show.sigmoid() * memory.tanh(), memory], dim=-1)
+
+
+def rnn_step(cell: nn.RNNCell, drive: Tensor, state: Tensor) -> Tensor:
+    """One step of a network of tanh units whose input has been projected already, (B, H); see :func:`gru_step`."""
+    return (drive + F.linear(state, cell.weight_hh, cell.bias_hh)).tanh()
 
 
 def init_gru(rnn: nn.RNNBase | nn.RNNCellBase) -> None:
