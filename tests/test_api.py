@@ -321,7 +321,7 @@ def test_traces_and_images_train():
         (lambda: nl.spikes([[[1, 2], [3]], [[4], [5]]], bin_ms=20), "counts is an array of Python objects"),
         (lambda: spikes(behavior=np.zeros((3, 12))), r"behavior has the shape \(3, 12, 1\)"),
         (lambda: nl.traces(np.zeros((4, 9)), rate_hz=0), "rate_hz=0: give frames per second"),
-        (lambda: nl.images(np.zeros((4, 8, 8)), np.zeros((3, 2))), "I = 4 as in images"),
+        (lambda: nl.images(np.zeros((4, 8, 8)), np.zeros((3, 2))), "responses has 3 rows for 4 images"),
         (lambda: nl.load("nowhere"), "nowhere is no run's folder: it has no run.json"),
     ],
 )

@@ -13,11 +13,12 @@ from neuro_lightning.data.arrays import images as image_arrays
 from neuro_lightning.data.arrays import spikes as spike_arrays
 from neuro_lightning.data.arrays import traces as trace_arrays
 from neuro_lightning.data.arrays.files import Arrays, check_names, save_arrays, write_arrays
+from neuro_lightning.data.arrays.presentations import are_unequal, join_list
 from neuro_lightning.data.arrays.spike_times import are_spike_times, bin_spike_times
 from neuro_lightning.errors import DataError
 from neuro_lightning.settings.quoting import override
 
-GROUPS = {"spikes": "arrays", "traces": "array_traces", "images": "array_images"}
+GROUPS = {"spikes": "arrays", "traces": "array_traces", "images": "images"}
 KEYS = {"spikes": spike_arrays.SHAPES, "traces": trace_arrays.SHAPES, "images": image_arrays.SHAPES}
 CHECKS = {"spikes": spike_arrays.check_spikes, "traces": trace_arrays.check_traces, "images": image_arrays.check_images}
 
@@ -144,17 +145,28 @@ def traces(traces: Any, *, rate_hz: float, behavior: Any = None, rates: Any = No
 
 
 def images(
-    images: Any, responses: Any, *, split: Any = None, unit_ids: Any = None, rates: Any = None, **options: Any
+    images: Any,
+    responses: Any,
+    *,
+    image_ids: Any = None,
+    split: Any = None,
+    unit_ids: Any = None,
+    rates: Any = None,
+    **options: Any,
 ) -> Data:
     """Images and the response of each neuron to each of them.
 
     Args:
-        images: (B, H, W) or (B, C, H, W).
-        responses: (B, N), or (B, R, N) of R repeats; NaN where a neuron was not recorded.
-        split: (B,) ``train``, ``val`` or ``test``; None draws them. Equal images stay on one side.
+        images: (I, H, W) or (I, C, H, W).
+        responses: (I, N), or (I, R, N) of R repeats; NaN where a neuron was not recorded. Of images that were shown
+            unequally often a list with the responses (R, N) to each image, or (P, N) of each presentation beside
+            ``image_ids``.
+        image_ids: (P,) which of the images was presented, from 0 on.
+        split: (I,) or (P,) ``train``, ``val`` or ``test``; None draws them. All presentations of an image, and equal
+            images, stay on one side.
         unit_ids: (N,) the neurons' numbers.
-        rates: (B, N) true mean responses of simulated neurons.
-        options: further keys of ``conf/data/array_images.yaml``: ``input_scale``, ``val_fraction``, ``test_fraction``,
+        rates: (I, N) true mean responses of simulated neurons.
+        options: further keys of ``conf/data/images.yaml``: ``input_scale``, ``val_fraction``, ``test_fraction``,
             ``seed``, ``batch_size``, ...
 
     Raises:
@@ -162,8 +174,14 @@ def images(
 
     Example:
         >>> run = nl.train(model="core_readout", data=nl.images(stimuli, responses))  # doctest: +SKIP
+        >>> data = nl.images(stimuli, responses, image_ids=shown)                      # doctest: +SKIP
     """
-    given = {"images": images, "responses": responses, "split": split, "unit_ids": unit_ids, "rates": rates}
+    given = {"images": images, "responses": responses, "image_ids": image_ids, "split": split}
+    given |= {"unit_ids": unit_ids, "rates": rates}
+    if are_unequal(responses):
+        if image_ids is not None:
+            raise DataError("responses is a list of the responses to each image: leave image_ids out beside it")
+        given["responses"], given["image_ids"] = join_list(responses)
     return _data("images", given, options)
 
 

@@ -22,6 +22,9 @@ MOVED = {
 }
 """Old path of a class -> its path today."""
 
+DATASETS = {"array_images": "images"}
+"""Old name of a dataset -> its name today; ``conf/data`` has a file of the old name that composes today's."""
+
 MODELS = "neuro_lightning.models"
 CNN = f"{MODELS}.cnn.CNN"
 NDT, STNDT, GRU = f"{MODELS}.ndt.NDT", f"{MODELS}.stndt.STNDT", f"{MODELS}.gru.GRU"
@@ -103,6 +106,13 @@ def update_override(word: str, model: str) -> str:
     if old.endswith("linear_embedder"):
         value = "auto" if value.lower() == "true" else "null"
     return f"{sign}model.{new}{equals}{value}"
+
+
+def update_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """The same identity of data (:mod:`neuro_lightning.data.identity`), with the datasets' names of today."""
+    sessions = {name: update_identity(one) for name, one in identity.get("sessions", {}).items()}
+    found = {**identity, "name": DATASETS.get(identity["name"], identity["name"])}
+    return {**found, "sessions": sessions} if sessions else found
 
 
 def _update_keys(config: dict[str, Any]) -> dict[str, Any]:

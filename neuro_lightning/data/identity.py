@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from neuro_lightning.artifacts.old_names import DATASETS, update_identity
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording, Trials, padding
 from neuro_lightning.errors import CheckpointError
@@ -103,7 +104,7 @@ def identity_of(recipe: Mapping[str, Any]) -> Identity:
     if "identity" in recipe:
         if not _is_complete(recipe["identity"]):
             raise CheckpointError("a checkpoint's description of its data is damaged: restore it from a copy")
-        return {**recipe["identity"], "older": False}
+        return {**update_identity(recipe["identity"]), "older": False}
     spec, config, info = recipe["spec"], recipe["data"], recipe.get("info") or {}
     split = info.get("split")
     rows = info.get("rows") or ({k: split[k] for k in ("train", "val")} if isinstance(split, dict) else {})
@@ -111,7 +112,7 @@ def identity_of(recipe: Mapping[str, Any]) -> Identity:
     path = config.get("path")
     return {
         "older": True,
-        "name": spec.get("dataset"),
+        "name": DATASETS.get(spec.get("dataset"), spec.get("dataset")),
         "kind": spec.get("kind", "spikes"),
         "simulated": spec.get("simulated", False),
         "sources": [{"path": _absolute(path)}] if path else [],

@@ -24,10 +24,13 @@ OTHER_NAMES = {
     "spikes": "counts", "spike_counts": "counts", "y": "behavior", "velocity": "behavior", "labels": "condition",
     "start": "times", "starts": "times", "trial_times": "times", "dff": "traces", "fluorescence": "traces",
     "f": "traces", "spks": "traces", "stimuli": "images", "responses_mean": "responses", "binsize": "bin_ms",
+    "istim": "image_ids", "image_id": "image_ids", "frame_image_id": "image_ids", "stimulus_ids": "image_ids",
+    "tiers": "split",
 }  # fmt: skip
 """What others call our keys, for a guess."""
 
-AXES = {"B": "trials", "L": "bins", "N": "neurons", "F": "frames", "I": "images", "k": "channels", "r": "repeats"}
+AXES = {"B": "trials", "L": "bins", "N": "neurons", "F": "frames", "I": "images", "P": "presentations",
+        "k": "channels", "r": "repeats"}  # fmt: skip
 """What the letters of a shape stand for."""
 COMMON = {
     "split": {"kinds": "SU", "what": "train, val and test"},
@@ -194,7 +197,7 @@ def unit_ids(arrays: Arrays, n_neurons: int) -> np.ndarray:
 
 
 def _from_matlab(values: np.ndarray) -> np.ndarray:
-    """Cells of text as an array of text."""
-    if values.dtype == object:
+    """Cells of text as an array of text; cells of several numbers, such as unequal repeats, as they are."""
+    if values.dtype == object and all(value.dtype.kind in "SU" or value.size == 1 for value in values.reshape(-1)):
         return np.array([str(np.squeeze(value)) for value in values.reshape(-1)])
     return values
