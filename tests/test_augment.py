@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuro_lightning.contracts import full_mask
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.augment import (
     Brightness,
@@ -18,6 +19,7 @@ from neuro_lightning.nn.augment import (
     Rotate,
     RotateChoice,
     Saturation,
+    apply_transforms,
     rotate,
     saturate,
     seed_transforms,
@@ -36,9 +38,9 @@ def images(n=6, c=3, h=12, w=12, seed=0):
 
 def distort(transforms, x, epoch, seed=0):
     """Images 0, 1, ... through a list of transforms, one after the other."""
-    for transform in seed_transforms(transforms, seed):
-        x = transform(x, torch.arange(len(x)), epoch)
-    return x
+    batch = {"inputs": x, "index": torch.arange(len(x)), "targets": torch.zeros(len(x), 2)}
+    batch["mask"] = full_mask(batch["targets"].shape)
+    return apply_transforms(seed_transforms(transforms, seed), batch, epoch)["inputs"]
 
 
 # ---- the draws

@@ -24,7 +24,7 @@ from neuro_lightning.data.sampler import EpochBatches, Grouped, Shards, Training
 from neuro_lightning.data.splitting import limit_training
 from neuro_lightning.errors import DataError
 from neuro_lightning.functional.explainable import ceilings
-from neuro_lightning.nn.augment import Transform, seed_transforms
+from neuro_lightning.nn.augment import Transform, apply_transforms, seed_transforms
 from neuro_lightning.ranks import main_process_only
 
 log = logging.getLogger(__name__)
@@ -344,7 +344,8 @@ class ImageDataModule(PopulationDataModule):
 
     Args:
         augment: transforms ``(images (B, C, H, W), index (B,), epoch) -> images``, a list or by name, applied in this
-            order to training batches, on the device; see ``neuro_lightning.nn.augment``. None or empty for none.
+            order to training batches, on the device; see ``neuro_lightning.nn.augment``; and ``CutMix``, which mixes
+            responses, too. None or empty for none.
         loader: see :class:`PopulationDataModule`.
     """
 
@@ -357,8 +358,5 @@ class ImageDataModule(PopulationDataModule):
         if isinstance(batch, list):
             return [self.on_after_batch_transfer(part, dataloader_idx) for part in batch]
         if self.augment and self.trainer is not None and self.trainer.training:
-            images = batch["inputs"]
-            for transform in self.augment:
-                images = transform(images, batch["index"], self.trainer.current_epoch)
-            batch = {**batch, "inputs": images}
+            batch = apply_transforms(self.augment, batch, self.trainer.current_epoch)
         return batch

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuro_lightning.contracts import Batch
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.draws import uniform
 
@@ -50,6 +51,10 @@ class Distortion:
             draws = uniform(index, seed=self.seed, epoch=epoch, stream=self.stream)[:, 0]
             return self.distort(images, draws)
 
+    def change_batch(self, batch: Batch, epoch: int) -> Batch:
+        """A training batch with its images distorted; what mixes responses, too, overrides it."""
+        return {**batch, "inputs": self(batch["inputs"], batch["index"], epoch)}
+
     def with_stream(self, seed: int, stream: int) -> Distortion:
         """A copy of the distortion with its own stream of random numbers."""
         other = copy.copy(self)
@@ -79,6 +84,16 @@ def seed_transforms(transforms: Sequence[Transform] | Mapping[str, Transform] | 
                 "with its arguments"
             )
     return [t.with_stream(seed, i) if isinstance(t, Distortion) else t for i, t in enumerate(named.values())]
+
+
+def apply_transforms(transforms: Sequence[Transform], batch: Batch, epoch: int) -> Batch:
+    """A training batch after one transform after the other, see :func:`seed_transforms`."""
+    for transform in transforms:
+        if isinstance(transform, Distortion):
+            batch = transform.change_batch(batch, epoch)
+        else:
+            batch = {**batch, "inputs": transform(batch["inputs"], batch["index"], epoch)}
+    return batch
 
 
 class Flip(Distortion):
