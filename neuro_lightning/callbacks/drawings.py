@@ -12,13 +12,13 @@ from torch import Tensor
 from neuro_lightning.callbacks.drawings_dynamics import draw_flow
 from neuro_lightning.callbacks.drawings_spikes import Drawings, spike_drawings
 from neuro_lightning.callbacks.shown_trials import as_numpy, targets_or_nan
-from neuro_lightning.contracts import evaluation_mode
+from neuro_lightning.contracts import evaluation_mode, rates_of
 from neuro_lightning.display import figures, figures_checks, figures_images, figures_latents, figures_traces
 from neuro_lightning.display.style import evenly_spaced
 from neuro_lightning.functional.dimensions import variance_shares
-from neuro_lightning.functional.exciting_images import contrast_of, most_exciting_images
+from neuro_lightning.functional.exciting_images import contrast_of, most_discriminative_images, most_exciting_images
 from neuro_lightning.functional.explainable import average_correlation, explainable, feve
-from neuro_lightning.functional.receptive_fields import mean_gradients, receptive_fields
+from neuro_lightning.functional.receptive_fields import AT_ONCE, mean_gradients, receptive_fields, triggered_averages
 from neuro_lightning.functional.svca import random_half, svca
 from neuro_lightning.models.dynamics import has_dynamics
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AT_THE_END = frozenset({
-    "against_oracle", "calibration", "decoding", "dimensions", "exciting_images", "feve", "flow", "forward",
-    "single_trials", "sorted_raster",
+    "against_oracle", "calibration", "decoding", "dimensions", "discriminative_images", "exciting_images", "feve",
+    "flow", "forward", "single_trials", "sorted_raster", "triggered_averages",
 })  # fmt: skip
 """Figures that are not drawn during training."""
 MOST_NEURONS = 1000  # that shared variance is taken from
+MOST_IMAGES = 2000  # training images that responses are predicted for
 FIELDS = 12  # receptive fields and tuning curves shown
 
 
@@ -128,7 +129,7 @@ def neuron_r2(trials: Mapping[str, Tensor]) -> np.ndarray:
 
 
 def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int) -> Drawings:
-    """Responses against predictions, receptive fields, first-stage filters, tuning."""
+    """Responses against predictions, receptive fields and what neurons look for, first-stage filters, tuning."""
     spec, net = module.spec, module.net
     observed, predicted = targets_or_nan(trials), trials["predicted"].numpy()
     scores, ceiling = image_scores(trials)
@@ -143,6 +144,8 @@ def image_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
             _fields(module, images, best), neurons=best, scores=scores[best], simulated=spec.simulated
         ),
         "exciting_images": lambda: _exciting(module, images, best),
+        "discriminative_images": lambda: _discriminative(module, images, best),
+        "triggered_averages": lambda: _triggered(module, data, best),
     }  # fmt: skip
     if "repeats" in trials:
         found["feve"] = lambda: figures_checks.against_figure(
@@ -202,3 +205,40 @@ def _exciting(module: Any, images: Tensor, neurons: list[int]) -> Figure:
     return figures_images.exciting_figure(
         found.cpu().numpy(), neurons=neurons, responses=answers.tolist(), simulated=module.spec.simulated
     )
+
+
+def _discriminative(module: Any, images: Tensor, neurons: list[int]) -> Figure:
+    """The figure of the images that tell neurons from all others, at the contrast of the training images."""
+    grey, contrast = contrast_of(images)
+    given = images[torch.from_numpy(evenly_spaced(len(images), MOST_IMAGES))]
+    with evaluation_mode(module.net):
+        usual = _predicted(module, given)
+        found, shares = most_discriminative_images(
+            module.net, grey.expand(images.shape[1:]).to(module.device), contrast, neurons,
+            mean=usual.mean(0), spread=usual.std(0, correction=0),
+        )  # fmt: skip
+    return figures_images.discriminative_figure(
+        found.cpu().numpy(), neurons=neurons, shares=shares.tolist(), simulated=module.spec.simulated
+    )
+
+
+def _triggered(module: Any, data: Any, neurons: list[int]) -> Figure:
+    """The figure of averages of training images weighted by recorded and by predicted responses."""
+    dataset = data.dataset("train", evaluate=False)
+    batch = dataset[evenly_spaced(len(dataset), MOST_IMAGES).tolist()]
+    images, recorded = batch["inputs"], torch.from_numpy(targets_or_nan(batch))[:, neurons]
+    with evaluation_mode(module.net):
+        predicted = _predicted(module, images)[:, neurons].masked_fill(recorded.isnan(), torch.nan)
+    return figures_images.triggered_figure(
+        triggered_averages(images, recorded).numpy(),
+        triggered_averages(images, predicted).numpy(),
+        neurons=neurons,
+        simulated=module.spec.simulated,
+    )
+
+
+@torch.no_grad()
+def _predicted(module: Any, images: Tensor) -> Tensor:
+    """(B, N) responses, on the CPU."""
+    parts = [rates_of(module.net(part.to(module.device))).float().cpu() for part in images.split(AT_ONCE)]
+    return torch.cat(parts)

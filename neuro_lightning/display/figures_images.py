@@ -55,6 +55,43 @@ def exciting_figure(
     return _tiles(images, titles, "Most exciting images, and responses", "no neurons", side=1.35, simulated=simulated)
 
 
+def discriminative_figure(
+    images: np.ndarray, *, neurons: Sequence[int], shares: Sequence[float], simulated: bool = False
+) -> Figure:
+    """The images that are predicted to excite one neuron and none of the others: red is brighter than grey.
+
+    Args:
+        images: (n, C, H, W) differences from grey, see ``neuro_lightning.functional.exciting_images``.
+        neurons: (n,) the neurons' numbers.
+        shares: (n,) of each neuron in the softmax over all.
+        simulated: whether the data are simulated.
+    """
+    titles = [f"neuron {neuron} · {share:.0%}" for neuron, share in zip(neurons, shares, strict=True)]
+    title = "Most discriminative images, and shares"
+    return _tiles(images, titles, title, "no neurons", side=1.35, simulated=simulated)
+
+
+def triggered_figure(
+    recorded: np.ndarray, predicted: np.ndarray, *, neurons: Sequence[int], simulated: bool = False
+) -> Figure:
+    """Response-triggered averages of recorded and predicted responses side by side, and the correlation of the two.
+
+    Args:
+        recorded: (n, C, H, W), see ``neuro_lightning.functional.receptive_fields.triggered_averages``.
+        predicted: (n, C, H, W), to the same images.
+        neurons: (n,) the neurons' numbers.
+        simulated: whether the data are simulated.
+    """
+    titles = []
+    for neuron, one, other in zip(neurons, recorded, predicted, strict=True):
+        scale = float(np.linalg.norm(one) * np.linalg.norm(other))
+        alike = f"r {float(np.vdot(one, other)) / scale:.2f}" if scale else "none"
+        titles += [f"neuron {neuron}", f"predicted · {alike}"]
+    pairs = np.stack([recorded, predicted], axis=1).reshape(-1, *recorded.shape[1:])
+    title = "Response-triggered averages, recorded and predicted"
+    return _tiles(pairs, titles, title, "no neurons", side=1.3, simulated=simulated, group=2)
+
+
 def filters_figure(filters: np.ndarray, *, simulated: bool = False) -> Figure:
     """The kernels of a network's first stage, those with most energy first, each on a scale of its own.
 
@@ -208,12 +245,12 @@ def tuning_figure(
 
 @style.package_style()
 def _tiles(
-    values: np.ndarray, titles: Sequence[str], title: str, empty: str, *, side: float, simulated: bool
+    values: np.ndarray, titles: Sequence[str], title: str, empty: str, *, side: float, simulated: bool, group: int = 1
 ) -> Figure:
-    """(n, C, H, W) weights as small pictures, in rows of a page's width at most."""
-    most = max(min(int(8 / side), len(values)), 1)
+    """(n, C, H, W) weights as small pictures, in rows of a page's width at most; a group stays in one row."""
+    most = max(min(int(8 / side), len(values)) // group * group, group)
     # the widest grid that leaves fewest places empty
-    columns = min(range(most, most // 2, -1), key=lambda columns: -len(values) % columns)
+    columns = min(range(most, most // 2, -group), key=lambda columns: -len(values) % columns)
     shape = values.shape[2] / values.shape[3] if values.size else 1.0
     figure, axes = style.panel_grid(
         len(values), title, columns=columns, panel=(side, side * shape + 0.14), margin=(0.2, 0.45), empty=empty,

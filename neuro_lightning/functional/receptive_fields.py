@@ -1,4 +1,4 @@
-"""Receptive fields of a network: the gradient of each prediction with respect to the image."""
+"""Receptive fields: the gradient of each of a network's predictions, and averages of images weighted by responses."""
 
 from __future__ import annotations
 
@@ -62,3 +62,24 @@ def mean_gradients(net: Callable[[Tensor], Output], images: Tensor, neurons: Seq
         rates = rates_of(net(given)).sum(0)
         fields = [torch.autograd.grad(rates[int(n)], given, retain_graph=True)[0].mean(0) for n in neurons]
     return torch.stack(fields) if fields else images.new_zeros(0, *images.shape[1:])
+
+
+def triggered_averages(images: Tensor, responses: Tensor) -> Tensor:
+    """Response-triggered averages: images weighted by how far each response is above the neuron's mean.
+
+    Of spike counts it is the spike-triggered average less the mean image, times the mean count. Of images of white
+    Gaussian noise it is in proportion to the filter of any neuron that has a single one (Chichilnisky 2001, Network
+    12:199); pixels of natural images go together, which blurs it.
+
+    Args:
+        images: (B, C, H, W).
+        responses: (B, n), recorded or predicted, NaN where unobserved.
+
+    Returns:
+        (n, C, H, W), the covariance of response and pixel; zeros where nothing was observed.
+    """
+    known = responses.isfinite()
+    count = known.sum(0).clamp_min(1)
+    values = responses.masked_fill(~known, 0)
+    weights = torch.where(known, values - values.sum(0) / count, 0) / count
+    return (weights.T.to(images.dtype) @ images.flatten(1)).unflatten(1, images.shape[1:])

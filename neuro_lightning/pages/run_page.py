@@ -33,12 +33,14 @@ FIGURES = {
     "calibration": "Predicted rates and the counts that came",
     "decoding": "Decoded and true behavior",
     "dimensions": "Explained variance over dimensions",
+    "discriminative_images": "Images that would excite one neuron and no other (in silico)",
     "exciting_images": "Images that the model would answer most (in silico)",
     "feve": "Share of the explainable variance that is explained",
     "flow": "Flow and fixed points of the recurrent network",
     "forward": "Forward prediction over time",
     "single_trials": "Predicted rates of single trials",
     "sorted_raster": "Spikes of a trial, neurons sorted by a latent",
+    "triggered_averages": "Averages of images, weighted by recorded and predicted responses",
     "learning_curve": "Learning curve",
 }
 FIRST = ("learning_curve", "rates", "psth")
