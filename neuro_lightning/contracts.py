@@ -251,6 +251,7 @@ class DataSpec:
         bin_ms: bin width in ms.
         mean_rates: (N,) mean of the observed targets in the training split.
         unit_ids: (N,) the neurons' numbers or names in the recording, held-in first.
+        unit_positions: (2 N,) x and y in the cortex of each neuron in turn, in any unit; empty where unknown.
         behavior_dim: behavior channels K, 0 without behavior.
         behavior_kind: ``velocity`` (decoded bin by bin), ``interval`` (dmfc_rsg's trial columns) or ``none``.
         decode_groups: groups of trials M that are decoded apart.
@@ -286,6 +287,7 @@ class DataSpec:
     bin_ms: int = 0
     mean_rates: tuple[float, ...] = ()
     unit_ids: tuple[int, ...] | tuple[str, ...] = ()
+    unit_positions: tuple[float, ...] = ()
     behavior_dim: int = 0
     behavior_kind: str = "none"
     decode_groups: int = 1

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -34,6 +35,7 @@ CORES = {
 }
 READOUTS = {
     "gaussian": partial(GaussianReadout, l1=0.1),
+    "cortex": partial(GaussianReadout, l1=0.1, from_cortex=30),
     "factorised": partial(FactorisedReadout, l1=0.1),
     "dense": partial(DenseReadout, l2=0.1, dropout=0.1),
 }
@@ -44,11 +46,23 @@ def model(core: str = "conv", readout: str = "gaussian", spec: DataSpec = SPEC, 
     return CoreReadout(spec, core=CORES[core], readout=READOUTS[readout], **changes)
 
 
+def test_a_readout_from_the_cortex_knows_its_neurons():
+    placed = replace(SPEC, unit_positions=(0.0, 0.0, 10.0, 0.0, 0.0, 10.0, 10.0, 10.0))
+    net = model("conv", "cortex", placed).net
+    assert net.readout.units.tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    assert DataSpec.from_dict(placed.to_dict()) == placed
+    saved = model("conv", "cortex", placed).net
+    saved.load_state_dict(net.state_dict())
+    assert torch.equal(saved.eval()(images())["rates"], net.eval()(images())["rates"])
+
+
 def images(n: int = 5) -> torch.Tensor:
     return torch.randn(n, *SPEC.image_shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("core", "readout", "output"), product(CORES, READOUTS, ["elu", "softplus", "identity"]))
+@pytest.mark.parametrize(
+    ("core", "readout", "output"), product(CORES, ["gaussian", "factorised", "dense"], ["elu", "softplus", "identity"])
+)
 def test_any_readout_on_any_core(core, readout, output):
     net = model(core, readout, output=output).net.train()
     made = net(images())
@@ -136,6 +150,8 @@ def test_invalid_settings_are_refused():
             ConvCore((1, 14, 12), **wrong)
     with pytest.raises(ValueError, match=r"core\.stride=0"):
         ViTCore((1, 14, 12), stride=0)
+    with pytest.raises(ConfigError, match=r"from_cortex=30 needs where each neuron lies .* tiny does not say"):
+        model("conv", "cortex")
     for beta, output in ((0.0, "softplus"), (0.07, "elu")):
         with pytest.raises(ConfigError, match=rf"model\.softplus_beta={beta} must be above 0, and needs"):
             model(output=output, softplus_beta=beta)

@@ -12,6 +12,7 @@ from neuro_lightning.artifacts.old_names import update_identity
 from neuro_lightning.data.arrays.files import save_arrays
 from neuro_lightning.data.arrays.images import MOST_REPEATS, ImageOptions, load_images
 from neuro_lightning.data.arrays.presentations import join_list
+from neuro_lightning.data.describe import describe
 from neuro_lightning.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,20 @@ ARRAYS = {"images": IMAGES, "responses": RESPONSES, "image_ids": SHOWN}
 def load(tmp_path, **changes):
     arrays = {name: values for name, values in {**ARRAYS, **changes}.items() if values is not None}
     return load_images(save_arrays(tmp_path / "mine.npz", arrays), ImageOptions())
+
+
+def test_where_the_neurons_lie(tmp_path):
+    places = RNG.normal(size=(4, 3))
+    assert load(tmp_path).unit_positions is None and describe(load(tmp_path)).unit_positions == ()
+    for columns in (2, 3):
+        found = load(tmp_path, unit_positions=places[:, :columns])
+        np.testing.assert_array_equal(found.unit_positions, places[:, :2])
+        assert describe(found).unit_positions == tuple(places[:, :2].ravel().tolist())
+    for wrong, says in ((places[:, :1], "neurons x 2 or neurons x 3"), (places[:3], "with N = 4 as in responses")):
+        with pytest.raises(DataError, match=says):
+            load(tmp_path, unit_positions=wrong)
+    with pytest.raises(DataError, match="unit_positions"):
+        load(tmp_path, unit_positions=np.where(places > 0, np.nan, places))
 
 
 def same_recording(one, other):

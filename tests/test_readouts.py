@@ -83,6 +83,45 @@ def test_a_position_outside_the_map_comes_back():
     assert (readout.positions(1) == torch.tensor([1.0, 0.0])).all() and readout.position[0, 0] == 2
 
 
+def test_positions_from_the_cortex():
+    torch.manual_seed(0)
+    readout = GaussianReadout(SHAPE, 50, from_cortex=30).eval()
+    assert sum(p.numel() for p in readout.parameters()) == 50 * (4 + 3 + 1) + 2 * 30 + 30 + 30 * 2 + 2
+    placed = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) * 900 + 100
+    readout.place_units(placed)
+    assert readout.units.mean(0).abs().max() < 1e-6 and readout.units.abs().max() == 1
+    first, last = readout.predictor[0], readout.predictor[2]
+    hidden = torch.nn.functional.elu(readout.units @ first.weight.T + first.bias)
+    torch.testing.assert_close(readout.positions(3)[2], (hidden @ last.weight.T + last.bias).tanh())
+    other = GaussianReadout(SHAPE, 50, from_cortex=30)
+    other.load_state_dict(readout.state_dict())
+    assert torch.equal(other.means(), readout.means())
+    # shifted and scaled alike, the places are the same
+    other.place_units(placed * 2 - 7)
+    torch.testing.assert_close(other.units, readout.units)
+    drawn = readout.train().positions(1000)
+    assert drawn.std(0).min() > 0 and drawn.abs().max() <= 1
+    readout(features()).sum().backward()
+    assert first.weight.grad.abs().sum() > 0
+
+
+def test_positions_from_the_cortex_follow_a_map():
+    """Neuron n looks at column n of a row: half of the neurons are enough to learn that."""
+    torch.manual_seed(0)
+    n = 40
+    row = torch.eye(n)[:, None, None]  # image i shows column i alone
+    readout = GaussianReadout((1, 1, n), n, from_cortex=10, kind="isotropic", init_spread=0.02)
+    readout.place_units(torch.stack([torch.arange(float(n)), torch.zeros(n)], 1))
+    target = torch.linspace(-1, 1, n) * 0.8
+    optimizer = torch.optim.Adam(readout.predictor.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (readout.means()[::2, 0] - target[::2]).square().mean().backward()
+        optimizer.step()
+    assert (readout.means()[1::2, 0] - target[1::2]).abs().max() < 0.1
+    assert readout.eval()(row).shape == (n, n)
+
+
 def test_gaussian_readout_starts_as_published():
     readout = GaussianReadout((64, 28, 56), 7863)
     assert sum(p.numel() for p in readout.parameters()) == 7863 * (2 + 4 + 64 + 1)

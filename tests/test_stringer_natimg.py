@@ -35,10 +35,10 @@ def stimuli(n=6, images=GREY - 1, **changes):
     return {k: v for k, v in (base | changes).items() if v is not None}
 
 
-def write(folder, stim, images=None, name="natimg2800_M1_2000-01-01.mat"):
+def write(folder, stim, images=None, name="natimg2800_M1_2000-01-01.mat", med=None):
     folder.mkdir(exist_ok=True, parents=True)
     images = RNG.integers(0, 255, (*SIZE, GREY - 1)).astype(np.uint8) if images is None else images
-    scipy.io.savemat(folder / name, {"stim": stim, "med": np.zeros((6, 3))})
+    scipy.io.savemat(folder / name, {"stim": stim, "med": np.zeros((6, 3)) if med is None else med})
     scipy.io.savemat(folder / "images_natimg2800_all.mat", {"imgs": images})
     return folder / name, folder / "images_natimg2800_all.mat"
 
@@ -66,6 +66,14 @@ def test_repeats_are_the_presentations_in_their_order(tmp_path):
         shown = np.flatnonzero(stim["istim"][:, 0] == image + 1)
         np.testing.assert_allclose(repeats[image], z[shown], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(joined(recording, "responses"), repeats.mean(1), atol=1e-6)
+
+
+def test_where_the_neurons_lie(tmp_path):
+    med, stim = RNG.uniform(0, 900, (6, 3)), stimuli()
+    found = load(write(tmp_path, stim, med=med), neurons=3)
+    np.testing.assert_array_equal(found.unit_positions, med[found.unit_ids, :2])
+    for unclear in (med[:5], np.full((6, 3), np.nan), np.empty((0, 0))):
+        assert load(write(tmp_path, stim, med=unclear)).unit_positions is None
 
 
 def test_splits_are_by_image_and_disjoint(tmp_path):
@@ -238,7 +246,7 @@ def test_files_of_different_recordings_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="imgs must be numbers, H x W x n"):
         load(write(tmp_path, stimuli(), np.ones((9, 20))))
     recording, images = write(tmp_path, stimuli())
-    with pytest.raises(DataError, match=r"has no variable stim\. It has: imgs"):
+    with pytest.raises(DataError, match=r"has no variable stim or med\. It has: imgs"):
         load((images, images))
     with pytest.raises(DataError, match="stim must be a struct"):
         scipy.io.savemat(tmp_path / "flat.mat", {"stim": np.ones(3)})

@@ -151,6 +151,7 @@ def images(
     image_ids: Any = None,
     split: Any = None,
     unit_ids: Any = None,
+    unit_positions: Any = None,
     rates: Any = None,
     **options: Any,
 ) -> Data:
@@ -165,6 +166,7 @@ def images(
         split: (I,) or (P,) ``train``, ``val`` or ``test``; None draws them. All presentations of an image, and equal
             images, stay on one side.
         unit_ids: (N,) the neurons' numbers.
+        unit_positions: (N, 2) or (N, 3) where they lie in the cortex.
         rates: (I, N) true mean responses of simulated neurons.
         options: further keys of ``conf/data/images.yaml``: ``input_scale``, ``val_fraction``, ``test_fraction``,
             ``seed``, ``batch_size``, ...
@@ -177,7 +179,7 @@ def images(
         >>> data = nl.images(stimuli, responses, image_ids=shown)                      # doctest: +SKIP
     """
     given = {"images": images, "responses": responses, "image_ids": image_ids, "split": split}
-    given |= {"unit_ids": unit_ids, "rates": rates}
+    given |= {"unit_ids": unit_ids, "unit_positions": unit_positions, "rates": rates}
     if are_unequal(responses):
         if image_ids is not None:
             raise DataError("responses is a list of the responses to each image: leave image_ids out beside it")

@@ -31,8 +31,10 @@ def describe(recording: Recording) -> DataSpec:
         "partial": any(some_inputs_missing(trials) for trials in recording.splits.values()),
     }
     if isinstance(train, ImageTrials):
+        places = recording.unit_positions
         return DataSpec(
             **shared,
+            unit_positions=() if places is None else tuple(places.astype(np.float64).ravel().tolist()),
             n_out=train.responses.shape[1],
             image_shape=tuple(train.images.shape[1:]),
             image_mean=float(train.images.mean(dtype=np.float64)),

@@ -101,6 +101,7 @@ class Recording:
         bin_ms: bin width in ms; 0 for images.
         splits: ``train`` and ``val``, and ``test`` where there is one.
         unit_ids: (N,) the neurons' numbers or names in the file, held-in first.
+        unit_positions: (N, 2) where each neuron lies, in any unit; None where unknown.
         psth: (C, T, N) target PSTHs in spikes per bin, NaN where undefined; None without conditions.
         kind: ``spikes`` or ``traces``, whose splits are :class:`Trials`, or ``images``, with
             :class:`neuro_lightning.data.images.ImageTrials`.
@@ -114,6 +115,7 @@ class Recording:
     bin_ms: int
     splits: dict[str, Trials] | dict[str, ImageTrials]
     unit_ids: np.ndarray
+    unit_positions: np.ndarray | None = None
     psth: np.ndarray | None = None
     kind: str = "spikes"
     behavior_kind: str = "none"

@@ -25,7 +25,8 @@ class CoreReadoutNet(nn.Module):
         softplus_beta: of a softplus output, see :func:`neuro_lightning.nn.nonlinearities.softplus`.
 
     Raises:
-        ConfigError: another ``output``, or a ``softplus_beta`` that is not positive or has no softplus.
+        ConfigError: another ``output``, a ``softplus_beta`` that is not positive or has no softplus, or a readout from
+            the cortex where nothing says where the neurons lie.
     """
 
     output_key = "model.output"
@@ -52,6 +53,13 @@ class CoreReadoutNet(nn.Module):
         self.nonlinearity = softplus(softplus_beta) if output == "softplus" else NONLINEARITIES[output]
         self.core = core(spec.image_shape)
         self.readout = readout(self.core.out_shape, spec.n_neurons)
+        if units := getattr(self.readout, "from_cortex", 0):
+            if not spec.unit_positions:
+                raise ConfigError(
+                    f"model.readout.from_cortex={units} needs where each neuron lies in the cortex, which "
+                    f"{spec.dataset} does not say: give data=images an array unit_positions, or leave it 0"
+                )
+            self.readout.place_units(torch.tensor(spec.unit_positions).reshape(-1, 2))
         if len(spec.mean_rates):
             with torch.no_grad():  # begin at the mean rates, which the first steps would otherwise be spent on
                 self.readout.bias.copy_(self.nonlinearity.inverse(torch.tensor(spec.mean_rates)))

@@ -109,13 +109,18 @@ class GaussianReadout(Readout):
         kind: ``full`` (a 2 x 2 matrix), ``uncorrelated`` (one spread an axis) or ``isotropic`` (one spread).
         init_position: positions start uniformly in +- this.
         init_spread: spreads start at this; the entries of full matrices uniformly in +- this.
+        from_cortex: hidden units of a network that predicts each position from where the neuron lies in the cortex (see
+            :meth:`place_units`), so that neighbours look at neighbouring places; 0 learns each position freely.
         keep_inside: put a position that has left the map back to its edge in each step of the training, as published.
             A position outside has no gradient where its draws are outside, too, and may never come back.
         l1: strength of each neuron's summed absolute features.
 
     Raises:
-        ValueError: another ``kind``.
+        ValueError: another ``kind``, or a negative ``from_cortex``.
     """
+
+    units: Tensor
+    predictor: nn.Module
 
     def __init__(
         self,
@@ -125,24 +130,40 @@ class GaussianReadout(Readout):
         kind: str = "full",
         init_position: float = 0.3,
         init_spread: float = 0.1,
+        from_cortex: int = 0,
         keep_inside: bool = False,
         l1: float = 0.0,
     ) -> None:
         super().__init__(in_shape, n_neurons)
         if kind not in SPREADS:
             raise ValueError(f"readout.kind={kind} is none of {', '.join(SPREADS)}")
-        self.l1, self.keep_inside = l1, keep_inside
-        self.position = nn.Parameter(torch.empty(n_neurons, 2).uniform_(-init_position, init_position))
+        if from_cortex < 0:
+            raise ValueError(f"readout.from_cortex={from_cortex} must not be negative; 0 is none")
+        self.l1, self.keep_inside, self.from_cortex = l1, keep_inside, from_cortex
+        if from_cortex:
+            self.register_buffer("units", torch.zeros(n_neurons, 2))
+            self.predictor = nn.Sequential(nn.Linear(2, from_cortex), nn.ELU(), nn.Linear(from_cortex, 2), nn.Tanh())
+        else:
+            self.position = nn.Parameter(torch.empty(n_neurons, 2).uniform_(-init_position, init_position))
         spread = torch.full((n_neurons, *SPREADS[kind]), float(init_spread))
         self.spread = nn.Parameter(spread.uniform_(-init_spread, init_spread) if kind == "full" else spread)
         self.features = nn.Parameter(torch.full((n_neurons, in_shape[0]), 1 / in_shape[0]))
 
+    def place_units(self, positions: Tensor) -> None:
+        """Say where the neurons lie, (N, 2) in any unit: the predictor sees it centred and over its largest value."""
+        centred = positions.double() - positions.double().mean(0)
+        self.units.copy_(centred / centred.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+
+    def means(self) -> Tensor:
+        """(N, 2) the points (x, y) that evaluation reads."""
+        return self.predictor(self.units) if self.from_cortex else self.position
+
     def positions(self, n_samples: int) -> Tensor:
         """(B, N, 2) points (x, y) in [-1, 1]: drawn for every image in training, the means in evaluation."""
-        if self.training and self.keep_inside:
+        if self.training and self.keep_inside and not self.from_cortex:
             with torch.no_grad():
                 self.position.clamp_(-1, 1)
-        position = self.position.expand(n_samples, -1, -1)
+        position = self.means().expand(n_samples, -1, -1)
         if self.training:
             noise = torch.randn_like(position)
             full = self.spread.dim() == 3

@@ -23,9 +23,10 @@ MEND = "write it again with numpy.savez, numbers and text only"
 OTHER_NAMES = {
     "spikes": "counts", "spike_counts": "counts", "y": "behavior", "velocity": "behavior", "labels": "condition",
     "start": "times", "starts": "times", "trial_times": "times", "dff": "traces", "fluorescence": "traces",
-    "f": "traces", "spks": "traces", "stimuli": "images", "responses_mean": "responses", "binsize": "bin_ms",
-    "istim": "image_ids", "image_id": "image_ids", "frame_image_id": "image_ids", "stimulus_ids": "image_ids",
-    "tiers": "split",
+    "f": "traces", "spks": "traces", "stimuli": "images", "responses_mean": "responses",
+    "positions": "unit_positions", "coordinates": "unit_positions", "xyz": "unit_positions", "med": "unit_positions",
+    "binsize": "bin_ms", "istim": "image_ids", "image_id": "image_ids", "frame_image_id": "image_ids",
+    "stimulus_ids": "image_ids", "tiers": "split",
 }  # fmt: skip
 """What others call our keys, for a guess."""
 

@@ -24,7 +24,10 @@ from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.errors import DataError
 
 INPUT_SCALES = ("zscore", "none")
-SHAPES = {"images": "IcHW", "responses": "IrN", "image_ids": "P", "split": "I", "unit_ids": "N", "rates": "IN"}
+SHAPES = {
+    "images": "IcHW", "responses": "IrN", "image_ids": "P", "split": "I", "unit_ids": "N", "unit_positions": "ND",
+    "rates": "IN",
+}  # fmt: skip
 """The arrays that a file may hold, and their axes; the first one must be there."""
 BY_PRESENTATION = {"responses": "PN"}
 """Axes that differ where ``image_ids`` says which image each response is to."""
@@ -97,6 +100,7 @@ def load_images(path: str | Path, options: ImageOptions) -> Recording:
         bin_ms=0,
         splits=splits,
         unit_ids=unit_ids(arrays, responses.shape[-1]),
+        unit_positions=arrays["unit_positions"][:, :2].astype(np.float64) if "unit_positions" in arrays else None,
         kind="images",
         simulated="rates" in arrays,
         sources=[{"path": str(path), "size": path.stat().st_size}],
@@ -117,8 +121,9 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
         arrays: ``images`` (I, H, W) or (I, C, H, W); ``responses`` (I, N), or (I, R, N) of R repeats, NaN where a
             neuron was not recorded. Or ``responses`` (P, N) of each presentation, with ``image_ids`` (P,), which row of
             ``images`` was presented, from 0 on; or a list (cells in MATLAB) of the responses (R, N) to each image, with
-            R that differ. Optionally ``split`` (I,) or (P,) of train, val and test; ``unit_ids`` (N,); ``rates``
-            (I, N), the true mean responses of simulated neurons.
+            R that differ. Optionally ``split`` (I,) or (P,) of train, val and test; ``unit_ids`` (N,);
+            ``unit_positions`` (N, 2) or (N, 3), x, y and z of the neurons in the cortex; ``rates`` (I, N), the true
+            mean responses of simulated neurons.
         where: the file, for the messages.
 
     Raises:
@@ -143,6 +148,9 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
     if arrays["images"].shape[1] > min(arrays["images"].shape[2:]):
         shape = arrays["images"].shape
         raise DataError(f"{where}images must be (I, H, W) or (I, C, H, W), but have the shape {shape}")
+    if "unit_positions" in arrays and arrays["unit_positions"].shape[1] not in (2, 3):
+        shape = arrays["unit_positions"].shape
+        raise DataError(f"{where}unit_positions must be neurons x 2 or neurons x 3, but have the shape {shape}")
     if "image_ids" in arrays:
         check_image_ids(arrays["image_ids"], n_images, where)
         arrays["image_ids"] = arrays["image_ids"].astype(np.int64)

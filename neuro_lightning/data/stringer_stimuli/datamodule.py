@@ -18,7 +18,7 @@ from neuro_lightning.errors import DataError
 from neuro_lightning.functional.orientation import decode_bumps, fit_bumps, median_angle_error
 from neuro_lightning.metrics.angle import decoding_neurons
 
-VERSION = 1  # of the readers: raise it when they give other results, and older caches are left aside
+VERSION = 2  # of the readers: raise it when they give other results, and older caches are left aside
 ORIENTATIONS = "stringer_orientations"
 NATIMG = "stringer_natimg"
 OSF = "https://osf.io/ny4ut/download (937 MB)"

@@ -2,7 +2,8 @@
 
 ``natimg2800_<mouse>_<date>.mat`` holds the struct ``stim``: ``resp`` (P, N) one response of each neuron to each of P
 presentations, ``istim`` (P, 1) the image's number from 1 on, the largest of them the grey screen, and ``spont`` (T, N)
-spontaneous activity. ``images_natimg2800_all.mat`` holds ``imgs`` (68, 270, n): one pixel a degree of the visual field.
+spontaneous activity. ``med`` (N, 3) is where each neuron lies.
+``images_natimg2800_all.mat`` holds ``imgs`` (68, 270, n): one pixel a degree of the visual field.
 
 Source: Stringer, Pachitariu, Steinmetz, Carandini & Harris 2019 (Nature 571:361), data figshare 6845348, code
 MouseLand/stringer-pachitariu-et-al-2018b.
@@ -81,7 +82,7 @@ def load_natimg(
         ConfigError: a setting cannot be.
     """
     path, images_path = Path(path).expanduser(), Path(images_path).expanduser()
-    resp, istim, spont = _read_responses(path)
+    resp, istim, spont, places = _read_responses(path)
     images = _read_images(images_path)
     n_images = int(istim.max()) - 1  # the largest number is the grey screen
     if images.shape[0] != n_images:
@@ -115,6 +116,7 @@ def load_natimg(
         bin_ms=0,
         splits={split: trials.take(rows) for split, rows in index.items()},
         unit_ids=chosen,
+        unit_positions=None if places is None else places[chosen],
         kind="images",
         simulated=truth is not None,
         sources=[{"path": str(p), "size": p.stat().st_size} for p in (path, images_path)],
@@ -228,9 +230,12 @@ def _spontaneous(path: Path, spont: np.ndarray, remove: int) -> SpontaneousActiv
     return replace(found, components=spontaneous_components((spont - found.mean) / found.std, remove))
 
 
-def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(resp (P, N), istim (P,), spont (T, N))``; single responses may be NaN."""
-    stim = read_mat(path, ["stim"])["stim"]
+def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """``(resp (P, N), istim (P,), spont (T, N), med (N, 2) or None)``; single responses may be NaN."""
+    content = read_mat(path, ["stim", "med"])
+    if "stim" not in content:
+        raise DataError(f"{path} has no struct stim: it is no recording of responses to natural images")
+    stim = content["stim"]
     wanted = ("resp", "istim", "spont")
     if stim.dtype.names is None or stim.size != 1 or not set(wanted) <= set(stim.dtype.names):
         has = "a struct with " + ", ".join(stim.dtype.names) if stim.dtype.names else f"{stim.dtype} {stim.shape}"
@@ -248,7 +253,10 @@ def _read_responses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise DataError(
             f"{path}: stim.istim holds {istim.max()} only, the grey screen: there is no response to an image"
         )
-    return arrays["resp"], istim.astype(np.int64), arrays["spont"]
+    places = content.get("med", np.empty(0))
+    known = places.ndim == 2 and places.shape[0] == arrays["resp"].shape[1] and places.shape[1] >= 2
+    known = known and places.dtype.kind in "iuf" and bool(np.isfinite(places).all())
+    return arrays["resp"], istim.astype(np.int64), arrays["spont"], places[:, :2].astype(np.float64) if known else None
 
 
 def _read_images(path: Path) -> np.ndarray:
