@@ -1,9 +1,9 @@
 """Every model on the same data and split: scores, and what they cost.
 
     python benchmarks/models.py                                               # lorenz: shares of the true rates' bits
-    python benchmarks/models.py --epochs ndt=260,lfads=300 experiment=mc_maze_430 data.path=FILE.nwb
+    python benchmarks/models.py --epochs ndt=260,lfads=300 data=nwb data.path=FILE.nwb
     python benchmarks/models.py --only gru,ndt --repeat 3 trainer=cpu         # some of them, three seeds
-    python benchmarks/models.py --splits 5 experiment=mc_maze_430 data.path=FILE.nwb    # five splits of the trials
+    python benchmarks/models.py --splits 5 experiment=mc_maze_430 data.path=FILE.nwb 'data.train_on_inputs=[]'
     python benchmarks/models.py --kind traces data=stringer_spontaneous data.simulate=true
 
 Each model is a ``python train.py model=MODEL OVERRIDES`` in a process of its own, one after another, so that memory
