@@ -17,6 +17,8 @@ LEAVES = {
     "08_real_time": ["real_time/gru/export/step.pt2"],
     "09_sweep": ["sweep/sizes/sweep.md", "sweep/ensemble.h5"],
     "10_extend": ["extend/filters/run.json", "extend/waves_filters/run.json"],
+    "11_lfads": ["lfads/cheap_inputs/run.json", "lfads/dear_inputs/run.json"],
+    "12_in_silico": ["in_silico/core_readout/run.json"],
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
