@@ -54,6 +54,7 @@ class Batch(TypedDict):
         rates: the true rates, like ``targets``, simulated data only.
         repeats: (B, R, N) the single responses to images shown several times, NaN where there was none.
         angle: (B,) the stimulus's direction in radians.
+        pupil: (B, 2) where the pupil was while an image was shown, z-scored over the training images, 0 where unknown.
         labels: (B, J) float, what is known of each trial, a column for each of ``DataSpec.labels``, NaN where unknown;
             text as its ``codes``.
         session: the number of the recording that all trials of the batch are from, in ``DataSpec.sessions``; there
@@ -72,6 +73,7 @@ class Batch(TypedDict):
     rates: NotRequired[Tensor]
     repeats: NotRequired[Tensor]
     angle: NotRequired[Tensor]
+    pupil: NotRequired[Tensor]
     labels: NotRequired[Tensor]
     session: NotRequired[int]
 
@@ -138,7 +140,8 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
 
     Of the networks of several sessions, ``net.sessions``, that of the batch is called. A network with the attribute
     ``by_condition = True`` is given the condition. That is for traces, whose condition is the imaging plane: planes
-    have neurons of their own. Where some inputs were not recorded it is also given which were, as ``observed``.
+    have neurons of their own. One with ``by_pupil = True`` is given where the pupil was, as ``pupil``. Where some
+    inputs were not recorded it is also given which were, as ``observed``.
 
     Args:
         net: inputs, or inputs and condition (B,) -> output.
@@ -150,7 +153,8 @@ def call_network(net: Any, batch: Batch, inputs: Tensor | None = None) -> Output
         net = net.sessions[batch["session"]]
     recorded = {"observed": batch["observed"].to(inputs.device)} if "observed" in batch else {}
     given = (batch["condition"].to(inputs.device),) if getattr(net, "by_condition", False) else ()
-    output = net(inputs, *given, **recorded)
+    seen = {"pupil": batch["pupil"].to(inputs)} if "pupil" in batch and getattr(net, "by_pupil", False) else {}
+    output = net(inputs, *given, **recorded, **seen)
     if getattr(net, "heads", None) is not None:
         output = {**output, "heads": net.heads(output["latents"], inputs.shape[1], **recorded)}
     return output
@@ -260,6 +264,7 @@ class DataSpec:
         image_shape: (C, H, W) of images.
         image_mean: mean of the training images' pixels.
         image_std: their standard deviation.
+        pupil: whether it is known where the pupil was.
         n_repeats: the largest number of repeats R of an image in any split, 0 without repeats.
         angle_period: degrees after which a stimulus's direction repeats, 180 or 360; 0 for stimuli without one.
         true_rates: whether the rates behind the targets are known.
@@ -296,6 +301,7 @@ class DataSpec:
     image_shape: tuple[int, ...] = ()
     image_mean: float = 0.0
     image_std: float = 1.0
+    pupil: bool = False
     n_repeats: int = 0
     angle_period: int = 0
     true_rates: bool = False

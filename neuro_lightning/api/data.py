@@ -152,6 +152,7 @@ def images(
     split: Any = None,
     unit_ids: Any = None,
     unit_positions: Any = None,
+    pupil_center: Any = None,
     rates: Any = None,
     **options: Any,
 ) -> Data:
@@ -167,6 +168,7 @@ def images(
             images, stay on one side.
         unit_ids: (N,) the neurons' numbers.
         unit_positions: (N, 2) or (N, 3) where they lie in the cortex.
+        pupil_center: (I, 2) or (P, 2) where the pupil was, NaN where unknown.
         rates: (I, N) true mean responses of simulated neurons.
         options: further keys of ``conf/data/images.yaml``: ``input_scale``, ``val_fraction``, ``test_fraction``,
             ``seed``, ``batch_size``, ...
@@ -179,7 +181,7 @@ def images(
         >>> data = nl.images(stimuli, responses, image_ids=shown)                      # doctest: +SKIP
     """
     given = {"images": images, "responses": responses, "image_ids": image_ids, "split": split}
-    given |= {"unit_ids": unit_ids, "unit_positions": unit_positions, "rates": rates}
+    given |= {"unit_ids": unit_ids, "unit_positions": unit_positions, "pupil_center": pupil_center, "rates": rates}
     if are_unequal(responses):
         if image_ids is not None:
             raise DataError("responses is a list of the responses to each image: leave image_ids out beside it")

@@ -39,6 +39,7 @@ def describe(recording: Recording) -> DataSpec:
             image_shape=tuple(train.images.shape[1:]),
             image_mean=float(train.images.mean(dtype=np.float64)),
             image_std=float(train.images.std(dtype=np.float64)) or 1.0,
+            pupil=train.pupil is not None,
             n_repeats=max(n_repeats(trials) for trials in recording.splits.values()),
             angle_period=0 if train.angle is None else int(recording.info.get("period", 360)),
         )

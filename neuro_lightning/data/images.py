@@ -23,6 +23,7 @@ class ImageTrials(SplitArrays):
         repeats: (B, R, N) float, the single responses, NaN where there was none; None without repeats.
         rates: (B, N) float32, the true mean responses; simulated data only.
         angle: (B,) float, the stimulus's direction in radians; None for other stimuli.
+        pupil: (B, 2) float, see :class:`neuro_lightning.contracts.Batch`; None where it was not recorded.
         row: (B,) int64, the image's row in the source file, or None.
     """
 
@@ -31,6 +32,7 @@ class ImageTrials(SplitArrays):
     repeats: np.ndarray | None = None
     rates: np.ndarray | None = None
     angle: np.ndarray | None = None
+    pupil: np.ndarray | None = None
     row: np.ndarray | None = None
 
 
@@ -55,7 +57,9 @@ class ImageDataset(Dataset):
         mask = ~responses.isnan()
         self.mask = None if mask.all() else mask
         self.responses = responses.nan_to_num()  # a masked zero is harmless where a masked NaN is a trap
-        self.extras = {k: _float32(v) for k, v in trials.arrays().items() if k in ("repeats", "rates", "angle")}
+        self.extras = {
+            k: _float32(v) for k, v in trials.arrays().items() if k in ("repeats", "rates", "angle", "pupil")
+        }
 
     def __len__(self) -> int:
         return len(self.images)

@@ -11,6 +11,8 @@ from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.image_model import ImageModel
 from neuro_lightning.nn.nonlinearities import NONLINEARITIES, softplus
+from neuro_lightning.nn.readouts import GaussianReadout
+from neuro_lightning.nn.shifter import Shifter
 
 
 class CoreReadoutNet(nn.Module):
@@ -22,6 +24,8 @@ class CoreReadoutNet(nn.Module):
         readout: called with the core's ``out_shape`` and the number of neurons; has ``bias`` and ``penalties()``.
         output: ``elu`` (``ELU(x) + 1``) or ``softplus`` for responses that are never negative, ``identity`` for
             z-scored ones; ``auto`` chooses between the first and the last. Others: ``NONLINEARITIES``.
+        shifter: hidden units of a :class:`neuro_lightning.nn.shifter.Shifter`, which moves the positions of a Gaussian
+            readout with the pupil; 0 for none.
         softplus_beta: of a softplus output, see :func:`neuro_lightning.nn.nonlinearities.softplus`.
 
     Raises:
@@ -39,6 +43,7 @@ class CoreReadoutNet(nn.Module):
         readout: Callable[..., nn.Module],
         output: str = "auto",
         softplus_beta: float = 1.0,
+        shifter: int = 0,
     ) -> None:
         super().__init__()
         if output == "auto":
@@ -53,6 +58,7 @@ class CoreReadoutNet(nn.Module):
         self.nonlinearity = softplus(softplus_beta) if output == "softplus" else NONLINEARITIES[output]
         self.core = core(spec.image_shape)
         self.readout = readout(self.core.out_shape, spec.n_neurons)
+        self.shifter = self._make_shifter(shifter, spec)
         if units := getattr(self.readout, "from_cortex", 0):
             if not spec.unit_positions:
                 raise ConfigError(
@@ -64,9 +70,33 @@ class CoreReadoutNet(nn.Module):
             with torch.no_grad():  # begin at the mean rates, which the first steps would otherwise be spent on
                 self.readout.bias.copy_(self.nonlinearity.inverse(torch.tensor(spec.mean_rates)))
 
-    def forward(self, images: Tensor) -> Output:
-        """(B, C, H, W) images -> ``rates`` (B, N) and, in training, the penalties of core and readout."""
-        rates = self.nonlinearity.function(self.readout(self.core(images)))
+    def _make_shifter(self, hidden: int, spec: DataSpec) -> Shifter | None:
+        if not hidden:
+            return None
+        if hidden < 0 or not isinstance(self.readout, GaussianReadout):
+            raise ConfigError(
+                f"model.shifter={hidden} must be 0 or more, and needs positions that it can shift: "
+                "readout@model.readout=gaussian"
+            )
+        if not spec.pupil:
+            raise ConfigError(
+                f"model.shifter={hidden} needs where the pupil was, which {spec.dataset} does not say: give "
+                "data=images an array pupil_center, or leave it 0"
+            )
+        return Shifter(hidden)
+
+    @property
+    def by_pupil(self) -> bool:
+        """Whether a batch's pupil positions are asked for."""
+        return self.shifter is not None
+
+    def forward(self, images: Tensor, pupil: Tensor | None = None) -> Output:
+        """(B, C, H, W) images, and where the pupil was (B, 2) -> ``rates`` (B, N) and, in training, the penalties.
+
+        Without a pupil nothing is shifted.
+        """
+        shift = () if self.shifter is None or pupil is None else (self.shifter(pupil),)
+        rates = self.nonlinearity.function(self.readout(self.core(images), *shift))
         if not self.training:
             return {"rates": rates}
         terms = {f"core_{name}": term for name, term in self.core.penalties().items()}

@@ -170,9 +170,12 @@ class GaussianReadout(Readout):
             position = position + ((self.spread @ noise[..., None])[..., 0] if full else self.spread * noise)
         return position.clamp(-1, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) features -> (B, N)."""
-        grid = self.positions(len(features))[:, :, None].to(features.dtype)
+    def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) features, and (B, 2) shifts of all positions -> (B, N)."""
+        grid = self.positions(len(features))
+        if shift is not None:
+            grid = grid + shift[:, None]
+        grid = grid[:, :, None].to(features.dtype)
         seen = F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=True)[..., 0]
         return (seen * self.features.T).sum(1) + self.bias
 

@@ -26,7 +26,7 @@ OTHER_NAMES = {
     "f": "traces", "spks": "traces", "stimuli": "images", "responses_mean": "responses",
     "positions": "unit_positions", "coordinates": "unit_positions", "xyz": "unit_positions", "med": "unit_positions",
     "binsize": "bin_ms", "istim": "image_ids", "image_id": "image_ids", "frame_image_id": "image_ids",
-    "stimulus_ids": "image_ids", "tiers": "split",
+    "stimulus_ids": "image_ids", "tiers": "split", "pupil": "pupil_center", "pupil_centers": "pupil_center",
 }  # fmt: skip
 """What others call our keys, for a guess."""
 

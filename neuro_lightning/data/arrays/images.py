@@ -21,20 +21,22 @@ from neuro_lightning.data.checks.overlap import first_identical, move_copies_tog
 from neuro_lightning.data.images import ImageTrials, mean_over_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.splitting import draw_splits
+from neuro_lightning.data.stringer_stimuli.responses import standardizer
 from neuro_lightning.errors import DataError
 
 INPUT_SCALES = ("zscore", "none")
 SHAPES = {
     "images": "IcHW", "responses": "IrN", "image_ids": "P", "split": "I", "unit_ids": "N", "unit_positions": "ND",
-    "rates": "IN",
+    "pupil_center": "IE", "rates": "IN",
 }  # fmt: skip
 """The arrays that a file may hold, and their axes; the first one must be there."""
-BY_PRESENTATION = {"responses": "PN"}
+BY_PRESENTATION = {"responses": "PN", "pupil_center": "PE"}
 """Axes that differ where ``image_ids`` says which image each response is to."""
 RULES = COMMON | {
     "images": {"what": "pixels"},
     "responses": {"kinds": "iuf", "may_be_nan": True, "what": "responses"},
     "image_ids": {"kinds": "iuf", "whole": True, "what": "the images' rows"},
+    "pupil_center": {"kinds": "iuf", "may_be_nan": True, "what": "where the pupil was"},
 }
 MOST_REPEATS = 50
 """Presentations of one image that are used: a grey screen that was shown 300 times would make arrays of it for all."""
@@ -89,6 +91,7 @@ def load_images(path: str | Path, options: ImageOptions) -> Recording:
         responses=mean.astype(np.float32),
         repeats=responses if presented is None and responses.shape[1] > 1 else None,
         rates=arrays["rates"].astype(np.float32) if "rates" in arrays else None,
+        pupil=_pupil(arrays, presented, index["train"]),
         row=np.arange(len(images)),
     )
     splits = {split: trials.take(rows) for split, rows in index.items()}
@@ -122,8 +125,9 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
             neuron was not recorded. Or ``responses`` (P, N) of each presentation, with ``image_ids`` (P,), which row of
             ``images`` was presented, from 0 on; or a list (cells in MATLAB) of the responses (R, N) to each image, with
             R that differ. Optionally ``split`` (I,) or (P,) of train, val and test; ``unit_ids`` (N,);
-            ``unit_positions`` (N, 2) or (N, 3), x, y and z of the neurons in the cortex; ``rates`` (I, N), the true
-            mean responses of simulated neurons.
+            ``unit_positions`` (N, 2) or (N, 3), x, y and z of the neurons in the cortex; ``pupil_center`` (I, 2)
+            or (P, 2), where the pupil was, NaN where unknown; ``rates`` (I, N), the true mean responses of simulated
+            neurons.
         where: the file, for the messages.
 
     Raises:
@@ -151,6 +155,8 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
     if "unit_positions" in arrays and arrays["unit_positions"].shape[1] not in (2, 3):
         shape = arrays["unit_positions"].shape
         raise DataError(f"{where}unit_positions must be neurons x 2 or neurons x 3, but have the shape {shape}")
+    if "pupil_center" in arrays and arrays["pupil_center"].shape[1] != 2:
+        raise DataError(f"{where}pupil_center must have 2 columns, but has the shape {arrays['pupil_center'].shape}")
     if "image_ids" in arrays:
         check_image_ids(arrays["image_ids"], n_images, where)
         arrays["image_ids"] = arrays["image_ids"].astype(np.int64)
@@ -159,6 +165,17 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
     if per_presentation:
         arrays["split"] = split_of_images(arrays["split"], arrays["image_ids"], n_images, where)
     return arrays
+
+
+def _pupil(arrays: Arrays, presented: list[np.ndarray] | None, train: np.ndarray) -> np.ndarray | None:
+    """(I, 2) the pupil's position, the mean over an image's presentations, z-scored over ``train``, 0 where unknown."""
+    if "pupil_center" not in arrays:
+        return None
+    where = arrays["pupil_center"].astype(np.float64)
+    if presented is not None:
+        where = mean_by_image(where, presented)
+    mean, std = standardizer(where[train])
+    return np.nan_to_num((where - mean) / std).astype(np.float32)
 
 
 def scale_images(images: np.ndarray, level: float, contrast: float) -> np.ndarray:
