@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
     recording = getattr(data, "recording", None)
     psth, window = getattr(recording, "psth", None), getattr(recording, "info", {}).get("window", {})
     jittered = bool(trials["jitter"].any()) if "jitter" in trials else False  # then trials share no time of the event
+    angles = movement_angles(trials, data)
     found: Drawings = {
         "rates": lambda: _rates(trials, spec, n, window),
         "neurons": lambda: figures.neuron_scores_figure(
@@ -46,7 +47,7 @@ def spike_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, n: int)
     if "latents" in trials:
         found["latents"] = lambda: figures_spikes.latents_figure(
             trials["latents"].numpy(), bin_ms=spec.bin_ms, condition=as_numpy(trials.get("condition")),
-            simulated=spec.simulated, **({} if jittered else window),
+            angles=angles, simulated=spec.simulated, **({} if jittered else window),
         )  # fmt: skip
     if psth is not None and "condition" in trials:
         found["psth"] = lambda: figures_spikes.psth_figure(
@@ -72,7 +73,8 @@ def further_drawings(trials: Mapping[str, Tensor], module: Any, data: Any, windo
         ),
         "single_trials": lambda: figures_trials.single_trials_figure(
             trials["predicted"][:, : spec.n_bins].numpy(), bin_ms=spec.bin_ms, simulated=spec.simulated,
-            condition=as_numpy(trials.get("condition")), n_in=spec.n_in if spec.n_out else None, **window,
+            condition=as_numpy(trials.get("condition")), angles=movement_angles(trials, data),
+            n_in=spec.n_in if spec.n_out else None, **window,
         ),
         "dimensions": lambda: figures_checks.dimensions_figure(variance_of(trials), simulated=spec.simulated),
     }  # fmt: skip
@@ -166,6 +168,29 @@ def behavior_names(data: Any) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
+def are_velocities(series: Sequence[str]) -> bool:
+    """Whether behavior is velocity by the names of its series."""
+    return all("vel" in name.lower() for name in series)
+
+
+def movement_angles(trials: Mapping[str, Tensor], data: Any) -> dict[int, float] | None:
+    """The direction in radians of each condition's mean movement, of velocities in a plane; None where there is none.
+
+    Args:
+        trials: with ``condition`` (B,) and ``behavior`` (B, T, K), NaN where unknown.
+        data: the data module.
+    """
+    if "condition" not in trials or "behavior" not in trials or not are_velocities(behavior_names(data)):
+        return None
+    condition, velocity = trials["condition"].numpy(), trials["behavior"].numpy()
+    if velocity.ndim != 3 or velocity.shape[2] < 2:
+        return None
+    moved = np.nansum(velocity[..., :2], axis=1)  # (B, 2)
+    names = np.unique(condition[condition >= 0])
+    means = [moved[condition == name].mean(0) for name in names]
+    return {int(name): float(np.arctan2(y, x)) for name, (x, y) in zip(names, means, strict=True)}
+
+
 def _decoding(trials: Mapping[str, Tensor], module: Any, data: Any, window: Mapping[str, Any]) -> Figure:
     spec, fold = module.spec, trials["decode_fold"]
     rates, behavior = trials["predicted"][:, : spec.n_bins], trials["behavior"]
@@ -179,11 +204,12 @@ def _decoding(trials: Mapping[str, Tensor], module: Any, data: Any, window: Mapp
         bin_ms=spec.bin_ms,
         trials=trial_names(trials),
         condition=as_numpy(trials.get("condition")),
+        angles=movement_angles(trials, data),
         names=[f"{name} {axis}" for name in series for axis in "xyz"][: spec.behavior_dim]
         if spec.behavior_dim in (2 * len(series), 3 * len(series)) and len(series) == 1
         else series,
         scores={"ridge on rates": float(metric.compute())},
-        paths=all("vel" in name.lower() for name in series),
+        paths=are_velocities(series),
         simulated=spec.simulated,
         **window,
     )

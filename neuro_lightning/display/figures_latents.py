@@ -145,7 +145,7 @@ def sessions_figure(
             thin = [known_mean(paths[conditions[session] == name]) for name in shared]
         else:
             thin = paths[style.evenly_spaced(len(paths), SINGLE_TRIALS)]
-        curves = [(path, color, False) for path in thin] + [(known_mean(paths), color, True)]
+        curves = [(path, {"color": color}, False) for path in thin] + [(known_mean(paths), {"color": color}, True)]
         draw_paths(space, curves)
         for k, panel in enumerate(over_time):
             for path, _, is_mean in curves:

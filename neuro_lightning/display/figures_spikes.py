@@ -5,6 +5,7 @@ Axes letters as in ``neuro_lightning.contracts``; rates come in spikes per bin a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_CONDITIONS = 8
+MAX_CONDITIONS = 12  # whose trials are drawn
+MAX_PSTHS = 8  # in a panel, each twice
 MAX_LINES = 60
 
 
@@ -93,6 +95,7 @@ def latents_figure(
     start_ms: float = 0,
     align: str = "",
     condition: np.ndarray | None = None,
+    angles: Mapping[int, float] | None = None,
     simulated: bool = False,
 ) -> Figure:
     """The first three principal components of a model's latents: in space, and over time.
@@ -105,6 +108,8 @@ def latents_figure(
         start_ms: when the first bin begins; 0 is the event that windows are aligned to.
         align: what that event is called; empty for none.
         condition: (B,) the trials' conditions, -1 for none.
+        angles: the direction of each condition in radians, such as that of its reach, by which more than eight are
+            colored; None where unknown.
         simulated: whether the data are simulated.
     """
     scores, explained = principal_components(latents, 3)
@@ -116,12 +121,12 @@ def latents_figure(
     if not scores.size:
         style.note(space, "no latents")
         return figure
-    curves = trial_curves(scores, condition)
+    curves = trial_curves(scores, condition, angles)
     draw_paths(space, curves)
     for k in range(n_shown):
         axes = figure.add_subplot(grid[k, 1])
-        for path, color, is_mean in curves:
-            axes.plot(time, path[:, k], color=color, lw=1.6 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
+        for path, look, is_mean in curves:
+            axes.plot(time, path[:, k], **look, lw=1.6 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
         mark_event(axes, (start_ms, start_ms + len(time) * bin_ms), align)
         axes.set_ylabel(f"PC{k + 1} ({100 * explained[k]:.0f} %)")
         axes.tick_params(labelbottom=k == n_shown - 1)
@@ -152,7 +157,7 @@ def psth_figure(
         simulated: whether the data are simulated.
     """
     known = np.flatnonzero(~np.isnan(predicted).all((1, 2)) & ~np.isnan(true).all((1, 2)))
-    known = known[style.evenly_spaced(len(known), MAX_CONDITIONS)]
+    known = known[style.evenly_spaced(len(known), MAX_PSTHS)]
     predicted, true = predicted[known] * 1000 / bin_ms, true[known] * 1000 / bin_ms
     with np.errstate(invalid="ignore"):
         spread = np.nan_to_num(np.ma.masked_invalid(true).std((0, 1)).filled(0.0)) if true.size else np.zeros(0)
@@ -217,25 +222,40 @@ def draw_raster(axes: Axes, counts: np.ndarray, bin_ms: float, start_ms: float, 
     axes.vlines(start_ms + (bins + 0.5) * bin_ms, neurons - 0.4, neurons + 0.4, color=color, lw=widths)
 
 
-def trial_curves(scores: np.ndarray, condition: np.ndarray | None) -> list[tuple[np.ndarray, Any, bool]]:
-    """Paths (L, n) of single trials and of conditions' means, each with its color and whether it is a mean."""
+def trial_curves(
+    scores: np.ndarray, condition: np.ndarray | None, angles: Mapping[int, float] | None = None
+) -> list[tuple[np.ndarray, dict[str, Any], bool]]:
+    """Paths (L, n) of single trials and of conditions' means, each with its color and line, and whether it is a mean.
+
+    Args:
+        scores: (B, L, n).
+        condition: (B,) the trials' conditions, -1 for none.
+        angles: the direction of each condition in radians, where known.
+    """
     names = np.unique(condition[condition >= 0]) if condition is not None else np.zeros(0, int)
     if not len(names):
-        return [(path, style.MODEL, False) for path in scores[:MAX_LINES]]
+        return [(path, {"color": style.MODEL}, False) for path in scores[:MAX_LINES]]
     names = names[style.evenly_spaced(len(names), MAX_CONDITIONS)]
-    colors = dict(zip(names, style.condition_colors(len(names)), strict=True))
+    looks = condition_looks(names, angles)
     trials = np.flatnonzero(np.isin(condition, names))[:MAX_LINES]
-    means = [(known_mean(scores[condition == name]), color, True) for name, color in colors.items()]
-    return [(scores[trial], colors[condition[trial]], False) for trial in trials] + means
+    means = [(known_mean(scores[condition == name]), look, True) for name, look in looks.items()]
+    return [(scores[trial], looks[condition[trial]], False) for trial in trials] + means
 
 
-def draw_paths(axes: Axes, curves: list[tuple[np.ndarray, Any, bool]]) -> None:
-    """Draw paths (L, n) in space, each with its color and whether it is a mean; a dot is its start."""
+def condition_looks(names: np.ndarray, angles: Mapping[int, float] | None = None) -> dict[int, dict[str, Any]]:
+    """The color and the line style of each condition (C,), as arguments of ``Axes.plot``."""
+    at = None if angles is None else np.array([angles.get(int(name), np.nan) for name in names])
+    pairs = zip(style.condition_colors(len(names), at), style.condition_lines(len(names), at), strict=True)
+    return {int(name): {"color": color, "ls": line} for name, (color, line) in zip(names, pairs, strict=True)}
+
+
+def draw_paths(axes: Axes, curves: list[tuple[np.ndarray, dict[str, Any], bool]]) -> None:
+    """Draw paths (L, n) in space, each with its color and line, and whether it is a mean; a dot is its start."""
     n = 3 if axes.name == "3d" else 2
-    for line, color, is_mean in curves:
+    for line, look, is_mean in curves:
         path = np.pad(line, ((0, 0), (0, max(n - line.shape[1], 0)))).T[:n]
-        axes.plot(*path, color=color, lw=1.5 if is_mean else 0.6, alpha=1 if is_mean else 0.45)
-        axes.plot(*path[:, :1], ".", color=color, ms=7 if is_mean else 3)
+        axes.plot(*path, **look, lw=1.5 if is_mean else 0.6, alpha=1 if is_mean else 0.45)
+        axes.plot(*path[:, :1], ".", color=look["color"], ms=7 if is_mean else 3)
     for k, name in enumerate("xyz"[:n]):
         axis = getattr(axes, f"{name}axis")
         axis.set_label_text(f"PC{k + 1}")

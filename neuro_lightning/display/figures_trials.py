@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuro_lightning.display import style
-from neuro_lightning.display.figures_spikes import draw_raster, mark_event, time_label, trial_curves
+from neuro_lightning.display.figures_spikes import (
+    condition_looks,
+    draw_raster,
+    mark_event,
+    time_label,
+    trial_curves,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +36,7 @@ def single_trials_figure(
     start_ms: float = 0,
     align: str = "",
     condition: np.ndarray | None = None,
+    angles: Mapping[int, float] | None = None,
     n_in: int | None = None,
     n_neurons: int = 3,
     simulated: bool = False,
@@ -44,6 +51,8 @@ def single_trials_figure(
         start_ms: when the first bin begins; 0 is the event that windows are aligned to.
         align: what that event is called; empty for none.
         condition: (B,) the trials' conditions, -1 for none.
+        angles: the direction of each condition in radians, such as that of its reach, by which more than eight are
+            colored; None where unknown.
         n_in: held-in neurons, the others are marked as held out; None marks none.
         n_neurons: panels at most.
         simulated: whether the data are simulated.
@@ -58,10 +67,10 @@ def single_trials_figure(
     if not len(chosen):
         return figure
     time = start_ms + (np.arange(rates.shape[1]) + 0.5) * bin_ms
-    curves = trial_curves(rates[..., chosen], condition)
+    curves = trial_curves(rates[..., chosen], condition, angles)
     for k, (panel, neuron) in enumerate(zip(axes.flat, chosen, strict=False)):
-        for path, color, is_mean in curves:
-            panel.plot(time, path[:, k], color=color, lw=1.8 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
+        for path, look, is_mean in curves:
+            panel.plot(time, path[:, k], **look, lw=1.8 if is_mean else 0.6, alpha=1 if is_mean else 0.35)
         mark_event(panel, (start_ms, start_ms + len(time) * bin_ms), align)
         held = "" if n_in is None else ", held-in" if neuron < n_in else ", held-out"
         panel.set_title(f"neuron {neuron}{held}")
@@ -138,6 +147,7 @@ def decoding_figure(
     align: str = "",
     trials: np.ndarray | None = None,
     condition: np.ndarray | None = None,
+    angles: Mapping[int, float] | None = None,
     names: Sequence[str] = (),
     unit: str = "",
     scores: Mapping[str, float] | None = None,
@@ -157,6 +167,8 @@ def decoding_figure(
         align: what that event is called; empty for none.
         trials: (B,) the trials' numbers.
         condition: (B,) the trials' conditions, -1 for none; they color the paths.
+        angles: the direction of each condition in radians, such as that of its reach, by which more than eight are
+            colored; None where unknown.
         names: (K,) what the channels are called.
         unit: of the behavior.
         scores: R2 by the decoder's name, written into the legend.
@@ -196,7 +208,7 @@ def decoding_figure(
         right = parts[1].subplots(1, 1 + len(decoded), squeeze=False)[0]
         known = usable[style.evenly_spaced(len(usable), MAX_PATHS)]
         for panel, (name, values) in zip(right, {"true": behavior, **decoded}.items(), strict=True):
-            _paths(panel, values[known], bin_ms, None if condition is None else condition[known])
+            _paths(panel, values[known], bin_ms, None if condition is None else condition[known], angles)
             panel.set_title(f"paths, {name}")
             panel.set(xlim=right[0].get_xlim(), ylim=right[0].get_ylim())  # those of the true ones
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -208,11 +220,17 @@ def integrated(velocity: np.ndarray, bin_ms: float) -> np.ndarray:
     return np.where(np.isfinite(velocity), np.nancumsum(velocity, axis=1) * bin_ms / 1000, np.nan)
 
 
-def _paths(panel: Axes, velocity: np.ndarray, bin_ms: float, condition: np.ndarray | None) -> None:
-    conditions = np.unique(condition) if condition is not None else np.zeros(1, int)
-    colors: Any = dict(zip(conditions, style.condition_colors(len(conditions)), strict=True))
+def _paths(
+    panel: Axes,
+    velocity: np.ndarray,
+    bin_ms: float,
+    condition: np.ndarray | None,
+    angles: Mapping[int, float] | None = None,
+) -> None:
+    none: dict[str, Any] = {"color": style.MODEL}
+    looks = {} if condition is None else condition_looks(np.unique(condition[condition >= 0]), angles)
     for k, path in enumerate(integrated(velocity[..., :2], bin_ms)):
-        color = style.MODEL if condition is None or condition[k] < 0 else colors[condition[k]]
-        panel.plot(*path.T, color=color, lw=0.8, alpha=0.7)
+        look = none if condition is None else looks.get(int(condition[k]), none)
+        panel.plot(*path.T, **look, lw=0.8, alpha=0.7)
     panel.set_aspect("equal")
     panel.set(xticks=[], yticks=[])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 MODEL, TRUE, BASELINE, QUIET = "#1b6ca8", "#2b2b2b", "#c8553d", "#9aa1a8"
 RATES = "magma"  # color map of firing rates
 SIGNED = "RdBu_r"  # color map of values around 0: red above, blue below
-CONDITIONS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8a8000", "#000000")
+# of Okabe and Ito, with a brown in place of the yellow, which is pale on white
+CONDITIONS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#7f2704", "#000000")
 DASHED = (0, (4, 2))
+LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
+DARKER = (0.82, 0.82, 0.82, 1.0)  # by which a circle of colors is darkened: its lightest is too pale on white
 
 _STYLE = {
     "font.size": 9,
@@ -152,13 +155,33 @@ def color_map(name: str, places: np.ndarray) -> np.ndarray:
     return matplotlib.colormaps[name](places)
 
 
-def condition_colors(n: int) -> np.ndarray:
-    """(n, 4) colors: up to eight that color-blind people tell apart (Okabe and Ito), more around the color circle."""
+def condition_colors(n: int, angles: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+    """(n, 4) colors of conditions that color-blind people tell apart.
+
+    Up to eight are those of Okabe and Ito, but for one. More are places on a color map of even steps, whose lightness
+    changes as well: a circle of colors (twilight) where the conditions are directions, so that opposite ones differ
+    most, else a line (viridis). Neighbours are much alike there: :func:`condition_lines` tells them apart.
+
+    Args:
+        n: conditions.
+        angles: (n,) the direction of each in radians, such as that of a reach; None or a NaN among them for unknown.
+    """
     import matplotlib.colors
 
     if n <= len(CONDITIONS):
         return matplotlib.colors.to_rgba_array(CONDITIONS[:n]).reshape(n, 4)
-    return color_map("hsv", np.arange(n) / max(n, 1)) * [0.85, 0.8, 0.85, 1.0]
+    if angles is None or not np.isfinite(angles).all():
+        return color_map("viridis", np.linspace(0, 0.9, n))  # its end is too pale on white
+    return color_map("twilight", np.mod(np.asarray(angles) / (2 * np.pi), 1)) * DARKER
+
+
+def condition_lines(n: int, angles: Sequence[float] | np.ndarray | None = None) -> list[Any]:
+    """(n,) line styles of conditions: all solid up to eight; of more, neighbours in color differ, see the colors."""
+    if n <= len(CONDITIONS):
+        return ["-"] * n
+    order = np.arange(n) if angles is None or not np.isfinite(angles).all() else np.argsort(np.mod(angles, 2 * np.pi))
+    rank = np.argsort(order, kind="stable")
+    return [LINES[k % len(LINES)] for k in rank]
 
 
 def session_colors(n: int) -> np.ndarray:
