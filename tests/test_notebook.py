@@ -19,6 +19,7 @@ LEAVES = {
     "10_extend": ["extend/filters/run.json", "extend/waves_filters/run.json"],
     "11_lfads": ["lfads/cheap_inputs/run.json", "lfads/dear_inputs/run.json"],
     "12_in_silico": ["in_silico/core_readout/run.json"],
+    "13_antolik_thesis": ["antolik_thesis/antolik_lnln_2/run.json"],
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
