@@ -1,5 +1,6 @@
 """Simulated recordings with known rates, and the twins of the benchmark's files."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import h5py
@@ -8,10 +9,12 @@ import pytest
 
 from neuro_lightning.data.formats.nwb import is_simulated
 from neuro_lightning.data.nlb.params import NLB_DATASETS, get_params
-from neuro_lightning.data.nlb.reader import load_nlb
-from neuro_lightning.data.nlb.twin import write_twin
+from neuro_lightning.data.nlb.reader import load_nlb, load_test_trials
+from neuro_lightning.data.nlb.tasks.population import STEP_MS, TICKS_PER_MS, Block, Population
+from neuro_lightning.data.nlb.twin import MEAN_RATE_HZ, write_twin
 from neuro_lightning.data.synthetic.simulate import Sizes, simulate_chaotic_rnn, simulate_lorenz
 from neuro_lightning.errors import ConfigError, DataError
+from neuro_lightning.functional.spike_statistics import spike_statistics
 
 REAL = Path(__file__).parents[1] / "../shared/data/nlb/mc_maze_small/sub-Jenkins_ses-small_desc-test_ecephys.nwb"
 SMALL = Sizes(n_train=60, n_val=20, n_test=10, n_conditions=12, n_in=10, n_out=4, n_bins=40, n_forward=5)
@@ -22,6 +25,20 @@ FAMILIES = ("mc_maze_small", "mc_rtt", "area2_bump", "dmfc_rsg")
 def twins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twins")
     return {d: write_twin(d, folder, n_trials=64, n_test_trials=12, n_units=(12, 4)) for d in FAMILIES}
+
+
+# of mc_maze's public files and of their twins at the same size; what depends on size is that of 100 to 430 trials
+BOUNDS = {
+    "median_rate_hz": (2.3, 3.6),
+    "trial_fano": (1.4, 1.8),
+    "mean_correlation": (0.09, 0.14),
+    "half_variance": (23, 38),
+}
+MAZES = {  # the real files: folder, trials, held-in neurons, statistics
+    "mc_maze": ("mc_maze_430", 430, 137, (2.45, 1.73, 0.097, 35)),
+    "mc_maze_medium": ("mc_maze_medium", 100, 114, (2.94, 1.60, 0.121, 29)),
+    "mc_maze_small": ("mc_maze_small", 100, 107, (3.27, 1.45, 0.119, 25)),
+}
 
 
 def arrays_of(path):
@@ -141,3 +158,69 @@ def test_impossible_sizes_are_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be written"):
         write_twin("mc_rtt", tmp_path / "file", n_trials=8)
+
+
+# ---- statistics
+
+
+def check_bounds(statistics):
+    for name, (low, high) in BOUNDS.items():
+        assert low <= getattr(statistics, name) <= high, f"{name}: {getattr(statistics, name)}"
+
+
+@pytest.mark.parametrize("dataset", MAZES)
+def test_the_real_files_are_within_the_bounds_of_twins(shared_data, dataset):
+    folder, n_trials, n_units, expected = MAZES[dataset]
+    paths = sorted((shared_data / "nlb" / folder).glob("*.nwb"))
+    if not paths:
+        pytest.skip(f"the real recording {folder} is not in {shared_data}")
+    counts = load_test_trials(dataset, paths[0], bin_ms=20).heldin
+    assert counts.shape == (n_trials, 35, n_units)
+    statistics = spike_statistics(counts, 20)
+    check_bounds(statistics)
+    assert np.all(np.abs(np.subtract(astuple(statistics), expected)) <= (0.005, 0.005, 0.0006, 0)), statistics
+    rate = counts.mean() * 50
+    assert rate == pytest.approx(MEAN_RATE_HZ[dataset], abs=0.06)
+
+
+# the other two write larger files
+@pytest.mark.parametrize(
+    ("dataset", "seed"),
+    [("mc_maze_small", 0), *(pytest.param(d, s, marks=pytest.mark.rare) for d in list(MAZES)[:2] for s in (0, 1))],
+)
+def test_a_twin_of_the_true_size_has_the_statistics_of_the_recording(tmp_path, dataset, seed):
+    _, n_trials, n_units, _ = MAZES[dataset]
+    _, test = write_twin(dataset, tmp_path, seed=seed, n_trials=100, n_test_trials=n_trials)
+    counts = load_test_trials(dataset, test, bin_ms=20).heldin
+    assert counts.shape == (n_trials, 35, n_units)
+    check_bounds(spike_statistics(counts, 20))
+
+
+def test_statistics_of_counts_that_are_known():
+    rng = np.random.default_rng(0)
+    gain = rng.gamma(4.0, 0.25, (4000, 1, 1))  # mean 1, variance 1/4
+    rates = np.array([0.0, 0.001, 0.02, 0.02, 0.04])  # a bin of 10 ms; two neurons are too slow to be asked
+    found = spike_statistics(rng.poisson(gain * rates, (4000, 100, 5)), 10)
+    assert found.median_rate_hz == pytest.approx(2, rel=0.05)
+    assert found.trial_fano == pytest.approx(1 + 2 / 4, rel=0.05)  # 1 + mean x variance of the gain
+    pairs = [a * b / 4 / np.sqrt((a + a * a / 4) * (b + b * b / 4)) for a, b in ((2, 2), (2, 4), (2, 4))]
+    assert found.mean_correlation == pytest.approx(np.mean(pairs), abs=0.03)
+    assert found.half_variance == 2
+    with pytest.raises(ValueError, match="1 neurons above"):
+        spike_statistics(np.ones((3, 4, 1)), 10)
+
+
+def test_neurons_are_not_log_linear_in_the_latents_and_pause_after_a_spike():
+    rng = np.random.default_rng(1)
+    steps = rng.standard_normal((500, 3))
+    block = Block(0, np.repeat(steps, 60, axis=0))  # each state for longer than any lag
+    population = Population(rng, [block], 20, 20.0)
+    rates = population.rates_hz(block.latents)[30::60]
+    assert rates.mean() == pytest.approx(20, rel=0.1)
+    design = np.column_stack([np.ones(len(steps)), steps])
+    log_rates = np.log(rates)
+    residual = log_rates - design @ np.linalg.lstsq(design, log_rates, rcond=None)[0]
+    assert np.median(residual.var(0) / log_rates.var(0)) > 0.1
+    fast = max(population.spike_ticks(rng, [block]), key=len)
+    gaps = np.diff(fast) / TICKS_PER_MS
+    assert len(fast) > 4000 and (gaps < 1).mean() < 0.3 * (gaps < STEP_MS).mean() / STEP_MS

@@ -1,8 +1,8 @@
 """Simulated brainsets files: reaches to eight targets, in the layout that torch_brain's pipelines write.
 
 Sessions of one seed share targets and dynamics; each has trials and neurons of its own. The neurons, on two probes, are
-Poisson and driven by the planned direction, the hand's velocity and slow fluctuations. The recording pauses once, and
-ends within the last trial.
+tuned to the planned direction, the hand's velocity and slow fluctuations. The recording pauses once, and ends within
+the last trial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neuro_lightning.data.nlb.tasks.population import STEP_MS, TICKS_PER_MS, Blo
 from neuro_lightning.data.twin_files import write_twin_files
 from neuro_lightning.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 TARGETS = 8
@@ -89,7 +89,7 @@ def simulate_session(recipe: dict[str, Any], number: int) -> Any:
     latents = [np.concatenate([v / 20, _plan(s, trials), slow_noise(rng, len(s), 2, 120.0)], axis=1)
                for v, s in zip(velocity, steps, strict=True)]  # fmt: skip
     blocks = [Block(round(s[0] * 1000), x) for s, x in zip(steps, latents, strict=True)]
-    population = Population(rng, blocks, recipe["n_units"], recipe["mean_rate_hz"], 0.6)
+    population = Population(rng, blocks, recipe["n_units"], recipe["mean_rate_hz"])
     spikes = [ticks / (1000 * TICKS_PER_MS) for ticks in population.spike_ticks(rng, blocks)]
     every = 10 // STEP_MS  # 100 Hz
     times, velocity = (np.concatenate([part[::every] for part in parts]) for parts in (steps, velocity))

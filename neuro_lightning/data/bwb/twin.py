@@ -21,7 +21,7 @@ from neuro_lightning.data.nlb.tasks.population import STEP_MS, TICKS_PER_MS, Blo
 from neuro_lightning.data.twin_files import write_twin_files
 from neuro_lightning.errors import ConfigError
 
-TWIN = 1
+TWIN = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 PATTERN = ("train", "test", "train", "val", "test")
@@ -91,7 +91,7 @@ def simulate_session(recipe: dict[str, Any], number: int, session: str) -> Any:
     times = np.arange(round(end_s * 1000 / STEP_MS)) * STEP_MS / 1000
     wheel, latents = _behavior(rng, times, trials)
     block = Block(0, latents)
-    population = Population(rng, [block], recipe["n_units"], recipe["mean_rate_hz"], 0.6)
+    population = Population(rng, [block], recipe["n_units"], recipe["mean_rate_hz"])
     spikes = [ticks / (1000 * TICKS_PER_MS) for ticks in population.spike_ticks(rng, [block])]
     spikes[0] = spikes[0][:1]  # a unit of one spike
     ids = np.array([str(uuid.UUID(bytes=rng.bytes(16))) for _ in range(population.n_units)])

@@ -25,10 +25,13 @@ from neuro_lightning.data.nlb.twin_file import Units, write_nwb
 from neuro_lightning.data.twin_files import write_file
 from neuro_lightning.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
-DEFAULT_UNITS = {"area2_bump": (40, 14), "dmfc_rsg": (40, 14)}
+MEAN_RATE_HZ = {"mc_maze": 4.2, "mc_maze_large": 5.1, "mc_maze_medium": 4.1, "mc_maze_small": 4.4, "mc_rtt": 4.0,
+                "area2_bump": 7.2, "dmfc_rsg": 9.5}  # fmt: skip
+"""Of the published test files: counted in mc_maze, medium and small; of the others estimated from the file's size."""
+
 DEFAULT_TRIALS = {"mc_rtt": 240, "dmfc_rsg": 160}
 
 
@@ -40,7 +43,7 @@ def write_twin(
     n_trials: int | None = None,
     n_test_trials: int | None = None,
     n_units: tuple[int, int] | None = None,
-    mean_rate_hz: float = 10.0,
+    mean_rate_hz: float | None = None,
     trial_ms: float | None = None,
 ) -> tuple[Path, Path]:
     """Write a simulated train and test file, or find the very ones that an earlier call has written.
@@ -51,8 +54,8 @@ def write_twin(
         seed: the same seed and arguments give the same content.
         n_trials: trials of train and val together.
         n_test_trials: trials of the test file; by default a quarter of ``n_trials``.
-        n_units: held-in and held-out units.
-        mean_rate_hz: mean firing rate.
+        n_units: held-in and held-out units; by default as many as in the published file.
+        mean_rate_hz: mean firing rate; by default that of the published file.
         trial_ms: mean length of a maze trial, about 2,070 ms by default: the published session of 2,295 trials takes
             3,000 ms each.
 
@@ -66,7 +69,8 @@ def write_twin(
     params = get_params(dataset)
     n_trials = DEFAULT_TRIALS.get(dataset, 120) if n_trials is None else n_trials
     n_test_trials = max(4, n_trials // 4) if n_test_trials is None else n_test_trials
-    n_in, n_out = DEFAULT_UNITS.get(dataset, (48, 16)) if n_units is None else n_units
+    n_in, n_out = (params.n_in, params.n_out) if n_units is None else n_units
+    mean_rate_hz = MEAN_RATE_HZ[dataset] if mean_rate_hz is None else mean_rate_hz
     most = 96 * 5 * (2 if dataset.startswith("mc_maze") else 1)
     enough = n_trials >= 8 and n_test_trials >= 1 and min(n_in, n_out) >= 1 and n_in + n_out <= most
     if not enough or not 0 < mean_rate_hz <= 100:
@@ -117,8 +121,7 @@ def _simulate(params: NLBParams, recipe: dict) -> tuple[Session, Session, np.nda
     rng = _generator(recipe, 2)
     ids = _unit_ids(rng, params.name, n_in + n_out)
     heldout = rng.permutation(np.repeat([False, True], [n_in, n_out]))
-    depth = 0.5 if params.name == "dmfc_rsg" else 0.6
-    return train, test, ids, heldout, Population(rng, train.blocks, n_in + n_out, recipe["mean_rate_hz"], depth)
+    return train, test, ids, heldout, Population(rng, train.blocks, n_in + n_out, recipe["mean_rate_hz"])
 
 
 def _task(params: NLBParams, recipe: dict) -> Callable[[np.random.Generator, int], Session]:
@@ -131,7 +134,7 @@ def _task(params: NLBParams, recipe: dict) -> Callable[[np.random.Generator, int
     if params.name == "area2_bump":
         n_conditions = 16 if n_trials >= 64 else 4
         return partial(bumps, n_conditions=n_conditions, lag_ms=params.lag)
-    n_conditions = 3 * int(np.clip(n_trials // 15, 1, 36))
+    n_conditions = 3 * int(np.clip(n_trials // 15, 1, 36 if params.name == "mc_maze" else 9))
     return partial(maze, n_conditions=n_conditions, lag_ms=params.lag, trial_ms=recipe["trial_ms"])
 
 

@@ -28,6 +28,13 @@ SETTLE_MS = 720
 """Recording after movement onset: the window, the forward window and some slack."""
 
 
+DEMANDS = 6
+"""How many numbers say what a maze asks for beside its target: half of them before the movement, half during it."""
+
+PEAKS_MS = np.array([[-150, 50], [-90, 50], [-30, 55], [40, 65], [130, 85], [240, 110]])
+"""When after the onset of a movement what all movements share has its peaks, and their widths."""
+
+
 def _reach(t: np.ndarray, onset: float, duration: float, angle: float, length: float, curve: float) -> np.ndarray:
     """(S, 2) velocity per ms of a movement of ``length`` towards ``angle``, bowed sideways by ``curve``."""
     along = length * min_jerk(t, onset, duration)
@@ -63,6 +70,7 @@ def maze(
     geometry = np.random.default_rng(7)  # the mazes are the same in every session, whatever its seed
     angles, lengths = geometry.uniform(0, 2 * np.pi, 36), geometry.uniform(80, 130, 36)
     curves = geometry.uniform(0.5, 1.1, 36) * geometry.choice([-1, 1], 36)
+    demands = geometry.standard_normal((36, 1, DEMANDS)) + geometry.standard_normal((36, 3, DEMANDS))
     extra_ms = 0 if trial_ms is None else max(0, int(trial_ms) - 2070)
 
     rows, blocks, velocities, samples, clock = [], [], [], [], 0
@@ -72,14 +80,7 @@ def maze(
         angle = angles[kind] + rng.normal(0, 0.06)
         length, duration = lengths[kind] * rng.normal(1, 0.07), rng.normal(420, 35)
         reach = (duration, angle, length, (0.0, 1.0, 0.6)[version] * curves[kind])
-        t = steps(stop)
-        velocity_ahead = 1000 * _reach(t, onset - lag_ms, *reach)
-        planned = sigmoid(t, target_on + 90, 25) * (1 - sigmoid(t, onset + 20, 25))
-        plan = planned[:, None] * [np.cos(angle), np.sin(angle), version - 1]
-        trigger = np.stack([bump(t, onset - 70, 110), bump(t, onset + 130, 90)], axis=1)
-        swing = rotations(t, onset - 100, angle + version, length / 100)
-        noise = 0.4 * slow_noise(rng, len(t), 2, 90) * np.abs(velocity_ahead).std()
-        latents = np.hstack([velocity_ahead, 300 * plan, 300 * swing, 300 * trigger, noise])
+        latents = _maze_latents(rng, steps(stop), target_on, onset, lag_ms, reach, version, demands[kind, version])
         blocks.append(Block(clock, latents.astype(np.float32)))
         velocities.append(1000 * _reach(np.arange(stop), onset, *reach))
         samples.append(clock + np.arange(stop))
@@ -99,6 +100,30 @@ def maze(
     velocity += 4 * _band_noise(rng, len(velocity), 40)
     trials = trial_table(rows)
     return Session(trials, blocks, (1000 * trials["move_onset_time"]).round(), velocity, np.concatenate(samples))
+
+
+def _maze_latents(
+    rng: np.random.Generator,
+    t: np.ndarray,
+    target_on: int,
+    onset: float,
+    lag_ms: int,
+    reach: tuple[float, float, float, float],
+    version: int,
+    demands: np.ndarray,
+) -> np.ndarray:
+    """(S, D) command, plan, the maze's demands, rotations, what all movements share, slow fluctuations."""
+    onset += rng.normal(0, 15)  # the hand's onset tells the neurons' to within some 15 ms
+    _, angle, length, _ = reach
+    command = _reach(t, onset - lag_ms, *reach)
+    shown = sigmoid(t, target_on + 90, 25) * (1 - sigmoid(t, onset + 550, 60))
+    moves = sigmoid(t, onset - 60, 35)
+    plan = (shown * (1 - 0.6 * moves))[:, None] * [np.cos(angle), np.sin(angle), version - 1]
+    before, during = np.split(demands, 2)
+    asked = [(shown * (1 - 0.5 * moves))[:, None] * before, (shown * moves)[:, None] * during]
+    swing = rotations(t, onset - 100, angle + version, length / 100)
+    shared = np.column_stack([shown * moves, *(bump(t, onset + at, width) for at, width in PEAKS_MS)])
+    return np.hstack([command, plan, *asked, swing, shared, slow_noise(rng, len(t), 4, 90)])
 
 
 def _maze_times(rng: np.random.Generator, extra_ms: int) -> tuple[int, int, int, int]:
