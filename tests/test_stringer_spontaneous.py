@@ -403,7 +403,7 @@ def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, file):
 
 
 def test_planted_dimension_is_recovered():
-    twin, truth = simulate(seed=0, n_latents=6, neurons=(100,) * 4)
+    twin, truth = simulate(seed=0, n_latents=6, neurons=(100,) * 4, drift=0, state=0)
     activity = torch.from_numpy(twin["sresp"])
     activity = (activity - activity.mean(1, keepdim=True)) / activity.std(1, keepdim=True)
     ratio = svca(activity, random_half(400)).ratio
@@ -570,7 +570,8 @@ def test_training_on_the_simulated_twin(tmp_path):
     true = 1 - ((val.heldin - val.rates) ** 2).sum() / (centred**2).sum()
     shared = twin.reference_scores("val")["svca"]["variance"]
     assert 0.75 * true < ceiling < true and ceiling == pytest.approx(shared, abs=1e-6)
-    assert 0.75 * true < twin.reference_scores("train")["svca"]["variance"] < 1.1 * true
+    # gains drift, so that the training part differs
+    assert 0.75 * true < twin.reference_scores("train")["svca"]["variance"] < 1.2 * true
     noise = np.random.default_rng(0).gamma(1.0, size=twin.recording.splits["train"].heldin.shape)
     twin.recording.splits["train"].heldin[:], twin._shared = noise, {}
     assert abs(twin.reference_scores("train")["svca"]["variance"]) < 0.05  # tested on bins that it was not found in

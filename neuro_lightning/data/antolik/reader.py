@@ -50,7 +50,7 @@ def load_antolik(
 
     Returns:
         A recording whose neurons are numbered 1000 x region + column. ``info`` keeps the scales, the validation
-        images' rows and, for a twin, ``dog``: the planted [mx, my, s1, s2, a1, a2] of each unit, in pixels.
+        images' rows and, for a twin with planted units, ``dog``: the [mx, my, s1, s2, a1, a2] of each, in pixels.
 
     Raises:
         DataError: see :func:`neuro_lightning.data.antolik.files.load_region`.
@@ -204,7 +204,7 @@ def _trials(part: ShownImages, images: np.ndarray, factor: np.ndarray) -> ImageT
 
 
 def _planted(regions: dict[int, Region]) -> dict[str, Any]:
-    truths = [region.truth for region in regions.values() if region.truth is not None]
+    truths = [region.truth for region in regions.values() if region.truth is not None and "dog" in region.truth]
     return {"dog": np.concatenate([truth["dog"] for truth in truths]).tolist()} if truths else {}
 
 

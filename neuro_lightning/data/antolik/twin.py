@@ -1,11 +1,15 @@
-"""Simulated twins of Antolik et al. 2016: the same files, with a planted model of the kind that was published on them.
+"""Simulated twins of Antolik et al. 2016, in the layout of the files.
 
-Each neuron is driven through a hierarchical structural model (HSM): a few difference-of-Gaussians units look at the
-image, a hidden layer with softplus combines them, and a second one makes the neurons' drive. Noise is normal with a
-standard deviation in proportion to the square root of the drive, as in msc-neuro's study of simulated responses, and
-responses are cut at zero as inferred spikes are: almost half are zero. Mean, largest response and the share of
-explainable variance are about the recordings'. The images have the 1/f spectrum of natural ones. Beside the published
-files each folder holds ``truth.npz``: what was planted, and the exact means of the responses after cutting.
+What drives the neurons is in :mod:`neuro_lightning.data.antolik.cells`, unless ``dogs`` asks for a planted
+hierarchical structural model (HSM) instead, whose parameters a fit of that model can be held against: a few
+difference-of-Gaussians units look at the image, a hidden layer with softplus combines them, and a second one makes
+the neurons' drive.
+
+Noise is normal with a standard deviation in proportion to the square root of the drive, as in msc-neuro's study of
+simulated responses, in part shared by all neurons of a region, and responses are cut at zero as inferred spikes are:
+about half are zero. Mean, largest response, share of explainable variance, noise correlations and the images'
+spectrum are about the recordings'. Beside the published files each folder holds ``truth.npz``: what was planted, and
+the exact means of the responses after cutting.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from neuro_lightning.data.antolik import cells
 from neuro_lightning.data.antolik.files import GREY, SIDE
 from neuro_lightning.data.twin_files import Save, write_twin_files
 from neuro_lightning.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 REPEATS = {1: 10, 2: 8, 3: 12}
 ANIMAL = {1: 0, 2: 0, 3: 1}  # regions of one animal were shown the same repeated images
@@ -29,7 +34,12 @@ N_TEST = 50
 README = "Simulated twin of Antolik et al. 2016 (PLoS Comput Biol 12:e1004927): no animal was recorded.\n"
 
 
-SIZES = {"train_images": 1800, "neurons": 40, "dogs": 5, "noise": 2.5}
+SPECTRUM = 1.25
+"""Amplitude falls with spatial frequency to this power; the recordings' images have a slope of -2.5 in power."""
+SHARED = (0.3, 0.1)
+"""Mean and deviation over neurons of how much of a neuron's noise is the population's: the loading of one state."""
+
+SIZES = {"train_images": 1800, "neurons": 40, "dogs": 0, "noise": 2.5}
 """What :func:`write_twin` takes by default."""
 
 
@@ -48,9 +58,10 @@ def write_twin(root: str | Path, regions: Sequence[int], *, seed: int = 0, **siz
         regions: which of 1, 2 and 3; each is the same whether written alone or with others.
         seed: the same seed and arguments give the same content.
         sizes: :data:`SIZES` and what differs from them. ``train_images`` and ``neurons`` of region 1, the others have
-            the recordings' share of them; ``dogs``, planted difference-of-Gaussians units of each region; ``noise``,
-            standard deviation of a response, before the cut at zero, in units of the square root of its drive. At 2.5
-            the fraction of explainable variance is about the recordings', 0.2; below 1 it is most of it.
+            the recordings' share of them; ``dogs``, planted difference-of-Gaussians units of each region, 0 for neurons
+            that are no HSM; ``noise``, standard deviation of a response, before the cut at zero, in units of the square
+            root of its drive. At 2.5 the fraction of explainable variance is about the recordings', 0.2; below 1 it is
+            most of it.
 
     Returns:
         The folder ``<root>/antolik2016``.
@@ -60,10 +71,10 @@ def write_twin(root: str | Path, regions: Sequence[int], *, seed: int = 0, **siz
         DataError: the folder cannot be written to.
     """
     size = SIZES | sizes
-    possible = size["train_images"] >= 20 and size["neurons"] >= 2 and 1 <= size["dogs"] <= 9 and size["noise"] >= 0
+    possible = size["train_images"] >= 20 and size["neurons"] >= 2 and 0 <= size["dogs"] <= 9 and size["noise"] >= 0
     if not possible or not set(regions) <= set(REPEATS):
         raise ConfigError(
-            "a twin of antolik_v1 has regions of 1, 2 and 3, data.twin.train_images >= 20, neurons >= 2, dogs from 1 "
+            "a twin of antolik_v1 has regions of 1, 2 and 3, data.twin.train_images >= 20, neurons >= 2, dogs from 0 "
             f"to 9 and noise >= 0, not {list(regions)} and {size}"
         )
     folder = Path(root).expanduser() / "antolik2016"
@@ -80,9 +91,9 @@ def simulate_region(recipe: dict) -> tuple[dict[str, Save], dict[str, np.ndarray
         recipe: the arguments of :func:`write_twin` and ``region``.
 
     Returns:
-        ``(files, truth)``, what writes each file by its name, and arrays by name; ``truth["dog"]`` is (K, 6):
-        [mx, my, s1, s2, a1, a2] of :func:`dog_filters`, for images that are z-scored by the training images' mean and
-        standard deviation.
+        ``(files, truth)``, what writes each file by its name, and arrays by name; ``truth["cells"]`` is the table of
+        the cells, or ``truth["dog"]`` (K, 6): [mx, my, s1, s2, a1, a2] of :func:`dog_filters`, for images that are
+        z-scored by the training images' mean and standard deviation.
     """
     region, seed = recipe["region"], recipe["seed"]
     share_images, share_neurons = SHARE[region]
@@ -90,12 +101,17 @@ def simulate_region(recipe: dict) -> tuple[dict[str, Save], dict[str, np.ndarray
     rng = np.random.default_rng([seed, 10 + region])
     train = natural_images(rng, n_train)
     test = natural_images(np.random.default_rng([seed, ANIMAL[region]]), N_TEST)
-    model, drive = _plant(rng, train, test, max(2, round(share_neurons * recipe["neurons"])), recipe["dogs"])
-    noise = recipe["noise"]
+    images = (np.concatenate([train, test]) - train.mean()) / train.std()
+    n_neurons, noise = max(2, round(share_neurons * recipe["neurons"])), recipe["noise"]
+    if recipe["dogs"]:
+        model, drive = _plant(rng, images, n_train, n_neurons, recipe["dogs"])
+    else:
+        model = {"cells": cells.draw_cells(rng, n_neurons)}
+        drive = cells.drives(rng, images, model["cells"])
     drive *= _gain(drive[:n_train], noise, rng.lognormal(np.log(0.57), 0.25, drive.shape[1]))
-    means = rectified_mean(drive, noise)
-    trained = _respond(rng, drive[:n_train], noise)
-    raw = np.stack([_respond(rng, drive[n_train:], noise) for _ in range(REPEATS[region])])
+    means, shared = rectified_mean(drive, noise), np.clip(rng.normal(*SHARED, n_neurons), 0, 0.9)
+    trained = _respond(rng, drive[:n_train], noise, shared)
+    raw = np.stack([_respond(rng, drive[n_train:], noise, shared) for _ in range(REPEATS[region])])
     files = {
         "training_inputs": train * GREY,
         "training_set": trained,
@@ -109,14 +125,14 @@ def simulate_region(recipe: dict) -> tuple[dict[str, Save], dict[str, np.ndarray
 
 
 def natural_images(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Patches of noise with a 1/f amplitude spectrum, of different brightness and contrast.
+    """Patches of noise with the spectrum of natural images, of different brightness and contrast.
 
     Returns:
         (n, 961) whole grey levels 0 to 255, float64.
     """
     size = 2 * SIDE + 2  # a patch of a larger field does not wrap around
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    amplitude = 1 / np.maximum(frequency, 1 / size)
+    amplitude = np.maximum(frequency, 1 / size) ** -SPECTRUM
     field = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(n, size, size))) * amplitude, s=(size, size))
     patch = field[:, :SIDE, :SIDE].reshape(n, -1)
     contrast = rng.uniform(0.6, 1.4, (n, 1))
@@ -151,12 +167,11 @@ def rectified_mean(drive: np.ndarray, noise: float) -> np.ndarray:
 
 
 def _plant(
-    rng: np.random.Generator, train: np.ndarray, test: np.ndarray, n_neurons: int, n_dogs: int
+    rng: np.random.Generator, images: np.ndarray, n_train: int, n_neurons: int, n_dogs: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draw the model and let it see all images: ``(parameters, drive)``, the drive (B, N) not yet scaled."""
     dog = _draw_dogs(rng, n_dogs)
-    images = (np.concatenate([train, test]) - train.mean()) / train.std()
-    gain = 1 / (images[: len(train)] @ dog_filters(dog).T).std(0)  # each unit's output has variance 1
+    gain = 1 / (images[:n_train] @ dog_filters(dog).T).std(0)  # each unit's output has variance 1
     dog[:, 4:] *= gain[:, None]
     lgn = images @ dog_filters(dog).T
     n_hidden = 2 * n_dogs
@@ -168,9 +183,9 @@ def _plant(
     w2 = rng.gamma(2, 1, (n_hidden, n_neurons)) * (rng.random((n_hidden, n_neurons)) < 2 / n_hidden)
     w2[rng.permutation(np.arange(n_neurons) % n_hidden), np.arange(n_neurons)] += 2.5
     summed = hidden @ w2
-    w2 *= 2.5 * rng.lognormal(0, 0.35, n_neurons) / summed[: len(train)].std(0)  # how selective a neuron is
+    w2 *= 2.5 * rng.lognormal(0, 0.35, n_neurons) / summed[:n_train].std(0)  # how selective a neuron is
     summed = hidden @ w2
-    t2 = np.quantile(summed[: len(train)], 0.6, axis=0)  # most images drive a neuron little
+    t2 = np.quantile(summed[:n_train], 0.6, axis=0)  # most images drive a neuron little
     model = {"dog": dog, "w1": w1, "t1": t1, "w2": w2, "t2": t2}
     return model, np.logaddexp(0, summed - t2)
 
@@ -194,5 +209,8 @@ def _gain(drive: np.ndarray, noise: float, target: np.ndarray) -> np.ndarray:
     return np.exp(low)
 
 
-def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float) -> np.ndarray:
-    return np.maximum(0, drive + noise * np.sqrt(drive) * rng.normal(size=drive.shape))
+def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float, shared: np.ndarray) -> np.ndarray:
+    """(B, N) responses; ``shared`` (N,) is how much of each neuron's noise is one state of the population."""
+    own = rng.normal(size=drive.shape)
+    common = rng.normal(size=(len(drive), 1))
+    return np.maximum(0, drive + noise * np.sqrt(drive) * (np.sqrt(1 - shared**2) * own + shared * common))

@@ -9,7 +9,7 @@ import numpy as np
 from neuro_lightning.data.arrays.files import save_arrays
 from neuro_lightning.data.synthetic.simulate import Sizes, simulate_lorenz
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 
@@ -52,16 +52,21 @@ def simulated_spikes(seed: int, sizes: Sizes | None = None) -> dict[str, np.ndar
 
 
 def simulated_traces(seed: int, n_neurons: int = 40, n_frames: int = 4000, bin_ms: int = 100) -> dict[str, np.ndarray]:
-    """dF/F of neurons that follow four slow rhythms, with the calcium's decay and private noise."""
+    """dF/F of neurons that follow four slow rhythms, with the calcium's decay, private noise, and a gain that drifts.
+
+    dF/F is measured from the 20th percentile of the fluorescence, as is usual, so that much of it lies below zero.
+    """
     rng = np.random.default_rng([seed, 4])
     time = np.arange(n_frames)[:, None] * bin_ms / 1000
     latents = np.sin(2 * np.pi * time * rng.uniform(0.02, 0.2, 4) + rng.uniform(0, 6, 4) + np.sin(time / 7))
-    drive = np.exp(latents @ rng.normal(0, 0.5, (4, n_neurons))).T
+    drive = np.logaddexp(0, 2 * latents @ rng.normal(0, 0.7, (4, n_neurons))).T
+    drive *= np.exp(np.linspace(-1, 1, n_frames) * rng.normal(0, 0.25, (n_neurons, 1)))
     rates, decay = np.empty_like(drive), np.exp(-bin_ms / 500)
     level = drive.mean(1)
     for frame in range(n_frames):
         level = decay * level + (1 - decay) * drive[:, frame]
         rates[:, frame] = level
+    rates -= np.quantile(rates, 0.2, axis=1, keepdims=True)
     traces = rates + 0.3 * rng.normal(size=rates.shape)
     return {
         "traces": traces.astype(np.float32),
@@ -72,18 +77,23 @@ def simulated_traces(seed: int, n_neurons: int = 40, n_frames: int = 4000, bin_m
 
 
 def simulated_images(seed: int, n_images: int = 600, n_neurons: int = 20, side: int = 16) -> dict[str, np.ndarray]:
-    """Smooth random images, each shown three times to neurons with a linear filter and a softplus."""
+    """Smooth random images, each shown three times to neurons between simple and complex, divided by the contrast."""
     rng = np.random.default_rng([seed, 5])
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     spectrum = np.fft.fft2(rng.normal(size=(n_images, side, side))) / (frequency + 1 / side)
     images = np.fft.ifft2(spectrum).real
     images = (images - images.mean()) / images.std()
     y, x = np.mgrid[:side, :side]
-    center, width = rng.uniform(0.3 * side, 0.7 * side, (n_neurons, 2, 1, 1)), side / 8
-    distance = (y - center[:, 0]) ** 2 + (x - center[:, 1]) ** 2
-    filters = np.exp(-distance / (2 * width**2)) - 0.5 * np.exp(-distance / (4 * width**2))
-    drive = np.einsum("bhw,nhw->bn", images, filters)
-    rates = np.log1p(np.exp(2 * drive / drive.std(0)))
+    row, column, angle, phase = rng.uniform((0.3, 0.3, 0, 0), (0.7, 0.7, 3.1, 6.3), (n_neurons, 4)).T[..., None, None]
+    row, column = side * row, side * column
+    window = np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * (side / 6) ** 2))
+    along = 2 * np.pi * (np.cos(angle) * (x - column) + np.sin(angle) * (y - row)) / (side / 2) + phase
+    even, odd = (np.einsum("bhw,nhw->bn", images, window * wave(along)) for wave in (np.cos, np.sin))
+    share = rng.uniform(0, 1, n_neurons)
+    drive = (1 - share) * np.maximum(even, 0) + share * np.hypot(even, odd)
+    around = np.sqrt(np.einsum("bhw,nhw->bn", images**2, window))
+    drive /= 0.5 * around.mean() + around
+    rates = 2 * drive / drive.mean(0)
     responses = rng.poisson(rates[:, None], (n_images, 3, n_neurons))
     return {
         "images": images.astype(np.float32),

@@ -1,6 +1,8 @@
 """Simulated twin of Stringer's spontaneous activity, in the layout of the published files, with a planted dimension.
 
-A few smooth latent variables drive all neurons in proportion, as brain-wide states do; each neuron adds events of its
+A few latent variables drive all neurons, as brain-wide states do, from fast ones to one that changes over the whole
+session. A state of bouts and pauses scales how much the others drive, so that the population is not linear in them,
+and each neuron's gain drifts: what holds in the beginning does not hold in the end. Each neuron adds events of its
 own. So the number of dimensions that the population shares is known, as is every neuron's true expected activity.
 """
 
@@ -11,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from neuro_lightning.data.stringer.files import NAME
 from neuro_lightning.data.twin_files import TRUTH, Save, write_twin_files
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 NEURONS = (82, 85, 83, 87, 83, 78, 72, 70, 67)
 """Neurons of the nine planes: a seventeenth of the real ones (1386, 1440, ... 1131)."""
 
+SLOWEST = 25
+"""Time scale of the slowest latent variable in units of the fastest one's."""
 PLANE_STEP_UM = 35.0
 FIELD_UM = (4.0, 1012.0)
 FACE_COMPONENTS = 1000
@@ -37,6 +42,8 @@ def simulate(
     timescale: float = 3.0,
     depth: float = 0.7,
     events: float = 2.0,
+    drift: float = 0.12,
+    state: float = 0.3,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Simulate a recording.
 
@@ -45,23 +52,27 @@ def simulate(
         neurons: of each plane, from the uppermost one down.
         n_bins: T.
         n_latents: dimensions D that the population shares.
-        timescale: of the latent variables, bins.
+        timescale: of the fastest latent variables, bins; the last one is ``SLOWEST`` times as slow.
         depth: standard deviation of a neuron's expected activity over time, as a share of its mean.
         events: mean number of events in a bin; the fewer, the more private noise.
+        drift: standard deviation over the session of the logarithm of each neuron's own gain.
+        state: how much the first latent variable, bouts and pauses, scales the drive by the others; 0: not at all.
 
     Returns:
         ``(content, truth)``: the published file's arrays by its keys, in their order, such as ``sresp`` (N, T) sparse
         and not negative, ``xyz`` (3, N) in um, ``beh_svd_time`` (T, 1000) components of the face's motion, of falling
         variance, with their pictures ``beh_svd_mask``; and ``rates`` (N, T), the expected activity, and ``latents``
-        (T, D), smooth and standardised.
+        (T, D), standardised.
     """
     rng = np.random.default_rng(seed)
-    latents = smooth_latents(rng, n_bins, n_latents, timescale)
+    latents = draw_latents(rng, n_bins, n_latents, timescale)
     n = sum(neurons)
     weights = rng.standard_normal((n, n_latents))
     weights *= depth / np.linalg.norm(weights, axis=1, keepdims=True)
-    modulation = np.maximum(1 + weights @ latents.T, 0.0)
-    expected = events * rng.lognormal(-0.08, 0.4, (n, 1)) * modulation
+    scale = np.exp(state * latents[:, 0])
+    modulation = np.maximum(1 + (weights @ latents.T) * scale / np.sqrt((scale**2).mean()), 0.0)
+    gain = np.exp(drift * smooth(rng.standard_normal((n_bins, n)), n_bins / 8).T)
+    expected = events * rng.lognormal(-0.08, 0.4, (n, 1)) * modulation * gain / gain.mean(1, keepdims=True)
     counts = rng.poisson(expected)
     size = rng.lognormal(0.0, 0.3, (n, 1)) * 10  # the unit of deconvolved activity is arbitrary
     shape = 8.0  # events of one neuron differ by a third
@@ -75,15 +86,25 @@ def simulate(
     return {key: found[key] for key in KEYS}, truth
 
 
-def smooth_latents(rng: np.random.Generator, n_bins: int, n_latents: int, timescale: float) -> np.ndarray:
-    """(T, D) independent Gaussian processes, smooth over ``timescale`` bins; mean 0, variance 1, uncorrelated."""
-    reach = int(4 * timescale)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / timescale) ** 2)
-    noise = rng.standard_normal((n_bins + 2 * reach, n_latents))
-    latents = np.stack([np.convolve(column, kernel, mode="valid") for column in noise.T], axis=1)
+def draw_latents(rng: np.random.Generator, n_bins: int, n_latents: int, timescale: float) -> np.ndarray:
+    """(T, D) latent variables, uncorrelated, with mean 0 and variance 1.
+
+    The first one is a state of bouts and pauses, the others are Gaussian processes from fast to slow.
+    """
+    bouts = smooth(rng.standard_normal((n_bins, 1)), 4 * timescale) > 0.3
+    columns = [smooth(bouts.astype(float), timescale)]
+    for scale in np.geomspace(timescale, SLOWEST * timescale, n_latents)[1:]:
+        columns.append(smooth(rng.standard_normal((n_bins, 1)), scale))
+    latents = np.concatenate(columns, axis=1)
     latents -= latents.mean(0)
-    basis, _ = np.linalg.qr(latents)
-    return basis * np.sqrt(n_bins)
+    basis, mixing = np.linalg.qr(latents)
+    return basis * np.sqrt(n_bins) * np.sign(np.diag(mixing))
+
+
+def smooth(values: np.ndarray, timescale: float) -> np.ndarray:
+    """(T, K) series after a Gaussian filter over time, in units of its own deviation."""
+    filtered = gaussian_filter1d(values, timescale, axis=0, mode="nearest")
+    return (filtered - filtered.mean(0)) / filtered.std(0)
 
 
 def write_twin(folder: str | Path, *, seed: int = 0, **sizes: Any) -> tuple[Path, Path]:
