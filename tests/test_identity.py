@@ -15,11 +15,14 @@ from runs import ROOT, TINY, here
 from test_nwb_trials import STARTS, random_spikes, write
 from tiny import Tiny
 
+from neuro_lightning.artifacts.old_names import update_identity
 from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import identify, identity_of, trial_keys
+from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.nlb.twin import write_twin
 from neuro_lightning.data.recording import Recording, Trials
 from neuro_lightning.data.same_data import differences, find_training_trials, same_session
+from neuro_lightning.data.twin_files import write_twin_files
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
 from neuro_lightning.models.base import CHECKPOINT_KEY
 from neuro_lightning.models.loading import read_checkpoint
@@ -87,6 +90,22 @@ def test_a_simulated_file_that_is_written_anew_is_the_same(tmp_path):
     assert keys(one, identify(of_file(tmp_path / "x.nwb", b"other bytes", simulated=True), CONFIG)) == []
     other = identify(of_file(tmp_path / "x.nwb", b"other bytes", seed=1, simulated=True), CONFIG)
     assert keys(one, other) == ["the file"]
+
+
+def test_another_version_of_a_twin_is_other_data(tmp_path):
+    """Its images have the same rows, and even the images may be the same."""
+    trials = ImageTrials(images=np.zeros((4, 1, 2, 2), np.float32), responses=np.ones((4, 3)), row=np.arange(4))
+    found = {}
+    for version in (1, 2):
+        folder = write_twin_files(tmp_path / str(version), {"twin": version}, lambda: ({"x": Path.touch}, {}))
+        sources = [{"path": str(folder / "x"), "size": 0}]
+        shown = Recording("uwndc19", 0, {"train": trials}, np.arange(3), kind="images", simulated=True, sources=sources)
+        found[version] = identify(shown, CONFIG)
+    assert [found[version]["twin"] for version in (1, 2)] == [1, 2]
+    assert keys(found[1], found[2]) == ["the version of the simulated twin"] and keys(found[1], found[1]) == []
+    old = update_identity({key: value for key, value in found[1].items() if key != "twin"})
+    assert keys(old, found[1]) == [] and keys(old, found[2]) == ["the version of the simulated twin"]
+    assert update_identity({**old, "name": "stringer_spontaneous", "twin": 3})["twin"] == 3
 
 
 def test_trials_of_one_file_are_compared_by_row(tmp_path):

@@ -25,6 +25,9 @@ MOVED = {
 DATASETS = {"array_images": "images"}
 """Old name of a dataset -> its name today; ``conf/data`` has a file of the old name that composes today's."""
 
+TWINS = {"stringer_spontaneous": 2}
+"""Version that a dataset's simulated twin had when identities did not say it, where it was not 1."""
+
 MODELS = "neuro_lightning.models"
 CNN = f"{MODELS}.cnn.CNN"
 NDT, STNDT, GRU = f"{MODELS}.ndt.NDT", f"{MODELS}.stndt.STNDT", f"{MODELS}.gru.GRU"
@@ -109,9 +112,11 @@ def update_override(word: str, model: str) -> str:
 
 
 def update_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """The same identity of data (:mod:`neuro_lightning.data.identity`), with the datasets' names of today."""
+    """The same identity of data (:mod:`neuro_lightning.data.identity`), with today's names, and the twin's version."""
     sessions = {name: update_identity(one) for name, one in identity.get("sessions", {}).items()}
     found = {**identity, "name": DATASETS.get(identity["name"], identity["name"])}
+    if identity.get("simulated") and identity.get("kind") in ("images", "traces") and not sessions:
+        found.setdefault("twin", TWINS.get(found["name"], 1))
     return {**found, "sessions": sessions} if sessions else found
 
 

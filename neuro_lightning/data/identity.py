@@ -17,6 +17,7 @@ import torch
 from neuro_lightning.artifacts.old_names import DATASETS, update_identity
 from neuro_lightning.data.images import ImageTrials
 from neuro_lightning.data.recording import Recording, Trials, padding
+from neuro_lightning.data.twin_files import twin_version
 from neuro_lightning.errors import CheckpointError
 
 Identity = dict[str, Any]
@@ -40,7 +41,8 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         ``name``, ``kind``, ``simulated``; ``sources``, the files with absolute path, size and SHA-256; ``places``, the
         config's paths as absolute ones; ``session``, where the file says of which it is; ``config``; and for each split
         of ``trials`` their ``rows``, their ``times`` in s, where known, and their ``keys``, see :func:`trial_keys`.
-        ``length_s`` is that of a trial's window; where trials are of unequal length each split has ``lengths_s``.
+        ``twin`` is the version of simulated images and traces. ``length_s`` is that of a trial's window; where trials
+        are of unequal length each split has ``lengths_s``.
     """
     places = {key: _absolute(config[key]) for key in PLACES if isinstance(config.get(key), str)}
     trials = {}
@@ -51,6 +53,8 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
             lengths = (~padding(observed)).sum(1) * recording.bin_ms / 1000
             trials[split]["lengths_s"] = torch.from_numpy(lengths)
     cut = recording.info.get("cut") or {"window_ms": (0, 0), "forward_ms": 0}
+    # trials of spikes are compared by what they hold, images and traces by their rows, which a new twin has too
+    version = twin_version(recording.sources) if recording.simulated and recording.kind != "spikes" else None
     length_s = (cut["window_ms"][1] - cut["window_ms"][0] + cut["forward_ms"]) / 1000
     return {
         "name": recording.name,
@@ -62,6 +66,7 @@ def identify(recording: Recording, config: Mapping[str, Any]) -> Identity:
         "length_s": recording.info.get("window_s", length_s),  # a reader says it where a history is no part of it
         "config": dict(config),
         "trials": trials,
+        **({"twin": version} if version is not None else {}),
     }
 
 

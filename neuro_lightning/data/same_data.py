@@ -53,6 +53,8 @@ def differences(one: Identity, other: Identity, *, splits: bool = True) -> list[
             for key, *values in differences(sessions[name], others[name], splits=splits)
         ]
     found = [Difference(name, one[name], other[name]) for name in ("name", "simulated") if one[name] != other[name]]
+    if None not in (versions := (one.get("twin"), other.get("twin"))) and len(set(versions)) > 1:
+        found.append(Difference("the version of the simulated twin", *versions))
     found += _file_differences(one, other)
     same_files = not found and bool(one["sources"])
     configs = one["config"], other["config"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,17 @@ def write_twin_files(folder: str | Path, recipe: Mapping[str, Any], simulate: Si
         write_file(folder / name, save)
     write_file(truth, lambda part: np.savez(part, **planted, recipe=np.array(text), files=np.array(list(files))))
     return folder
+
+
+def twin_version(sources: Sequence[Mapping[str, Any]]) -> int | None:
+    """The version of the twin that files belong to, by the truth beside them; None where there is none."""
+    for truth in {Path(source["path"]).parent / TRUTH for source in sources}:
+        with (
+            suppress(OSError, ValueError, KeyError, EOFError, BadZipFile),
+            np.load(truth, allow_pickle=False) as arrays,
+        ):
+            return int(json.loads(str(arrays["recipe"]))["twin"])
+    return None
 
 
 def write_file(path: Path, save: Save) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro_lightning.data.arrays.files import save_arrays
 from neuro_lightning.data.synthetic.simulate import Sizes, simulate_lorenz
+from neuro_lightning.data.twin_files import write_twin_files
 
-VERSION = 2
+VERSIONS = {"spikes": 1, "traces": 2, "images": 2}
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 
@@ -21,11 +21,15 @@ def write_twin(root: str | Path, kind: str, seed: int) -> Path:
         kind: ``spikes``, ``traces`` or ``images``.
         seed: of the simulation.
     """
-    path = Path(root) / "simulated" / "arrays" / f"{kind}_seed_{seed}_v{VERSION}.npz"
-    if not path.is_file():
-        make = {"spikes": simulated_spikes, "traces": simulated_traces, "images": simulated_images}[kind]
-        save_arrays(path, make(seed))
-    return path
+    make = {"spikes": simulated_spikes, "traces": simulated_traces, "images": simulated_images}[kind]
+    folder, name = Path(root) / "simulated" / "arrays" / f"{kind}_seed_{seed}", f"{kind}.npz"
+    recipe = {"twin": VERSIONS[kind], "kind": kind, "seed": seed}
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # numpy would put .npz after another name
+            np.savez_compressed(file, **make(seed))
+
+    return write_twin_files(folder, recipe, lambda: ({name: save}, {})) / name
 
 
 def simulated_spikes(seed: int, sizes: Sizes | None = None) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ VERSION = 3
 NEURONS = (82, 85, 83, 87, 83, 78, 72, 70, 67)
 """Neurons of the nine planes: a seventeenth of the real ones (1386, 1440, ... 1131)."""
 
-SLOWEST = 25
+SLOWEST = 10
 """Time scale of the slowest latent variable in units of the fastest one's."""
 PLANE_STEP_UM = 35.0
 FIELD_UM = (4.0, 1012.0)

@@ -15,7 +15,7 @@ import scipy.io
 
 from neuro_lightning.data.twin_files import TRUTH, Save, write_twin_files
 
-VERSION = 2
+VERSIONS = {"orientations": 1, "natimg": 2}
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 SESSION = "M000000_SIM_2000-01-01"
@@ -41,7 +41,9 @@ def write_orientations(
         DataError: the folder cannot be written to.
     """
     sizes = {"seed": seed, "n_neurons": n_neurons, "n_trials": n_trials}
-    folder = write_twin_files(folder, {"twin": VERSION, **sizes}, partial(_simulate_orientations, **sizes))
+    folder = write_twin_files(
+        folder, {"twin": VERSIONS["orientations"], **sizes}, partial(_simulate_orientations, **sizes)
+    )
     return folder / "stringer_orientations.npy", folder / TRUTH
 
 
@@ -102,7 +104,7 @@ def write_natimg(
         DataError: the folder cannot be written to.
     """
     sizes = {"seed": seed, "n_neurons": n_neurons, "n_images": n_images, "n_repeats": n_repeats}
-    folder = write_twin_files(folder, {"twin": VERSION, **sizes}, partial(_simulate_natimg, **sizes))
+    folder = write_twin_files(folder, {"twin": VERSIONS["natimg"], **sizes}, partial(_simulate_natimg, **sizes))
     return folder / RECORDING, folder / IMAGES, folder / TRUTH
 
 
