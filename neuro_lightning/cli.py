@@ -230,9 +230,9 @@ def _check_typed_overrides(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, overrides: list[str], group: str | None = None) -> float:
     _check_typed_overrides(cfg)
     announce("train", " ".join(overrides) or "the defaults")
-    from neuro_lightning.runs.train import train  # with torch, which takes seconds
+    from neuro_lightning.runs.members import train_run  # with torch, which takes seconds
 
-    return train(cfg, overrides, group)
+    return train_run(cfg, overrides, group)
 
 
 def predict_task(cfg: DictConfig) -> Path:

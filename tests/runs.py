@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from neuro_lightning import cli
 from neuro_lightning.api.in_process import unchanged_process
-from neuro_lightning.runs.train import train
+from neuro_lightning.runs.members import train_run
 from neuro_lightning.settings.quoting import override
 
 TESTS = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ def here(folder: Path, *overrides: str, base: Sequence[str] = TINY) -> SimpleNam
     """Train on the tiny recording in this process; the run's folder and score."""
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("train", overrides=[*base, override("paths.output_dir", folder), *overrides])
-    return SimpleNamespace(folder=folder, score=train(cfg, overrides))
+    return SimpleNamespace(folder=folder, score=train_run(cfg, overrides))
 
 
 class Terminal(io.StringIO):

@@ -80,18 +80,19 @@ def test_equal_members_differ_by_their_dropout_alone(make):
     assert torch.equal(a, b)
 
 
-def test_dropout_keeps_the_mean_and_drops_its_share():
+def test_dropout_keeps_the_mean_and_drops_each_members_share():
     class Dropped(nn.Module):
-        def __init__(self):
+        def __init__(self, rate):
             super().__init__()
-            self.scale, self.dropout = nn.Parameter(torch.ones(1)), nn.Dropout(0.25)
+            self.scale, self.dropout = nn.Parameter(torch.ones(1)), nn.Dropout(rate)
 
         def forward(self, x):
             return self.dropout(x) * self.scale
 
-    dropped = Stack([Dropped(), Dropped()])(torch.ones(2, 100, 1001))
-    assert torch.allclose((dropped == 0).float().mean((1, 2)), torch.tensor(0.25), atol=0.01)
-    assert torch.allclose(dropped.mean((1, 2)), torch.tensor(1.0), atol=0.01)
+    rates = torch.tensor([0.25, 0.6, 0.0, 1.0])
+    dropped = Stack([Dropped(rate) for rate in rates.tolist()])(torch.ones(4, 100, 1001))
+    torch.testing.assert_close((dropped == 0).float().mean((1, 2)), rates, rtol=0, atol=0.01)
+    torch.testing.assert_close(dropped.mean((1, 2)), torch.tensor([1.0, 1, 1, 0]), rtol=0, atol=0.02)
 
 
 def test_a_members_state_opens_as_a_network_of_its_own():
@@ -124,6 +125,11 @@ def test_what_cannot_be_stacked_is_refused(layer):
 def test_networks_of_other_shapes_are_refused():
     with pytest.raises(ConfigError, match="different shapes"):
         Stack([nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 4))])
+
+
+def test_layers_that_differ_in_a_number_are_refused():
+    with pytest.raises(ConfigError, match=r"1 is p=0.1, inplace=False and otherwise in other members"):
+        Stack([nn.Sequential(nn.Linear(2, 2), nn.Dropout2d(p)) for p in (0.1, 0.2)])
 
 
 def test_a_parameter_under_two_names_is_refused():

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.callbacks.checkpoint import Checkpoint
+from neuro_lightning.callbacks.seeds import StepSeed
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, Trials
 
@@ -138,6 +139,43 @@ class Told(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_) -> None:
         if trainer.global_step == 5 and trainer.global_rank == self.process:
             os.kill(os.getpid(), self.number)
+
+
+class AtSeed(pl.Callback):
+    """Does something in the run of one seed, at a validation.
+
+    Args:
+        chosen: the seed of the run in which it is done.
+        epoch: of the validation.
+        what: ``spoil`` (weights that are no numbers), ``stop`` (end the training), ``fail``, or ``copy``: what a power
+            cut would leave at this moment of the run whose member this is, or of the sweep, beside its folder.
+    """
+
+    def __init__(self, chosen: int, epoch: int, what: str) -> None:
+        self.chosen, self.epoch, self.what = chosen, epoch, what
+
+    def _is_now(self, trainer: pl.Trainer) -> bool:
+        seed = next(callback.seed for callback in trainer.callbacks if isinstance(callback, StepSeed))
+        return (seed, trainer.current_epoch) == (self.chosen, self.epoch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._is_now(trainer):
+            return
+        if self.what == "fail":
+            raise RuntimeError("failed, as it was to")
+        if self.what == "copy" and "copy" not in Path(trainer.default_root_dir).resolve().parts:
+            folder = Path(trainer.default_root_dir).resolve().parent
+            run = folder.parent if folder.name == "members" else folder
+            shutil.copytree(run, run.with_name("copy"), dirs_exist_ok=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._is_now(trainer):
+            return
+        if self.what == "spoil":
+            for parameter in pl_module.parameters():
+                parameter.data.fill_(np.nan)
+        if self.what == "stop":
+            trainer.should_stop = True
 
 
 class Snapshot(Checkpoint):

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from neuro_lightning.artifacts.checkpoint_files import member_folders
 from neuro_lightning.artifacts.locks import (
     folder_lock_holder,
     holds_folder_lock,
@@ -102,11 +103,14 @@ def kept_run_status(folder: Path) -> str:
         status = "damaged"
     log = folder / "metrics.csv"
     trained = (log.is_file() and log.stat().st_size > 0) or any((folder / "checkpoints").glob("*.ckpt"))
+    trained = trained or any(map(kept_run_status, member_folders(folder)))
     return status if trained or status in KEPT_STATUSES else ""
 
 
 def delete_run_files(folder: Path) -> None:
-    """Delete what a run has written into its folder, and nothing else."""
+    """Delete what a run has written into its folder, and nothing else; that of its members, too."""
+    for member in member_folders(folder):
+        delete_run_files(member)
     for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             if path.is_file():

@@ -27,7 +27,7 @@ class JobOutput:
         title: the job, for the terminal's last line while it runs.
     """
 
-    def __init__(self, path: Path, terminal: TextIO, title: str = "") -> None:
+    def __init__(self, path: Path, terminal: TextIO | WithoutBars, title: str = "") -> None:
         self._file = _open_log(path)
         self.terminal, self.title = terminal, title
         self._shown = False
@@ -48,6 +48,24 @@ class JobOutput:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+class WithoutBars:
+    """A terminal that does not say so: lines are printed there, no progress bars.
+
+    Args:
+        stream: the terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        """No."""
+        return False
 
 
 class _CopyingStream:
@@ -137,7 +155,7 @@ def clear_status() -> None:
         sys.stdout.clear_status()
 
 
-def terminal() -> TextIO:
+def terminal() -> Any:
     """Standard output; where a sweep keeps that in a file, what it was before."""
     return getattr(sys.stdout, "terminal", sys.stdout)
 

@@ -38,7 +38,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = io.BytesIO()
-        torch.save(checkpoint, content)
+        torch.save(without_neighbors(checkpoint), content)
         try:
             with atomic_path(path, durable=True) as part:
                 part.write_bytes(content.getbuffer())
@@ -46,6 +46,23 @@ class AtomicCheckpoints(TorchCheckpointIO):
                     keep_previous(Path(path))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def without_neighbors(value: Any) -> Any:
+    """A nest of containers in which every tensor has a storage of its own size.
+
+    Rows of a stack of networks (:mod:`neuro_lightning.models.stacked`) would be written with all other rows.
+    """
+    if isinstance(value, Tensor):
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        return value if whole else value.detach().clone()
+    if isinstance(value, dict):
+        parts = {key: without_neighbors(each) for key, each in value.items()}
+        return value if all(parts[key] is each for key, each in value.items()) else parts
+    if type(value) in (list, tuple):
+        items = [without_neighbors(each) for each in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
+    return value
 
 
 def keep_previous(last: Path) -> None:

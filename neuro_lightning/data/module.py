@@ -225,6 +225,10 @@ class PopulationDataModule(pl.LightningDataModule):
         mixed = trainer.precision not in ("32-true", "64-true")  # Lightning casts or scales around each step
         return 1 if mixed or trainer.limit_train_batches != 1.0 or trainer.max_steps != -1 else self._steps_at_once
 
+    def take_at_once(self, steps: int) -> None:
+        """Hand the model so many batches together, where the settings say one and the trainer allows it."""
+        self._steps_at_once = steps if self._steps_at_once == 1 else self._steps_at_once
+
     def prepare_data(self) -> None:
         """Fill the cache on one process, so that the others find it, and check that there is enough to train on."""
         check_splits(self.recording, self.needed)

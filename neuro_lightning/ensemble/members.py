@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from neuro_lightning.artifacts.checkpoint_files import MEMBERS, member_folders
 from neuro_lightning.artifacts.records import FILE_NAME, newest_finished_run
 from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.display.table import relative
@@ -48,6 +49,8 @@ def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
     try:
         return [find_checkpoint(path)], []
     except CheckpointError:
+        if member_folders(path):
+            return _of_jobs(path / MEMBERS)
         if (path / "checkpoints").is_dir() or (path / FILE_NAME).is_file():
             raise
     jobs = collect(path) if path.is_dir() else []
@@ -63,13 +66,21 @@ def _checkpoints(path: Path) -> tuple[list[Path], list[str]]:
             f"{path} is no sweep's folder (it has no {SWEEP_FILES[0]}), and its runs need not belong together: give a "
             f"list, ckpt=[{path / jobs[0]['job']},...]{alone}"
         )
-    found, remarks = [], []
+    return _of_jobs(path)
+
+
+def _of_jobs(path: Path) -> tuple[list[Path], list[str]]:
+    """The checkpoints of a sweep's jobs that have finished, or of a run's members."""
+    jobs = collect(path)
+    found: list[Path] = []
+    remarks: list[str] = []
     for job in jobs:
         if job["status"] != "finished":
             remarks.append(f"{job['job']} is left out: {job['status']}{': ' + job['error'] if job['error'] else ''}")
             continue
         try:
-            found.append(find_checkpoint(path / job["job"]))
+            own, left_out = _checkpoints(path / job["job"])
+            found, remarks = found + own, remarks + left_out
         except CheckpointError:
             remarks.append(f"{job['job']} is left out: it kept no checkpoint")
     if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,11 @@ def _start(mode: str, reason: str, settings: dict[str, Any], *, resumed: bool) -
     import wandb
 
     # The terminal belongs to the progress bar: W&B neither prints nor captures. A run that an earlier job
-    # of the process left open is ended, or both would become one.
+    # of the process left open is ended, or both would become one. Runs that train in turns, each on a thread of its
+    # own, are open at the same time.
     quiet = wandb.Settings(silent=True, console="off", init_timeout=30)
-    settings = {**settings, "settings": quiet, "reinit": "finish_previous"}
+    alone = threading.current_thread() is threading.main_thread()
+    settings = {**settings, "settings": quiet, "reinit": "finish_previous" if alone else "create_new"}
     if mode == "online":
         try:
             # a run that starts again in its folder replaces the one before it

@@ -22,6 +22,7 @@ from neuro_lightning.losses import Loss, default_loss
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics, parameter_groups
 from neuro_lightning.models.head_losses import head_losses, means_of_epoch, weighted_heads
+from neuro_lightning.models.output_check import check_shape
 from neuro_lightning.models.resume_checks import check_same_data, check_same_weights
 from neuro_lightning.nn.heads import Heads
 from neuro_lightning.private_names import count_steps_in_batch
@@ -80,6 +81,7 @@ class PopulationModule(pl.LightningModule):
         self._usual_interval: int | None = None  # of validations, while the trainer has another for one epoch
         self.adaptation: Adaptation | None = None  # where the core is that of another run
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
+        self.take_together: Callable[[list[Batch], int], bool] | None = None  # takes steps with other models, or not
 
     @classmethod
     def refuse(cls, spec: DataSpec) -> str | None:
@@ -121,25 +123,49 @@ class PopulationModule(pl.LightningModule):
 
     def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
         """A step of the optimizer for each of several batches, bit for bit as the trainer would take it."""
-        optimizer, data = self.optimizers(), self.trainer.datamodule
-        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
-        for i, batch in enumerate(batches, start=batch_idx * data.steps_at_once):
-            if self.before_step is not None:
-                self.before_step(self.current_epoch * data.steps_per_epoch + i)
+        first = batch_idx * self.trainer.datamodule.steps_at_once
+        if self.take_together is None or not self.take_together(batches, first):
+            for i, batch in enumerate(batches, start=first):
 
-            def closure(batch: Batch = batch, i: int = i) -> Tensor:
-                loss = self._training_loss(batch, i)
-                optimizer.zero_grad()
-                self.manual_backward(loss)
-                self.clip_gradients(optimizer.optimizer)
-                return loss
+                def loss(batch: Batch = batch, i: int = i) -> Tensor:
+                    value = self._training_loss(batch, i)
+                    self.optimizers().zero_grad()
+                    self.manual_backward(value)
+                    return value
 
-            optimizer.step(closure)
-            for schedule in schedules:
-                schedule.step()
+                self.begin_step(i)
+                self.end_step(loss)
         count_steps_in_batch(self.trainer, len(batches))
 
+    def begin_step(self, number: int) -> None:
+        """Seed a step of several at once, by its number in the epoch."""
+        if self.before_step is not None:
+            self.before_step(self.current_epoch * self.trainer.datamodule.steps_per_epoch + number)
+
+    def end_step(self, loss: Callable[[], Tensor]) -> None:
+        """Take a step of several at once, and one of the schedules that count steps.
+
+        Args:
+            loss: computes the loss and the gradients.
+        """
+        optimizer = self.optimizers()
+
+        def closure() -> Tensor:
+            value = loss()
+            self.clip_gradients(optimizer.optimizer)
+            return value
+
+        optimizer.step(closure)
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "step":
+                config.scheduler.step()
+
     def _training_loss(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch, inputs, mask = self.show(batch)
+        return self.loss_of(call_network(self.net, batch, inputs), batch, mask, batch_idx)
+
+    def show(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        """The batch, what the network is shown of its inputs, and the mask of the targets to score; masks are drawn."""
         inputs, mask = batch["inputs"].to(self.dtype), batch["mask"]
         if self.masking is not None:
             observed = batch.get("observed")
@@ -150,8 +176,11 @@ class PopulationModule(pl.LightningModule):
             mask[:, : inputs.shape[1], : inputs.shape[2]] &= scored
             if getattr(self.masking, "marks_unrecorded", False):
                 batch = {**batch, "observed": batch["observed"] & ~scored}
-        output = call_network(self.net, batch, inputs)
-        self._check_shape(output, batch)
+        return batch, inputs, mask
+
+    def loss_of(self, output: Output, batch: Batch, mask: Tensor, batch_idx: int) -> Tensor:
+        """The training loss of what the network said of a batch, see :meth:`show`; it is added to the epoch's."""
+        check_shape(self.net, output, batch, self.spec)
         total, count = self.loss(output, batch["targets"], mask, self.spec.of_batch(batch))
         terms = output.get("losses", {})
         decoded = head_losses(self.heads, output, batch, self.spec)
@@ -288,25 +317,6 @@ class PopulationModule(pl.LightningModule):
         if any(getattr(config.scheduler, "finished", False) for config in self.trainer.lr_scheduler_configs):
             self.trainer.should_stop = True
 
-    def _check_shape(self, output: Output, batch: Batch) -> None:
-        """Check what the network returns, as for a network of the user's own.
-
-        Raises:
-            ConfigError: the rates are not shaped like the targets.
-        """
-        name = next((name for name in ("rates", "log_rates") if name in output), None)
-        if name is None:
-            raise ConfigError(f"{type(self.net).__name__} must return log_rates or rates, not {', '.join(output)}")
-        found, wanted = tuple(output[name].shape), tuple(batch["targets"].shape)
-        if found != wanted:
-            spec = self.spec.of_batch(batch)
-            axes = f"{spec.n_in} held-in + {spec.n_out} held-out neurons"
-            axes = f"(trials, {spec.n_bins} observed + {spec.n_forward} forward bins, {axes})"
-            raise ConfigError(
-                f"{type(self.net).__name__} returns {name} of shape {found} where {spec.dataset} needs {wanted}: "
-                + (f"(images, {spec.n_out} neurons)" if spec.kind == "images" else axes)
-            )
-
     # ---- evaluation
 
     def setup(self, stage: str) -> None:
@@ -321,7 +331,7 @@ class PopulationModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the validation metrics; loader 1 holds the training trials, from which velocity is decoded."""
         output = call_network(self.net, batch, batch["inputs"].to(self.dtype))
-        self._check_shape(output, batch)
+        check_shape(self.net, output, batch, self.spec)
         if dataloader_idx > 0:
             self.scores.update_train(output, batch)
             return

@@ -46,7 +46,8 @@ class SelfAttention(nn.Module):
         """(B, L, D) -> (B, L, D); position i sees j where ``allowed`` (L, L) says True at [i, j], None sees all."""
         q, k, v = self._project(x)
         mask = allowed if self.bias is None else self.bias(x.shape[1], allowed).to(q)
-        if self.training and self.dropout.p and x.device.type == "cpu":
+        stacked = not isinstance(self.dropout, Dropout)  # a stack's members draw for themselves, each at its own rate
+        if self.training and self.dropout.p and (stacked or x.device.type == "cpu"):
             mixed = attend(q, k, v, mask, self.dropout)
         else:
             dropout = self.dropout.p if self.training else 0.0

@@ -6,6 +6,7 @@ Axis letters: K members, B trials, S steps, C channels, H units, D directions.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.nn.dropout import keep_factors
 
 State = tuple[Tensor, ...]
 NOT_STACKED = (nn.RNNCellBase, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -24,7 +24,7 @@ class Stack(nn.Module):
     """K networks that differ in the values of their parameters alone, run at once.
 
     ``net`` is a network whose parameters have a leading member axis. Their names are those of a single network's, and
-    row k of each belongs to member k. Dropout draws for every member anew.
+    row k of each belongs to member k. Dropout draws for every member anew, at the member's own rate.
 
     Args:
         networks: of one architecture; they are copied.
@@ -43,12 +43,12 @@ class Stack(nn.Module):
             raise ConfigError(f"{min(shared)} is a parameter under two names: such networks cannot be stacked")
         self.members = len(networks)
         states = [{**dict(net.named_parameters()), **dict(net.named_buffers())} for net in networks]
-        self.net = _vmappable(copy.deepcopy(first))
+        self.net = _vmappable(copy.deepcopy(first), networks, next(first.parameters()))
         for name, value in list(self.net.named_parameters()):
             rows = torch.stack([state[name].detach() for state in states])
             _set(self.net, name, nn.Parameter(rows, requires_grad=value.requires_grad))
         for name, buffer in self.net.named_buffers():
-            if not all(torch.equal(buffer, state[name]) for state in states):
+            if not _is_rate(name) and not all(torch.equal(buffer, state[name]) for state in states):
                 raise ConfigError(f"the members' {name} differ; train them one by one")
 
     def forward(self, inputs: Tensor, *arguments: Any) -> Any:
@@ -62,7 +62,9 @@ class Stack(nn.Module):
         def one(parameters: dict[str, Tensor], shown: Tensor) -> Any:
             return functional_call(self.net, parameters, (shown, *arguments))
 
-        return torch.vmap(one, randomness="different")(dict(self.net.named_parameters()), inputs)
+        rates = {name: value for name, value in self.net.named_buffers() if _is_rate(name)}
+        own = {**dict(self.net.named_parameters()), **rates}
+        return torch.vmap(one, randomness="different")(own, inputs)
 
     def state_of(self, member: int) -> dict[str, Tensor]:
         """The ``state_dict`` of one member, as a single network loads it."""
@@ -94,18 +96,19 @@ class Unrolled(nn.Module):
 
     Args:
         rnn: with ``batch_first=True``.
+        dropout: between its layers.
 
     Raises:
         ConfigError: another kind of recurrent network, or projections of the state.
     """
 
-    def __init__(self, rnn: nn.RNNBase) -> None:
+    def __init__(self, rnn: nn.RNNBase, dropout: FreshDropout) -> None:
         super().__init__()
         if type(rnn) not in STEPS or rnn.proj_size or not rnn.batch_first or not rnn.bias:
             raise ConfigError(f"{rnn} cannot be stacked; train the members one by one")
         self.step, self.n_states = STEPS[type(rnn)]
         self.num_layers, self.hidden_size, self.bidirectional = rnn.num_layers, rnn.hidden_size, rnn.bidirectional
-        self.dropout = FreshDropout(rnn.dropout)
+        self.dropout = dropout
         for name, value in rnn.named_parameters():
             self.register_parameter(name, value)
 
@@ -163,31 +166,64 @@ STEPS: dict[type[nn.RNNBase], tuple[Callable[..., State], int]] = {nn.GRU: (gru_
 
 
 class FreshDropout(nn.Dropout):
-    """Dropout as :class:`neuro_lightning.nn.dropout.Dropout`, from random numbers that vmap draws for each member."""
+    """Dropout as :class:`neuro_lightning.nn.dropout.Dropout`, from random numbers that vmap draws for each member.
+
+    Args:
+        rates: the members' probabilities. ``p`` is the one that they share; NaN, which torch's own functions refuse,
+            where they differ.
+        like: a tensor of the type and on the device of the inputs.
+    """
+
+    dropped_16: Tensor
+    kept_scale: Tensor
+
+    def __init__(self, rates: Sequence[float], like: Tensor) -> None:
+        super().__init__(rates[0] if len(set(rates)) == 1 else math.nan)
+        dropped = torch.tensor([round(rate * 2**16) for rate in rates], device=like.device)
+        self.register_buffer("dropped_16", dropped.int(), persistent=False)
+        scale = [2**16 / max(2**16 - each, 1) for each in dropped.tolist()]
+        self.register_buffer("kept_scale", like.new_tensor(scale), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zero each element with probability ``p`` in training, and scale the others by ``1 / (1 - p)``."""
+        """Zero each element with the member's probability in training, and scale the others to keep the mean."""
         if not self.training or self.p == 0:
             return x
         draws = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), device=x.device)
-        return x * keep_factors(draws, x, self.p)
+        kept = draws.view(torch.int16)[: x.numel()] >= self.dropped_16 - 2**15
+        return x * (kept.view(x.shape).to(x.dtype) * self.kept_scale)
 
 
-def _vmappable(net: nn.Module) -> nn.Module:
+def _is_rate(buffer: str) -> bool:
+    """Whether a buffer, by its name, is a :class:`FreshDropout`'s, which has a value for each member."""
+    return buffer.rpartition(".")[2] in ("dropped_16", "kept_scale")
+
+
+def _vmappable(net: nn.Module, members: Sequence[nn.Module], like: Tensor) -> nn.Module:
     """The network with layers that vmap can batch in the place of those that it cannot.
 
+    Args:
+        net: a copy of the first of the members.
+        members: with the rates of dropout of each.
+        like: a tensor of their type and on their device.
+
     Raises:
-        ConfigError: a layer has no such stand-in.
+        ConfigError: a layer has no such stand-in, or is another one in another member.
     """
     for name, layer in list(net.named_children()):
+        own: list[Any] = [member.get_submodule(name) for member in members]
+        if any(type(other) is not type(layer) for other in own):
+            raise ConfigError(f"{name} is not the same layer in all members; train them one by one")
         if isinstance(layer, nn.RNNBase):
-            setattr(net, name, Unrolled(layer).train(layer.training))
+            dropout = FreshDropout([rnn.dropout for rnn in own], like)
+            setattr(net, name, Unrolled(layer, dropout).train(layer.training))
         elif isinstance(layer, nn.Dropout):
-            setattr(net, name, FreshDropout(layer.p).train(layer.training))
+            setattr(net, name, FreshDropout([each.p for each in own], like).train(layer.training))
         elif isinstance(layer, NOT_STACKED):
             raise ConfigError(f"{type(layer).__name__} cannot be stacked; train the members one by one")
+        elif any(other.extra_repr() != layer.extra_repr() for other in own):  # another rate or slope, say
+            raise ConfigError(f"{name} is {layer.extra_repr()} and otherwise in other members; train them one by one")
         else:
-            _vmappable(layer)
+            _vmappable(layer, own, like)
     return net
 
 

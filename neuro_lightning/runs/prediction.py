@@ -283,7 +283,10 @@ def submission_arrays(recording: Recording, rates: dict[str, np.ndarray]) -> dic
 
 
 def score_rates(
-    data: PopulationDataModule, rates: dict[str, np.ndarray], decoded: Decoded | None = None
+    data: PopulationDataModule,
+    rates: dict[str, np.ndarray],
+    decoded: Decoded | None = None,
+    split: str | None = None,
 ) -> dict[str, float] | None:
     """Scores of predicted rates and of what heads decode by our names, None where the labels are hidden.
 
@@ -291,9 +294,10 @@ def score_rates(
         data: what was predicted.
         rates: (B, L, N) or (B, N) for each split.
         decoded: what heads have decoded of each split.
+        split: that is scored; None for the one that evaluations are about.
     """
     decoded = decoded or Decoded()
-    target = evaluation_split(data.recording)
+    target = split or evaluation_split(data.recording)
     if not labelled(data.recording.splits[target], data.spec):
         return None
 

@@ -29,6 +29,7 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.distributed import Job
 from neuro_lightning.runs.evaluation import evaluate, network_predictor
 from neuro_lightning.runs.factory import build_callbacks, build_model, identify_data, make_trainer
+from neuro_lightning.runs.together import join, wait_for_others
 from neuro_lightning.settings.registry import find_target
 from neuro_lightning.settings.settings import TrainSettings
 
@@ -92,6 +93,7 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
     model = build_model(settings.changed({"resume": None}), joint)  # a resumed run's new model begins as the first did
     model.recipe["fitted_on"] = ["train", "val"]
     model.recipe["identity"] = identify_data(data, settings.config["data"])  # with its splits as they were
+    join(settings, model, joint, fit=1)
     callbacks = [callback for callback in build_callbacks(settings) if not isinstance(callback, NOT_IN_REFIT)]
     trainer = make_trainer(
         settings,
@@ -101,6 +103,7 @@ def refit(settings: TrainSettings, job: Job, data: PopulationDataModule, best: P
         **REFIT_TRAINER,
     )
     trainer.fit(model, datamodule=joint)
+    wait_for_others()
     trainer.save_checkpoint(path, weights_only=True)
     scores = {}
     if is_main_process() and "test" in data.references():

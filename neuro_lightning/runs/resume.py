@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file, run_folder
+from neuro_lightning.artifacts.checkpoint_files import LAST, MEMBERS, PREVIOUS, resumable, run_folder
 from neuro_lightning.artifacts.old_names import update_override
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError
@@ -34,7 +34,7 @@ def resume_requeued_job(arguments: list[str]) -> list[str]:
     record = read_record(folder)
     if record.get("slurm_job") != job or record.get("status") not in ("running", "interrupted"):
         return arguments
-    begun = checkpoint_file(folder, LAST, PREVIOUS) is not None
+    begun = resumable(folder) is not None
     return [*arguments, override("resume", folder) if begun else "overwrite=true"]
 
 
@@ -76,7 +76,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 def _checkpoint(name: str) -> Path:
     if name == "latest":
         return _newest_run_checkpoint()
-    if (found := checkpoint_file(name, LAST, PREVIOUS)) is not None:
+    if (found := resumable(name)) is not None:
         return found.resolve()
     raise CheckpointError(f"resume={name}: no checkpoint, and no run's folder with checkpoints/{LAST}")
 
@@ -91,11 +91,12 @@ def _newest_run_checkpoint() -> Path:
     for path in Path(LATEST_ROOT).rglob("*"):
         if path.name in (FILE_NAME, LAST, PREVIOUS) and path.is_file():
             folder = run_folder(path)
+            folder = folder.parent.parent if folder.parent.name == MEMBERS else folder
             changed[folder] = max(changed.get(folder, 0.0), path.stat().st_mtime)
     if not changed:
         raise CheckpointError(f"resume=latest: there is no run under {LATEST_ROOT}/")
     newest = max(changed, key=changed.__getitem__)
-    if (found := checkpoint_file(newest, LAST, PREVIOUS)) is None:
+    if (found := resumable(newest)) is None:
         raise CheckpointError(
             f"resume=latest: the newest run, {newest}, ended before its first checkpoint: start it again, or give the "
             "run that you mean, as resume=FOLDER"

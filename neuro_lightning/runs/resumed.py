@@ -42,6 +42,18 @@ def readable_checkpoint(checkpoint: str | None, *, start_again: bool) -> str | N
     return None
 
 
+def took_several_steps_at_once(checkpoint: str | None) -> bool | None:
+    """Whether the trainer handed the model several steps at once, in which way its steps are counted from then on.
+
+    Args:
+        checkpoint: from which a run is resumed; None of a new run, of which nothing can be said.
+    """
+    if checkpoint is None:
+        return None
+    steps = read_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+    return steps["total"]["completed"] > 0
+
+
 def check_training_left(settings: TrainSettings) -> None:
     """Refuse to resume a run that has trained more than it is to train.
 

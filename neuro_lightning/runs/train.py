@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
+from neuro_lightning.artifacts.checkpoint_files import resumable
 from neuro_lightning.artifacts.folders import claimed_run_folder
 from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.artifacts.records import RunRecord
@@ -36,6 +36,7 @@ from neuro_lightning.runs.outcome import best_checkpoint, final_status, finish_t
 from neuro_lightning.runs.refit import check_refit, refit_best
 from neuro_lightning.runs.resumed import check_training_left, readable_checkpoint
 from neuro_lightning.runs.sessions import with_sessions
+from neuro_lightning.runs.together import join, wait_for_others
 from neuro_lightning.runs.training_length import epochs_of_short_training
 from neuro_lightning.settings.overrides import trusted_override
 from neuro_lightning.settings.settings import TrainSettings
@@ -65,6 +66,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
         settings = settings_for_data(settings, data, record)
         model = build_model(settings, data)
         check_before_training(settings, model, data)
+        join(settings, model, data)
         write_job_settings(settings, job)
         with loggers_of_run(settings, record, model, data) as loggers:
             trainer = build_trainer(settings, job, loggers, on_train_start=record.mark_begun)
@@ -72,6 +74,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             if trainer.world_size > 1:
                 announce("starting", f"{trainer.world_size} processes")
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
+            wait_for_others()
             status = final_status(trainer)
             value = report_outcome(settings, trainer, model, data, record, loggers)
         refitted = refit_best(settings, job, data, best_checkpoint(trainer)) if status == "finished" else None
@@ -118,7 +121,7 @@ def recorded_run(settings: TrainSettings) -> Iterator[tuple[RunRecord, Job]]:
 def _how_to_resume(settings: TrainSettings) -> str:
     if settings.group is not None:
         words = f"-m sweep.resume={shlex.quote(str(relative(settings.folder.parent)))}"
-    elif checkpoint_file(settings.folder, LAST, PREVIOUS):
+    elif resumable(settings.folder):
         words = f"resume={shlex.quote(str(relative(settings.folder)))}"
     else:
         return ""

@@ -19,6 +19,8 @@ ARGUMENTS_FROM_CODE = {
     "model": {"spec"},
     "baselines.*": {"spec"},
 }  # arguments that the code adds to what the config says
+# read by the code itself before a thing is built, see Settings.resolve
+READ_APART = {"model": {"members"}}
 # Hydra's words that would change how a target is called
 FORBIDDEN_KEYS = ("_args_", "_recursive_", "_convert_", "_isolate_", "_execution_whitelist_")
 # what a config may read of the environment: resolved values land in run.json, in checkpoints and on W&B
@@ -197,7 +199,7 @@ def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[st
         if fnmatch(path, pattern) and path.count(".") == pattern.count(".") and not derives(target, base):
             return [f"{path}: {name} is no {base.rpartition('.')[2]}, which this key holds"]
     arguments = _arguments(target)
-    keys = {key for key in node if not str(key).startswith("_")}
+    keys = {key for key in node if not str(key).startswith("_")} - READ_APART.get(path, set())
     problems = [
         f"{path}.{key}: {name} takes no such argument; it takes {', '.join(arguments)}"
         for key in sorted(keys - set(arguments))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.settings.config import check_config, to_plain
+from neuro_lightning.settings.config import READ_APART, check_config, to_plain
 from neuro_lightning.settings.types import wrong_types
 
 NOT_IN_CONFIG = {"source", "config", "overrides", "group"}  # fields that are no keys of the config
@@ -50,6 +50,11 @@ class Settings:
             ConfigError: a key that must be given is not, or refers to one that does not exist.
         """
         source = copy.deepcopy(cfg)
+        for path, keys in READ_APART.items():
+            if OmegaConf.is_config(node := source.get(path)):
+                with open_dict(node):
+                    for key in keys:
+                        node.pop(key, None)
         config = to_plain(source)
         nodes = OmegaConf.create(config)
         OmegaConf.set_readonly(nodes, True)

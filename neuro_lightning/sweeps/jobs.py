@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS, checkpoint_file
+from neuro_lightning.artifacts.checkpoint_files import LAST, resumable
 from neuro_lightning.artifacts.records import read_record_if_any
 from neuro_lightning.artifacts.sweep_jobs import job_settings
 from neuro_lightning.errors import ConfigError
@@ -67,10 +67,10 @@ def decide(
     if given is not None:
         return Job("resume", given)
     kind = "retry" if status == "failed" else "resume"
-    last = folder / "checkpoints" / LAST
+    last = resumable(folder)
     # which of the two can be read is seen before the training
     unreadable = (record.get("error") or "").startswith("CheckpointError")
-    checkpoint = last if checkpoint_file(folder, LAST, PREVIOUS) and not unreadable else None
+    checkpoint = (last if last == folder else folder / "checkpoints" / LAST) if last and not unreadable else None
     begun = "is resumed from its last checkpoint" if checkpoint else "begins anew"
     message = f"{folder.name}: {'failed, is tried once more and ' * (kind == 'retry')}{begun}"
     return Job(kind, checkpoint, message=message)

@@ -272,7 +272,28 @@ class Slurm(_Preset):
             raise ConfigError("hydra/launcher=slurm: there is no SLURM here; start it on a login node") from None
 
 
-LAUNCHERS = (Processes, Gpus, RayCluster, Slurm)
+class Stacked(_Preset):
+    """Trains jobs of one architecture on the same data as one stacked network, in this process.
+
+    They may differ in their seeds and in numbers of the training (learning rate, weight decay, dropout, masking,
+    epochs). All other jobs run one by one.
+
+    Args:
+        most: jobs in a stack at most; None for all.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        from neuro_lightning.sweeps.stacked import run_stacked  # with torch, which takes seconds
+
+        if self.most is not None and self.most < 1:
+            raise ConfigError(f"hydra.launcher.most={self.most}: give 1 or more, or null for all")
+        return run_stacked(self.hydra_context, self._task(), self.config, jobs, first, self.most or len(jobs))
+
+
+LAUNCHERS = (Processes, Gpus, RayCluster, Slurm, Stacked)
 
 
 @contextmanager

@@ -36,12 +36,13 @@ class SweepTable(Callback):
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose = verbose
-        self._before: int | None = None
-        self._output: JobOutput | None = None
+        # by the folder of each job: several may be at work, in turns
+        self._before: dict[Path, int | None] = {}
+        self._output: dict[Path, JobOutput] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files out: a job that SLURM queues again is pickled while it writes."""
-        return {**vars(self), "_before": None, "_output": None}
+        return {**vars(self), "_before": {}, "_output": {}}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hide the launcher's line for each job: it is printed when the job ends."""
@@ -54,22 +55,23 @@ class SweepTable(Callback):
         if not _in_sweep(config):
             return
         folder = Path(config.hydra.runtime.output_dir)
-        self._before = _changed(folder)
+        self._before[folder] = _changed(folder)
         if not self.verbose:
-            self._output = JobOutput(folder / OUTPUT_FILE, sys.stdout, _title(config, folder))
-            sys.stdout = self._output
-            self._output.show_status("starting")
+            output = self._output[folder] = JobOutput(folder / OUTPUT_FILE, sys.stdout, _title(config, folder))
+            sys.stdout = output
+            output.show_status("starting")
         write_table(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Record an error that the job could not record itself, update the table, and print how the job ended."""
         if not _in_sweep(config):
             return
-        self._restore_stdout()
         folder = Path(config.hydra.runtime.output_dir)
+        self._restore_stdout(folder)
         _note_error(folder, job_return)
         write_table(config.hydra.sweep.dir)
-        untouched = self._before is not None and _changed(folder) == self._before  # done already, and said so
+        before = self._before.pop(folder, None)
+        untouched = before is not None and _changed(folder) == before  # done already, and said so
         if not self.verbose and not untouched:
             _print_job(folder, _varied(config, folder))
 
@@ -78,7 +80,8 @@ class SweepTable(Callback):
 
         After an interruption only the table is written, without pictures.
         """
-        self._restore_stdout()
+        for job in list(self._output):
+            self._restore_stdout(job)
         for name in LAUNCHER_LOGGERS:
             logging.getLogger(name).removeFilter(is_no_launch)
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # it ends the sweep after this
@@ -93,14 +96,13 @@ class SweepTable(Callback):
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):
             sys.exit(1)
 
-    def _restore_stdout(self) -> None:
-        """Send output to the terminal again."""
-        if self._output is not None:
-            self._output.clear_status()
-            if sys.stdout is self._output:
-                sys.stdout = self._output.terminal
-            self._output.close()
-            self._output = None
+    def _restore_stdout(self, folder: Path) -> None:
+        """Send the output of a job to the terminal again."""
+        if (output := self._output.pop(folder, None)) is not None:
+            output.clear_status()
+            if sys.stdout is output:
+                sys.stdout = output.terminal
+            output.close()
 
 
 def _in_sweep(config: DictConfig) -> bool:
