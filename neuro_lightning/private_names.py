@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 # The base of Optuna's samplers: a config may build what derives from it, which is known by its module and name.
 OPTUNA_SAMPLER = "optuna.samplers._base.BaseSampler"
-# Hydra's own launchers name their loggers after the module that launches. A sweep shortens what these loggers say.
+# Hydra's own launchers name their loggers after their modules. A sweep shows what these loggers warn of, and no more.
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
 LAUNCHER_LOGGERS = (
     BASIC_LAUNCHER, "hydra_plugins.hydra_joblib_launcher._core", "hydra_plugins.hydra_ray_launcher._core",
+    "hydra_plugins.hydra_ray_launcher._launcher_util", "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
 )  # fmt: skip
 
 

@@ -65,6 +65,9 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 def test_a_population_trains_in_generations_and_leaves_the_usual_folders(alone):
     folder, said = alone
+    assert [words in said for words in ("1 of 40", "4 of 40", "12 of 40", "12 of 12")] == [
+        True
+    ] * 4 and "HYDRA" not in said
     assert sorted(path.parents[1].name for path in folder.glob("*/.hydra/overrides.yaml")) == MEMBERS
     values = [record(folder / name) for name in MEMBERS]
     assert [value["status"] for value in values] == ["finished"] * 4

@@ -58,7 +58,6 @@ def test_hydras_launchers_log_under_the_name_of_their_module(name):
     assert isinstance(getattr(module, "log", None), logging.Logger) and module.log.name == name, (
         f"{name} has no logger `log` of its name any more: sweeps cannot shorten what the launcher says"
     )
-    assert callable(module.launch if name.endswith("_core") else module.BasicLauncher.launch)
 
 
 def test_lightning_has_what_a_job_of_several_processes_needs():

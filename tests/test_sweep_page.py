@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from neuro_lightning.artifacts import sweep_jobs as collecting
+from neuro_lightning.artifacts.lines import shortened
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.artifacts.sweep_jobs import collect
-from neuro_lightning.artifacts.sweep_progress import begin_progress, in_words, progress_of
+from neuro_lightning.artifacts.sweep_progress import begin_generation, begin_progress, in_words, progress_of
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.sweeps.results.callback import SweepTable, is_no_launch, shortened
+from neuro_lightning.sweeps.results.callback import SweepTable, is_warning
+from neuro_lightning.sweeps.results.job_lines import lines_of_distant_jobs
 from neuro_lightning.sweeps.results.page import PAGE_FILE, clock, page
 from neuro_lightning.sweeps.results.summary import summarize
 from neuro_lightning.sweeps.results.table import finish, main, print_summary, write_table
@@ -327,9 +330,8 @@ def test_launchers_log_whole_lines_again_after_a_sweep(tmp_path):
 
 
 def test_a_launcher_names_no_jobs():
-    said = (("\t#3 : model=gru width=2", ()), ("Launching %d jobs", (3,)), ("a worker was lost", ()))
-    records = [logging.LogRecord("x", 20, "", 0, text, values, None) for text, values in said]
-    assert [is_no_launch(record) for record in records] == [False, False, True]
+    said = (("\t#3 : model=gru width=2", logging.INFO), ("a worker was lost", logging.WARNING))
+    assert [is_warning(logging.LogRecord("x", level, "", 0, text, (), None)) for text, level in said] == [False, True]
 
 
 def test_a_line_of_a_job_says_what_is_swept_and_how_long_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
@@ -380,3 +382,37 @@ def test_a_jobs_bar_is_in_the_terminal_and_its_lines_are_in_its_file(tmp_path, m
     assert [line[:5] for line in lines] == [" 50 %", "100 %"] and "\x1b" not in "".join(lines)
     assert "training" in terminal.getvalue() and "best 0.4000" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar is wiped away: the job's line takes its place"
+
+
+def test_a_population_is_so_many_jobs_of_all_generations(tmp_path):
+    """Four members and three generations: members pause after each, and a failed one counts as ended."""
+    for k in range(4):
+        job(tmp_path, f"{k}_j", 0.1, status="paused", checkpoints={"epochs": 5})
+    begin_progress(tmp_path, 12, now=1000.0, ended=4)
+    begin_generation(tmp_path, 4, 10)
+    assert str(progress_of(tmp_path, now=1010.0)) == "4 of 12"
+    job(tmp_path, "0_j", 0.1, status="paused", checkpoints={"epochs": 10})
+    job(tmp_path, "1_j", status="running", checkpoints={"epochs": 10})
+    job(tmp_path, "2_j", status="failed")
+    assert str(progress_of(tmp_path, now=1060.0)) == "6 of 12, about 3 min left"
+    begin_generation(tmp_path, 8, 15)
+    assert progress_of(tmp_path, now=1060.0).ended == 9, "the failed one"
+
+
+def test_jobs_of_other_machines_are_told_when_they_have_ended(tmp_path, capsys):
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {task: ['data=x', 'width=1,2']}}")
+    begin_progress(tmp_path, 4)
+    job(tmp_path, "0_j", 0.5, width=0)  # long ago
+    with lines_of_distant_jobs(tmp_path, every=0.02):
+        job(tmp_path, "1_j", status="running", width=1)
+        job(tmp_path, "2_j", 0.25, width=2)
+        deadline = time.monotonic() + 20
+        while not (said := capsys.readouterr().out) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert said.startswith("job 2  width=2  val/co_bps 0.2500  2 of 4"), said
+        job(tmp_path, "1_j", 0.75, width=1)  # no look is left: it is told at the end
+        job(tmp_path, "3_j", status="failed", error="ValueError: no", width=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(", about")[0] for line in lines] == [
+        "job 1  width=1  val/co_bps 0.7500 (best)  4 of 4", "job 3  width=3  failed  4 of 4", "  3_j: ValueError: no",
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from runs import ROOT, TINY, Terminal, command_here
 
 from neuro_lightning.artifacts.lines import WIDTH, announce, error_line, labelled, say, wrapped
-from neuro_lightning.artifacts.output import ERASE, JobOutput, print_to_terminal
+from neuro_lightning.artifacts.output import ERASE, JobOutput, print_to_terminal, warn
 
 
 def test_long_lines_are_wrapped_and_what_is_copied_stays_whole():
@@ -58,6 +58,22 @@ def test_a_job_of_a_sweep_is_the_terminals_last_line_until_it_ends(tmp_path, mon
     terminal.isatty = lambda: False  # a pipe: one line a job
     announce("scoring", "it")
     assert terminal.getvalue().endswith("done\n")
+
+
+def test_a_warning_in_a_sweep_is_one_line_in_the_terminal_and_whole_in_the_jobs_file(tmp_path, monkeypatch, capsys):
+    text = "the figure rates was not drawn: ValueError: " + "too\nmany axes " * 9
+    warn(text)
+    alone = capsys.readouterr().out.splitlines()
+    assert max(map(len, alone)) <= WIDTH and " ".join(" ".join(alone).split()) == " ".join(text.split())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", JobOutput(tmp_path / "output.log", terminal, "3 of 12"))
+    warn(text)
+    assert (tmp_path / "output.log").read_text().count("axes") == 9
+    (line,) = terminal.getvalue().splitlines()
+    assert line.startswith("the figure rates was not drawn: ValueError: too many") and len(line) == WIDTH
+    monkeypatch.setenv("RANK", "1")
+    warn("twice")
+    assert "twice" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize(("program", "word"), [("train", "model=gru data=lorenz"), ("predict", "ckpt=x")])

@@ -40,6 +40,11 @@ def _parts(line: str, indent: str) -> list[str]:
     )  # fmt: skip
 
 
+def shortened(text: str, width: int = WIDTH) -> str:
+    """Text of at most so many characters, its end left out for a longer one."""
+    return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
+
+
 def labelled(name: str, text: str) -> str:
     """``model   GRU with 126,528 parameters``: a name and what is said of it, wrapped beside the name."""
     first, *others = text.split("\n")

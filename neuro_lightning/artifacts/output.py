@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from neuro_lightning.artifacts.lines import WIDTH
+from neuro_lightning.artifacts.lines import WIDTH, say, shortened
+from neuro_lightning.ranks import is_main_process
 
 OUTPUT_FILE = "output.log"
 ERASE = "\r\x1b[2K"  # a terminal's line
@@ -147,6 +148,13 @@ def print_to_terminal(line: str) -> None:
     """Print a line in the terminal, also where a sweep keeps standard output in a file."""
     clear_status()
     print(line, file=terminal(), flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning, in the main process; in a sweep into the job's file, and its beginning in the terminal."""
+    say(text, 2)
+    if terminal() is not sys.stdout and is_main_process():
+        print_to_terminal(shortened(" ".join(text.split())))
 
 
 def clear_status() -> None:

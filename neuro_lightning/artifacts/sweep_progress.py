@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuro_lightning.artifacts.records import write_json
-from neuro_lightning.artifacts.sweep_jobs import TRAINING, collect
+from neuro_lightning.artifacts.sweep_jobs import FAILED, TRAINING, collect
 
 PROGRESS_FILE = ".progress.json"  # in the sweep's folder: jobs may run on other machines
 
@@ -34,17 +34,31 @@ class Progress:
         return f"{self.ended} of {self.total}{left}"
 
 
-def begin_progress(folder: str | Path, total: int | None, now: float | None = None) -> None:
+def begin_progress(folder: str | Path, total: int | None, now: float | None = None, ended: int | None = None) -> None:
     """Write when a sweep began, or is resumed, and with how many jobs.
 
     Args:
         folder: the sweep's.
         total: how many jobs there will be; None where that is not known: then nothing is told of them.
         now: the time in seconds, by default the clock's.
+        ended: how many are over already; None counts them.
     """
     if total is not None:
-        begun = {"total": total, "ended": _count_ended(collect(folder)), "time": time.time() if now is None else now}
+        ended = _count_ended(collect(folder)) if ended is None else ended
+        begun = {"total": total, "ended": ended, "time": time.time() if now is None else now}
         write_json(Path(folder) / PROGRESS_FILE, begun)
+
+
+def begin_generation(folder: str | Path, done: int, until: int) -> None:
+    """Write that jobs train on until an epoch, and count anew there: a population's jobs train many times.
+
+    Args:
+        folder: the sweep's, with what :func:`begin_progress` wrote.
+        done: jobs of earlier generations.
+        until: the epoch; a job that has come so far has ended for this generation.
+    """
+    path = Path(folder) / PROGRESS_FILE
+    write_json(path, {**json.loads(path.read_text()), "done": done, "until": until})
 
 
 def progress_of(folder: str | Path, jobs: Iterable[dict] | None = None, now: float | None = None) -> Progress | None:
@@ -60,9 +74,10 @@ def progress_of(folder: str | Path, jobs: Iterable[dict] | None = None, now: flo
     try:
         begun = json.loads((Path(folder) / PROGRESS_FILE).read_text())
         total, before, start = int(begun["total"]), int(begun["ended"]), float(begun["time"])
+        done, until = int(begun.get("done", 0)), begun.get("until")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    ended = _count_ended(collect(folder) if jobs is None else jobs)
+    ended = done + _count_ended(collect(folder) if jobs is None else jobs, until)
     new, left = ended - before, max(total - ended, 0)
     spent = (time.time() if now is None else now) - start
     return Progress(ended, max(total, ended), spent / new * left if new > 0 and left else None)
@@ -76,5 +91,6 @@ def in_words(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _count_ended(jobs: Iterable[dict]) -> int:
-    return sum(job["status"] not in TRAINING for job in jobs)
+def _count_ended(jobs: Iterable[dict], until: int | None = None) -> int:
+    over = [job for job in jobs if job["status"] not in TRAINING]
+    return sum(until is None or job["status"] in FAILED or (job["epochs"] or 0) >= until for job in over)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from neuro_lightning.artifacts.lines import announce
 from neuro_lightning.artifacts.metrics_csv import METRICS_FILE, read_metrics
 from neuro_lightning.artifacts.old_names import update_weights
+from neuro_lightning.artifacts.output import warn
 from neuro_lightning.callbacks.drawings import AT_THE_END, drawings, joint_drawings
 from neuro_lightning.callbacks.shown_trials import predict_trials, shown_split
 from neuro_lightning.display.figures import learning_curve
@@ -144,7 +144,7 @@ class Figures(pl.Callback):
             drawing().savefig(path)
             log_figure(trainer.loggers, f"figures/{name}", path, trainer.global_step)
         except Exception as error:
-            rank_zero_warn(f"the figure {name} was not drawn: {type(error).__name__}: {error}")
+            warn(f"the figure {name} was not drawn: {type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ from neuro_lightning.settings.overrides import check_launcher, trusted_override
 from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.checks import exit_on_error
 from neuro_lightning.sweeps.devices import VISIBLE, Slot, devices_of, own_slot, slots, visible_gpus
+from neuro_lightning.sweeps.results.job_lines import lines_of_distant_jobs
 
 PLUGINS = ("hydra_plugins", "joblib", "ray", "submitit")  # packages that may be missing
 RELAUNCHES = 2  # of what is left, after a process was killed
@@ -209,7 +210,9 @@ class RayCluster(_Preset):
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         wanted = gpus_wanted(self.config.trainer) if self.num_gpus is None else self.num_gpus
         # without an address Ray would take whatever cluster it finds on this machine
-        init = {"address": self.address or "local", "log_to_driver": True, "logging_level": "warning", **self.init}
+        # what jobs print lies in their folders, and Ray would put a worker's number before each line
+        shown = bool(OmegaConf.select(self.config, "hydra.callbacks.sweep_table.verbose"))
+        init = {"address": self.address or "local", "log_to_driver": shown, "logging_level": "warning", **self.init}
         if self.address is None:
             init = {"include_dashboard": False, **init}
         remote = {"num_cpus": self.num_cpus, "num_gpus": wanted, "max_retries": self.max_retries, **self.remote}
@@ -224,7 +227,8 @@ class RayCluster(_Preset):
         if not ray.is_initialized() and self.address not in (None, "auto", "local"):
             check_reachable(self.address)
         try:
-            return launcher.launch(jobs, first)
+            with nullcontext() if shown else lines_of_distant_jobs(folder):
+                return launcher.launch(jobs, first)
         except ConnectionError as error:
             raise ConfigError(
                 f"hydra.launcher.address={self.address}: {' '.join(str(error).split())}; "
@@ -265,7 +269,8 @@ class Slurm(_Preset):
         }  # fmt: skip
         launcher = self._plugin("hydra_submitit_launcher.submitit_launcher.SlurmLauncher", self._task(), settings)
         try:
-            return launcher.launch(jobs, first)
+            with lines_of_distant_jobs(self.config.hydra.sweep.dir):
+                return launcher.launch(jobs, first)
         except RuntimeError as error:
             if "srun" not in str(error):
                 raise

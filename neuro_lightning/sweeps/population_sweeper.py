@@ -20,6 +20,7 @@ from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.artifacts.sweep_jobs import job_settings
+from neuro_lightning.artifacts.sweep_progress import begin_generation, begin_progress
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.quoting import override
 from neuro_lightning.sweeps.base import BaseSweeper, has_ended, job_folder
@@ -97,7 +98,7 @@ class PopulationSweeper(BaseSweeper):
         return [self.space.overrides(values) for values in self.state.values]
 
     def count_jobs(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Unknown: members train a generation at a time, and a line says how each generation ended."""
+        """Unknown, before it is known how many generations there may be; :meth:`run` counts them."""
         return None
 
     def open(self) -> None:
@@ -114,6 +115,8 @@ class PopulationSweeper(BaseSweeper):
         """Train generation after generation."""
         begun = f" from generation {len(self.state.best) + 1}" if self.state.best else ""
         print(f"a population of {self.n_trials}{begun}; {self.config.monitor}", flush=True)
+        done = self.n_trials * len(self.state.best)
+        begin_progress(self.folder, self.n_trials * len(self.milestones), ended=done)
         while not self.state.over:
             self._train_generation()
             write_state(self.path, self.identity, self.state)
@@ -156,6 +159,7 @@ class PopulationSweeper(BaseSweeper):
     def _train_generation(self) -> None:
         """Train every member until the next milestone and hold the tournament."""
         number = len(self.state.best) + 1
+        begin_generation(self.folder, self.n_trials * (number - 1), self.milestones[number - 1])
         results = self._launch(self.milestones[number - 1])
         scores = [result.score for result in results]
         trained = [math.isfinite(score) for score in scores]
@@ -212,6 +216,8 @@ class PopulationSweeper(BaseSweeper):
             raise ConfigError("every member failed: their errors are in sweep.md")
         until = self.milestones[len(self.state.best) - 1]
         if until < self.milestones[-1]:
+            begin_progress(self.folder, self.n_trials * len(self.state.best))  # there will be no more generations
+            begin_generation(self.folder, self.n_trials * (len(self.state.best) - 1), until)
             self._launch(until, f"trainer.max_epochs={until}")
 
     def _show(self, results: Sequence[Result], taken: Mapping[int, int]) -> None:

@@ -10,15 +10,12 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from neuro_lightning.artifacts.lines import WIDTH, announce, say, wrapped
-from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, print_to_terminal
+from neuro_lightning.artifacts.lines import announce, say, shortened
+from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput
 from neuro_lightning.artifacts.records import FILE_NAME, read_record_if_any, write_json
-from neuro_lightning.artifacts.sweep_jobs import varied_overrides
 from neuro_lightning.artifacts.sweep_progress import progress_of
-from neuro_lightning.display.table import number
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
-from neuro_lightning.settings.quoting import settings_in_words
-from neuro_lightning.sweeps.results.page import clock
+from neuro_lightning.sweeps.results.job_lines import print_job, varied_in_words
 from neuro_lightning.sweeps.results.table import TABLE_FILE, collect, finish, print_summary, write_table
 
 TITLE_WIDTH = 36  # beside it a bar has room
@@ -45,10 +42,10 @@ class SweepTable(Callback):
         return {**vars(self), "_before": {}, "_output": {}}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Hide the launcher's line for each job: it is printed when the job ends."""
+        """Hide what launchers say of each job but warnings: its line is printed when it ends."""
         if not self.verbose:
             for name in LAUNCHER_LOGGERS:
-                logging.getLogger(name).addFilter(is_no_launch)
+                logging.getLogger(name).addFilter(is_warning)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Show that the job runs, and write its output to a file in its folder. Called in the job's process."""
@@ -73,7 +70,7 @@ class SweepTable(Callback):
         before = self._before.pop(folder, None)
         untouched = before is not None and _changed(folder) == before  # done already, and said so
         if not self.verbose and not untouched:
-            _print_job(folder, _varied(config, folder))
+            print_job(folder, _varied(config, folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write everything, and print the summary; also when a job ended the sweep with an error.
@@ -83,7 +80,7 @@ class SweepTable(Callback):
         for job in list(self._output):
             self._restore_stdout(job)
         for name in LAUNCHER_LOGGERS:
-            logging.getLogger(name).removeFilter(is_no_launch)
+            logging.getLogger(name).removeFilter(is_warning)
         folder, ending = Path(config.hydra.sweep.dir), sys.exc_info()[1]  # it ends the sweep after this
         if not folder.is_dir() or write_table(folder) is None:
             return
@@ -109,9 +106,9 @@ def _in_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
 
 
-def is_no_launch(record: logging.LogRecord) -> bool:
-    """Whether a launcher says something else than which jobs it starts."""
-    return not record.getMessage().strip().startswith(("#", "Launching"))
+def is_warning(record: logging.LogRecord) -> bool:
+    """Whether a launcher says more than which jobs it starts, and where."""
+    return record.levelno >= logging.WARNING
 
 
 def _title(config: DictConfig, folder: Path) -> str:
@@ -122,43 +119,12 @@ def _title(config: DictConfig, folder: Path) -> str:
 
 
 def _varied(config: DictConfig, folder: Path) -> str:
-    """What the sweep varies in a job, numbers to four digits; nothing where it varies nothing."""
-    return settings_in_words(varied_overrides(folder, list(config.hydra.overrides.task)))
+    return varied_in_words(folder, list(config.hydra.overrides.task))
 
 
 def _changed(folder: Path) -> int | None:
     path = folder / FILE_NAME
     return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def _print_job(folder: Path, varied: str) -> None:
-    """One line: which job, its score or how it ended, how that compares with the others, and how long it will go on.
-
-    An error follows below, with the job's folder.
-    """
-    jobs = {job["job"]: job for job in collect(folder.parent)}
-    if (job := jobs.get(folder.name)) is None:
-        return
-    words = [] if job["status"] == "finished" else [str(job["status"])]
-    if job["objective"] is not None:
-        words.append(f"{job['objective_name']} {number(job['objective'])}")
-        scores = [own["objective"] for own in jobs.values() if own["data"] == job["data"]]
-        scores = [score for score in scores if score is not None]
-        best = (max if job["mode"] == "max" else min)(scores)
-        words[-1] += " (best)" if len(scores) > 1 and best == job["objective"] else ""
-    progress = progress_of(folder.parent, jobs.values())
-    words.append(str(progress) if progress else clock(job["seconds"]) if job["seconds"] is not None else "")
-    end, begin = "  ".join(word for word in words if word), f"job {folder.name.partition('_')[0]}  "
-    room = WIDTH - len(begin) - len(end) - 2
-    line = begin + (f"{shortened(varied, room)}  " if varied and room > 0 else "") + end
-    print_to_terminal(line)
-    if job["error"]:
-        print_to_terminal(wrapped(f"  {folder.name}: {job['error']}", 2))
-
-
-def shortened(text: str, width: int) -> str:
-    """Text of at most so many characters, its end left out for a longer one."""
-    return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
 
 
 def _log_table(folder: Path, options: DictConfig | None) -> None:

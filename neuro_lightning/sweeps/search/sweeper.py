@@ -8,7 +8,6 @@ with a bad score. Nothing heavy is imported before a search begins.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from neuro_lightning.artifacts.lines import MARGIN, say
 from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.artifacts.studies import quiet_optuna
 from neuro_lightning.errors import ConfigError, DataError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from neuro_lightning.sweeps.search.trials import Trials
 
-log = logging.getLogger(__name__)
 UNDONE = ("running", "interrupted", "paused")  # jobs without an outcome yet
 # keys in which processes that share a study, and its trials over time, may differ
 HERE = (
@@ -190,7 +189,7 @@ class Search(BaseSweeper):
         for trial in batch:
             record = mean_record(records[trial.number])
             if record["status"] in UNDONE:
-                log.warning(f"trial {trial.number} is {record['status']}: a search that is resumed continues it")
+                say(f"trial {trial.number} is {record['status']}: a search that is resumed continues it")
             else:
                 trials.tell(trial, record, record["job"])
         for returned in broken:
@@ -244,12 +243,13 @@ class Search(BaseSweeper):
         """Log the best trial, and leave it where Hydra's sweepers leave it."""
         states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
         counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-        log.info(f"{self.study_name}: {counts}; {len(states)} trials (hydra.sweeper.n_trials={self.n_trials})")
+        trials = f"{len(states)} trials (hydra.sweeper.n_trials={self.n_trials})"
+        say(f"study   {self.study_name}: {counts}; {trials}", MARGIN)
         if "complete" in states:
             best = self.study.best_trial
             found = {"name": "optuna", "best_params": best.params, "best_value": best.value}
             OmegaConf.save(OmegaConf.create(found), self.folder / "optimization_results.yaml")
-            log.info(f"best: trial {best.number}, {self.config.monitor} {best.value:.4f}")
+            say(f"best    trial {best.number}, {self.config.monitor} {best.value:.4f}")
 
 
 def mean_record(records: list[dict[str, Any]]) -> dict[str, Any]:
