@@ -81,8 +81,9 @@ def second_stage(rng: np.random.Generator, rectified: np.ndarray) -> np.ndarray:
     n_oriented = ORIENTATIONS * len(SCALES)
     drive = np.empty((len(rectified), PARTS))
     for part in range(PARTS):
-        here = rng.uniform(-15, 15, 2)
-        there = -0.8 * here + rng.uniform(-5, 5, 2)  # on the other side of the window
+        angle = rng.uniform(0, 2 * np.pi)
+        here = rng.uniform(12, 18) * np.array([np.sin(angle), np.cos(angle)])
+        there = -here + rng.uniform(-4, 4, 2)  # on the other side of the window
         oriented, other = rng.integers(n_oriented), rng.integers(n_oriented, rectified.shape[1])
         first = zscored(rectified[:, oriented] @ patch(here, 6.0))
         drive[:, part] = first + rng.choice([1, -1]) * zscored(rectified[:, other] @ patch(there, 6.0))

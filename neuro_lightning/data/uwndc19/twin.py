@@ -18,7 +18,7 @@ from neuro_lightning.data.twin_files import Save, write_twin_files
 from neuro_lightning.data.uwndc19.cells import drives, mean_root_count, recorded, root_rates
 from neuro_lightning.data.uwndc19.reader import N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 COLUMNS = (
