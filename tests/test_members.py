@@ -173,3 +173,17 @@ def test_the_command_trains_resumes_and_replaces_members(tmp_path):
     alone = command_here(tmp_path, "resume=run/members/1", "trusted=[tiny]", "trainer.max_epochs=3")
     assert alone.returncode == 0, alone.stderr
     assert [record(tmp_path / "run" / "members" / k)["steps"] for k in "01"] == [8, 12]
+
+
+@pytest.mark.rare
+def test_stacked_networks_score_as_networks_alone_do(tmp_path):
+    """First weights, order and masks are those of the same seed alone; dropout is another draw of the same kind."""
+    base = ["data=lorenz", "model=gru", "trainer=cpu", "logger=csv", "callbacks=minimal", "baselines=null",
+            "trainer.max_epochs=10", f"paths.cache={tmp_path}"]  # fmt: skip
+    here(tmp_path / "run", "model.members=6", base=base)
+    stacked = np.array([record(member)["objective"]["value"] for member in member_folders(tmp_path / "run")])
+    alone = np.array([here(tmp_path / str(seed), f"seed={seed}", base=base).score for seed in range(6)])
+    assert not np.array_equal(stacked, alone)
+    differences = stacked - alone
+    assert abs(differences.mean()) < 3 * differences.std(ddof=1) / 6**0.5 + 1e-4, (stacked, alone)
+    assert 1 / 3 < stacked.std() / alone.std() < 3

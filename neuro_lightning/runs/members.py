@@ -23,7 +23,7 @@ from neuro_lightning.artifacts.lines import announce, say
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, WithoutBars
 from neuro_lightning.artifacts.records import RunRecord, read_record_if_any
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.display.table import kind_of, print_table, relative, result_rows
+from neuro_lightning.display.table import NAMES, kind_of, print_table, relative, result_rows
 from neuro_lightning.ensemble.combine import EnsembleSettings, combine
 from neuro_lightning.ensemble.decoding import decode
 from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
@@ -36,6 +36,8 @@ from neuro_lightning.runs.together import refuse_settings, rewind, train_togethe
 from neuro_lightning.runs.train import recorded_run, train
 from neuro_lightning.settings.settings import TrainSettings
 
+# what a run's record has of its first member's
+SHARED = ("parameters", "steps", "ms_per_step", "device", "processes", "baselines", "references", "oracle")
 ENDED = ("finished", "diverged", "pruned")  # members that a resumed run leaves as they are
 OF_RUN = ("model.members=", "seed=", "resume=", "overwrite=", "hydra.", "hydra/")  # overrides that no member has
 
@@ -180,10 +182,11 @@ def _report(settings: TrainSettings, folders: Sequence[Path], results: Sequence[
         members=found,
         data=record_of_data(data, settings.config["data"]),
         checkpoints={"best": None, "epochs": max(records[k]["checkpoints"]["epochs"] for k in finished)},
-        **{key: first.get(key) for key in ("parameters", "steps", "ms_per_step", "device", "processes", "baselines")},
+        **{key: first.get(key) for key in SHARED},
     )
     shown = {"model": scores, **{str(k): _by_split(records[k]["metrics"]) for k in finished}}
-    names = {"model": "mean of the networks", **{str(k): f"network {k}" for k in finished}}
+    shown |= {**(first.get("baselines") or {}), **(first.get("references") or {}), "oracle": first.get("oracle")}
+    names = {**NAMES, "model": "mean of the networks", **{str(k): f"network {k}" for k in finished}}
     columns, rows = result_rows(shown, names=names)
     title = f"Scores on {data.recording.name} ({kind_of(data.recording)})"
     print_table(title, columns, rows, strong={names["model"]})
