@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from neuro_lightning.artifacts.records import write_json
-from neuro_lightning.dashboard import SECTIONS, Shown, config_key, main, spec
 from neuro_lightning.loggers.sweep_run import TABLE
+from neuro_lightning.report.dashboard import SECTIONS, Shown, config_key, main, spec
 
 pytest.importorskip("wandb_workspaces")
 
@@ -84,5 +84,5 @@ def test_where_the_config_holds_an_override(key, where):
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("neuro_lightning.dashboard.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("neuro_lightning.report.dashboard.importlib.util.find_spec", lambda name: None)
     assert main(["reaching"]) == 1 and "pip install 'neuro_lightning[dashboard]'" in capsys.readouterr().err

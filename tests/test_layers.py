@@ -11,7 +11,7 @@ FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf", "wandb"}
 ROOMS = [
     "version", "errors", "contracts", "ranks", "private_names", "artifacts", "settings", "functional", "nn", "losses",
     "optim", "metrics", "data", "models", "realtime", "display", "submission", "loggers", "callbacks", "ensemble",
-    "runs", "export", "analysis", "sweeps", "cli", "api", "live", "pages", "report", "dashboard",
+    "runs", "export", "analysis", "sweeps", "cli", "api", "live", "pages", "report",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

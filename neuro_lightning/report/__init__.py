@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 from neuro_lightning.pages.build import report
-from neuro_lightning.pages.command import main
 
 
 class CallableModule(ModuleType):
@@ -21,6 +20,4 @@ class CallableModule(ModuleType):
         return report(*runs, **options)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
 sys.modules[__name__].__class__ = CallableModule

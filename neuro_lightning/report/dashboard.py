@@ -1,4 +1,4 @@
-"""``python -m neuro_lightning.dashboard PROJECT``: a workspace and a report in Weights & Biases, built from code.
+"""``python -m neuro_lightning.report.dashboard PROJECT``: a workspace and a report in Weights & Biases, from code.
 
 Both show the runs of a project that ``logger=wandb`` has filled: scores beside baselines and the true rates, learning
 curves, what mattered in sweeps, each neuron's score, and the system. ``--out FILE`` writes what would be sent as JSON,
@@ -175,7 +175,7 @@ def shown_of_sweep(folder: str | Path, project: str, entity: str) -> Shown:
 @errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the head of this file."""
-    parser = argparse.ArgumentParser(prog="python -m neuro_lightning.dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m neuro_lightning.report.dashboard", description=__doc__)
     parser.add_argument("project", help="the project in W&B")
     parser.add_argument("--entity", help="its user or team; by default your own")
     parser.add_argument("--metric", default="val/co_bps", help="the score (default: %(default)s)")
