@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from neuro_lightning.artifacts.output import JobOutput
 from neuro_lightning.callbacks.progress import FitProgress, clock, total_steps
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.data.describe import describe
@@ -228,6 +230,21 @@ def test_a_line_of_progress_is_short_enough(capsys, monkeypatch):
     fit(FitProgress(lines=1), max_epochs=1)
     (line,) = capsys.readouterr().out.splitlines()
     assert len(line) <= 80 and f"val/{'x' * 40} 0.4000  best" in line and "loss" not in line
+
+
+def test_one_of_several_networks_tells_in_a_pipe_how_far_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(FitProgress, "scores", lambda *_: f"train/loss 0.5000  val/{'x' * 32} 0.4000  best 0.4000")
+    pipe = io.StringIO()
+    for number, repeats in enumerate([True, False]):
+        output = JobOutput(tmp_path / f"{number}.log", pipe, f"network {number}", repeats_progress=repeats)
+        monkeypatch.setattr(sys, "stdout", output)
+        fit(FitProgress(lines=1), max_epochs=1)
+        output.close()
+    (line,) = pipe.getvalue().splitlines()
+    assert line.startswith("network 0  100 %  val/xx") and line.endswith("0:00") and len(line) <= 80
+    assert (
+        line.removeprefix("network 0  ") + "\n" == (tmp_path / "0.log").read_text() == (tmp_path / "1.log").read_text()
+    )
 
 
 def test_progress_in_a_terminal_is_one_bar(capsys, monkeypatch):

@@ -26,11 +26,14 @@ class JobOutput:
     Attributes:
         terminal: where a progress bar goes, and the one line that says how the job ended.
         title: the job, for the terminal's last line while it runs.
+        repeats_progress: where there is no terminal, its lines of progress are printed as well as kept.
     """
 
-    def __init__(self, path: Path, terminal: TextIO | WithoutBars, title: str = "") -> None:
+    def __init__(
+        self, path: Path, terminal: TextIO | WithoutBars, title: str = "", *, repeats_progress: bool = False
+    ) -> None:
         self._file = _open_log(path)
-        self.terminal, self.title = terminal, title
+        self.terminal, self.title, self.repeats_progress = terminal, title, repeats_progress
         self._shown = False
 
     def show_status(self, text: str) -> None:
@@ -142,6 +145,25 @@ def copy_output(folder: Path) -> Iterator[None]:
             copy.flush_line()
         with suppress(OSError):
             file.close()
+
+
+def print_progress(line: str) -> None:
+    """Print a line of progress, of at most :func:`progress_width`; in the terminal too where the job's file says so."""
+    print(line, flush=True)
+    if title := _title_of_progress():
+        print_to_terminal(f"{title}  {line}")
+
+
+def progress_width() -> int:
+    """The room for a line of progress, which the job's title may precede."""
+    title = _title_of_progress()
+    return WIDTH - len(title) - 2 if title else WIDTH
+
+
+def _title_of_progress() -> str:
+    """The job's title, where its lines of progress are printed in the terminal, too."""
+    repeats = getattr(sys.stdout, "repeats_progress", False) and not terminal().isatty()
+    return sys.stdout.title if repeats else ""
 
 
 def print_to_terminal(line: str) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from neuro_lightning.artifacts.lines import WIDTH
-from neuro_lightning.artifacts.output import clear_status, terminal
+from neuro_lightning.artifacts.output import clear_status, print_progress, progress_width, terminal
 from neuro_lightning.ranks import is_main_process
 
 FIRST_LINE_S = 5.0  # after which the time left is told where there is no terminal
@@ -107,9 +106,9 @@ class FitProgress(pl.Callback):
         done = f"{100 * step / total:3.0f} %" if total else f"step {step}"
         times = clock(spent) + (f", {clock(left)} left" if left else "")
         scores = self.scores(trainer)
-        if len(f"{done}  {scores}  {times}") > WIDTH and scores.startswith("train/loss"):
+        if len(f"{done}  {scores}  {times}") > progress_width() and scores.startswith("train/loss"):
             scores = scores.partition("  ")[2]
-        print("  ".join(part for part in (done, scores, times) if part), flush=True)
+        print_progress("  ".join(part for part in (done, scores, times) if part))
 
     def _close(self) -> None:
         if self._bar is not None:

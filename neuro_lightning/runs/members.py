@@ -114,7 +114,8 @@ class _Member:
         self._write_hydra_files()
         before = sys.stdout
         terminal = getattr(before, "terminal", before)
-        output = JobOutput(self.folder / OUTPUT_FILE, terminal if self.shown else WithoutBars(terminal), self.title)
+        shown = terminal if self.shown else WithoutBars(terminal)
+        output = JobOutput(self.folder / OUTPUT_FILE, shown, self.title, repeats_progress=self.shown)
         sys.stdout = output
         try:
             return train(self.cfg, self.overrides, self.group)
