@@ -162,8 +162,10 @@ def progress_width() -> int:
 
 def _title_of_progress() -> str:
     """The job's title, where its lines of progress are printed in the terminal, too."""
-    repeats = getattr(sys.stdout, "repeats_progress", False) and not terminal().isatty()
-    return sys.stdout.title if repeats else ""
+    output = sys.stdout
+    if isinstance(output, JobOutput) and output.repeats_progress and not output.terminal.isatty():
+        return output.title
+    return ""
 
 
 def print_to_terminal(line: str) -> None:
