@@ -11,9 +11,9 @@ import torch
 from runs import here, record, rows
 
 from neuro_lightning.data.formats.safe_pickle import load_dict
+from neuro_lightning.data.images import standardizer
 from neuro_lightning.data.stringer_stimuli.datamodule import Orientations
 from neuro_lightning.data.stringer_stimuli.orientations import load_orientations, split_trials
-from neuro_lightning.data.stringer_stimuli.responses import standardizer
 from neuro_lightning.data.stringer_stimuli.twin import write_orientations
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.orientation import render_gratings

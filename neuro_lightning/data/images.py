@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 from neuro_lightning.contracts import full_mask
 from neuro_lightning.data.split_arrays import SplitArrays
 
+EPSILON = 1e-6
+"""Added to standard deviations, as Stringer et al. do."""
+
 
 @dataclass
 class ImageTrials(SplitArrays):
@@ -34,6 +37,21 @@ class ImageTrials(SplitArrays):
     angle: np.ndarray | None = None
     pupil: np.ndarray | None = None
     row: np.ndarray | None = None
+
+
+def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (+1e-6) of each neuron over training responses (..., N), NaN ignored, float32."""
+    flat = train.reshape(-1, train.shape[-1])
+    mean, std = np.empty(flat.shape[1], np.float32), np.empty(flat.shape[1], np.float32)
+    for start in range(0, flat.shape[1], block):  # in blocks, for double precision at little memory
+        columns = slice(start, start + block)
+        values = flat[:, columns].astype(np.float64)
+        seen = np.isfinite(values)
+        count = np.maximum(seen.sum(0), 1)
+        center = np.where(seen, values, 0).sum(0) / count
+        variance = np.where(seen, (values - center) ** 2, 0).sum(0) / count
+        mean[columns], std[columns] = center, np.sqrt(variance) + EPSILON
+    return mean, std
 
 
 def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:

@@ -18,10 +18,9 @@ from neuro_lightning.data.arrays.presentations import (
 )
 from neuro_lightning.data.checks.options import check_choice
 from neuro_lightning.data.checks.overlap import first_identical, move_copies_together
-from neuro_lightning.data.images import ImageTrials, mean_over_repeats
+from neuro_lightning.data.images import ImageTrials, mean_over_repeats, standardizer
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.splitting import draw_splits
-from neuro_lightning.data.stringer_stimuli.responses import standardizer
 from neuro_lightning.errors import DataError
 
 INPUT_SCALES = ("zscore", "none")

@@ -22,11 +22,10 @@ from neuro_lightning.data.checks.bounds import check_arrays
 from neuro_lightning.data.checks.options import check_whole
 from neuro_lightning.data.checks.overlap import first_identical, move_copies_together
 from neuro_lightning.data.formats.mat import read_mat
-from neuro_lightning.data.images import ImageTrials, mean_over_repeats
+from neuro_lightning.data.images import EPSILON, ImageTrials, mean_over_repeats
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.data.stringer_stimuli.responses import (
-    EPSILON,
     SpontaneousActivity,
     choose_neurons,
     spontaneous_activity,

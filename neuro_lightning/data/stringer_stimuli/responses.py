@@ -10,12 +10,10 @@ import numpy as np
 
 from neuro_lightning.data.checks.bounds import check_array
 from neuro_lightning.data.checks.options import check_whole
+from neuro_lightning.data.images import standardizer
 from neuro_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
-
-EPSILON = 1e-6
-"""Added to standard deviations, as the authors do."""
 
 
 @dataclass(frozen=True)
@@ -116,21 +114,6 @@ def standardize_responses(
     responses -= mean
     responses /= std
     return responses, None if rates is None else (rates - mean) / std
-
-
-def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (+1e-6) of each neuron over training responses (..., N), NaN ignored, float32."""
-    flat = train.reshape(-1, train.shape[-1])
-    mean, std = np.empty(flat.shape[1], np.float32), np.empty(flat.shape[1], np.float32)
-    for start in range(0, flat.shape[1], block):  # in blocks, for double precision at little memory
-        columns = slice(start, start + block)
-        values = flat[:, columns].astype(np.float64)
-        seen = np.isfinite(values)
-        count = np.maximum(seen.sum(0), 1)
-        center = np.where(seen, values, 0).sum(0) / count
-        variance = np.where(seen, (values - center) ** 2, 0).sum(0) / count
-        mean[columns], std[columns] = center, np.sqrt(variance) + EPSILON
-    return mean, std
 
 
 def choose_neurons(candidates: np.ndarray, neurons: int | None, seed: int) -> np.ndarray:
