@@ -78,6 +78,9 @@ def instantiate(cfg: Any, *, trusted: tuple[str, ...] | list[str] = (), **given:
     import hydra.utils
     from hydra.errors import InstantiationException
 
+    if "spec" in given and OmegaConf.is_config(cfg) and READ_APART["model"] & set(cfg):  # a model as it was composed
+        plain = {key: value for key, value in to_plain(cfg, complete=False).items() if key not in READ_APART["model"]}
+        cfg = OmegaConf.create({"model": plain}).model
     # Hydra may call these and nothing else, whatever its own whitelist says or an interpolation gives the second time
     names = [
         node["_target_"]
