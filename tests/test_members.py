@@ -9,20 +9,20 @@ import torch
 from ensembles import combined, data_of, written
 from runs import PLAIN, TINY, checkpoint, command_here, here, record, rows, same
 
+import neuro_lightning as nl
 from neuro_lightning.artifacts.checkpoint_files import member_folders
 from neuro_lightning.contracts import DataSpec
 from neuro_lightning.ensemble.members import find_members
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.stacked import StackedSteps, refuse_stack
+from neuro_lightning.pages.run_page import run_page
 from neuro_lightning.runs.prediction import score_rates
 
 NDT = ["model=ndt", "model.width=8", "model.layers=1", "model.attention_heads=2", "model.masking=null",
        "model.readin.dropout=0", "model.readout.dropout=0", "model.dropout.layers=0", "model.dropout.embedding=0",
        "++trainer.precision=64-true"]  # fmt: skip
 OTHERS = [word for word in TINY if not word.startswith("model")]
-MASKED = [
-    word for word in PLAIN if "masking" not in word
-]  # masks are each network's own, and those that it draws alone
+MASKED = [word for word in PLAIN if "masking" not in word]  # masks are each network's own, and those it draws alone
 WORDS = {"gru": (TINY, MASKED), "ndt": (OTHERS, NDT)}
 K = 3
 
@@ -105,6 +105,21 @@ def test_the_run_has_the_scores_of_the_mean_and_predict_writes_it(stacked, tmp_p
     assert find_members([folder])[0] == members
     written(f"ckpt={folder}", f"file={tmp_path / 'chosen.h5'}", "ensemble=greedy", "output=predictions")
     written(f"ckpt={members[1]}", f"file={tmp_path / 'one.h5'}", "output=predictions")
+
+
+@pytest.mark.parametrize("stacked", ["gru"], indirect=True)
+def test_the_page_of_the_run_has_the_scores_of_all_and_the_drawings_of_one(stacked):
+    _, folder, score = stacked
+    run = nl.load(folder)
+    assert [member.record["seed"] for member in run.members.values()] == [4, 5, 6]
+    page = run_page(run, latents=False)
+    found = {row[1]: row[2] for row in page.sections[0].tables[0].rows if row[0] == "val"}
+    assert found["mean of the networks"] == pytest.approx(score, abs=1e-4)
+    own = {f"network {k}": run.members[k].record["metrics"]["val/co_bps"] for k in range(K)}
+    assert {name: found[name] for name in own} == pytest.approx(own, abs=1e-4)
+    assert "mean of 3 networks" in page.title and "network 0 alone" in page.sections[1].lines[0]
+    with pytest.raises(CheckpointError, match=r"holds several networks, .* give one of them, .*members/0$"):
+        run.rates("val")
 
 
 @pytest.mark.parametrize("stacked", ["gru"], indirect=True)

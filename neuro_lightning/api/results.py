@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from neuro_lightning.artifacts.checkpoint_files import MEMBERS
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.arrays.images import scale_images
@@ -82,6 +83,12 @@ class Run:
         for part in found.values():
             part._opened = self._opened  # one checkpoint holds all
         return found
+
+    @cached_property
+    def members(self) -> dict[int, Run]:
+        """The networks of a run with ``model.members`` that were trained to their end, runs of their own, by number."""
+        numbers = [int(k) for k, each in (self.record.get("members") or {}).items() if each["status"] == "finished"]
+        return {k: Run(self.folder / MEMBERS / str(k), trusted=self._trusted) for k in numbers}
 
     @property
     def table(self) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,20 @@ def not_beaten(scores: Scores, monitor: str, mode: str) -> str | None:
     if sign * lines[best] < sign * model:
         return None
     return f"The model does not beat the {best} baseline: {monitor} {number(model)} against {number(lines[best])}."
+
+
+def by_split(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """``{"val/loss": 1.0}`` as ``{"val": {"loss": 1.0}}``."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        split, _, name = key.partition("/")
+        found.setdefault(split, {})[name] = value
+    return found
+
+
+def names_of_members(members: Iterable[int]) -> dict[str, str]:
+    """What the rows of a table are called where the model is the mean of several networks."""
+    return {**NAMES, "model": "mean of the networks", **{str(k): f"network {k}" for k in members}}
 
 
 def result_rows(scores: Scores, *, names: Mapping[str, str] = NAMES) -> tuple[list[str], list[list[str]]]:

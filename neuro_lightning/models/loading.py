@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from neuro_lightning.artifacts.checkpoint_files import BEST, LAST, REFIT, checkpoint_file
+from neuro_lightning.artifacts.checkpoint_files import BEST, LAST, REFIT, checkpoint_file, member_folders
 from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.artifacts.tensors import read_tensors
 from neuro_lightning.contracts import DataSpec
@@ -71,6 +71,8 @@ def find_checkpoint(path: str | Path, name: str = BEST) -> Path:
     """
     if (found := checkpoint_file(path, name)) is not None:
         return found
+    if networks := member_folders(path):
+        raise CheckpointError(f"{path} holds several networks, each a run of its own: give one of them, {networks[0]}")
     raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder that holds checkpoints/{name}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from neuro_lightning.api.results import Run
 from neuro_lightning.artifacts.trial_scores import read_trial_scores, trial_scores_file
-from neuro_lightning.display.table import NAMES, number, result_rows
+from neuro_lightning.display.table import NAMES, by_split, names_of_members, number, result_rows
 from neuro_lightning.errors import NeuroError
 from neuro_lightning.functional.likelihood import SpikeSums, null_nll
 from neuro_lightning.metrics.neuron_table import COLUMNS, neuron_rows
@@ -55,14 +55,19 @@ def run_page(run: Run, *, latents: bool = True) -> Page:
         latents: whether to predict the validation trials for the drawing of the latents.
     """
     record = run.record
+    drawn = next(iter(run.members.values()), run)  # of several networks, the first
+    figures = Section("Figures", "figures", pictures=figure_files(drawn.folder / "figures"))
+    if drawn is not run:
+        figures.lines.append(f"Figures, latents and neurons are those of network {drawn.folder.name} alone.")
     sections = [
         scores_section(run),
-        Section("Figures", "figures", pictures=figure_files(run.folder / "figures")),
-        latents_section(run) if latents else Section("Latents", "latents"),
-        *(neurons_section(part, name) for name, part in (run.sessions or {"": run}).items()),
+        figures,
+        latents_section(drawn) if latents else Section("Latents", "latents"),
+        *(neurons_section(part, name) for name, part in (drawn.sessions or {"": drawn}).items()),
         settings_section(record),
     ]
-    title = f"{model_name(record)} on {data_name(record)}, seed {record.get('seed')}"
+    which = f"mean of {len(run.members)} networks" if run.members else f"seed {record.get('seed')}"
+    title = f"{model_name(record)} on {data_name(record)}, {which}"
     return Page(title, facts(record, run.folder), sections, SIMULATED if is_simulated(record) else "")
 
 
@@ -90,10 +95,9 @@ def facts(record: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
 def scores_section(run: Run) -> Section:
     """Scores of the model, baselines, true rates and ceilings, and what was published on these data."""
     record = run.record
-    scores: dict[str, dict[str, dict[str, float]]] = {"model": {}}
-    for key, value in (record.get("metrics") or {}).items():
-        split, _, metric = key.partition("/")
-        scores["model"].setdefault(split, {})[metric] = value
+    scores = {"model": by_split(record.get("metrics") or {})}
+    scores |= {str(k): by_split(member.record["metrics"]) for k, member in run.members.items()}
+    names = names_of_members(run.members) if run.members else NAMES
     scores |= {**(record.get("baselines") or {}), **(record.get("references") or {})}
     if record.get("oracle"):
         scores["oracle"] = record["oracle"]
@@ -101,8 +105,8 @@ def scores_section(run: Run) -> Section:
     if not scores["model"]:
         section.lines.append(f"There are no scores: the run is {record.get('status')}.")
         return section
-    columns, rows = result_rows(scores)
-    section.tables.append(Table(columns, [list(map(as_cell, row)) for row in rows], strong=frozenset({NAMES["model"]})))
+    columns, rows = result_rows(scores, names=names)
+    section.tables.append(Table(columns, [list(map(as_cell, row)) for row in rows], strong=frozenset({names["model"]})))
     if (published := published_table(str((record.get("data") or {}).get("name")))) is not None:
         section.tables.append(published)
         section.lines.append(CAVEAT)

@@ -23,7 +23,7 @@ from neuro_lightning.artifacts.lines import announce, say
 from neuro_lightning.artifacts.output import OUTPUT_FILE, JobOutput, WithoutBars
 from neuro_lightning.artifacts.records import RunRecord, read_record_if_any
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.display.table import NAMES, kind_of, print_table, relative, result_rows
+from neuro_lightning.display.table import by_split, kind_of, names_of_members, print_table, relative, result_rows
 from neuro_lightning.ensemble.combine import EnsembleSettings, combine
 from neuro_lightning.ensemble.decoding import decode
 from neuro_lightning.errors import ConfigError, Interrupted, NeuroError
@@ -185,9 +185,9 @@ def _report(settings: TrainSettings, folders: Sequence[Path], results: Sequence[
         checkpoints={"best": None, "epochs": max(records[k]["checkpoints"]["epochs"] for k in finished)},
         **{key: first.get(key) for key in SHARED},
     )
-    shown = {"model": scores, **{str(k): _by_split(records[k]["metrics"]) for k in finished}}
+    shown = {"model": scores, **{str(k): by_split(records[k]["metrics"]) for k in finished}}
     shown |= {**(first.get("baselines") or {}), **(first.get("references") or {}), "oracle": first.get("oracle")}
-    names = {**NAMES, "model": "mean of the networks", **{str(k): f"network {k}" for k in finished}}
+    names = names_of_members(finished)
     columns, rows = result_rows(shown, names=names)
     title = f"Scores on {data.recording.name} ({kind_of(data.recording)})"
     print_table(title, columns, rows, strong={names["model"]})
@@ -222,12 +222,3 @@ def _mean_scores(
     decoded = decode(paths, data, predicted, device, trusted=settings.trusted, ensemble=ensemble)
     found = {split: score_rates(data, rates, decoded, split) for split in splits}
     return {split: scores for split, scores in found.items() if scores is not None}
-
-
-def _by_split(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
-    """``{"val/loss": 1.0}`` as ``{"val": {"loss": 1.0}}``."""
-    found: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        split, _, name = key.partition("/")
-        found.setdefault(split, {})[name] = value
-    return found
