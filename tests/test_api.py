@@ -140,7 +140,7 @@ def test_figures_are_drawn_where_the_run_has_none(run, monkeypatch):
     monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", shown.append)
     assert not (run.folder / "figures").exists()
     figures = run.figures()
-    assert {"rates", "neurons", "latents", "learning_curve"} <= set(figures)
+    assert {"rates", "neurons", "latents", "learning_curve", "decoding"} <= set(figures)
     assert all(path.parent == run.folder / "figures" and path.is_file() for path in figures.values())
     figures._ipython_display_()  # as a notebook does
     assert [image.data for image in shown] == [path.read_bytes() for path in figures.values()]

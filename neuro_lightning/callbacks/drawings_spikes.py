@@ -164,7 +164,8 @@ def decode(rates: Tensor, fold: Tensor, metric: VelocityR2) -> np.ndarray:
 
 def behavior_names(data: Any) -> tuple[str, ...]:
     """The series that the behavior was read from, where the data module says so."""
-    named = (getattr(data, "options", None) or {}).get("behavior") or ()
+    options = getattr(data, "options", None)
+    named = (options.get("behavior") if isinstance(options, Mapping) else getattr(options, "behavior", None)) or ()
     return (named,) if isinstance(named, str) else tuple(named)
 
 
