@@ -182,7 +182,16 @@ def test_unequal_trials_and_sessions_are_refused():
 
 def test_the_command_trains_resumes_and_replaces_members(tmp_path):
     words = [*TINY, "model.members=2", "hydra.run.dir=run", "trainer.max_epochs=1"]
-    assert command_here(tmp_path, *words).returncode == 0
+    first = command_here(tmp_path, *words)
+    assert first.returncode == 0, first.stderr
+    lines = first.stdout.splitlines()
+    begun = lines.index("training 2 networks as one, of seeds 0 to 1")
+    assert [line.split()[0] for line in lines[begun + 1 :] if line.strip() and line[0] != " "][:4] == [
+        "model",
+        "data",
+        "device",
+        "network",
+    ]
     again = command_here(tmp_path, *words)
     assert again.returncode and "holds a run already" in again.stderr
     assert command_here(tmp_path, *words, "overwrite=true", "model.hidden=4").returncode == 0

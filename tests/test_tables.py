@@ -236,7 +236,7 @@ def test_one_of_several_networks_tells_in_a_pipe_how_far_they_are(tmp_path, monk
     monkeypatch.setattr(FitProgress, "scores", lambda *_: f"train/loss 0.5000  val/{'x' * 32} 0.4000  best 0.4000")
     pipe = io.StringIO()
     for number, repeats in enumerate([True, False]):
-        output = JobOutput(tmp_path / f"{number}.log", pipe, f"network {number}", repeats_progress=repeats)
+        output = JobOutput(tmp_path / f"{number}.log", pipe, f"network {number}", represents_others=repeats)
         monkeypatch.setattr(sys, "stdout", output)
         fit(FitProgress(lines=1), max_epochs=1)
         output.close()

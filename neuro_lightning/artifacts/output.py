@@ -7,12 +7,12 @@ import multiprocessing
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from neuro_lightning.artifacts.lines import WIDTH, say, shortened
+from neuro_lightning.artifacts.lines import WIDTH, labelled, say, shortened
 from neuro_lightning.ranks import is_main_process
 
 OUTPUT_FILE = "output.log"
@@ -26,14 +26,15 @@ class JobOutput:
     Attributes:
         terminal: where a progress bar goes, and the one line that says how the job ended.
         title: the job, for the terminal's last line while it runs.
-        repeats_progress: where there is no terminal, its lines of progress are printed as well as kept.
+        represents_others: that are trained with it: what is trained and, where there is no terminal, how far it is are
+            printed there as well as kept.
     """
 
     def __init__(
-        self, path: Path, terminal: TextIO | WithoutBars, title: str = "", *, repeats_progress: bool = False
+        self, path: Path, terminal: TextIO | WithoutBars, title: str = "", *, represents_others: bool = False
     ) -> None:
         self._file = _open_log(path)
-        self.terminal, self.title, self.repeats_progress = terminal, title, repeats_progress
+        self.terminal, self.title, self.represents_others = terminal, title, represents_others
         self._shown = False
 
     def show_status(self, text: str) -> None:
@@ -154,6 +155,17 @@ def print_progress(line: str) -> None:
         print_to_terminal(f"{title}  {line}")
 
 
+def print_header_lines(lines: Mapping[str, str]) -> None:
+    """Print what is trained, each line labelled; of a job that represents others, in the terminal, too.
+
+    Args:
+        lines: by their labels; the folder is the job's own.
+    """
+    print("\n".join(labelled(name, line) for name, line in lines.items()), flush=True)
+    if getattr(sys.stdout, "represents_others", False):
+        print_to_terminal("\n".join(labelled(name, line) for name, line in lines.items() if name != "folder"))
+
+
 def progress_width() -> int:
     """The room for a line of progress, which the job's title may precede."""
     title = _title_of_progress()
@@ -163,7 +175,7 @@ def progress_width() -> int:
 def _title_of_progress() -> str:
     """The job's title, where its lines of progress are printed in the terminal, too."""
     output = sys.stdout
-    if isinstance(output, JobOutput) and output.repeats_progress and not output.terminal.isatty():
+    if isinstance(output, JobOutput) and output.represents_others and not output.terminal.isatty():
         return output.title
     return ""
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuro_lightning.artifacts.lines import MARGIN, WIDTH, labelled, say, wrapped
+from neuro_lightning.artifacts.lines import MARGIN, WIDTH, say, wrapped
+from neuro_lightning.artifacts.output import print_header_lines
 from neuro_lightning.metrics.catalog import info, label, shown_metrics
 from neuro_lightning.metrics.session_scores import session_metric, sessions_in
 
@@ -50,7 +51,7 @@ def print_header(
         "device": device,
         "folder": relative(folder),
     }
-    print("\n".join(labelled(name, line) for name, line in lines.items()), flush=True)
+    print_header_lines(lines)
 
 
 def _trials(data: PopulationDataModule) -> str:

@@ -115,7 +115,7 @@ class _Member:
         before = sys.stdout
         terminal = getattr(before, "terminal", before)
         shown = terminal if self.shown else WithoutBars(terminal)
-        output = JobOutput(self.folder / OUTPUT_FILE, shown, self.title, repeats_progress=self.shown)
+        output = JobOutput(self.folder / OUTPUT_FILE, shown, self.title, represents_others=self.shown)
         sys.stdout = output
         try:
             return train(self.cfg, self.overrides, self.group)
