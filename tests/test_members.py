@@ -163,7 +163,7 @@ REFUSED = {
     "trainer.precision=bf16-mixed": "trainer.precision=bf16-mixed",
     "trainer=ddp_cpu": "trainer.devices=",
     "model.members=0": "give a whole number",
-    "trusted=[pictures] model=core_readout data=pictures": "BatchNorm2d cannot be stacked",
+    "trusted=[pictures] model=core_readout data=pictures": "model.members: BatchNorm2d cannot be stacked",
 }
 
 

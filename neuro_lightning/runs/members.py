@@ -158,12 +158,12 @@ def _report(settings: TrainSettings, folders: Sequence[Path], results: Sequence[
     """
     records = {k: read_record_if_any(folder) for k, folder in enumerate(folders)}
     finished = [k for k, each in records.items() if each.get("status") == "finished"]
-    for k, each in records.items():
-        if k not in finished:
-            say(f"members/{k}: {each.get('status')}{': ' + each['error'] if each.get('error') else ''}")
     failed = [error for error in results if isinstance(error, BaseException)]
     if not finished and failed:
         raise failed[0]
+    for k, each in records.items():
+        if k not in finished:
+            say(f"members/{k}: {each.get('status')}{': ' + each['error'] if each.get('error') else ''}")
     found = {
         str(k): {"seed": each.get("seed"), "status": each.get("status"), **(each.get("objective") or {})}
         for k, each in records.items()

@@ -83,7 +83,7 @@ class _Together:
         try:
             return list(self.stacked.take(wanted))
         except ConfigError as error:
-            return [error if self.strict else str(error)] * len(wanted)
+            return [ConfigError(f"model.members: {error}") if self.strict else str(error)] * len(wanted)
         except Exception as error:  # recorded in every run
             return [error] * len(wanted)
 

@@ -169,7 +169,7 @@ def check_before_training(settings: TrainSettings, model: PopulationModule, data
     check_monitors(settings, model, data)
     if data.train_on_inputs and isinstance(model, FittedModule):
         name = type(model).__name__
-        raise ConfigError(f"data.train_on_inputs: {name} is fitted to whole trials and cannot use it; leave it out")
+        raise ConfigError(f"data.train_on_inputs: {name} is fitted to whole trials and cannot use it; give []")
     for net, part in zip(model.networks, data.by_session().values(), strict=True):
         check_k_shot(settings.k_shot, net, part)
     if is_main_process():
