@@ -16,6 +16,7 @@ from torch import Tensor
 from neuro_lightning.contracts import DataSpec, Output, is_full
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import gamma_nll, log_rate_nll, normal_nll, zero_inflated_gamma_nll
+from neuro_lightning.functional.masked import zero_outside
 
 Loss = Callable[[Output, Tensor, Tensor, DataSpec], tuple[Tensor, Tensor]]
 EPS = 1e-6  # added to rates before the logarithm, as NDN3 does: a network may predict zero
@@ -254,12 +255,12 @@ def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
         nll = rates - counts * (rates + EPS).log()
     else:
         nll = log_rate_nll(_mask_out(output["log_rates"], mask), counts)
-    return nll if is_full(mask) else torch.where(mask, nll, 0.0)
+    return nll if is_full(mask) else zero_outside(nll, mask)
 
 
 def _total(nll: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The sum over the mask and its number of entries."""
-    return (nll if is_full(mask) else torch.where(mask, nll, 0.0)).sum(), _entries(mask, nll)
+    return (nll if is_full(mask) else zero_outside(nll, mask)).sum(), _entries(mask, nll)
 
 
 def _entries(mask: Tensor, like: Tensor) -> Tensor:
@@ -283,4 +284,4 @@ def _mask_out(values: Tensor, mask: Tensor) -> Tensor:
     0 * NaN.
     """
     values = values.to(torch.promote_types(values.dtype, torch.float32))
-    return values if is_full(mask) else torch.where(mask, values, 0.0)
+    return values if is_full(mask) else zero_outside(values, mask)

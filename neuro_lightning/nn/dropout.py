@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from neuro_lightning.functional.masked import INTEGERS
+
 
 class Dropout(nn.Dropout):
     """``nn.Dropout`` with four elements to a random number on a CPU; elsewhere torch's own."""
@@ -38,5 +40,10 @@ def keep_factors(draws: Tensor, like: Tensor, p: float) -> Tensor:
     dropped = round(p * 2**16)
     if dropped == 2**16:
         return torch.zeros_like(like)
-    kept = draws.view(torch.int16)[: like.numel()] >= dropped - 2**15
-    return kept.view(like.shape).to(like.dtype).mul_(2**16 / (2**16 - dropped))
+    if dropped == 0:
+        return torch.ones_like(like)
+    first, integer = dropped - 2**15, INTEGERS[like.element_size()]  # the smallest draw that is kept
+    kept = first - 1 - draws.view(torch.int16)[: like.numel()].clamp(first - 1, first)  # -1, which has all bits, or 0
+    factor = torch.ones((), dtype=like.dtype).mul_(2**16 / (2**16 - dropped))
+    # to keep all bits of the factor or none takes half of the time of a comparison, a conversion and a product
+    return kept.to(integer).bitwise_and_(factor.view(integer)).view(like.dtype).view(like.shape)
