@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NotRequired, TypedDict, cast
 
 import torch
@@ -254,6 +254,7 @@ class DataSpec:
         n_forward: forward bins F.
         bin_ms: bin width in ms.
         mean_rates: (N,) mean of the observed targets in the training split.
+        response_unit: (N,) what networks and losses measure responses in, see :meth:`in_response_units`; empty is 1.
         unit_ids: (N,) the neurons' numbers or names in the recording, held-in first.
         unit_positions: (2 N,) x and y in the cortex of each neuron in turn, in any unit; empty where unknown.
         behavior_dim: behavior channels K, 0 without behavior.
@@ -291,6 +292,7 @@ class DataSpec:
     n_forward: int = 0
     bin_ms: int = 0
     mean_rates: tuple[float, ...] = ()
+    response_unit: tuple[float, ...] = ()
     unit_ids: tuple[int, ...] | tuple[str, ...] = ()
     unit_positions: tuple[float, ...] = ()
     behavior_dim: int = 0
@@ -316,6 +318,16 @@ class DataSpec:
     def parts(self) -> tuple[DataSpec, ...]:
         """The descriptions of the sessions; of one recording its own."""
         return self.sessions or (self,)
+
+    def in_response_units(self) -> DataSpec:
+        """The description as networks and losses see it: targets are divided by ``response_unit``.
+
+        Batches, predictions and scores stay in the data's own unit.
+        """
+        if not self.response_unit:
+            return self
+        means = tuple(m / unit for m, unit in zip(self.mean_rates, self.response_unit, strict=True))
+        return replace(self, mean_rates=means, response_unit=())
 
     def of_batch(self, batch: Batch) -> DataSpec:
         """The description of the recording that a batch is from."""

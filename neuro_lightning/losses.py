@@ -22,6 +22,25 @@ Loss = Callable[[Output, Tensor, Tensor, DataSpec], tuple[Tensor, Tensor]]
 EPS = 1e-6  # added to rates before the logarithm, as NDN3 does: a network may predict zero
 
 
+def loss_in_response_units(
+    loss: Loss, output: Output, targets: Tensor, mask: Tensor, spec: DataSpec
+) -> tuple[Tensor, Tensor]:
+    """A loss of ``rates`` and targets that are divided by each neuron's ``response_unit``, where there is one.
+
+    Args:
+        loss: see above.
+        output: in the unit of the targets.
+        targets: see ``loss``.
+        mask: likewise.
+        spec: the description of the data.
+    """
+    if not spec.response_unit:
+        return loss(output, targets, mask, spec)
+    unit = _scales(spec.response_unit, output["rates"].dtype, output["rates"].device)
+    scaled: Output = {**output, "rates": output["rates"] / unit}
+    return loss(scaled, targets / unit, mask, spec.in_response_units())
+
+
 def poisson(output: Output, targets: Tensor, mask: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
     """Poisson negative log-likelihood (without ``ln(target!)``), mean over observed entries.
 
@@ -242,9 +261,9 @@ def _parts(output: Output, loss: Loss) -> list[Tensor]:
 
 
 @functools.lru_cache(maxsize=16)
-def _scales(mean_rates: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _scales(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # made in a validation, it must still serve in training
-        return torch.tensor(mean_rates, dtype=dtype, device=device).clamp_min(1e-8)
+        return torch.tensor(values, dtype=dtype, device=device).clamp_min(1e-8)
 
 
 def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:

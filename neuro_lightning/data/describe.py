@@ -35,6 +35,7 @@ def describe(recording: Recording) -> DataSpec:
         return DataSpec(
             **shared,
             unit_positions=() if places is None else tuple(places.astype(np.float64).ravel().tolist()),
+            response_unit=tuple(recording.info.get("response_unit", ())),
             n_out=train.responses.shape[1],
             image_shape=tuple(train.images.shape[1:]),
             image_mean=float(train.images.mean(dtype=np.float64)),

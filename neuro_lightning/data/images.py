@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from neuro_lightning.contracts import full_mask
 from neuro_lightning.data.split_arrays import SplitArrays
 
+RESPONSE_SCALES = ("none", "std")
 EPSILON = 1e-6
 """Added to standard deviations, as Stringer et al. do."""
 
@@ -52,6 +54,28 @@ def standardizer(train: np.ndarray, *, block: int = 1024) -> tuple[np.ndarray, n
         variance = np.where(seen, (values - center) ** 2, 0).sum(0) / count
         mean[columns], std[columns] = center, np.sqrt(variance) + EPSILON
     return mean, std
+
+
+def response_factor(train: np.ndarray, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """What each neuron's responses are divided by.
+
+    A standard deviation below a hundredth of the mean one is replaced by that, as in neuralpredictors: an almost silent
+    neuron must not be blown up.
+
+    Args:
+        train: (..., N) the responses that train, NaN where there was none.
+        scale: ``none`` or ``std``.
+
+    Returns:
+        ``(factor, info)``: (N,), and the same as plain values.
+    """
+    factor = np.ones(train.shape[-1])
+    if scale == "std":
+        known = np.isfinite(train).reshape(-1, len(factor)).any(0)
+        factor[known] = np.nanstd(train[..., known], axis=tuple(range(train.ndim - 1)), dtype=np.float64)
+        floor = 0.01 * factor[known].mean() if known.any() else 0.0
+        factor = np.maximum(factor, floor) if floor else np.ones_like(factor)
+    return factor, {"method": scale, "unit": factor.tolist()}
 
 
 def mean_over_repeats(repeats: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric
 from neuro_lightning.artifacts.old_names import update_names, update_weights
 from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.losses import Loss, default_loss
+from neuro_lightning.losses import Loss, default_loss, loss_in_response_units
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics, parameter_groups
 from neuro_lightning.models.head_losses import head_losses, means_of_epoch, weighted_heads
@@ -181,13 +181,17 @@ class PopulationModule(pl.LightningModule):
     def loss_of(self, output: Output, batch: Batch, mask: Tensor, batch_idx: int) -> Tensor:
         """The training loss of what the network said of a batch, see :meth:`show`; it is added to the epoch's."""
         check_shape(self.net, output, batch, self.spec)
-        total, count = self.loss(output, batch["targets"], mask, self.spec.of_batch(batch))
+        total, count = self.loss_sums(output, batch, mask)
         terms = output.get("losses", {})
         decoded = head_losses(self.heads, output, batch, self.spec)
         means = self._add_to_epoch({"count": count, "loss": total, **terms, **decoded}, batch_idx)
         # divided by the mean count, the mean of the processes' gradients is that of one process
         loss = total / means["count"].clamp_min(1) + self.weight_loss_terms(terms)
         return loss + weighted_heads(self.heads, decoded, means) if decoded else loss
+
+    def loss_sums(self, output: Output, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the loss over a batch's scored elements, and how many they are."""
+        return loss_in_response_units(self.loss, output, batch["targets"], mask, self.spec.of_batch(batch))
 
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:
         """The sum of the network's own terms; an architecture may weight them, also by ``self.current_epoch``."""
@@ -336,7 +340,7 @@ class PopulationModule(pl.LightningModule):
             self.scores.update_train(output, batch)
             return
         self.scores.update(output, batch)
-        total, count = self.loss(output, batch["targets"], batch["mask"], self.spec.of_batch(batch))
+        total, count = self.loss_sums(output, batch, batch["mask"])
         if count > 0:
             self.val_loss.update(total / count, count)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.contracts import DataSpec, Output
+from neuro_lightning.contracts import Batch, DataSpec, Output
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.field_centers import field_centers
 from neuro_lightning.models.image_model import ImageModel
 from neuro_lightning.nn.nonlinearities import NONLINEARITIES, softplus
 from neuro_lightning.nn.readouts import GaussianReadout
+from neuro_lightning.nn.response_unit import ResponseUnit
 from neuro_lightning.nn.shifter import Shifter
 
 
@@ -66,9 +69,10 @@ class CoreReadoutNet(nn.Module):
                     f"{spec.dataset} does not say: give data=images an array unit_positions, or leave it 0"
                 )
             self.readout.place_units(torch.tensor(spec.unit_positions).reshape(-1, 2))
+        self.unit = ResponseUnit(spec)
         if len(spec.mean_rates):
             with torch.no_grad():  # begin at the mean rates, which the first steps would otherwise be spent on
-                self.readout.bias.copy_(self.nonlinearity.inverse(torch.tensor(spec.mean_rates)))
+                self.readout.bias.copy_(self.nonlinearity.inverse(torch.tensor(spec.in_response_units().mean_rates)))
 
     def _make_shifter(self, hidden: int, spec: DataSpec) -> Shifter | None:
         if not hidden:
@@ -96,11 +100,16 @@ class CoreReadoutNet(nn.Module):
         Without a pupil nothing is shifted.
         """
         shift = () if self.shifter is None or pupil is None else (self.shifter(pupil),)
-        rates = self.nonlinearity.function(self.readout(self.core(images), *shift))
+        rates = self.unit(self.nonlinearity.function(self.readout(self.core(images), *shift)))
         if not self.training:
             return {"rates": rates}
         terms = {f"core_{name}": term for name, term in self.core.penalties().items()}
         return {"rates": rates, "losses": terms | {f"readout_{k}": v for k, v in self.readout.penalties().items()}}
+
+    def look_at_fields(self, training: Batch) -> None:
+        """Start the readout's positions where the responses to the training images show the neurons to look."""
+        centers = field_centers(training["inputs"], training["targets"], training["mask"])
+        self.readout.start_at(self.core.on_map(centers))
 
     def filters(self) -> Tensor:
         """(K, C, k, k) kernels of the first stage, for figures."""
@@ -116,3 +125,20 @@ class CoreReadout(ImageModel):
     """
 
     network_class = CoreReadoutNet
+
+    def __init__(self, spec: DataSpec, **settings: Any) -> None:
+        super().__init__(spec, **settings)
+        self._resumed = False
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note that this training is resumed: positions stay where it had moved them."""
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = True
+
+    def on_fit_start(self) -> None:
+        """Start positions that come from the images, unless the training is resumed."""
+        super().on_fit_start()
+        for net, data in zip(self.networks, self.trainer.datamodule.by_session().values(), strict=True):
+            if getattr(net.readout, "from_images", False) and not self._resumed:
+                train = data.dataset("train", evaluate=False)
+                net.look_at_fields(train[list(range(len(train)))])

@@ -16,6 +16,7 @@ from neuro_lightning.models.fitted import FittedModule
 from neuro_lightning.models.image_model import ImageModel, check_output
 from neuro_lightning.models.quasi_newton import Fit, best_of_restarts
 from neuro_lightning.nn.hsm_layers import DoG, Layer, LinScale, Standardise
+from neuro_lightning.nn.response_unit import ResponseUnit
 
 LayerMaker = Callable[[Sequence[int], int], Layer]
 
@@ -78,14 +79,14 @@ class HSMNet(nn.Module):
                 f"model.output gives {' x '.join(map(str, shape))} numbers for {spec.n_neurons} neurons: take "
                 "layer@model.output=dense or separable, with model.output.units=null"
             )
-        self.output = self.layers["output"].activation
+        self.output, self.unit = self.layers["output"].activation, ResponseUnit(spec)
 
     def forward(self, images: Tensor) -> Output:
         """(B, C, H, W) -> ``rates`` (B, N) and, in training, the layers' penalties."""
         maps = self.scale(images)
         for layer in self.layers.values():
             maps = layer(maps)
-        output: Output = {"rates": maps.flatten(1)}
+        output: Output = {"rates": self.unit(maps.flatten(1))}
         if self.training:
             output["losses"] = self.penalties()
         return output
@@ -198,11 +199,11 @@ class QuasiNewtonHSM(FittedModule):
     def _mean_loss(self, data: Dataset) -> Callable[[nn.Module], Tensor]:
         """The loss on all images of a split, with the penalties in training mode."""
         batch = data[list(range(len(data)))]
-        images, targets, mask = batch["inputs"].double(), batch["targets"].double(), batch["mask"]
+        batch = {**batch, "inputs": batch["inputs"].double(), "targets": batch["targets"].double()}
 
         def mean_loss(net: nn.Module) -> Tensor:
-            output = net(images)
-            total, count = self.loss(output, targets, mask, self.spec)
+            output = net(batch["inputs"])
+            total, count = self.loss_sums(output, batch, batch["mask"])
             return total / count.clamp_min(1) + sum(output.get("losses", {}).values())
 
         return mean_loss

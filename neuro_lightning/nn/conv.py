@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuro_lightning.contracts import DataSpec, Output
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.nonlinearities import NONLINEARITIES
+from neuro_lightning.nn.response_unit import ResponseUnit
 
 POOL = 2
 
@@ -251,13 +252,15 @@ class ConvNet(nn.Module):
         last = DenseLayer.parse({"units": spec.n_neurons, **(logits or {})}, "model.logits")
         self.core = ConvCore(spec.image_shape, convs, denses)
         self.logits = DenseBlock(self.core.width, last, output)
+        self.unit = ResponseUnit(spec)
+        spec = spec.in_response_units()
         if output_bias == "mean" and len(spec.mean_rates):
             with torch.no_grad():
                 self.logits.linear.bias.copy_(NONLINEARITIES[output].inverse(torch.tensor(spec.mean_rates)))
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, C, H, W) images -> rates (B, N) and, in training, the L2 penalty of the layers that have one."""
-        output: Output = {"rates": self.logits(self.core(inputs))}
+        output: Output = {"rates": self.unit(self.logits(self.core(inputs)))}
         if self.training and (penalty := self.penalty()) is not None:
             output["losses"] = {"l2": penalty}
         return output

@@ -90,6 +90,7 @@ class ConvCore(nn.Module):
                 raise ValueError(f"core.{name}={value} is none of {', '.join(known)}")
         self.laplace, self.group_sparsity = laplace, group_sparsity
         self.out_shape = (channels, height, width)
+        self.offset, self.stride = (first_kernel - 1) / 2 - padding, stride
         bias = batch_norm == "none"
         first = nn.Conv2d(image_shape[0], channels, first_kernel, stride=stride, padding=padding, bias=bias)
         convolve = _separable if depth_separable else _full
@@ -113,6 +114,10 @@ class ConvCore(nn.Module):
             images = layer(images)
         return images
 
+    def on_map(self, pixels: Tensor) -> Tensor:
+        """Points (x, y) of the map, see :func:`on_map`, that lie above places (n, 2) in the image."""
+        return on_map(pixels, self.out_shape, self.offset, self.stride)
+
     def filters(self) -> Tensor:
         """(channels, C, k, k) kernels of the first layer."""
         return self._kernels()[0]
@@ -130,6 +135,22 @@ class ConvCore(nn.Module):
     def _kernels(self) -> list[Tensor]:
         """The weights of the layers' convolutions, each the first parameter of its layer."""
         return [next(layer.parameters()) for layer in self.layers]
+
+
+def on_map(pixels: Tensor, shape: Sequence[int], offset: float, stride: int) -> Tensor:
+    """Places in an image as points of a map, whose outermost pixels have their centers at -1 and 1.
+
+    Args:
+        pixels: (n, 2) row and column.
+        shape: (C, H, W) of the map.
+        offset: pixel of the image below the center of the map's first one.
+        stride: pixels of the image from one of the map's to the next.
+
+    Returns:
+        (n, 2) x and y; beyond -1 and 1 for places beyond the map.
+    """
+    last = pixels.new_tensor(shape[1:]) - 1
+    return (2 * (pixels - offset) / (stride * last.clamp_min(1)) - 1).flip(1)
 
 
 def laplacian_energy(weight: Tensor) -> Tensor:

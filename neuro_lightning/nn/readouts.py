@@ -111,12 +111,14 @@ class GaussianReadout(Readout):
         init_spread: spreads start at this; the entries of full matrices uniformly in +- this.
         from_cortex: hidden units of a network that predicts each position from where the neuron lies in the cortex (see
             :meth:`place_units`), so that neighbours look at neighbouring places; 0 learns each position freely.
+        from_images: start the positions where the training images show the neurons to look, see
+            :func:`neuro_lightning.functional.field_centers.field_centers`, instead of at random; the training does it.
         keep_inside: put a position that has left the map back to its edge in each step of the training, as published.
             A position outside has no gradient where its draws are outside, too, and may never come back.
         l1: strength of each neuron's summed absolute features.
 
     Raises:
-        ValueError: another ``kind``, or a negative ``from_cortex``.
+        ValueError: another ``kind``, a negative ``from_cortex``, or one beside ``from_images``.
     """
 
     units: Tensor
@@ -131,6 +133,7 @@ class GaussianReadout(Readout):
         init_position: float = 0.3,
         init_spread: float = 0.1,
         from_cortex: int = 0,
+        from_images: bool = False,
         keep_inside: bool = False,
         l1: float = 0.0,
     ) -> None:
@@ -139,7 +142,13 @@ class GaussianReadout(Readout):
             raise ValueError(f"readout.kind={kind} is none of {', '.join(SPREADS)}")
         if from_cortex < 0:
             raise ValueError(f"readout.from_cortex={from_cortex} must not be negative; 0 is none")
-        self.l1, self.keep_inside, self.from_cortex = l1, keep_inside, from_cortex
+        if from_cortex and from_images:
+            raise ValueError(
+                f"readout.from_images=true starts positions that are learnt freely, readout.from_cortex={from_cortex} "
+                "predicts them: choose one"
+            )
+        self.l1, self.keep_inside = l1, keep_inside
+        self.from_cortex, self.from_images = from_cortex, from_images
         if from_cortex:
             self.register_buffer("units", torch.zeros(n_neurons, 2))
             self.predictor = nn.Sequential(nn.Linear(2, from_cortex), nn.ELU(), nn.Linear(from_cortex, 2), nn.Tanh())
@@ -153,6 +162,11 @@ class GaussianReadout(Readout):
         """Say where the neurons lie, (N, 2) in any unit: the predictor sees it centred and over its largest value."""
         centred = positions.double() - positions.double().mean(0)
         self.units.copy_(centred / centred.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+
+    @torch.no_grad()
+    def start_at(self, positions: Tensor) -> None:
+        """Let the neurons look at (N, 2) points (x, y), which may lie beyond the map's edges."""
+        self.position.copy_(positions.clamp(-1, 1))
 
     def means(self) -> Tensor:
         """(N, 2) the points (x, y) that evaluation reads."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neuro_lightning.nn.core import on_map
+
 
 class ViTCore(nn.Module):
     """A small vision transformer without a class token; its tokens, put back in their places, are the feature map.
@@ -52,7 +54,7 @@ class ViTCore(nn.Module):
             )
         if channels % heads:
             raise ValueError(f"core.heads={heads} must divide core.channels={channels}")
-        self.out_shape = (channels, height, width)
+        self.out_shape, self.patch, self.stride = (channels, height, width), patch, stride
         self.embedding = nn.Conv2d(image_shape[0], channels, patch, stride=stride)
         self.position = nn.Parameter(torch.randn(1, height * width, channels) * 0.02)
         self.dropout = nn.Dropout(dropout)
@@ -66,6 +68,10 @@ class ViTCore(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens).mT.unflatten(2, self.out_shape[1:])
+
+    def on_map(self, pixels: Tensor) -> Tensor:
+        """Points (x, y) of the map, see :func:`neuro_lightning.nn.core.on_map`, above places (n, 2) in the image."""
+        return on_map(pixels, self.out_shape, (self.patch - 1) / 2, self.stride)
 
     def filters(self) -> Tensor:
         """(channels, C, patch, patch) weights of the patches' embedding."""

@@ -12,12 +12,11 @@ import numpy as np
 from neuro_lightning.data.antolik.files import GREY, SIDE, Region, ShownImages, load_region, region_folder
 from neuro_lightning.data.checks.options import check_choice, check_share, check_whole
 from neuro_lightning.data.checks.overlap import first_identical
-from neuro_lightning.data.images import ImageTrials, mean_over_repeats
+from neuro_lightning.data.images import RESPONSE_SCALES, ImageTrials, mean_over_repeats, response_factor
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import ConfigError, DataError
 
 INPUT_SCALES = ("zscore", "zscore_each", "raw255", "none")
-RESPONSE_SCALES = ("none", "std")
 PROTOCOLS = ("honest", "thesis")
 
 
@@ -79,7 +78,7 @@ def load_antolik(
         parts = {"train": train.take(~validates), "val": train.take(validates), "test": test}
         info |= {"val_rows": parts["val"].row.tolist(), "val_fraction": val_fraction, "split_seed": split_seed}
     images, info["input_scale"] = scale_images({name: part.images for name, part in parts.items()}, input_scale)
-    factor, info["response_scale"] = response_factor(parts["train"], response_scale)
+    factor, info["response_scale"] = response_factor(parts["train"].repeats, response_scale)
     splits = {name: _trials(part, images[name], factor) for name, part in parts.items()}
     return Recording(
         name="antolik_v1",
@@ -169,27 +168,6 @@ def scale_images(images: dict[str, np.ndarray], scale: str) -> tuple[dict[str, n
         for name, values in images.items()
     }
     return scaled, {"method": scale, "shift": shift, "unit": unit}
-
-
-def response_factor(train: ShownImages, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """What each neuron's responses are divided by.
-
-    A standard deviation below a hundredth of the mean one is replaced by that, as in neuralpredictors: an almost silent
-    neuron must not be blown up.
-
-    Args:
-        train: the images that train.
-        scale: ``none`` or ``std``.
-
-    Returns:
-        ``(factor, info)``: (N,), and the same as plain values.
-    """
-    factor = np.ones(train.repeats.shape[2])
-    if scale == "std":
-        factor = np.nanstd(train.repeats, axis=(0, 1))
-        floor = 0.01 * factor.mean()
-        factor = np.maximum(factor, floor) if floor else np.ones_like(factor)
-    return factor, {"method": scale, "unit": factor.tolist()}
 
 
 def _trials(part: ShownImages, images: np.ndarray, factor: np.ndarray) -> ImageTrials:

@@ -18,7 +18,7 @@ from neuro_lightning.data.arrays.presentations import (
 )
 from neuro_lightning.data.checks.options import check_choice
 from neuro_lightning.data.checks.overlap import first_identical, move_copies_together
-from neuro_lightning.data.images import ImageTrials, mean_over_repeats, standardizer
+from neuro_lightning.data.images import RESPONSE_SCALES, ImageTrials, mean_over_repeats, response_factor, standardizer
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.errors import DataError
@@ -49,16 +49,20 @@ class ImageOptions:
         val_fraction: share of the images that validates, where the file does not say which.
         test_fraction: share of the images that tests, likewise; 0 for none.
         input_scale: ``zscore`` by mean and standard deviation of the training images' pixels, or ``none``.
+        response_scale: ``std`` lets networks learn each neuron's responses divided by their standard deviation over the
+            training images; predictions and scores stay in the file's unit. ``none`` takes them as they are.
         seed: of the split.
     """
 
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     input_scale: str = "zscore"
+    response_scale: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
+        check_choice("response_scale", self.response_scale, RESPONSE_SCALES)
 
 
 def load_images(path: str | Path, options: ImageOptions) -> Recording:
@@ -111,6 +115,7 @@ def load_images(path: str | Path, options: ImageOptions) -> Recording:
             "image_std": contrast,
             "seed": options.seed,
             "rows": {split: rows.tolist() for split, rows in index.items()},
+            **_response_unit(trials.responses[index["train"]], options.response_scale),
             **({"warnings": warnings} if warnings else {}),
         },
     )
@@ -175,6 +180,11 @@ def _pupil(arrays: Arrays, presented: list[np.ndarray] | None, train: np.ndarray
         where = mean_by_image(where, presented)
     mean, std = standardizer(where[train])
     return np.nan_to_num((where - mean) / std).astype(np.float32)
+
+
+def _response_unit(train: np.ndarray, scale: str) -> dict[str, list[float]]:
+    """What networks measure responses in, as the recording notes it; nothing where it is the file's unit."""
+    return {} if scale == "none" else {"response_unit": response_factor(train, scale)[1]["unit"]}
 
 
 def scale_images(images: np.ndarray, level: float, contrast: float) -> np.ndarray:
