@@ -77,6 +77,16 @@ def ensemble_sweep(tmp_path_factory) -> Path:
     return make_sweep(tmp_path_factory.mktemp("multirun"))
 
 
+@pytest.fixture(scope="session")
+def uwndc19_root(tmp_path_factory) -> Path:
+    """A data folder with the twin of UWNDC19 in its place; tests only read it."""
+    from neuro_lightning.data.uwndc19 import twin
+
+    root = tmp_path_factory.mktemp("uwndc19")
+    twin.write_uwndc19(root / "simulated" / "uwndc19" / "seed_0")
+    return root
+
+
 # seconds of files that take long without a slow test
 LONG = {
     "test_pairs": 26,

@@ -1,7 +1,6 @@
-"""UWNDC19: its twin, reader, splits and data module. The golden values are those of the published files and winner."""
+"""UWNDC19: its twin in the published layout, and the data module."""
 
 import csv
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,7 @@ from neuro_lightning.data.describe import labelled
 from neuro_lightning.data.uwndc19 import cells, twin
 from neuro_lightning.data.uwndc19.datamodule import UWNDC19
 from neuro_lightning.data.uwndc19.reader import read_challenge
-from neuro_lightning.data.uwndc19.split import fold_numbers, split_images, winner_split
+from neuro_lightning.data.uwndc19.split import split_images
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.nn.augment import seed_transforms
 from neuro_lightning.settings.config import check_config, instantiate
@@ -23,11 +22,8 @@ FILES = ("stim.npy", "train.csv", "sub.csv", "truth.npz")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A data folder with the twin in its place."""
-    root = tmp_path_factory.mktemp("data")
-    twin.write_uwndc19(root / "simulated" / "uwndc19" / "seed_0")
-    return root
+def root(uwndc19_root):
+    return uwndc19_root
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +34,6 @@ def folder(root):
 @pytest.fixture(scope="module")
 def challenge(folder):
     return read_challenge(folder, image_size=48)
-
-
-@pytest.fixture
-def copy(folder, tmp_path):
-    """Links to the twin's files, to be replaced one at a time."""
-    for name in FILES:
-        (tmp_path / name).symlink_to(folder / name)
-    return tmp_path
-
-
-def replace(path, content):
-    path.unlink()
-    path.write_bytes(content)
 
 
 def lines(folder, name="train.csv"):
@@ -132,248 +115,6 @@ def test_twin_can_be_predicted_from_its_images(challenge):
         better.append((((x[asked] @ weights + mean - y[asked]) ** 2).mean() / ((y[asked] - mean) ** 2).mean()).sqrt())
     assert np.mean(better) < 0.95 and np.mean(np.array(better) < 1) > 0.7
     assert better[17] > 0.95
-
-
-# ---- reading
-
-
-def test_crop_and_order(folder, challenge):
-    stim = np.load(folder / "stim.npy", mmap_mode="r")
-    assert challenge.images.shape == (601, 3, 48, 48) and challenge.images.dtype == np.float32
-    np.testing.assert_array_equal(challenge.images[77], stim[77, 16:64, 16:64].transpose(2, 0, 1))
-    assert np.array_equal(read_challenge(folder).images[600], stim[600].transpose(2, 0, 1))
-    odd = read_challenge(folder, image_size=49).images
-    assert odd.shape[2:] == (49, 49)
-    with open(folder / "train.csv") as file:
-        row = list(csv.DictReader(file))[7]
-    assert challenge.columns == list(twin.COLUMNS)
-    np.testing.assert_allclose(challenge.responses[7], [float(row[name]) for name in challenge.columns], rtol=1e-6)
-
-
-def test_windows_line_ends_a_byte_order_mark_and_nan_are_read(copy, challenge):
-    text = "\r\n".join(lines(copy)) + "\r\n"
-    replace(copy / "train.csv", b"\xef\xbb\xbf" + text.replace(",,", ",nan,").encode())
-    np.testing.assert_array_equal(read_challenge(copy, image_size=48).responses, challenge.responses)
-
-
-@pytest.mark.parametrize("name", FILES[:3])
-def test_missing_files_name_their_address(copy, name):
-    (copy / name).unlink()
-    with pytest.raises(DataError, match=rf"has no {name}: .*https://www\.kaggle\.com/c/uwndc19"):
-        read_challenge(copy)
-
-
-def test_a_missing_folder_names_the_missing_files(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}/uwndc19 has no stim\.npy, train\.csv, sub\.csv"):
-        UWNDC19(root=str(tmp_path)).prepare_data()
-
-
-def edit(row, cell=None, value=None, drop=False, swap=None, text=None):
-    """A change of a table's lines; ``row`` counts from the header, 0."""
-
-    def change(table):
-        cells = table[row].split(",")
-        if cell is not None:
-            cells[cell] = value
-        table[row] = ",".join(cells) if text is None else text
-        if swap is not None:
-            table[row], table[swap] = table[swap], table[row]
-        return table[:row] + table[row + 1 :] if drop else table
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "says"),
-    [
-        ("train.csv", edit(3, swap=9), "line 4: the Id is '58' where 52 was expected; the Ids must be 50 to 600"),
-        ("train.csv", edit(5, 0, "50"), "line 6: the Id is '50' where 54 was expected"),
-        ("train.csv", edit(5, 0, "601"), "line 6: the Id is '601' where 54 was expected"),
-        ("train.csv", edit(1, 0, "0"), "line 2: the Id is '0' where 50 was expected"),
-        ("train.csv", edit(5, drop=True), "line 6: the Id is '55' where 54 was expected"),
-        ("train.csv", lambda table: table[:-1], "has 550 rows, expected 551"),
-        ("train.csv", edit(5, 0, "54.0"), "line 6: the Id is '54.0' where 54 was expected"),
-        ("train.csv", edit(5, 3, "much"), "line 6, column 11_06_18_0_0: 'much' is no number"),
-        ("train.csv", edit(5, 3, "-0.5"), "cannot be -0.5"),
-        ("train.csv", edit(5, 3, "inf"), "cannot be inf"),
-        ("train.csv", edit(5, 3, "121"), "cannot be 121"),
-        ("train.csv", edit(5, text="54,1,2"), "line 6: 3 cells, expected 19"),
-        ("train.csv", edit(0, 0, "id"), "header must be Id"),
-        ("train.csv", edit(0, 2, "10_1_2018_0_0"), "must differ.*10_1_2018_0_0"),
-        ("train.csv", edit(0, text="Id,a,b"), "with 3 columns"),
-        ("train.csv", lambda table: [",".join([r.split(",")[0], "", *r.split(",")[2:]]) if i else r
-                                     for i, r in enumerate(table)], "10_1_2018_0_0 has no response at all"),
-        ("train.csv", lambda table: [], "header must be Id"),
-        ("sub.csv", edit(0, 4, "other"), "differs from that of train.csv at neuron column 4"),
-        ("sub.csv", edit(3, swap=9), "line 4: the Id is '8' where 2 was expected"),
-    ],
-)  # fmt: skip
-def test_bad_tables(copy, name, change, says):
-    replace(copy / name, "\n".join(change(lines(copy, name))).encode())
-    with pytest.raises(DataError, match=says) as error:
-        read_challenge(copy)
-    assert name in str(error.value)
-
-
-def write_stim(path, shape=(601, 80, 80, 3), dtype=np.float16, **values):
-    path.unlink()
-    stim = np.lib.format.open_memmap(path, "w+", dtype, shape)  # zeros that take no space
-    for value in values.values():
-        stim[100, 40, 40, 1] = value
-    stim.flush()
-
-
-@pytest.mark.parametrize(
-    ("stim", "says"),
-    [
-        ({"shape": (551, 80, 80, 3)}, r"the shape is \(551, 80, 80, 3\), expected \(601, 80, 80, 3\)"),
-        ({"shape": (601, 3, 80, 80)}, "expected .*rows, height, width, RGB"),
-        ({"dtype": np.uint8, "value": 200}, "uint8.* divide 8-bit images by 255"),
-        ({"value": 255.0}, "reach from 0 to 255"),
-        ({"value": -1.0}, "reach from -1 to 0"),
-        ({"value": np.nan}, "reach from nan to nan"),
-    ],
-)
-def test_bad_images(copy, stim, says):
-    write_stim(copy / "stim.npy", **stim)
-    with pytest.raises(DataError, match=says):
-        read_challenge(copy)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an array", b"PK\x03\x04"])
-def test_damaged_files(copy, content):
-    replace(copy / "stim.npy", content)
-    with pytest.raises(DataError, match=r"stim\.npy"):
-        read_challenge(copy)
-
-
-def test_code_in_a_file_is_not_run(copy, tmp_path_factory):
-    trap = tmp_path_factory.mktemp("trap") / "sprung"
-
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(trap), "w"))
-
-    (copy / "stim.npy").unlink()
-    np.save(copy / "stim.npy", np.array([Trap()]), allow_pickle=True)
-    with pytest.raises(DataError, match=r"stim\.npy cannot be read"):
-        read_challenge(copy)
-    assert not trap.exists()
-
-
-def test_damaged_truth_and_table(copy):
-    replace(copy / "truth.npz", b"PK\x03\x04 and no more")
-    with pytest.raises(DataError, match=r"truth\.npz cannot be read"):
-        read_challenge(copy, image_size=8)
-    replace(copy / "train.csv", b"Id,\xff\xfe")
-    with pytest.raises(DataError, match=r"train\.csv cannot be read"):
-        read_challenge(copy)
-
-
-@pytest.mark.parametrize("size", [0, 81, 48.0, True])
-def test_impossible_crop(folder, size):
-    with pytest.raises(ConfigError, match=r"data\.image_size"):
-        read_challenge(folder, image_size=size)
-
-
-# ---- splits
-
-
-def test_winners_split(challenge):
-    train, val = split_images(challenge.responses, folds=None)
-    assert len(train) == 531 and len(val) == 20
-    assert sorted([*train, *val]) == list(range(551))
-    complete = np.isfinite(challenge.responses).all(1)
-    assert complete.sum() == 151 and complete[val].all()
-    # the rest of the complete rows comes first, both parts in the order of the winner's generator
-    assert complete[train[:131]].all() and not complete[train[131:]].any()
-    order = np.random.RandomState(130).permutation(551).tolist()
-    for part in (val, train[:131], train[131:]):
-        assert np.all(np.diff([order.index(row) for row in part]) > 0)
-    assert order.index(train[0]) > order.index(val[-1])
-    other, _ = split_images(challenge.responses, folds=None, split_seed=112233)
-    assert set(other) != set(train)
-
-
-def test_winners_split_by_hand():
-    """permutation(6) of seed 0 is 5 2 1 3 0 4; rows 1 and 5 are incomplete."""
-    observed = np.ones((6, 2), bool)
-    observed[[1, 5], 0] = False
-    assert np.random.RandomState(0).permutation(6).tolist() == [5, 2, 1, 3, 0, 4]
-    train, val = winner_split(observed, 2, seed=0)
-    assert val.tolist() == [2, 3] and train.tolist() == [0, 4, 5, 1]
-
-
-@pytest.mark.parametrize("folds", [2, 5, 10])
-def test_folds_validate_each_image_once_and_share_the_missing_responses(challenge, folds):
-    parts = [split_images(challenge.responses, folds=folds, fold=fold) for fold in range(folds)]
-    assert sorted(np.concatenate([val for _, val in parts])) == list(range(551))
-    complete = np.isfinite(challenge.responses).all(1)
-    for train, val in parts:
-        assert sorted([*train, *val]) == list(range(551))
-        assert abs(len(val) - 551 / folds) < 1 and abs(complete[val].sum() - 151 / folds) <= 1
-    again = split_images(challenge.responses, folds=folds, fold=0)[1]
-    other = split_images(challenge.responses, folds=folds, fold=0, split_seed=1)[1]
-    assert np.array_equal(again, parts[0][1]) and set(again) != set(other)
-
-
-def test_folds_share_each_pattern_of_missing_responses_equally():
-    observed = np.random.default_rng(0).random((60, 3)) < 0.5
-    numbers = fold_numbers(observed, 4, seed=0)
-    for pattern in np.unique(observed, axis=0):
-        counts = np.bincount(numbers[(observed == pattern).all(1)], minlength=4)
-        assert np.ptp(counts) <= 1
-    assert np.bincount(numbers).tolist() == [15] * 4
-
-
-def test_images_with_few_responses_can_be_left_out(challenge):
-    for folds in (None, 5):
-        train, val = split_images(challenge.responses, folds=folds, min_responses=5)
-        assert sorted([*train, *val]) == list(range(550))  # row 550 has four responses
-    train, val = split_images(challenge.responses, folds=None, min_responses=18)
-    assert len(train) == 131 and len(val) == 20
-
-
-@pytest.mark.parametrize("folds", [None, 5])
-def test_identical_images_stay_on_one_side_of_the_split(root, tmp_path, folds):
-    folder = tmp_path / "uwndc19"
-    shutil.copytree(root / "simulated" / "uwndc19" / "seed_0", folder)
-    images = np.load(folder / "stim.npy")
-    copies = [(50 + k, 600 - k) for k in range(1, 40)]  # Ids; the last rows have missing responses, the first have none
-    for one, other in copies:
-        images[other, 16:64, 16:64] = images[one, 16:64, 16:64]  # in the pixels that are used
-    np.save(folder / "stim.npy", images)
-    validated, plain = [], []
-    for fold in range(folds or 1):
-        data = UWNDC19(root=str(tmp_path), folds=folds, fold=fold)
-        train, val = (data.recording.splits[name] for name in ("train", "val"))
-        assert "39 images are the same as an earlier one" in data.recording.info["warnings"][0]
-        assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in val.images}
-        validated += val.row.tolist()
-        plain.append(len(train) + len(val))
-    if folds:
-        assert sorted(validated) == list(range(50, 601)) and plain == [551] * 5
-    else:
-        assert len(validated) == 20 and plain[0] == 551 - sum(len({*pair} & {*validated}) == 1 for pair in copies)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"folds": 1}, "data.folds must be a whole number from 2 to 551, not 1"),
-        ({"folds": 552}, "data.folds .* not 552"),
-        ({"folds": 5, "fold": 5}, "data.fold must be a whole number from 0 to 4, not 5"),
-        ({"folds": 5, "fold": -1}, "data.fold .* not -1"),
-        ({"folds": None, "eval_size": 152}, "data.eval_size .* to 151 .*shown to all.*not 152"),
-        ({"folds": None, "eval_size": 0}, "data.eval_size .* not 0"),
-        ({"folds": 5, "min_responses": 19}, "data.min_responses .* not 19"),
-        ({"folds": 5, "split_seed": -1}, "data.split_seed .* not -1"),
-        ({"folds": 2.5}, "data.folds .* not 2.5"),
-    ],
-)
-def test_impossible_splits(challenge, options, says):
-    with pytest.raises(ConfigError, match=says):
-        split_images(challenge.responses, **options)
 
 
 # ---- the data module
