@@ -4,13 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from test_antolik import SIZES
 
 from neuro_lightning.data.antolik.datamodule import AntolikV1
 from neuro_lightning.data.antolik.reader import load_antolik
 from neuro_lightning.data.antolik.twin import write_twin
 from neuro_lightning.errors import ConfigError, DataError
-
-SIZES = {"train_images": 60, "neurons": 6, "dogs": 2}
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+from test_uwndc19 import FILES, lines
 
 from neuro_lightning.data.uwndc19 import twin
 from neuro_lightning.data.uwndc19.datamodule import UWNDC19
 from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.errors import ConfigError, DataError
-
-FILES = ("stim.npy", "train.csv", "sub.csv", "truth.npz")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +33,6 @@ def copy(folder, tmp_path):
 def replace(path, content):
     path.unlink()
     path.write_bytes(content)
-
-
-def lines(folder, name="train.csv"):
-    return (folder / name).read_text().splitlines()
 
 
 def test_crop_and_order(folder, challenge):
