@@ -59,6 +59,17 @@ def print_scores(scores: Mapping[str, Mapping[str, float]], title: str, official
     print_table(f"Scores on {title}", ["split", *(["session"] if sessions else []), *map(label, names)], rows)
 
 
+def print_without_similar_trials(split: str, scores: Mapping[str, float]) -> None:
+    """Print the main scores of the models alone, to which similar trials were added.
+
+    Args:
+        split: the split that was predicted.
+        scores: of the models alone; of sessions their mean is printed.
+    """
+    found = ", ".join(f"{label(name)} {number(scores[name])}" for name in shown_metrics([*scores]) if name in scores)
+    say(f"Without similar trials, {split}: {found}")
+
+
 def print_hidden(split: str, kind: str, sessions: Sequence[str] = ()) -> None:
     """Print that there is nothing to score.
 

@@ -14,7 +14,13 @@ from neuro_lightning.artifacts.atomic import whole_file
 from neuro_lightning.artifacts.lines import announce, say
 from neuro_lightning.data.describe import evaluation_split
 from neuro_lightning.data.module import PopulationDataModule
-from neuro_lightning.display.predictions import array_rows, print_arrays, print_hidden, print_scores
+from neuro_lightning.display.predictions import (
+    array_rows,
+    print_arrays,
+    print_hidden,
+    print_scores,
+    print_without_similar_trials,
+)
 from neuro_lightning.display.table import kind_of, relative
 from neuro_lightning.ensemble.combine import Ensemble, EnsembleSettings, combine
 from neuro_lightning.ensemble.compatibility import check_same_data
@@ -46,6 +52,7 @@ from neuro_lightning.runs.prediction import (
     score_rates,
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
+from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import ELSEWHERE
 from neuro_lightning.submission.layout import group_name
@@ -67,6 +74,8 @@ def predict(cfg: DictConfig) -> Path:
     settings = PredictSettings.resolve(cfg)
     settings.check()
     members, data = members_and_data(settings)
+    if settings.similar_trials:
+        check_similar_trials(settings.output, data)
     if is_benchmark(data.spec) and settings.output in (None, "submission"):
         return write_benchmark_submission(settings, members, data)
     recordings = {session: part.recording for session, part in data.by_session().items()}
@@ -180,6 +189,7 @@ class Predicted:
         ensemble: what predicted it, None for a single model.
         scores: None where the labels are hidden, or nothing is to be scored.
         official: scores of the benchmark's evaluation, None where it does not apply.
+        models_alone: scores of the rates before similar trials were added, None where none were.
     """
 
     group: str
@@ -188,6 +198,7 @@ class Predicted:
     ensemble: Ensemble | None
     scores: dict[str, float] | None
     official: list[dict[str, dict[str, float]]] | None
+    models_alone: dict[str, float] | None = None
 
 
 def write_session(
@@ -216,9 +227,12 @@ def write_session(
     announce("writing", f"rates of {recording.name}")
     rates, ensemble = combine(checkpoints, data, splits, device, how, **which, progress=progress)
     decoded = decode(checkpoints, data, splits, device, **which, ensemble=ensemble)
+    scored, models_alone = settings.evaluate, None
+    if settings.similar_trials:
+        models_alone = score_rates(data, rates, decoded) if scored else None
+        rates = add_similar_trials(rates, recording, settings.similar_trials)
     arrays = write_rates(path, kind, recording, rates, session=session, merge_into=merge_into, decoded=decoded)
     in_submission = kind == "submission" and recording.kind == "spikes"
-    scored = settings.evaluate
     return Predicted(
         group=group_name(recording.name, recording.bin_ms) if in_submission else session or recording.name,
         split=evaluation_split(recording),
@@ -226,6 +240,7 @@ def write_session(
         ensemble=ensemble,
         scores=score_rates(data, rates, decoded) if scored else None,
         official=official_scores(recording, arrays) if scored and in_submission else None,
+        models_alone=models_alone,
     )
 
 
@@ -245,6 +260,10 @@ def show_scores(
             print_hidden(split, data.recording.kind, [name for name in hidden if name])
     if scores:
         print_scores(scores, title, [entry for one in found.values() for entry in one.official or ()])
+    for split in splits:
+        alone = {name: one.models_alone for name, one in found.items() if one.split == split and one.models_alone}
+        if alone:
+            print_without_similar_trials(split, with_means(alone) if data.spec.sessions else alone[""])
     chosen = [one for one in found.values() if one.ensemble is not None and one.split == "val"]
     if how.method != "mean" and chosen:
         say("Half of these trials selected the members: the ensemble's gain is in the table above.")

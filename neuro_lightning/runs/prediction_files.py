@@ -127,6 +127,8 @@ def _name(settings: PredictSettings, kind: str, data: PopulationDataModule, memb
         parts.append(f"{settings.ensemble}_of_{len(members)}")
     elif members[0].name not in (BEST, REFIT):
         parts.append(members[0].stem)
+    if settings.similar_trials:
+        parts.append("similar_trials")
     return "_".join(parts)
 
 

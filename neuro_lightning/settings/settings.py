@@ -142,6 +142,7 @@ class PredictSettings(Settings):
     ensemble_seed: int
     max_members: int
     shrinkage: float
+    similar_trials: float
     output: str | None
     file: str | None
     label: str | None
@@ -158,6 +159,8 @@ class PredictSettings(Settings):
         for name, least in (("ensemble_seed", 0), ("max_members", 1), ("shrinkage", 0)):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name}={getattr(self, name)}: give a number from {least} on")
+        if not 0 <= self.similar_trials < 1:
+            raise ConfigError(f"similar_trials={self.similar_trials}: give a share from 0 to below 1, such as 0.25")
 
     @property
     def named(self) -> list[str]:

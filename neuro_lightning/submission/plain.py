@@ -51,7 +51,7 @@ def write_predictions(
         raise SubmissionError(
             f"the predictions for {bad[0]} are not all finite: the model has diverged; nothing written"
         )
-    targets = {split: _targets(recording, split, values.shape) for split, values in rates.items()}
+    targets = {split: observed_targets(recording, split, values.shape) for split, values in rates.items()}
     rates = {split: _until_end(recording, split, values) for split, values in rates.items()}
     arrays = {"predictions": rates, "targets": targets}
     for split, by_head in (decoded or {}).items():
@@ -94,12 +94,14 @@ def write_latents(
     return _write(path, recording, arrays, session)
 
 
-def _until_end(recording: Recording, split: str, values: np.ndarray) -> np.ndarray:
-    return values if recording.kind == "images" else recording.splits[split].blank_padding(values)
+def observed_targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What was observed of a split where (B, L, N) or (B, N) was predicted, NaN where nothing was.
 
-
-def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What was observed where ``shape`` was predicted, NaN elsewhere."""
+    Args:
+        recording: what was predicted.
+        split: the name of the split.
+        shape: of the prediction.
+    """
     trials = recording.splits[split]
     if recording.kind == "images":
         return trials.responses
@@ -107,6 +109,10 @@ def _targets(recording: Recording, split: str, shape: tuple[int, ...]) -> np.nda
     dataset = TrialDataset(trials, n_out=shape[2] - n_in, n_forward=shape[1] - bins, evaluate=False)
     batch = dataset[list(range(len(dataset)))]
     return np.where(batch["mask"].numpy(), batch["targets"].numpy().astype(np.float32), np.float32(np.nan))
+
+
+def _until_end(recording: Recording, split: str, values: np.ndarray) -> np.ndarray:
+    return values if recording.kind == "images" else recording.splits[split].blank_padding(values)
 
 
 def _write(
