@@ -16,7 +16,7 @@ from torch import Tensor
 from neuro_lightning.contracts import DataSpec, Output, is_full
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.likelihood import gamma_nll, log_rate_nll, normal_nll, zero_inflated_gamma_nll
-from neuro_lightning.functional.masked import zero_outside
+from neuro_lightning.functional.masked import by_bits, masked_log_rate_nll, zero_outside
 
 Loss = Callable[[Output, Tensor, Tensor, DataSpec], tuple[Tensor, Tensor]]
 EPS = 1e-6  # added to rates before the logarithm, as NDN3 does: a network may predict zero
@@ -268,12 +268,14 @@ def _scales(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
 
 def _poisson_terms(output: Output, targets: Tensor, mask: Tensor) -> Tensor:
     """The negative log-likelihood of each entry, 0 outside the mask."""
-    counts = _mask_out(targets, mask)
     if "rates" in output:
-        rates = _mask_out(output["rates"], mask)
+        rates, counts = _mask_out(output["rates"], mask), _mask_out(targets, mask)
         nll = rates - counts * (rates + EPS).log()
-    else:
-        nll = log_rate_nll(_mask_out(output["log_rates"], mask), counts)
+        return nll if is_full(mask) else zero_outside(nll, mask)
+    log_rates = _in_full(output["log_rates"])
+    if not is_full(mask) and by_bits(log_rates, mask):
+        return masked_log_rate_nll(log_rates, targets.to(log_rates.dtype), mask)
+    nll = log_rate_nll(_mask_out(log_rates, mask), _mask_out(targets, mask))
     return nll if is_full(mask) else zero_outside(nll, mask)
 
 
@@ -302,5 +304,10 @@ def _mask_out(values: Tensor, mask: Tensor) -> Tensor:
     They are masked before any function of them is taken: a NaN that is masked after it still reaches the gradient as
     0 * NaN.
     """
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    values = _in_full(values)
     return values if is_full(mask) else zero_outside(values, mask)
+
+
+def _in_full(values: Tensor) -> Tensor:
+    """The values in float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.nn.attention import (
@@ -13,6 +14,7 @@ from neuro_lightning.nn.attention import (
     SelfAttention,
     SinusoidalPositions,
     attend,
+    attend_with_bias,
     context_mask,
     steps_of_context,
 )
@@ -55,6 +57,21 @@ def test_attention_with_dropout_written_out_is_the_same(window):
     allowed = context_mask(7, *window)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     torch.testing.assert_close(attend(q, k, v, allowed, nn.Identity()), fused)
+
+
+@pytest.mark.parametrize("window", [(None, None), (0, None)])
+@pytest.mark.parametrize("shape", [(64, 8, 35, 8), (5, 2, 17, 7)])
+def test_attention_with_a_learned_bias_is_that_of_torch_to_the_bit(shape, window):
+    torch.manual_seed(0)
+    allowed, found = context_mask(shape[2], *window), []
+    given = [*torch.randn(3, *shape), torch.randn(shape[1], shape[2], shape[2])]
+    for function in (attend_with_bias, lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m)):
+        q, k, v, table = (value.clone().requires_grad_() for value in given)
+        bias = table * 1 if allowed is None else table.masked_fill(~allowed, -torch.inf)
+        mixed = function(q, k, v, bias)
+        mixed.square().sum().backward()
+        found.append([mixed, q.grad, k.grad, v.grad, table.grad])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_dropout_of_the_weights_is_for_training_only():

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
-from neuro_lightning.functional.masked import FEW, zero_inside, zero_outside
+from neuro_lightning.contracts import DataSpec
+from neuro_lightning.functional.likelihood import log_rate_nll
+from neuro_lightning.functional.masked import FEW, masked_log_rate_nll, zero_inside, zero_outside
+from neuro_lightning.losses import poisson
 from neuro_lightning.nn.dropout import keep_factors
 from neuro_lightning.nn.masking import _smallest, random_subset
 
@@ -68,6 +71,41 @@ def test_stacked_networks_may_mask(values):
     assert mask[0].numel() < FEW <= mask.numel()
     stacked = torch.stack([values, values * 3])
     assert same_bits(of_members(stacked, torch.stack([mask, ~mask]))[1], torch.where(mask, 0.0, 2 * stacked[1]))
+
+
+# ---- the Poisson loss
+
+
+def poisson_of(log_rates: torch.Tensor, counts: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    logs, counts = torch.where(mask, log_rates, 0.0), torch.where(mask, counts, 0.0)
+    return torch.where(mask, log_rate_nll(logs, counts), 0.0)
+
+
+@pytest.mark.parametrize("poison", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_masked_poisson_loss(poison, dtype):
+    torch.manual_seed(0)
+    mask = torch.rand(SHAPE) < 0.3
+    log_rates, counts = torch.randn(SHAPE, dtype=dtype), torch.poisson(torch.ones(SHAPE, dtype=dtype))
+    for values in (log_rates, counts):
+        values.masked_fill_(~mask, poison)
+    weights = torch.randn(SHAPE, dtype=dtype)
+    for combine in (lambda nll: nll.sum() / 1234, lambda nll: (nll * weights).sum()):
+        found = []
+        for function in (masked_log_rate_nll, poisson_of):
+            x = log_rates.clone().requires_grad_()
+            nll = function(x, counts, mask)
+            combine(nll).backward()
+            found.append((nll.detach(), x.grad))
+        assert all(same_bits(*pair) for pair in zip(*found, strict=True))
+
+
+def test_the_loss_of_counts_in_bytes_is_the_plain_one():
+    torch.manual_seed(0)
+    mask, counts = torch.rand(SHAPE) < 0.3, torch.poisson(torch.ones(SHAPE)).to(torch.uint8)
+    output = {"log_rates": torch.randn(SHAPE)}
+    total, count = poisson(output, counts, mask, DataSpec("shape"))
+    assert same_bits(total, poisson_of(output["log_rates"], counts.float(), mask).sum()) and count == mask.sum()
 
 
 # ---- an exact share of elements

@@ -13,6 +13,7 @@ from neuro_lightning.nn.dropout import Dropout
 from neuro_lightning.nn.relative_bias import RelativeBias
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+EXACT = (torch.float32, torch.float64)  # types in which torch's attention computes as it is written
 
 
 class SelfAttention(nn.Module):
@@ -49,6 +50,8 @@ class SelfAttention(nn.Module):
         stacked = not isinstance(self.dropout, Dropout)  # a stack's members draw for themselves, each at its own rate
         if self.training and self.dropout.p and (stacked or x.device.type == "cpu"):
             mixed = attend(q, k, v, mask, self.dropout)
+        elif mask is not None and mask.requires_grad and x.device.type == "cpu" and q.dtype in EXACT:
+            mixed = attend_with_bias(q, k, v, mask)
         else:
             dropout = self.dropout.p if self.training else 0.0
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
@@ -92,6 +95,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Mod
     if mask is not None:
         scores = scores + mask
     return dropout(scores.softmax(-1)) @ v
+
+
+def attend_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention with a bias that is learned, for CPUs, whose fused kernel has no gradient of it.
+
+    It is to the bit what torch computes there, without the search for rows in which nothing is seen: that takes longer
+    than the softmax. Each position sees itself at least, see :func:`context_mask`.
+
+    Args:
+        q: (B, heads, L, d) queries.
+        k: keys.
+        v: values.
+        bias: scores that are added, (heads, L, L).
+    """
+    scale = math.sqrt(1 / math.sqrt(q.shape[-1]))
+    return (q * scale @ (k.mT * scale) + bias).softmax(-1) @ v
 
 
 class EncoderLayer(nn.Module):
