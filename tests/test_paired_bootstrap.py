@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from neuro_lightning.functional.likelihood import (
 )
 from neuro_lightning.functional.paired_bootstrap import paired_bootstrap
 from neuro_lightning.metrics.trial_sums import as_sums, mean_of
+from neuro_lightning.pages.sweep_page import sweep_page
 from neuro_lightning.sweeps.results import clear
 from neuro_lightning.sweeps.results.clear import is_best_clear
+from neuro_lightning.sweeps.results.table import finish, print_summary
 
 
 def trials(n=60, seed=0, bins=20, neurons=5):
@@ -161,6 +164,15 @@ def test_the_sweep_says_whether_its_best_setting_is_better(swept):
     assert "model.kernel_sd_ms=[40] is better than model.kernel_sd_ms=[1] by 0." in line
     assert "95 % interval over trials of these seeds" in line
     assert line in (swept.folder / "sweep.md").read_text()
+
+
+def test_the_line_is_computed_once_for_all_that_shows_it(swept, tmp_path, monkeypatch, capsys):
+    folder, calls = shutil.copytree(swept.folder, tmp_path / "sweep"), []
+    monkeypatch.setattr(clear, "is_best_clear", lambda *found: calls.append(found) or "one is better than two")
+    print_summary(folder, finish(folder))
+    assert len(calls) == 1 and "one is better than two" in capsys.readouterr().out
+    assert "one is better than two." in sweep_page(folder).sections[0].lines and len(calls) == 2
+    assert "one is better than two" in (folder / "sweep.md").read_text()
 
 
 def test_settings_that_are_too_long_for_a_sentence_are_named_by_their_jobs(swept, monkeypatch):

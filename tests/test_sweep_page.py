@@ -73,7 +73,7 @@ def test_two_datasets_are_two_rankings(tmp_path):
     text = written(tmp_path)
     assert "## Settings on a, best first" in text and "## Settings on b, best first" in text
     assert "**recorded** and **simulated** data" in text
-    assert finish(tmp_path) and "What mattered" not in (tmp_path / PAGE_FILE).read_text()
+    assert finish(tmp_path).files and "What mattered" not in (tmp_path / PAGE_FILE).read_text()
 
 
 def test_a_running_job_shows_its_best_score_so_far(tmp_path):
@@ -116,8 +116,8 @@ def test_an_end_with_all_that_a_sweep_leaves(tmp_path, capsys):
     for number in range(24):
         lr, width = 10 ** rng.uniform(-4, -1), int(rng.choice([4, 8]))
         job(tmp_path, f"{number}_j", -abs(np.log10(lr) + 2.5), lr=lr, width=width)
-    files = finish(tmp_path)
-    assert [path.name for path in files] == [
+    end = finish(tmp_path)
+    assert [path.name for path in end.files] == [
         "sweep.csv", "sweep.md", "sweep.png", "sweep_coordinates.png", "sweep_history.png"
     ], "no .hydra, so no best.yaml"  # fmt: skip
     text = (tmp_path / PAGE_FILE).read_text()
@@ -125,7 +125,7 @@ def test_an_end_with_all_that_a_sweep_leaves(tmp_path, capsys):
     assert "![Parallel coordinates of the settings](sweep_coordinates.png)" in text
     shares = section(text, "What mattered")
     assert shares[1][0] == "`lr`" and float(shares[1][1]) > 0.4 > float(shares[2][1]) and shares[1][2] == "█" * 20
-    print_summary(tmp_path, files)
+    print_summary(tmp_path, end)
     out = capsys.readouterr().out
     assert "... and 14 more settings in sweep.md" in out and out.splitlines()[-1].split()[0] == "table"
     scores = [float(line.split()[2]) for line in out.splitlines() if line.endswith("1:15")]
@@ -145,7 +145,7 @@ def test_why_importance_is_not_shown(tmp_path):
 def test_a_sweep_over_seeds_alone_has_no_picture_and_no_importance(tmp_path):
     for seed in range(9):
         job(tmp_path, f"{seed}_j", 0.1 * seed, seed=seed)
-    assert [path.name for path in finish(tmp_path)] == ["sweep.csv", "sweep.md"]
+    assert [path.name for path in finish(tmp_path).files] == ["sweep.csv", "sweep.md"]
     assert "What mattered" not in (tmp_path / PAGE_FILE).read_text()
 
 

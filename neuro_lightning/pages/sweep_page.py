@@ -12,8 +12,7 @@ from neuro_lightning.metrics.catalog import METRICS, label
 from neuro_lightning.pages.parts import Page, Picture, Section, Table
 from neuro_lightning.pages.run_page import SIMULATED
 from neuro_lightning.settings.quoting import short
-from neuro_lightning.sweeps.results.clear import is_best_clear
-from neuro_lightning.sweeps.results.importance import importance
+from neuro_lightning.sweeps.results.importance import Importance
 from neuro_lightning.sweeps.results.picture import TITLES
 from neuro_lightning.sweeps.results.summary import counts, objective_name, setting_keys, setting_name, summarize
 from neuro_lightning.sweeps.results.table import finish
@@ -28,7 +27,8 @@ def sweep_page(folder: Path) -> Page:
     jobs = collect(folder)
     if not jobs:
         raise DataError(f"{folder}: no jobs there; give the folder of a sweep, such as multirun/...")
-    drawn = {path.name for path in finish(folder)}  # of what is there by now
+    end = finish(folder)  # of what is there by now
+    drawn = {path.name for path in end.files}
     simulated = any(job["simulated"] for job in jobs)
     data = ", ".join(dict.fromkeys(job["data"] for job in jobs if job["data"]))
     facts = [("jobs", counts(jobs)), ("data", data), ("objective", objective_name(jobs)), ("folder", str(folder))]
@@ -36,9 +36,9 @@ def sweep_page(folder: Path) -> Page:
     facts += [("best setting", f"python train.py experiment={shlex.quote(str(path))}") for path in best]
     pictures = [Picture.of_file(folder / name, title) for name, title in TITLES.items() if name in drawn]
     sections = [
-        settings_section(folder, jobs),
+        settings_section(jobs, end.clear),
         Section("Pictures", "pictures", pictures=pictures),
-        importance_section(jobs),
+        importance_section(end.importance),
         jobs_section("Jobs", "jobs", [job for job in jobs if job["status"] not in FAILED]),
         jobs_section("Failed", "failed", [job for job in jobs if job["status"] in FAILED]),
     ]
@@ -46,14 +46,13 @@ def sweep_page(folder: Path) -> Page:
     return Page(title, known, sections, SIMULATED if simulated else "")
 
 
-def settings_section(folder: Path, jobs: list[Job]) -> Section:
-    """Settings by rank, over their seeds, and whether the best is better than the next."""
+def settings_section(jobs: list[Job], clear: str | None) -> Section:
+    """Settings by rank, over their seeds, and a line on whether the best is better than the next."""
     section, rows = Section("Settings, best first", "settings"), [row for row in summarize(jobs) if row["n"]]
     if not rows:
         section.lines.append("No job has finished yet.")
         return section
-    line = is_best_clear(folder, jobs)
-    section.lines += [f"{line}."] if line else []
+    section.lines += [f"{clear}."] if clear else []
     split = objective_name(jobs).partition("/")[0]
     further = [name for name in METRICS if any(f"{split}/{name}" in row["metrics"] for row in rows)]
     further = [name for name in further if f"{split}/{name}" != objective_name(jobs) and METRICS[name].shown]
@@ -67,10 +66,10 @@ def settings_section(folder: Path, jobs: list[Job]) -> Section:
     return section
 
 
-def importance_section(jobs: list[Job]) -> Section:
+def importance_section(found: Importance | None) -> Section:
     """Which keys mattered, where that can be told."""
     section = Section("What mattered", "importance")
-    if len({job["data"] for job in jobs if job["data"]}) != 1 or (found := importance(jobs)) is None:
+    if found is None:
         return section
     section.lines.append(found.remark if found.shares else f"Not shown: {found.remark}.")
     if found.shares:

@@ -87,7 +87,7 @@ class SweepTable(Callback):
         stopped = isinstance(ending, KeyboardInterrupt | SystemExit)
         if not stopped:
             announce("writing", "the sweep's table and pictures")
-        print_summary(folder, () if stopped else finish(folder))
+        print_summary(folder, None if stopped else finish(folder))
         if not stopped:
             _log_table(folder, OmegaConf.select(config, "logger.wandb"))
         if ending is None and not any(job["status"] in ("finished", "pruned", "paused") for job in collect(folder)):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.lines import WIDTH, say
@@ -32,12 +33,30 @@ from neuro_lightning.sweeps.results.summary import (
     summarize,
 )
 
+if TYPE_CHECKING:
+    from neuro_lightning.sweeps.results.importance import Importance
+
 TABLE_FILE = "sweep.csv"
 LOCK_FILE = ".sweep.lock"
 PATIENCE = 10.0  # seconds for which a process waits for another one that writes the table
 MAX_ROWS = 10
 FIRST_SCORES = {"source", "n", "failed", "mean", "score"}  # the first of them follows the settings
 MAX_PROBLEMS = 5  # jobs without a score that the terminal names
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """What is written and computed once, at a sweep's end.
+
+    Attributes:
+        files: most important first; none while there are no jobs.
+        clear: whether the best setting is better than the next, in words; None where it cannot be told.
+        importance: of the keys; None where it cannot be told.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    clear: str | None = None
+    importance: Importance | None = None
 
 
 def write_table(folder: str | Path, **extras: Any) -> Path | None:
@@ -69,14 +88,11 @@ def write_table(folder: str | Path, **extras: Any) -> Path | None:
     return folder / TABLE_FILE
 
 
-def finish(folder: str | Path) -> list[Path]:
+def finish(folder: str | Path) -> SweepEnd:
     """Write all that a sweep leaves: table and page, with what mattered, the picture and the best setting's config.
 
     Args:
         folder: the sweep's folder.
-
-    Returns:
-        The files, most important first; none while there are no jobs.
 
     Raises:
         DataError: no such folder.
@@ -88,7 +104,7 @@ def finish(folder: str | Path) -> list[Path]:
 
     folder = Path(folder)
     if not (jobs := collect(folder)):
-        return []
+        return SweepEnd()
     mattered, pictures = None, []
     if len({job["data"] for job in jobs if job["data"]}) == 1:  # scores on two datasets do not compare
         mattered = _if_possible("the importance of keys", importance, jobs)
@@ -96,7 +112,7 @@ def finish(folder: str | Path) -> list[Path]:
     best = _if_possible("best.yaml", write_best, folder, jobs) or []
     clear = _if_possible("the best two settings' difference", is_best_clear, folder, jobs)
     write_table(folder, importance=mattered, best=best, pictures=pictures, clear=clear)
-    return [folder / TABLE_FILE, folder / PAGE_FILE, *best, *pictures]
+    return SweepEnd([folder / TABLE_FILE, folder / PAGE_FILE, *best, *pictures], clear, mattered)
 
 
 def _if_possible(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -128,19 +144,17 @@ def _csv(jobs: list[Job], summary: list[dict[str, Any]]) -> str:
 # ---- what is printed
 
 
-def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
+def print_summary(folder: str | Path, end: SweepEnd | None = None) -> None:
     """Print the best settings over their seeds, the jobs without a score, and where everything lies.
 
     Args:
         folder: the sweep's folder.
-        files: from :func:`finish`.
+        end: from :func:`finish`; None of a sweep that was stopped.
 
     Raises:
         DataError: no such folder.
     """
-    from neuro_lightning.sweeps.results.clear import is_best_clear
-
-    folder, jobs = Path(folder), collect(folder)
+    folder, jobs, end = Path(folder), collect(folder), end or SweepEnd()
     name = objective_name(jobs)
     columns, rows, left_out = summary_rows(jobs, name)
     data = "".join(f" on {source} data" for source in sources(jobs)) if len(sources(jobs)) == 1 else ""
@@ -154,19 +168,19 @@ def print_summary(folder: str | Path, files: Sequence[Path] = ()) -> None:
         print(f"... and {len(rows) - MAX_ROWS} more settings in {PAGE_FILE}")
     if left_out:
         print(f"{left_out} more keys that vary are in {PAGE_FILE}")
-    if files and (line := _if_possible("the best two settings' difference", is_best_clear, folder, jobs)):
-        say(line)
+    if end.clear:
+        say(end.clear)
     print()
     bad = [job for job in jobs if job["status"] in (*FAILED, "running", "interrupted")]
     for job in bad[:MAX_PROBLEMS]:
         say(f"{job['job']}: {job['status']}{': ' + job['error'] if job['error'] else ''}", 2)
     if len(bad) > MAX_PROBLEMS:
         print(f"... and {len(bad) - MAX_PROBLEMS} more such jobs in {PAGE_FILE}")
-    best = [path for path in files if path.suffix == ".yaml"]
+    best = [path for path in end.files if path.suffix == ".yaml"]
     for path in best:
         print(f"best        python train.py experiment={shlex.quote(relative(path))}")
     for name, file in (("picture", "sweep.png"), ("page", PAGE_FILE), ("table", TABLE_FILE)):
-        if folder / file in files or (not files and file == TABLE_FILE):
+        if folder / file in end.files or (not end.files and file == TABLE_FILE):
             print(f"{name:<11} {relative(folder / file)}")
     sys.stdout.flush()
 
@@ -212,10 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 1:
         sys.exit("usage: python -m neuro_lightning.sweeps.results.table FOLDER")
-    files = finish(arguments[0])
-    if not files:
+    end = finish(arguments[0])
+    if not end.files:
         raise DataError(f"{arguments[0]}: no jobs there; give the folder of a sweep, such as multirun/...")
-    print_summary(arguments[0], files)
+    print_summary(arguments[0], end)
 
 
 if __name__ == "__main__":
