@@ -1,16 +1,19 @@
 """Colors of conditions: color-blind people tell them apart, and directions lie on a circle."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from figure_checks import drawn
+from matplotlib.colors import to_hex
 
 from neuro_lightning.callbacks.drawings_spikes import movement_angles
 from neuro_lightning.display import style
 from neuro_lightning.display.figures_spikes import trial_curves
 from neuro_lightning.display.figures_trials import decoding_figure
+from neuro_lightning.pages.latents import latents_drawing
 
 # Machado, Oliveira and Fernandes 2009, IEEE Trans. Vis. Comput. Graph. 15:1291: in linear RGB
 BLIND = {
@@ -74,3 +77,24 @@ def test_conditions_are_colored_by_where_they_move():
     gaze = SimpleNamespace(options={"behavior": "eye"})
     assert movement_angles({"condition": condition, "behavior": velocity}, gaze) is None
     assert movement_angles({"condition": condition}, data) is None
+
+
+def test_the_turning_latents_have_the_looks_of_the_other_figures():
+    """Of 36 conditions, that move in as many directions, twelve are shown, from the first to the last."""
+    pytest.importorskip("plotly")
+    condition = np.arange(36).repeat(2)
+    angle = condition * 2 * np.pi / 36
+    velocity = np.stack([np.cos(angle), np.sin(angle)], -1)[:, None].repeat(5, 1)
+    trials = SimpleNamespace(condition=condition, behavior=velocity)
+    recording = SimpleNamespace(splits={"val": trials})
+    run = SimpleNamespace(
+        record={"data": {"bin_ms": 10}}, data=SimpleNamespace(recording=recording, options={"behavior": "hand_vel"}),
+        latents=lambda split: np.random.default_rng(0).normal(size=(72, 5, 4)),
+    )  # fmt: skip
+    drawing = json.loads(latents_drawing(run)[1])
+    lines = {part["name"]: part["line"] for part in drawing["data"] if part["mode"] == "lines"}
+    shown = style.evenly_spaced(36, 12)
+    assert list(lines) == [f"condition {k}" for k in shown] and shown[-1] == 35
+    expected = style.condition_colors(12, shown * 2 * np.pi / 36)
+    assert [line["color"] for line in lines.values()] == [to_hex(color) for color in expected]
+    assert [line["dash"] for line in lines.values()] == ["solid", "dash", "dot"] * 4

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import torch
 
 from neuro_lightning.api.results import Run
-from neuro_lightning.display.style import condition_colors
+from neuro_lightning.callbacks.drawings_spikes import movement_angles
+from neuro_lightning.display import style
+from neuro_lightning.display.figures_spikes import condition_looks
 from neuro_lightning.errors import ConfigError, DataError
 
 TRIALS = 60
 BINS = 80
 CONDITIONS = 12
+DASHES = dict(zip(style.LINES, ("solid", "dash", "dot"), strict=True))
+"""Plotly's names of the line styles of conditions."""
 
 
 def latents_drawing(run: Run) -> tuple[str, str] | None:
@@ -29,11 +37,11 @@ def latents_drawing(run: Run) -> tuple[str, str] | None:
     points, share = principal_components(latents)
     shown = trials_of_each(condition)
     step = max(1, -(-points.shape[1] // BINS))
-    names = [k for k in np.unique(condition[shown]) if k >= 0]
-    colors = {k: _css(color) for k, color in zip(names, condition_colors(max(len(names), 1)), strict=False)}
-    figure = lines_in_space(points[shown, ::step], condition[shown], colors)
+    names = np.unique(condition[shown])
+    looks = condition_looks(names[names >= 0], _angles(condition, trials, run.data))
+    figure = lines_in_space(points[shown, ::step], condition[shown], looks)
     words = f"{len(shown)} validation trials in the first principal components, {share:.0%} of the latents' variance"
-    return words + (", colored by condition" if names else "") + ". Drag to turn.", figure
+    return words + (", colored by condition" if looks else "") + ". Drag to turn.", figure
 
 
 def principal_components(latents: np.ndarray) -> tuple[np.ndarray, float]:
@@ -52,14 +60,27 @@ def principal_components(latents: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def trials_of_each(condition: np.ndarray) -> np.ndarray:
-    """Which trials are shown: as many of each condition as there is room for, of the first conditions."""
-    names = np.unique(condition)[:CONDITIONS]
+    """Indices of the trials that are shown: as many of each condition as there is room for, of some conditions."""
+    names = np.unique(condition)
+    names = names[style.evenly_spaced(len(names), CONDITIONS)]
     each = max(1, TRIALS // len(names))
     return np.concatenate([np.flatnonzero(condition == name)[:each] for name in names])
 
 
-def lines_in_space(points: np.ndarray, condition: np.ndarray, colors: dict[int, str]) -> str:
-    """A Plotly figure as JSON: a line for each trial (B, T, 3), those of a condition in one color.
+def _angles(condition: np.ndarray, trials: Any, data: Any) -> dict[int, float] | None:
+    """The direction of each condition's mean movement in radians; None where unknown."""
+    if (behavior := getattr(trials, "behavior", None)) is None:
+        return None
+    return movement_angles({"condition": torch.as_tensor(condition), "behavior": torch.as_tensor(behavior)}, data)
+
+
+def lines_in_space(points: np.ndarray, condition: np.ndarray, looks: Mapping[int, Mapping[str, Any]]) -> str:
+    """A Plotly figure as JSON: a line for each trial (B, T, 3), those of a condition in one color and line style.
+
+    Args:
+        points: (B, T, 3).
+        condition: (B,) the trials' conditions, -1 for none.
+        looks: of each condition, see :func:`~neuro_lightning.display.figures_spikes.condition_looks`.
 
     Raises:
         DataError: Plotly is not installed.
@@ -74,7 +95,8 @@ def lines_in_space(points: np.ndarray, condition: np.ndarray, colors: dict[int, 
         broken = np.concatenate([chosen, np.full((len(chosen), 1, 3), np.nan)], axis=1).reshape(-1, 3).round(4)
         x, y, z = ([None if value != value else value for value in axis] for axis in broken.T.tolist())
         label = f"condition {name}" if name >= 0 else "trials"
-        line = {"color": colors.get(int(name), "#1b6ca8"), "width": 3}
+        look = looks.get(int(name), {"color": style.MODEL, "ls": "-"})
+        line = {"color": _css(look["color"]), "dash": DASHES[look["ls"]], "width": 3}
         figure.add_scatter3d(x=x, y=y, z=z, mode="lines", line=line, name=label, hoverinfo="name")
     starts = points[:, 0]
     figure.add_scatter3d(
@@ -83,7 +105,7 @@ def lines_in_space(points: np.ndarray, condition: np.ndarray, colors: dict[int, 
     )  # fmt: skip
     axes = {f"{axis}axis": {"title": {"text": f"PC {k}"}, "showticklabels": False} for k, axis in enumerate("xyz", 1)}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
-    figure.update_layout(scene=axes, margin=margin, showlegend=len(colors) <= CONDITIONS, template="none")
+    figure.update_layout(scene=axes, margin=margin, showlegend=len(looks) <= CONDITIONS, template="none")
     return str(figure.to_json())
 
 
