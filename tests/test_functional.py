@@ -45,6 +45,16 @@ def test_poisson_nll_is_the_closed_form():
     assert float(likelihood.poisson_nll(torch.tensor(rates), torch.tensor(counts))) == pytest.approx(expected, **EXACT)
 
 
+@pytest.mark.parametrize("halves", [False, True])
+def test_counts_of_zero_and_one_add_no_factorial(halves):
+    """To the bit as if the logarithm of the factorial were taken of all."""
+    rates = torch.rand(500, 30, generator=torch.manual_seed(0), dtype=torch.float64)
+    counts = torch.poisson(rates * 2)
+    counts += 0.5 * halves * (rates > 0.5)
+    plain = (rates - counts * rates.log() + torch.lgamma(counts + 1)).sum()
+    assert torch.equal(likelihood.poisson_nll(rates, counts), plain)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_likelihood_equals_the_reference(seed):
     rates, counts = spikes_and_rates(seed)

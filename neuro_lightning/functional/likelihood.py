@@ -52,7 +52,9 @@ def poisson_nll(rates: Tensor, counts: Tensor, mask: Tensor | None = None) -> Te
         tensor(1., dtype=torch.float64)
     """
     rates, counts, observed = _mask_out(rates, counts, mask)
-    nll = rates - counts * rates.log() + torch.lgamma(counts + 1)
+    nll = rates - counts * rates.log()
+    several = ((counts != 0) & (counts != 1)).nonzero(as_tuple=True)  # few; 0! and 1! add nothing, and take as long
+    nll[several] += torch.lgamma(counts[several] + 1)
     return torch.where(observed, nll, 0.0).sum()
 
 
