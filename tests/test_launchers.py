@@ -227,7 +227,7 @@ def test_ray_runs_jobs_and_again_those_whose_process_was_killed(tmp_path):
         "+hydra.launcher.init={num_cpus: 2, object_store_memory: 1e8}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Sweep: 2 of 2 jobs finished" in done.stdout
+    assert "Sweep: 2 of 2 jobs finished" in done.stdout and "authentication" not in done.stderr
     places = placed(tmp_path / "here")
     assert all(place["cwd"] == str(tmp_path) and place["threads"] == 1 for place in places)
     assert (tmp_path / "here" / "1_tiny_gru" / "killed-5").exists()

@@ -215,6 +215,8 @@ class RayCluster(_Preset):
         init = {"address": self.address or "local", "log_to_driver": shown, "logging_level": "warning", **self.init}
         if self.address is None:
             init = {"include_dashboard": False, **init}
+            # what Ray itself chooses for a cluster of its own, with a long warning unless it is asked for
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         remote = {"num_cpus": self.num_cpus, "num_gpus": wanted, "max_retries": self.max_retries, **self.remote}
         settings = OmegaConf.create({"init": init, "remote": remote})
         launcher = self._plugin("hydra_ray_launcher.ray_launcher.RayLauncher", self._task(), {"ray": settings})
