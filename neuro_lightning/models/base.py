@@ -21,7 +21,8 @@ from neuro_lightning.errors import ConfigError
 from neuro_lightning.losses import Loss, default_loss, loss_in_response_units
 from neuro_lightning.metrics.collection import build_metrics
 from neuro_lightning.models.adaptation import Adaptation, keep_batch_statistics, parameter_groups
-from neuro_lightning.models.head_losses import head_losses, means_of_epoch, weighted_heads
+from neuro_lightning.models.epoch_sums import EpochSums
+from neuro_lightning.models.head_losses import head_losses, weighted_heads
 from neuro_lightning.models.output_check import check_shape
 from neuro_lightning.models.resume_checks import check_same_data, check_same_weights
 from neuro_lightning.nn.heads import Heads
@@ -75,9 +76,7 @@ class PopulationModule(pl.LightningModule):
         self.scores: nn.Module | None = None  # of the validation
         self.plateau_scores: list[tuple[int, float]] = []  # (step, score) of each validation that stepped a schedule
         self.recipe: dict[str, Any] = {}
-        self._epoch_sums: tuple[tuple[str, ...], Tensor] | None = None  # names and values
-        self._epoch_steps = 0
-        self._last_counted: tuple[int, int] | None = None  # epoch and batch
+        self._epoch_sums = EpochSums()
         self._usual_interval: int | None = None  # of validations, while the trainer has another for one epoch
         self.adaptation: Adaptation | None = None  # where the core is that of another run
         self.before_step: Callable[[int], None] | None = None  # called with the number of each step of several at once
@@ -184,7 +183,8 @@ class PopulationModule(pl.LightningModule):
         total, count = self.loss_sums(output, batch, mask)
         terms = output.get("losses", {})
         decoded = head_losses(self.heads, output, batch, self.spec)
-        means = self._add_to_epoch({"count": count, "loss": total, **terms, **decoded}, batch_idx)
+        step = self.current_epoch, batch_idx
+        means = self._epoch_sums.add({"count": count, "loss": total, **terms, **decoded}, step)
         # divided by the mean count, the mean of the processes' gradients is that of one process
         loss = total / means["count"].clamp_min(1) + self.weight_loss_terms(terms)
         return loss + weighted_heads(self.heads, decoded, means) if decoded else loss
@@ -196,25 +196,6 @@ class PopulationModule(pl.LightningModule):
     def weight_loss_terms(self, terms: dict[str, Tensor]) -> Tensor | float:
         """The sum of the network's own terms; an architecture may weight them, also by ``self.current_epoch``."""
         return sum(terms.values())
-
-    def _add_to_epoch(self, values: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Add a step's values to the sums of the epoch; returns them, each the mean over all processes.
-
-        Some optimizers evaluate a batch more than once in a step (SAM, LBFGS): the first time counts.
-        """
-        dtype = torch.float64 if self.device.type != "mps" else torch.float32
-        step = torch.stack([value.detach() for value in values.values()]).to(dtype)
-        means = values
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(step)
-            step = step / torch.distributed.get_world_size()
-            means = dict(zip(values, step.to(values["loss"].dtype), strict=True))
-        if self._last_counted != (now := (self.current_epoch, batch_idx)):
-            self._last_counted = now
-            before = 0 if self._epoch_sums is None else self._epoch_sums[1].to(step.device)
-            self._epoch_sums = tuple(values), before + step
-            self._epoch_steps += 1
-        return means
 
     def on_train_start(self) -> None:
         """Let Lightning know that the last epoch of a resumed run was validated: else it would train a batch again."""
@@ -255,10 +236,9 @@ class PopulationModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch: the loss per scored element, the network's own terms per step."""
-        sums, self._epoch_sums, steps, self._epoch_steps = self._plain_sums(), None, self._epoch_steps, 0
-        if not sums:  # resumed at the epoch's very end
+        if not (found := self._epoch_sums.end()):
             return
-        means = {f"train/{name}": value for name, value in means_of_epoch(sums, steps).items()}
+        means = {f"train/{name}": value for name, value in found.items()}
         self.log_dict(means, prog_bar=True, logger=False)
         # Lightning would write them after the checkpoints of this moment, which could then never be resumed exactly
         for logger in self.trainer.loggers:
@@ -269,10 +249,6 @@ class PopulationModule(pl.LightningModule):
         """The learning rate of the first group of weights; nothing where there is no optimizer."""
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         return {"train/lr": float(groups[0]["lr"])} if groups and "lr" in groups[0] else {}
-
-    def _plain_sums(self) -> dict[str, float]:
-        names, values = self._epoch_sums or ((), torch.empty(0))
-        return dict(zip(names, values.tolist(), strict=True))
 
     def configure_optimizers(self) -> Any:
         """The optimizer and, if there is one, its schedule over all steps of the run."""
@@ -359,8 +335,7 @@ class PopulationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model with no data at hand: plain values only."""
-        sums = {**self._plain_sums(), "steps": self._epoch_steps}
-        state = {"epoch_sums": sums, "plateau_scores": self.plateau_scores}
+        state = {"epoch_sums": self._epoch_sums.to_dict(), "plateau_scores": self.plateau_scores}
         checkpoint[CHECKPOINT_KEY] = {"spec": self.spec.to_dict(), **self.recipe, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -376,9 +351,7 @@ class PopulationModule(pl.LightningModule):
         check_same_weights(theirs, self.state_dict())
         if any(theirs[name].dtype == torch.float64 for name, _ in self.named_parameters()):
             self.double()  # Lightning loads the weights before it converts the model to double precision
-        sums = dict(saved.get("epoch_sums", {}))
-        self._epoch_steps = int(sums.pop("steps", 0))
-        self._epoch_sums = (tuple(sums), torch.tensor(list(sums.values()), dtype=torch.float64)) if sums else None
+        self._epoch_sums.load(saved.get("epoch_sums", {}))
         self.plateau_scores = plateau_scores(checkpoint)
 
 
