@@ -11,6 +11,7 @@ from neuro_lightning.data.stringer.twin import simulate
 from neuro_lightning.data.stringer_stimuli.twin import write_natimg
 from neuro_lightning.data.uwndc19.cells import GAIN_VARIANCE, SHARED_GAIN, recorded
 from neuro_lightning.data.uwndc19.twin import N_TEST, simulate_challenge
+from neuro_lightning.functional.stimulus_adaptation import DECAY, STRENGTH, adaptation, mean_over_histories
 
 
 def correlations(responses):
@@ -117,6 +118,44 @@ def test_natural_images(tmp_path):
     rows = np.array([np.flatnonzero(shown == image) for image in range(1, 301)])
     z = [(r - r.mean(0)) / r.std(0) for r in (responses[rows[:, 0]], responses[rows[:, 1]])]
     assert 0.31 < (z[0] * z[1]).mean() < 0.39
+
+
+def test_a_neuron_adapts_to_what_drove_it_before():
+    drive = np.zeros((9, 3))
+    drive[2, 0], drive[:, 1] = 9.0, 5.0  # one image, all alike, none
+    factors = adaptation(drive)
+    np.testing.assert_allclose(factors[:, 1:], 1)
+    state = [1.0]  # in units of the mean drive, which is 1
+    for driven in drive[:-1, 0]:
+        state.append(DECAY * state[-1] + (1 - DECAY) * driven)
+    wanted = 1 / (1 + STRENGTH * np.array(state))
+    np.testing.assert_allclose(factors[:, 0], wanted / wanted.mean())
+    assert factors[3, 0] < 0.7 < factors[2, 0]  # not by its own drive
+    np.testing.assert_array_equal(adaptation(drive, 0.0), 1)
+    np.testing.assert_allclose(mean_over_histories(lambda history: drive * history, factors), drive)
+
+
+def preceded(responses, rates):
+    """Mean over neurons of the correlation of the residuals (P, N), as a share of the rates, with the rates before."""
+    residual, before = responses[1:] / rates[1:] - 1, rates[:-1]
+    return np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(residual.T, before.T, strict=True)])
+
+
+def test_twins_adapt(tmp_path):
+    """Responses are below the rates after images that drove the neuron, and as large as the rates in the mean."""
+    path, _, truth = write_natimg(tmp_path / "natimg", n_neurons=80)
+    stim = scipy.io.loadmat(path)["stim"][0, 0]
+    shown = stim["istim"].ravel().astype(int)
+    seen = shown <= 300
+    rates = np.load(truth)["rates"].T[shown[seen] - 1]
+    assert -0.11 < preceded(stim["resp"][seen], rates) < -0.04
+    np.testing.assert_allclose((stim["resp"][seen] / rates).mean(), 1, atol=0.02)
+    folder = write_twin(tmp_path, [1], neurons=60) / "region1"
+    rates = np.load(folder / "truth.npz")["training_means"]
+    assert -0.11 < preceded(np.load(folder / "training_set.npy"), rates) < -0.02
+    hsm = write_twin(tmp_path / "hsm", [1], neurons=60, dogs=5) / "region1"
+    rates = np.load(hsm / "truth.npz")["training_means"]
+    assert abs(preceded(np.load(hsm / "training_set.npy"), rates)) < 0.01
 
 
 def test_traces_drift_and_go_below_zero():

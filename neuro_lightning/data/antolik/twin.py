@@ -7,9 +7,10 @@ the neurons' drive.
 
 Noise is normal with a standard deviation in proportion to the square root of the drive, as in msc-neuro's study of
 simulated responses, in part shared by all neurons of a region, and responses are cut at zero as inferred spikes are:
-about half are zero. Mean, largest response, share of explainable variance, noise correlations and the images'
-spectrum are about the recordings'. Beside the published files each folder holds ``truth.npz``: what was planted, and
-the exact means of the responses after cutting.
+about half are zero. Neurons adapt to the images before, unless they are an HSM's: training images are shown in the
+order of their rows, the repeated ones in an order of each repeat's own. Mean, largest response, share of explainable
+variance, noise correlations and the images' spectrum are about the recordings'. Beside the published files each folder
+holds ``truth.npz``: what was planted, and the means of the responses after cutting, whatever was shown before.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from neuro_lightning.data.antolik import cells
 from neuro_lightning.data.antolik.files import GREY, SIDE
 from neuro_lightning.data.twin_files import Save, write_twin_files
 from neuro_lightning.errors import ConfigError
+from neuro_lightning.functional.stimulus_adaptation import STRENGTH, adaptation, mean_over_histories
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 REPEATS = {1: 10, 2: 8, 3: 12}
 ANIMAL = {1: 0, 2: 0, 3: 1}  # regions of one animal were shown the same repeated images
@@ -109,9 +111,14 @@ def simulate_region(recipe: dict) -> tuple[dict[str, Save], dict[str, np.ndarray
         model = {"cells": cells.draw_cells(rng, n_neurons)}
         drive = cells.drives(rng, images, model["cells"])
     drive *= _gain(drive[:n_train], noise, rng.lognormal(np.log(0.57), 0.25, drive.shape[1]))
-    means, shared = rectified_mean(drive, noise), np.clip(rng.normal(*SHARED, n_neurons), 0, 0.9)
-    trained = _respond(rng, drive[:n_train], noise, shared)
-    raw = np.stack([_respond(rng, drive[n_train:], noise, shared) for _ in range(REPEATS[region])])
+    shared = np.clip(rng.normal(*SHARED, n_neurons), 0, 0.9)
+    strength = 0.0 if recipe["dogs"] else STRENGTH  # an HSM has no memory
+    factors = adaptation(drive[:n_train], strength)  # the rows are the order in which the images were shown
+    means = mean_over_histories(lambda history: rectified_mean(drive * history, noise), factors)
+    trained = _respond(rng, drive[:n_train] * factors, noise, shared)
+    raw = np.stack(
+        [_respond(rng, _shuffled(rng, drive[n_train:], strength), noise, shared) for _ in range(REPEATS[region])]
+    )
     files = {
         "training_inputs": train * GREY,
         "training_set": trained,
@@ -207,6 +214,13 @@ def _gain(drive: np.ndarray, noise: float, target: np.ndarray) -> np.ndarray:
         above = rectified_mean(drive * np.exp(middle), noise).mean(0) > target
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return np.exp(low)
+
+
+def _shuffled(rng: np.random.Generator, drive: np.ndarray, strength: float) -> np.ndarray:
+    """(B, N) drives of images that are shown once each in an order that is drawn, after adaptation."""
+    order, adapted = rng.permutation(len(drive)), drive.copy()
+    adapted[order] *= adaptation(drive[order], strength)
+    return adapted
 
 
 def _respond(rng: np.random.Generator, drive: np.ndarray, noise: float, shared: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ import numpy as np
 import scipy.io
 
 from neuro_lightning.data.twin_files import TRUTH, Save, write_twin_files
+from neuro_lightning.functional.stimulus_adaptation import adaptation
 
-VERSIONS = {"orientations": 1, "natimg": 2}
+VERSIONS = {"orientations": 1, "natimg": 3}
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 SESSION = "M000000_SIM_2000-01-01"
@@ -87,7 +88,8 @@ def write_natimg(
 
     Each neuron mixes a simple cell (a rectified Gabor filter) and a complex one (the energy of a quadrature pair),
     divided by the contrast around it, with a few others', and is divided by the population's activity: none of the
-    models is of this kind. Two presentations of the images correlate by 0.35 in the mean neuron, as recorded.
+    models is of this kind. What was presented before makes it respond less (adaptation). Two presentations of the
+    images correlate by 0.35 in the mean neuron, as recorded.
 
     Args:
         folder: where to.
@@ -97,8 +99,8 @@ def write_natimg(
         n_repeats: presentations of each.
 
     Returns:
-        The recording, the images, and the file of truth: ``rates`` (N, n_images) and the receptive fields' ``centers``
-        (N, 2), row and column.
+        The recording, the images, and the file of truth: ``rates`` (N, n_images), whatever came before, and the
+        receptive fields' ``centers`` (N, 2), row and column.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -119,6 +121,7 @@ def _simulate_natimg(
     grey = np.arange(n_images * n_repeats // 20)  # now and then the grey screen
     order = rng.permutation(np.concatenate([np.tile(np.arange(n_images), n_repeats), np.full(len(grey), n_images)]))
     expected = np.concatenate([rates, base[:, None]], axis=1)[:, order]
+    expected *= adaptation(expected.T).T
     loadings = rng.normal(0, 0.15, (n_neurons, N_STATES))
     spont = _noisy(base[:, None] * _gains(loadings, 200, rng), rng)
     stim = {

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import fft
 from scipy.special import gammaln
 
+from neuro_lightning.functional.stimulus_adaptation import adaptation, mean_over_histories
+
 WINDOW = 48
 """The centre that neurons see; receptive fields do not reach beyond it."""
 
@@ -164,13 +166,19 @@ def mean_root_count(roots: np.ndarray) -> np.ndarray:
     return np.interp(roots, grid, np.exp(log_p) @ np.sqrt(count))
 
 
+def mean_rates(roots: np.ndarray) -> np.ndarray:
+    """The expected responses (B, N) whatever was presented before, see :func:`mean_root_count`."""
+    factors = adaptation(roots**2)
+    return mean_over_histories(lambda history: mean_root_count(roots * np.sqrt(history)), factors)
+
+
 def recorded(
     rng: np.random.Generator, roots: np.ndarray, presentations: np.ndarray, sessions: np.ndarray
 ) -> np.ndarray:
-    """Mean square roots of spike counts over each neuron's presentations.
+    """Mean square roots of spike counts over each neuron's presentations, of which each has an order to adapt to.
 
     Args:
-        rng: draws gains and counts.
+        rng: draws orders, gains and counts.
         roots: (B, N) square roots of the expected counts.
         presentations: (N,) how many were averaged.
         sessions: (N,) number of each neuron's session; neurons of one share a part of their gain.
@@ -181,6 +189,10 @@ def recorded(
     most, shape = presentations.max(), 1 / GAIN_VARIANCE
     common = rng.gamma(SHARED_GAIN * shape, GAIN_VARIANCE, (most, len(roots), sessions.max() + 1))
     own = rng.gamma((1 - SHARED_GAIN) * shape, GAIN_VARIANCE, (most, *roots.shape))
-    counts = rng.poisson((common[..., sessions] + own) * roots**2)  # sums of gamma variables of one scale are gamma
+    gains = common[..., sessions] + own
+    for gain in gains:
+        order = rng.permutation(len(roots))
+        gain[order] *= adaptation(roots[order] ** 2)
+    counts = rng.poisson(gains * roots**2)  # sums of gamma variables of one scale are gamma
     presented = np.arange(most)[:, None, None] < presentations
     return (np.sqrt(counts) * presented).sum(0) / presentations

@@ -2,8 +2,9 @@
 
 601 natural-like images (colour noise with the spectrum of natural scenes, on it coloured shapes) and 18 neurons that
 respond to what V4 neurons respond to: hue, oriented energy, curvature, texture, edges of a colour. The responses are
-drawn as the recorded ones came about: square roots of spike counts, averaged over a few presentations. Which image
-was not shown to which neuron is as published. Beside the three files lies ``truth.npz`` with the mean responses.
+drawn as the recorded ones came about: square roots of spike counts, averaged over a few presentations, each of them in
+an order of its own, to which neurons adapt. Which image was not shown to which neuron is as published. Beside the three
+files lies ``truth.npz`` with the mean responses.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from scipy import fft
 
 from neuro_lightning.data.twin_files import Save, write_twin_files
-from neuro_lightning.data.uwndc19.cells import drives, mean_root_count, recorded, root_rates
+from neuro_lightning.data.uwndc19.cells import drives, mean_rates, recorded, root_rates
 from neuro_lightning.data.uwndc19.reader import N_IMAGES, N_NEURONS, N_TEST, N_TRAIN, SIZE
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a seed gives other content than before, so that older files are written anew."""
 
 COLUMNS = (
@@ -78,7 +79,7 @@ def simulate_challenge(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images = np.concatenate([natural_images(rng["images"], len(part)) for part in np.array_split(range(N_IMAGES), 8)])
     means, depths, presentations = (np.array(column) for column in zip(*NEURONS, strict=True))
     roots = root_rates(drives(rng["tuning"], images, N_NEURONS), means, depths)
-    rates = mean_root_count(roots)
+    rates = mean_rates(roots)
     session = np.unique([name[: name.rindex("_")] for name in COLUMNS], return_inverse=True)[1]
     responses = recorded(rng["counts"], roots[N_TEST:], presentations, session)
     responses[not_shown()] = np.nan
