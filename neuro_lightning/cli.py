@@ -115,7 +115,9 @@ def predict_arguments(arguments: Sequence[str]) -> list[str]:
     if typed_value(words, "ckpt") != "latest":
         return words
     if (newest := newest_finished_run(LATEST_ROOT)) is None:
-        raise CheckpointError(f"ckpt=latest: no run under {LATEST_ROOT}/ has finished")
+        raise CheckpointError(
+            f"ckpt=latest: no run under {LATEST_ROOT}/ has finished; give ckpt=RUN, the folder of a run"
+        )
     print(f"ckpt=latest is {newest}")
     return [override("ckpt", newest) if word.startswith("ckpt=") else word for word in words]
 

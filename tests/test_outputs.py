@@ -45,7 +45,8 @@ def written(*overrides: str):
 
 def test_latest_is_the_run_that_finished_last(runs, tmp_path):
     refused = command_here(tmp_path, "ckpt=latest", program="predict")
-    assert refused.stderr == "error: ckpt=latest: no run under outputs/ has finished\n"
+    said = "ckpt=latest: no run under outputs/ has finished; give ckpt=RUN, the folder of a run"
+    assert refused.stderr == f"error: {said}\n"
     for age, name, status in ((3, "old", "finished"), (2, "new", "finished"), (1, "newest", "failed")):
         folder = shutil.copytree(runs / "traces", tmp_path / "outputs" / "x" / name)
         (folder / "run.json").write_text(json.dumps(record(folder) | {"status": status}))

@@ -22,7 +22,15 @@ def choices(**groups: str | Sequence[str] | None) -> list[str]:
 
 
 def to_words(overrides: Overrides, *, sweep: bool = False) -> list[str]:
-    """Overrides as words; of a mapping, lists are swept or are lists."""
+    """Overrides as words of a command line, ``key=value``.
+
+    Args:
+        overrides: words, or values by key.
+        sweep: whether a list among the values by key means that each of its entries is a job; else it is one value.
+
+    Raises:
+        ConfigError: a single text in place of a list.
+    """
     if isinstance(overrides, str):
         raise ConfigError(f"overrides={overrides!r}: give a list of words, [{overrides!r}], or values by key")
     if not isinstance(overrides, Mapping):

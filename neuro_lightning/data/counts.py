@@ -36,7 +36,17 @@ def without_duplicates(path: Path, counts: np.ndarray, heldout: np.ndarray, drop
 def without_shared_trials(
     path: Path, train: Trials, shared: np.ndarray, n_bins: int
 ) -> tuple[Trials, dict[str, Any], list[str]]:
-    """The training trials without those that share bins with a validation trial, what is noted and what is said."""
+    """The training trials without those that share bins with a validation trial, what is noted and what is said.
+
+    Args:
+        path: of the file, for what is said.
+        train: the training trials.
+        shared: (B,) of each training trial, how many bins it shares with a validation trial.
+        n_bins: bins of a trial.
+
+    Raises:
+        DataError: too few trials would be left.
+    """
     dropped, whole = int((shared > 0).sum()), int((shared == n_bins).sum())
     if not dropped:
         return train, {}, []

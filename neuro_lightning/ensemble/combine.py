@@ -188,7 +188,11 @@ class _Members:
         self.members.append(path)
 
     def average(self) -> tuple[dict[str, np.ndarray], Ensemble | None]:
-        """The rates of the ensemble, and its description."""
+        """The rates of the ensemble by split, and its description; None where no validation trials measure it.
+
+        Raises:
+            CheckpointError: no member is left.
+        """
         if not self.members:
             raise CheckpointError("; ".join(self.left_out))
         n_members = len(self.members)

@@ -35,7 +35,11 @@ class MemberFiles:
             )
 
     def write(self, name: str, member: int, values: ndarray) -> None:
-        """Keep one member's array in single precision."""
+        """Keep one member's array in single precision.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written.
+        """
         path = self._path(name, member)
         try:
             np.save(path, values.astype(np.float32, copy=False))

@@ -251,7 +251,11 @@ class PopulationModule(pl.LightningModule):
         return {"train/lr": float(groups[0]["lr"])} if groups and "lr" in groups[0] else {}
 
     def configure_optimizers(self) -> Any:
-        """The optimizer and, if there is one, its schedule over all steps of the run."""
+        """The optimizer and, if there is one, its schedule over all steps of the run.
+
+        Raises:
+            ConfigError: the optimizer does not take its settings.
+        """
         if self._optimizer is None:
             return None
         try:

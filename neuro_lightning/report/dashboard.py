@@ -164,7 +164,11 @@ def _filters(shown: Shown) -> str:
 
 
 def shown_of_sweep(folder: str | Path, project: str, entity: str) -> Shown:
-    """What to show of a sweep: its score, and what it varies."""
+    """What to show of a sweep: its score, and what it varies.
+
+    Raises:
+        ConfigError: the folder holds no jobs.
+    """
     jobs = collect(folder)
     if not jobs:
         raise ConfigError(f"--sweep={folder}: no jobs there; give the folder of a sweep, such as multirun/...")

@@ -46,6 +46,9 @@ def refit_best(
     """The final fit on train and val, where it is asked for; one of an earlier training does not outlive this one.
 
     If it is interrupted, the training counts as finished: ``resume=`` repeats the whole refit.
+
+    Raises:
+        CheckpointError: ``refit=true``, and no best checkpoint tells the number of steps.
     """
     if best is not None and is_main_process():
         best.with_name(REFIT).unlink(missing_ok=True)

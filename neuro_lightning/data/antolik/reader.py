@@ -156,13 +156,18 @@ def scale_images(images: dict[str, np.ndarray], scale: str) -> tuple[dict[str, n
 
     Returns:
         ``(images, info)``: (B, 1, 31, 31) float32 by split, and what was subtracted and divided by.
+
+    Raises:
+        DataError: all images of a split are the same grey, and are to be z-scored.
     """
     shift, unit = dict.fromkeys(images, 0.0), dict.fromkeys(images, GREY if scale == "raw255" else 1.0)
     for name, values in images.items() if scale.startswith("zscore") else ():
         source = values if scale == "zscore_each" else images["train"]
         shift[name], unit[name] = float(source.mean()), float(source.std())
         if not unit[name]:
-            raise DataError("all images of a split are the same grey: they cannot be z-scored")
+            raise DataError(
+                f"the {name} images are all the same grey and cannot be z-scored: set data.input_scale=none"
+            )
     scaled = {
         name: ((values - shift[name]) / unit[name]).astype(np.float32).reshape(-1, 1, SIDE, SIDE)
         for name, values in images.items()

@@ -46,7 +46,11 @@ SIZES = {"train_images": 1800, "neurons": 40, "dogs": 0, "noise": 2.5}
 
 
 def twin_folder(seed: int, sizes: dict[str, float]) -> str:
-    """A twin's folder: ``seed_0``, with the sizes that are not the default's, so that jobs beside each other differ."""
+    """A twin's folder: ``seed_0``, with the sizes that are not the default's, so that jobs beside each other differ.
+
+    Raises:
+        ConfigError: a key that is none of :data:`SIZES`.
+    """
     if unknown := set(sizes) - set(SIZES):
         raise ConfigError(f"data.twin has the unknown keys {sorted(unknown)}; it takes {', '.join(SIZES)}")
     return "_".join([f"seed_{seed}", *(f"{k}-{sizes[k]:g}" for k in SIZES if sizes.get(k, SIZES[k]) != SIZES[k])])

@@ -172,6 +172,9 @@ def observed_time(source: SpikeRecording, units: Sequence[int] | np.ndarray, bin
 
     Returns:
         ``(observed, origin)``: the row begins at zero, or where the recording does if that is far from it.
+
+    Raises:
+        DataError: the recording lasts longer than any does: its times are not in s.
     """
     begin = min((float(k[0, 0]) for k in source.obs_intervals if len(k)), default=0.0)
     if source.end_time - begin > LONGEST_S:

@@ -122,6 +122,9 @@ def prepare(
         planes' columns are different neurons. ``info["neurons"]`` has the drawn neurons' numbers in the file, plane by
         plane, ``info["half"]`` 1 for those of the first half in shared variance, and ``info["scaling"]`` what undoes
         the normalisation (:func:`denormalise`).
+
+    Raises:
+        ConfigError: a normalisation by the mean, of activity that goes below zero.
     """
     x, y, z = file.xyz
     labels = plane_labels(z, file.path) if options.blocks is None else block_labels(x, y, options.blocks)
