@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.artifacts.records import write_json
 from neuro_lightning.contracts import DataSpec
+from neuro_lightning.data.identity import checksum
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.export.function import Function, Tensors
 from neuro_lightning.version import VERSION
@@ -77,7 +77,7 @@ def describe(function: Function, spec: DataSpec, file: Path, checkpoint: Path, *
             name.removeprefix("state."): {**_shape(value), "start": value.tolist() if value.any() else 0}
             for name, value in function.inputs.items() if name.startswith("state.")
         },
-        "sha256": {each.name: _sha256(each) for each in (file, checkpoint)},
+        "sha256": {each.name: checksum(each) for each in (file, checkpoint)},
     })  # fmt: skip
     return path
 
@@ -157,8 +157,3 @@ def _shapes(tensors: Tensors) -> dict[str, Any]:
 
 def _shape(value: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(value.shape), "dtype": str(value.numpy().dtype)}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
