@@ -39,7 +39,7 @@ class HeadSettings:
 
     kind: Literal["linear", "class", "number"]
     target: str | None = None
-    weight: float = 0.01
+    weight: float = 0.003
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
