@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from ensembles import alone, data_of, members_of, written
+from tiny_traces import TinyTraces
 
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.similar_trials import neighbor_weights, number_of_neighbors, rates_of_similar_trials
-from neuro_lightning.runs.similar_trials import add_similar_trials
+from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
 from neuro_lightning.submission.plain import observed_targets
 
 
@@ -129,3 +130,21 @@ def test_predict_mixes_an_ensemble_and_names_its_file(ensemble_sweep):
 def test_wrong_requests_are_refused(ensemble_sweep, words, said):
     with pytest.raises(ConfigError, match=said):
         written(f"ckpt={members_of(ensemble_sweep)[0]}", *words)
+
+
+def test_data_without_comparable_trials_are_refused():
+    check_similar_trials(None, data_of())
+    traces = TinyTraces(n_in=3, n_out=0, n_train=5, n_bins=40, noise=0.1)
+    with pytest.raises(ConfigError, match="for trials of spikes, not for traces"):
+        check_similar_trials(None, traces)
+    unequal = data_of()
+    trials = unequal.recording.splits["val"]
+    trials.observed = np.ones((*trials.heldin.shape[:2], 10), bool)
+    check_similar_trials(None, unequal)
+    trials.observed[0, -2:] = False
+    with pytest.raises(ConfigError, match="trials of one length, and these are unequal"):
+        check_similar_trials(None, unequal)
+    few = data_of()
+    few.recording.splits["train"].heldin = few.recording.splits["train"].heldin[:2]
+    with pytest.raises(ConfigError, match="needs 3 training trials; there are 2"):
+        check_similar_trials(None, few)
