@@ -52,7 +52,7 @@ from neuro_lightning.runs.prediction import (
     score_rates,
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
-from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
+from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials, describe_similar_trials
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import ELSEWHERE
 from neuro_lightning.submission.layout import group_name
@@ -152,6 +152,9 @@ def write_rates_of(
     members = next(iter(checkpoints.values()))
     if len(members) > 1:
         print_members(members)
+    if share := settings.similar_trials:
+        for line in dict.fromkeys(describe_similar_trials(share, part.recording) for part in parts.values()):
+            say(line)
     merge_into = settings.merge_into
     with file_of_all(path, data) as place:
         for session, part in parts.items():

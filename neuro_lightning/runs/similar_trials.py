@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from neuro_lightning.artifacts.lines import say
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, padding
 from neuro_lightning.errors import ConfigError
@@ -54,10 +53,6 @@ def add_similar_trials(rates: Mapping[str, np.ndarray], recording: Recording, sh
     """
     predicted = {split: torch.from_numpy(np.asarray(values, np.float32)) for split, values in rates.items()}
     counts = torch.from_numpy(observed_targets(recording, "train", rates["train"].shape))
-    say(
-        f"Similar trials: {share:.0%} of each rate is the mean of {number_of_neighbors(len(counts))} of {len(counts)} "
-        "training trials, those that are predicted most alike."
-    )
     mixed = {}
     for split, values in rates.items():
         similar = rates_of_similar_trials(
@@ -65,6 +60,15 @@ def add_similar_trials(rates: Mapping[str, np.ndarray], recording: Recording, sh
         )
         mixed[split] = (1 - share) * values + share * similar.numpy().astype(values.dtype)
     return mixed
+
+
+def describe_similar_trials(share: float, recording: Recording) -> str:
+    """A line on what the rates of a recording consist of."""
+    trials = len(recording.splits["train"].heldin)
+    return (
+        f"Similar trials: {share:.0%} of each rate is the mean of {number_of_neighbors(trials)} of {trials} training "
+        "trials, those that are predicted most alike."
+    )
 
 
 def is_unequal(observed: np.ndarray | None) -> bool:
