@@ -179,7 +179,7 @@ def check_array(
             seen = block[~np.isnan(block)] if may_be_nan else block
             if not np.isfinite(seen).all():
                 kind = "infinite" if may_be_nan else "NaN or infinite"
-                raise error(f"{where} holds {kind} values; {what} are expected: fetch the file again")
+                raise error(f"{where} holds {kind} values; {what} are expected: mend the file, or fetch it again")
         else:
             seen = block
         if not seen.size or values.dtype.kind == "c":
