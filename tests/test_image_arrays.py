@@ -126,6 +126,7 @@ def test_a_grey_screen_does_not_fill_the_memory(tmp_path):
         ({"responses": RESPONSES[:, None]}, r"responses must be responses, presentations x neurons, but is .*78, 1, 4"),
         ({"split": np.array(["train", "val"] * 39)}, r"split puts presentations of image \d+ into train and val"),
         ({"split": np.array(["train"] * 30)}, r"split has the shape \(30,\), but it must be I with I = 36"),
+        ({"images": np.zeros((36, 5, 5, 3))}, r"shape \(36, 5, 5, 3\); channels come before the pixels: images.transp"),
         ({"istim": SHOWN, "image_ids": None}, "has no array 'istim'; did you mean 'image_ids'"),
     ],
 )  # fmt: skip

@@ -155,7 +155,8 @@ def check_images(arrays: Arrays, where: str = "") -> Arrays:
     arrays = check_values(arrays, axes, RULES, where)
     if arrays["images"].shape[1] > min(arrays["images"].shape[2:]):
         shape = arrays["images"].shape
-        raise DataError(f"{where}images must be (I, H, W) or (I, C, H, W), but have the shape {shape}")
+        last = "; channels come before the pixels: images.transpose(0, 3, 1, 2)" if shape[3] in (1, 3) else ""
+        raise DataError(f"{where}images must be (I, H, W) or (I, C, H, W), but have the shape {shape}{last}")
     if "unit_positions" in arrays and arrays["unit_positions"].shape[1] not in (2, 3):
         shape = arrays["unit_positions"].shape
         raise DataError(f"{where}unit_positions must be neurons x 2 or neurons x 3, but have the shape {shape}")
