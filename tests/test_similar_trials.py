@@ -9,6 +9,7 @@ import torch
 from ensembles import alone, data_of, members_of, written
 from tiny_traces import TinyTraces
 
+import neuro_lightning as nl
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.similar_trials import neighbor_weights, number_of_neighbors, rates_of_similar_trials
 from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
@@ -109,6 +110,9 @@ def test_predict_mixes_and_says_so(ensemble_sweep, tmp_path, capsys):
             given = torch.from_numpy(rates[split]), torch.from_numpy(rates["train"]), counts
             similar = rates_of_similar_trials(*given, bin_ms=10, same=split == "train").numpy()
             np.testing.assert_allclose(file[split]["predictions"], 0.75 * rates[split] + 0.25 * similar, rtol=1e-5)
+    mixed = nl.load(member.parent.parent, trusted=["tiny"]).rates("val", similar_trials=0.25)
+    with h5py.File(path) as file:
+        np.testing.assert_allclose(file["val"]["predictions"], mixed, rtol=1e-5)
     assert "25% of each rate is the mean of 12 of 37 training trials" in said
     assert "Without similar trials, test: co-bps" in said
 

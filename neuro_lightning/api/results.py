@@ -24,6 +24,8 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
 from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
+from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
+from neuro_lightning.settings.settings import check_share
 
 
 class Run:
@@ -130,7 +132,7 @@ class Run:
         """The trained network, a ``torch.nn.Module`` in evaluation mode; of several sessions that of each in it."""
         return self._saved().model.net
 
-    def rates(self, split: str = "val", session: str | None = None) -> np.ndarray:
+    def rates(self, split: str = "val", session: str | None = None, *, similar_trials: float = 0.0) -> np.ndarray:
         """What the model expects of a split: (B, L, N) or (B, N), spikes per bin or in the responses' unit.
 
         They are those that ``python predict.py`` writes, NaN after the end of a shorter trial: trials in the order of
@@ -139,16 +141,25 @@ class Run:
         Args:
             split: ``train``, ``val`` or ``test``.
             session: which of several recordings.
+            similar_trials: the share of each rate that is the mean of the training trials that are predicted most
+                alike, see :mod:`neuro_lightning.functional.similar_trials`.
 
         Raises:
-            ConfigError: no session is named where there are several, or one that there is not.
+            ConfigError: no session is named where there are several, or one that there is not; or trials that cannot be
+                compared.
 
         Example:
             >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
         """
         run = self._of(session)
-        net = run._saved(run._split(split)).model.net
-        return run._until_end(split, predict_split(net, run.data, split, pick_device("auto"))["rates"])
+        net, device = run._saved(run._split(split)).model.net, pick_device("auto")
+        rates = predict_split(net, run.data, split, device)["rates"]
+        check_share("similar_trials", similar_trials)
+        if similar_trials:
+            check_similar_trials(None, run.data)
+            train = predict_split(net, run.data, "train", device)["rates"]
+            rates = add_similar_trials({"train": train, split: rates}, run.data.recording, similar_trials)[split]
+        return run._until_end(split, rates)
 
     def latents(self, split: str = "val", session: str | None = None) -> np.ndarray:
         """(B, L, D) the model's description of the population's state in each trial of a split.

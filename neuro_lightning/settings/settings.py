@@ -159,10 +159,19 @@ class PredictSettings(Settings):
         for name, least in (("ensemble_seed", 0), ("max_members", 1), ("shrinkage", 0)):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name}={getattr(self, name)}: give a number from {least} on")
-        if not 0 <= self.similar_trials < 1:
-            raise ConfigError(f"similar_trials={self.similar_trials}: give a share from 0 to below 1, such as 0.25")
+        check_share("similar_trials", self.similar_trials)
 
     @property
     def named(self) -> list[str]:
         """What the user named as ``ckpt``, as a list."""
         return self.ckpt if isinstance(self.ckpt, list) else [self.ckpt]
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a share that is below 0, or 1 and more.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name}={value}: give a share from 0 to below 1, such as 0.25")
