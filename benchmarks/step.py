@@ -1,6 +1,6 @@
 """A training step of this version against the same step of another version, and whether both learn the same bits.
 
-    git worktree add ../before v0.1.0
+    git worktree add ../before COMMIT
     python benchmarks/step.py ../before [--models gru ndt] [--steps 20]
 
 The shape is that of experiment=mc_maze_430 (batches of 64 trials, 140 bins of 5 ms, 103 held-in and 34 held-out

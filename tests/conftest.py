@@ -15,6 +15,15 @@ os.environ.setdefault("NEURO_TRUSTED", "tiny,tiny_traces,pictures,launched,dying
 import pytest
 from folder_holder import other_process  # noqa: F401  # a fixture
 from omegaconf import OmegaConf
+from visual_twins import (  # noqa: F401  # fixtures
+    antolik_copy,
+    antolik_root,
+    spontaneous,
+    spontaneous_twin,
+    uwndc19_challenge,
+    uwndc19_folder,
+    uwndc19_root,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = tuple(str(folder / "conf") for folder in (ROOT, ROOT / "tests"))
@@ -75,16 +84,6 @@ def ensemble_sweep(tmp_path_factory) -> Path:
     from ensembles import make_sweep
 
     return make_sweep(tmp_path_factory.mktemp("multirun"))
-
-
-@pytest.fixture(scope="session")
-def uwndc19_root(tmp_path_factory) -> Path:
-    """A data folder with the twin of UWNDC19 in its place; tests only read it."""
-    from neuro_lightning.data.uwndc19 import twin
-
-    root = tmp_path_factory.mktemp("uwndc19")
-    twin.write_uwndc19(root / "simulated" / "uwndc19" / "seed_0")
-    return root
 
 
 # seconds of files that take long without a slow test

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from visual_twins import ANTOLIK
 
 from neuro_lightning.data.antolik.datamodule import AntolikV1
 from neuro_lightning.data.antolik.files import load_region, load_repeats, region_folder
@@ -19,24 +20,8 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional import explainable as ex
 from neuro_lightning.metrics.collection import build_metrics
 
-SIZES = {"train_images": 60, "neurons": 6, "dogs": 2}
 NAMES = ["raw_validation_set", "training_inputs", "training_set", "validation_inputs", "validation_set"]
 REAL = {1: (10, 103, 1800), 2: (8, 55, 1260), 3: (12, 102, 1800)}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A tiny twin of all three regions; tests only read it."""
-    root = tmp_path_factory.mktemp("twin")
-    write_twin(root, [1, 2, 3], **SIZES)
-    return root
-
-
-@pytest.fixture
-def copy(root, tmp_path):
-    """Region 1 to spoil."""
-    shutil.copytree(root / "antolik2016" / "region1", tmp_path / "antolik2016" / "region1")
-    return tmp_path / "antolik2016" / "region1"
 
 
 @pytest.fixture
@@ -47,7 +32,7 @@ def real(shared_data):
 
 
 def module(root, **options) -> AntolikV1:
-    return AntolikV1(root=str(root), simulate=True, twin=SIZES, **options)
+    return AntolikV1(root=str(root), simulate=True, twin=ANTOLIK, **options)
 
 
 # ---- the real files
@@ -90,8 +75,8 @@ def test_real_regions_with_made_up_training_images(real, tmp_path):
 
 
 @pytest.mark.parametrize("region", REAL)
-def test_the_twin_has_the_published_layout(root, real, region):
-    folder = root / "antolik2016" / f"region{region}"
+def test_the_twin_has_the_published_layout(antolik_root, real, region):
+    folder = antolik_root / "antolik2016" / f"region{region}"
     assert sorted(path.stem for path in folder.glob("*.npy")) == NAMES
     for name in NAMES:
         with (folder / f"{name}.npy").open("rb") as file:
@@ -110,21 +95,21 @@ def test_the_twin_has_the_published_layout(root, real, region):
         assert responses.min() == 0 and 0.3 < (responses == 0).mean() < 0.6 and 0.35 < responses.mean() < 0.9
 
 
-def test_regions_of_one_animal_saw_the_same_repeated_images(root):
-    first, second, third = (load_region(region_folder(root, k)).test.images for k in (1, 2, 3))
+def test_regions_of_one_animal_saw_the_same_repeated_images(antolik_root):
+    first, second, third = (load_region(region_folder(antolik_root, k)).test.images for k in (1, 2, 3))
     assert (first == second).all() and not (first == third).all(1).any()
 
 
-def test_the_same_seed_writes_the_same_twin_once(root, tmp_path):
-    path = write_twin(tmp_path, [2], **SIZES) / "region2" / "training_set.npy"
-    assert (np.load(path) == np.load(root / "antolik2016" / "region2" / "training_set.npy")).all()
+def test_the_same_seed_writes_the_same_twin_once(antolik_root, tmp_path):
+    path = write_twin(tmp_path, [2], **ANTOLIK) / "region2" / "training_set.npy"
+    assert (np.load(path) == np.load(antolik_root / "antolik2016" / "region2" / "training_set.npy")).all()
     written = path.stat().st_mtime_ns
-    write_twin(tmp_path, [2], **SIZES)
+    write_twin(tmp_path, [2], **ANTOLIK)
     assert path.stat().st_mtime_ns == written
     before = np.load(path)
-    write_twin(tmp_path, [2], **SIZES, seed=1)
+    write_twin(tmp_path, [2], **ANTOLIK, seed=1)
     assert not np.array_equal(before, np.load(path))
-    write_twin(tmp_path, [2], **(SIZES | {"neurons": 20}))
+    write_twin(tmp_path, [2], **(ANTOLIK | {"neurons": 20}))
     assert np.load(path).shape[1] == 11
     assert not list(tmp_path.rglob(".*"))  # nothing half-written is left
 
@@ -179,8 +164,8 @@ def explained(units: np.ndarray, rates: np.ndarray) -> float:
 # ---- splits, pooling, scaling
 
 
-def test_load_one_region(root):
-    data = AntolikV1(root=str(root), region=1)
+def test_load_one_region(antolik_root):
+    data = AntolikV1(root=str(antolik_root), region=1)
     data.prepare_data()
     spec, splits = data.spec, data.recording.splits
     assert spec.kind == "images" and spec.image_shape == (1, 31, 31) and spec.n_repeats == 10 and spec.simulated
@@ -188,7 +173,7 @@ def test_load_one_region(root):
     assert {name: len(trials) for name, trials in splits.items()} == {"train": 51, "val": 9, "test": 50}
     assert sorted([*splits["train"].row, *splits["val"].row]) == list(range(60))
     assert splits["val"].repeats is None and splits["test"].repeats.shape == (50, 10, 6)
-    raw = np.load(root / "antolik2016" / "region1" / "training_set.npy")
+    raw = np.load(antolik_root / "antolik2016" / "region1" / "training_set.npy")
     np.testing.assert_allclose(splits["train"].responses, raw[splits["train"].row])
     assert data.recording.info["val_rows"] == splits["val"].row.tolist()
     assert set(data.ceilings("test")) >= {"corr", "feve", "rmse"} and data.ceilings("val") == {}
@@ -214,10 +199,10 @@ def test_twins_of_other_sizes_have_folders_of_their_own():
         twin_folder(3, {"images": 5})
 
 
-def test_validation_is_a_seeded_draw(root):
-    rows = {seed: load_antolik(root, [1], split_seed=seed).splits["val"].row.tolist() for seed in (0, 1)}
-    assert rows[0] == load_antolik(root, [1]).splits["val"].row.tolist() != rows[1]
-    assert len(load_antolik(root, [1], val_fraction=0.5).splits["val"]) == 30
+def test_validation_is_a_seeded_draw(antolik_root):
+    rows = {seed: load_antolik(antolik_root, [1], split_seed=seed).splits["val"].row.tolist() for seed in (0, 1)}
+    assert rows[0] == load_antolik(antolik_root, [1]).splits["val"].row.tolist() != rows[1]
+    assert len(load_antolik(antolik_root, [1], val_fraction=0.5).splits["val"]) == 30
 
 
 def test_identical_images_stay_together():
@@ -227,8 +212,8 @@ def test_identical_images_stay_together():
     assert (validates[24:] == validates[3]).all()
 
 
-def test_the_thesis_validates_with_the_repeated_images(root):
-    recording = load_antolik(root, [1], protocol="thesis", val_fraction=0.3)
+def test_the_thesis_validates_with_the_repeated_images(antolik_root):
+    recording = load_antolik(antolik_root, [1], protocol="thesis", val_fraction=0.3)
     assert list(recording.splits) == ["train", "val"] and len(recording.splits["train"]) == 60
     assert recording.splits["val"].repeats.shape == (50, 10, 6)
 
@@ -238,20 +223,20 @@ def test_published_steps_an_epoch():
     assert len(EpochBatches(1800, 16)) == 113 == len(list(EpochBatches(1800, 16)))
 
 
-def test_training_images_that_are_tested_are_dropped(copy):
-    images = np.load(copy / "training_inputs.npy")
-    images[[7, 30]] = np.load(copy / "validation_inputs.npy")[[2, 4]]
-    np.save(copy / "training_inputs.npy", images)
-    recording = load_antolik(copy.parents[1], [1])
+def test_training_images_that_are_tested_are_dropped(antolik_copy):
+    images = np.load(antolik_copy / "training_inputs.npy")
+    images[[7, 30]] = np.load(antolik_copy / "validation_inputs.npy")[[2, 4]]
+    np.save(antolik_copy / "training_inputs.npy", images)
+    recording = load_antolik(antolik_copy.parents[1], [1])
     assert recording.info["dropped_images"] == 2
     assert not {7, 30} & {*recording.splits["train"].row, *recording.splits["val"].row}
     assert "2 of 60 training images are among the repeated images, and are left out" in recording.info["warnings"][0]
-    thesis = load_antolik(copy.parents[1], [1], protocol="thesis")
+    thesis = load_antolik(antolik_copy.parents[1], [1], protocol="thesis")
     assert len(thesis.splits["train"]) == 60 and "2 of 60 training images" in thesis.info["warnings"][0]
 
 
-def test_pooled_regions_have_a_block_mask(root):
-    recording = load_antolik(root, [1, 2, 3])
+def test_pooled_regions_have_a_block_mask(antolik_root):
+    recording = load_antolik(antolik_root, [1, 2, 3])
     spec, splits = describe(recording), recording.splits
     assert spec.n_neurons == 6 + 3 + 6 and spec.n_repeats == 12
     assert spec.unit_ids == (*range(1000, 1006), *range(2000, 2003), *range(3000, 3006))
@@ -266,7 +251,7 @@ def test_pooled_regions_have_a_block_mask(root):
     assert test.repeats.shape == (100, 12, 15)
     assert (~np.isnan(test.repeats)).sum((0, 1)).tolist() == [500] * 6 + [400] * 3 + [600] * 6
     for region, columns in ((1, slice(0, 6)), (2, slice(6, 9)), (3, slice(9, 15))):
-        alone = load_antolik(root, [region]).splits["test"]
+        alone = load_antolik(antolik_root, [region]).splits["test"]
         rows = slice(50, None) if region == 3 else slice(50)
         np.testing.assert_allclose(test.responses[rows, columns], alone.responses)
         pooled, single = (ex.explainable(torch.from_numpy(y)) for y in (test.repeats[..., columns], alone.repeats))
@@ -275,8 +260,8 @@ def test_pooled_regions_have_a_block_mask(root):
     assert spec.mean_rates == pytest.approx(mean.tolist())
 
 
-def test_identical_training_images_are_merged_one_to_one(root):
-    first, second = (load_region(region_folder(root, k)).train for k in (1, 2))
+def test_identical_training_images_are_merged_one_to_one(antolik_root):
+    first, second = (load_region(region_folder(antolik_root, k)).train for k in (1, 2))
     second.images[:4] = first.images[[5, 5, 9, 10]]  # the second 5 has no partner
     merged = pool([first, second])
     assert len(merged) == 60 + 42 - 3
@@ -285,22 +270,24 @@ def test_identical_training_images_are_merged_one_to_one(root):
     assert np.isnan(merged.repeats[60, 0, :6]).all() and merged.row[60] == 1 and merged.row[9] == 9
 
 
-def test_input_scales(root):
-    raw = np.load(root / "antolik2016" / "region1" / "training_inputs.npy")
-    splits = {scale: load_antolik(root, [1], input_scale=scale).splits for scale in ("zscore", "raw255", "none")}
+def test_input_scales(antolik_root):
+    raw = np.load(antolik_root / "antolik2016" / "region1" / "training_inputs.npy")
+    splits = {
+        scale: load_antolik(antolik_root, [1], input_scale=scale).splits for scale in ("zscore", "raw255", "none")
+    }
     train = splits["none"]["train"]
     np.testing.assert_allclose(train.images.reshape(-1, 961), raw[train.row], rtol=1e-6)
     assert splits["raw255"]["train"].images.max() == 255
     rows = raw[train.row]
     scored = (raw[splits["none"]["val"].row] - rows.mean()) / rows.std()
     np.testing.assert_allclose(splits["zscore"]["val"].images.reshape(-1, 961), scored, atol=1e-5)
-    each = load_antolik(root, [1], input_scale="zscore_each").splits
+    each = load_antolik(antolik_root, [1], input_scale="zscore_each").splits
     for trials in each.values():
         assert trials.images.mean() == pytest.approx(0, abs=1e-5) and trials.images.std() == pytest.approx(1, abs=1e-5)
 
 
-def test_responses_in_units_of_their_deviation(root):
-    plain, scaled = (load_antolik(root, [1, 2], response_scale=scale) for scale in ("none", "std"))
+def test_responses_in_units_of_their_deviation(antolik_root):
+    plain, scaled = (load_antolik(antolik_root, [1, 2], response_scale=scale) for scale in ("none", "std"))
     train = scaled.splits["train"]
     assert np.nanstd(train.responses, axis=0) == pytest.approx(1)
     unit = np.array(scaled.info["response_scale"]["unit"])

@@ -4,27 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from test_antolik import SIZES
+from visual_twins import ANTOLIK
 
 from neuro_lightning.data.antolik.datamodule import AntolikV1
 from neuro_lightning.data.antolik.reader import load_antolik
 from neuro_lightning.data.antolik.twin import write_twin
 from neuro_lightning.errors import ConfigError, DataError
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A tiny twin of all three regions; tests only read it."""
-    root = tmp_path_factory.mktemp("twin")
-    write_twin(root, [1, 2, 3], **SIZES)
-    return root
-
-
-@pytest.fixture
-def copy(root, tmp_path):
-    """Region 1 to spoil."""
-    shutil.copytree(root / "antolik2016" / "region1", tmp_path / "antolik2016" / "region1")
-    return tmp_path / "antolik2016" / "region1"
 
 
 @pytest.mark.parametrize(
@@ -43,17 +28,17 @@ def copy(root, tmp_path):
         ({"region": 4, "simulate": True}, r"data.region must be 1, 2 or 3.*\[4\]"),
     ],
 )
-def test_impossible_options_are_refused(root, options, message):
+def test_impossible_options_are_refused(antolik_root, options, message):
     with pytest.raises(ConfigError, match=message):
-        AntolikV1(root=str(root), **options).load()
+        AntolikV1(root=str(antolik_root), **options).load()
 
 
 def test_impossible_twins_are_refused(tmp_path):
     for wrong in ({"train_images": 5}, {"neurons": 1}, {"dogs": 10}, {"noise": -1.0}):
         with pytest.raises(ConfigError, match="a twin of antolik_v1"):
-            write_twin(tmp_path, [1], **(SIZES | wrong))
+            write_twin(tmp_path, [1], **(ANTOLIK | wrong))
     with pytest.raises(ConfigError, match=r"a twin of antolik_v1 has regions of 1, 2 and 3.*\[4\]"):
-        write_twin(tmp_path, [4], **SIZES)
+        write_twin(tmp_path, [4], **ANTOLIK)
 
 
 def spoil(name: str, change):
@@ -115,29 +100,29 @@ def put(value):
         (lambda folder: shutil.rmtree(folder), "has no folder region1: download the zip .*pcbi.1004927.s001"),
     ],
 )
-def test_files_that_do_not_fit_are_refused_in_one_line(copy, change, message):
-    change(copy)
+def test_files_that_do_not_fit_are_refused_in_one_line(antolik_copy, change, message):
+    change(antolik_copy)
     with pytest.raises(DataError, match=message) as error:
-        load_antolik(copy.parents[1], [1])
+        load_antolik(antolik_copy.parents[1], [1])
     assert "\n" not in str(error.value)
 
 
-def test_recordings_and_simulations_are_not_pooled(root, copy):
-    shutil.copytree(root / "antolik2016" / "region2", copy.with_name("region2"))
-    (copy / "truth.npz").unlink()
-    assert not load_antolik(copy.parents[1], [1]).simulated
+def test_recordings_and_simulations_are_not_pooled(antolik_root, antolik_copy):
+    shutil.copytree(antolik_root / "antolik2016" / "region2", antolik_copy.with_name("region2"))
+    (antolik_copy / "truth.npz").unlink()
+    assert not load_antolik(antolik_copy.parents[1], [1]).simulated
     with pytest.raises(DataError, match=r"some of the regions .* are simulated"):
-        load_antolik(copy.parents[1], [1, 2])
+        load_antolik(antolik_copy.parents[1], [1, 2])
 
 
-def test_pickles_are_never_opened(copy, tmp_path):
+def test_pickles_are_never_opened(antolik_copy, tmp_path):
     marker = tmp_path / "executed"
 
     class Bomb:
         def __reduce__(self):
             return (marker.write_text, ("x",))
 
-    np.save(copy / "training_set.npy", np.array([Bomb()], object), allow_pickle=True)
+    np.save(antolik_copy / "training_set.npy", np.array([Bomb()], object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
-        load_antolik(copy.parents[1], [1])
+        load_antolik(antolik_copy.parents[1], [1])
     assert not marker.exists()

@@ -148,6 +148,10 @@ def test_data_without_comparable_trials_are_refused():
     trials.observed[0, -2:] = False
     with pytest.raises(ConfigError, match="trials of one length, and these are unequal"):
         check_similar_trials(None, unequal)
+    other = data_of()
+    other.serves_other_file = True
+    with pytest.raises(ConfigError, match=r"the trials that trained the model, and data\.path names another file"):
+        check_similar_trials(None, other)
     few = data_of()
     few.recording.splits["train"].heldin = few.recording.splits["train"].heldin[:2]
     with pytest.raises(ConfigError, match="needs 3 training trials; there are 2"):

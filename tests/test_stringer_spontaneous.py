@@ -6,47 +6,28 @@ import numpy as np
 import pytest
 import torch
 from runs import here, record
+from visual_twins import content
 
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.stringer.datamodule import Spontaneous
-from neuro_lightning.data.stringer.files import SpontaneousFile, read_spontaneous
-from neuro_lightning.data.stringer.planes import (
-    fit_scaling,
-)
+from neuro_lightning.data.stringer.files import SpontaneousFile
+from neuro_lightning.data.stringer.planes import fit_scaling
 from neuro_lightning.data.stringer.reader import Preparation, denormalise, load_spontaneous, prepare
-from neuro_lightning.data.stringer.twin import write_twin
 from neuro_lightning.errors import ConfigError, DataError
-
-SMALL = {"neurons": (14, 12, 10), "n_bins": 121, "n_latents": 3}
-
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    return write_twin(tmp_path_factory.mktemp("twin"), seed=1, **SMALL)
-
-
-@pytest.fixture
-def file(twin):
-    return read_spontaneous(twin[0])
-
-
-def content(path) -> dict[str, np.ndarray]:
-    return np.load(path, allow_pickle=True).item()
-
 
 # ---- normalisation
 
 
-def test_population_mean_is_one_in_every_bin(file):
-    recording = prepare(file, Preparation())
+def test_population_mean_is_one_in_every_bin(spontaneous):
+    recording = prepare(spontaneous, Preparation())
     for trials in recording.splits.values():
         np.testing.assert_allclose(trials.heldin.mean(2), 1, atol=1e-6)
 
 
-def test_the_population_mean_is_taken_before_bins_are_joined(file):
+def test_the_population_mean_is_taken_before_bins_are_joined(spontaneous):
     """As published: bins in which the population is more active count no more than others."""
-    recording = prepare(file, Preparation(downsample=3, planes=1))
-    activity = np.asarray(file.activity[recording.info["neurons"]["1"]], np.float64)
+    recording = prepare(spontaneous, Preparation(downsample=3, planes=1))
+    activity = np.asarray(spontaneous.activity[recording.info["neurons"]["1"]], np.float64)
     ratio = (activity / activity.mean(0))[:, :120].reshape(10, 40, 3)
     found = np.concatenate([part.heldin[0] for part in recording.splits.values()]).T
     np.testing.assert_allclose(found, ratio.mean(2), rtol=1e-5, atol=1e-6)
@@ -54,60 +35,63 @@ def test_the_population_mean_is_taken_before_bins_are_joined(file):
     assert np.abs(found - joined / joined.mean(0)).max() > 0.01
 
 
-def test_statistics_of_the_training_part(file):
-    train = prepare(file, Preparation(normalisation="zscore")).splits["train"].heldin
+def test_statistics_of_the_training_part(spontaneous):
+    train = prepare(spontaneous, Preparation(normalisation="zscore")).splits["train"].heldin
     np.testing.assert_allclose(train.mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(train.std(1), 1, atol=1e-5)
-    train = prepare(file, Preparation(normalisation="divide_by_mean")).splits["train"].heldin
+    train = prepare(spontaneous, Preparation(normalisation="divide_by_mean")).splits["train"].heldin
     np.testing.assert_allclose(train.mean(1), 1, atol=1e-5)
-    raw = prepare(file, Preparation(normalisation="none", downsample=1, planes=1))
+    raw = prepare(spontaneous, Preparation(normalisation="none", downsample=1, planes=1))
     index = raw.info["neurons"]["1"]
-    np.testing.assert_array_equal(raw.splits["train"].heldin[0].T, file.activity[index, : 121 - 36 - 1])
+    np.testing.assert_array_equal(raw.splits["train"].heldin[0].T, spontaneous.activity[index, : 121 - 36 - 1])
 
 
 @pytest.mark.parametrize("kind", ["layer_pop_mean", "zscore", "divide_by_mean", "none"])
-def test_normalisations_can_be_undone(file, kind):
-    activity = np.array(file.activity[:10], np.float64)
+def test_normalisations_can_be_undone(spontaneous, kind):
+    activity = np.array(spontaneous.activity[:10], np.float64)
     activity[2], activity[:, 5] = 0, 0  # a silent neuron, a silent bin
     scaling = fit_scaling(activity, kind, n_in=8, n_train=60)
     values = scaling.apply(activity)
     assert np.isfinite(values).all()
     np.testing.assert_allclose(scaling.inverse(values), activity, atol=1e-9)
-    recording = prepare(file, Preparation(normalisation=kind, downsample=1, planes=2))
+    recording = prepare(spontaneous, Preparation(normalisation=kind, downsample=1, planes=2))
     start, stop = recording.info["bins"]["val"]
     undone = denormalise(recording.splits["val"].heldin[0], recording.info, 2, start)
-    expected = file.activity[recording.info["neurons"]["2"], start:stop].T
+    expected = spontaneous.activity[recording.info["neurons"]["2"], start:stop].T
     np.testing.assert_allclose(undone, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["layer_pop_mean", "zscore", "divide_by_mean", "none"])
 @pytest.mark.parametrize("value", [np.nan, 1e30])
-def test_training_part_does_not_depend_on_validation_and_test(file, kind, value):
+def test_training_part_does_not_depend_on_validation_and_test(spontaneous, kind, value):
     options = Preparation(normalisation=kind, behavior_components=2)
-    clean = prepare(file, options)
+    clean = prepare(spontaneous, options)
     first = 2 * clean.info["bins"]["train"][1]
-    poisoned = np.array(file.activity)
+    poisoned = np.array(spontaneous.activity)
     poisoned[:, first:] = value
-    file.activity, file.behavior = poisoned, {k: np.array(v, np.float64) for k, v in file.behavior.items()}
-    for values in file.behavior.values():
+    spontaneous.activity, spontaneous.behavior = (
+        poisoned,
+        {k: np.array(v, np.float64) for k, v in spontaneous.behavior.items()},
+    )
+    for values in spontaneous.behavior.values():
         values[first:] = value
     with np.errstate(all="ignore"):
-        found = prepare(file, options)
+        found = prepare(spontaneous, options)
     for name in ("heldin", "behavior", "condition"):
         np.testing.assert_array_equal(getattr(found.splits["train"], name), getattr(clean.splits["train"], name))
     assert not np.array_equal(found.splits["val"].heldin, clean.splits["val"].heldin)
 
 
 @pytest.mark.parametrize("kind", ["layer_pop_mean", "zscore"])
-def test_heldout_neurons_never_reach_the_input(file, kind):
+def test_heldout_neurons_never_reach_the_input(spontaneous, kind):
     options = Preparation(normalisation=kind, heldout_fraction=0.3)
-    clean = prepare(file, options)
+    clean = prepare(spontaneous, options)
     n_in = clean.info["n_in"]
     assert n_in == 7 and clean.splits["val"].heldout.shape[2] == 3
-    file.activity = np.array(file.activity)
+    spontaneous.activity = np.array(spontaneous.activity)
     for index in clean.info["neurons"].values():
-        file.activity[index[n_in:]] = 1e6
-    found = prepare(file, options)
+        spontaneous.activity[index[n_in:]] = 1e6
+    found = prepare(spontaneous, options)
     for split in clean.splits:
         np.testing.assert_array_equal(found.splits[split].heldin, clean.splits[split].heldin)
 
@@ -115,8 +99,8 @@ def test_heldout_neurons_never_reach_the_input(file, kind):
 # ---- the recording
 
 
-def test_samples(twin):
-    path, truth = twin
+def test_samples(spontaneous_twin):
+    path, truth = spontaneous_twin
     recording = load_spontaneous(path, Preparation(normalisation="none", window=8, stride=5), truth=truth)
     assert recording.kind == "traces" and recording.bin_ms == 2400 and recording.simulated
     train, val, test = (recording.splits[name] for name in ("train", "val", "test"))
@@ -138,50 +122,52 @@ def test_samples(twin):
     assert recording.sources[0]["size"] == path.stat().st_size
 
 
-def test_behavior(file):
-    recording = prepare(file, Preparation(behavior_components=3))
+def test_behavior(spontaneous):
+    recording = prepare(spontaneous, Preparation(behavior_components=3))
     names = recording.info["behavior"]
     assert names == ["running", "pupil_area", "pupil_com_0", "pupil_com_1", "face_0", "face_1", "face_2"]
     train = recording.splits["train"].behavior
     assert train.shape == (3, 42, 7) and (train[0] == train[2]).all()
     np.testing.assert_allclose(train[0].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(train[0].std(0), 1, atol=1e-5)
-    area = file.behavior["pupil_area"][:84, 0].reshape(42, 2).mean(1)
+    area = spontaneous.behavior["pupil_area"][:84, 0].reshape(42, 2).mean(1)
     assert np.corrcoef(area, train[0][:, 1])[0, 1] == pytest.approx(1, abs=1e-6)
-    file.behavior["pupil_area"] = np.array(file.behavior["pupil_area"])
-    file.behavior["pupil_area"][4] = np.nan  # a blink stays unknown
-    splits = prepare(file, Preparation()).splits
+    spontaneous.behavior["pupil_area"] = np.array(spontaneous.behavior["pupil_area"])
+    spontaneous.behavior["pupil_area"][4] = np.nan  # a blink stays unknown
+    splits = prepare(spontaneous, Preparation()).splits
     train = splits["train"].behavior
     assert np.isnan(train[:, 2, 1]).all() and np.isnan(train).sum() == 3
     batch = TrialDataset(splits["train"], n_out=0, n_forward=0, evaluate=False)[[1]]
     assert batch["behavior"].isnan().nonzero().tolist() == [[0, 2, 1]]
-    file.behavior = {}
-    assert prepare(file, Preparation()).splits["train"].behavior is None
+    spontaneous.behavior = {}
+    assert prepare(spontaneous, Preparation()).splits["train"].behavior is None
 
 
-def test_behavior_of_a_window_is_that_of_its_bins(file):
-    whole = prepare(file, Preparation()).splits["train"].behavior[0]
-    train = prepare(file, Preparation(window=8, stride=5)).splits["train"]
+def test_behavior_of_a_window_is_that_of_its_bins(spontaneous):
+    whole = prepare(spontaneous, Preparation()).splits["train"].behavior[0]
+    train = prepare(spontaneous, Preparation(window=8, stride=5)).splits["train"]
     assert len(train.behavior) == len(train.row) == 21
     for start, behavior in zip(train.row, train.behavior, strict=True):
         np.testing.assert_array_equal(behavior, whole[start : start + 8])
 
 
-def test_one_plane_and_blocks(file):
-    every, one = prepare(file, Preparation()), prepare(file, Preparation(planes=2))
+def test_one_plane_and_blocks(spontaneous):
+    every, one = prepare(spontaneous, Preparation()), prepare(spontaneous, Preparation(planes=2))
     np.testing.assert_array_equal(one.splits["val"].heldin[0], every.splits["val"].heldin[2])
     assert one.splits["val"].decode_mask.shape == (1, 1) and one.splits["val"].condition.tolist() == [2]
     assert one.unit_ids.tolist() == one.info["neurons"]["2"] and every.unit_ids.tolist() == list(range(10))
-    x, y = (file.xyz[axis][one.info["neurons"]["2"]] for axis in (0, 1))
+    x, y = (spontaneous.xyz[axis][one.info["neurons"]["2"]] for axis in (0, 1))
     board = ((x // 60 + y // 60) % 2 == 0).astype(int).tolist()
     assert 3 <= sum(board) <= 7 and one.info["half"]["2"] == board == every.info["half"]["2"]
-    near = SpontaneousFile(file.path, file.activity, file.xyz * [[0.01], [0.01], [1]], {}, 1200)  # all on one square
+    near = SpontaneousFile(
+        spontaneous.path, spontaneous.activity, spontaneous.xyz * [[0.01], [0.01], [1]], {}, 1200
+    )  # all on one square
     assert sum(prepare(near, Preparation()).info["half"]["0"]) == 5
-    blocks = prepare(file, Preparation(blocks=2))
+    blocks = prepare(spontaneous, Preparation(blocks=2))
     assert blocks.info["planes"] == [0, 1, 2, 3] and sum(blocks.info["neurons_in_file"]) == 36
-    middle = (file.xyz[0].min() + file.xyz[0].max()) / 2
-    assert (file.xyz[0][blocks.info["neurons"]["1"]] < middle).all()
-    assert (file.xyz[0][blocks.info["neurons"]["2"]] >= middle).all()
+    middle = (spontaneous.xyz[0].min() + spontaneous.xyz[0].max()) / 2
+    assert (spontaneous.xyz[0][blocks.info["neurons"]["1"]] < middle).all()
+    assert (spontaneous.xyz[0][blocks.info["neurons"]["2"]] >= middle).all()
 
 
 @pytest.mark.parametrize(
@@ -196,9 +182,9 @@ def test_one_plane_and_blocks(file):
         ({"window": 50}, "data.window=50"),
     ],
 )
-def test_impossible_options_are_refused(file, options, message):
+def test_impossible_options_are_refused(spontaneous, options, message):
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
-        prepare(file, Preparation(**options))
+        prepare(spontaneous, Preparation(**options))
 
 
 # ---- the data module
@@ -208,21 +194,21 @@ def module(tmp_path, **options) -> Spontaneous:
     return Spontaneous(root=str(tmp_path), cache_dir=str(tmp_path / "cache"), **options)
 
 
-def test_data_module_and_cache(tmp_path, twin):
-    found = module(tmp_path, path=str(twin[0]), behavior_components=0, heldout_fraction=0.2)
+def test_data_module_and_cache(tmp_path, spontaneous_twin):
+    found = module(tmp_path, path=str(spontaneous_twin[0]), behavior_components=0, heldout_fraction=0.2)
     spec = found.spec
     assert (spec.kind, spec.n_in, spec.n_out, spec.n_bins, spec.bin_ms) == ("traces", 8, 2, 42, 2400)
     assert (spec.decode_groups, spec.behavior_dim, spec.behavior_kind, spec.true_rates) == (3, 4, "none", False)
     batch = found.dataset("val", evaluate=True)[[0, 2]]
     assert batch["inputs"].shape == (2, 9, 8) and batch["targets"].shape == (2, 9, 10)
     assert batch["targets"].dtype == torch.float32 and batch["condition"].tolist() == [0, 2]
-    again = module(tmp_path, path=str(twin[0]), behavior_components=0, heldout_fraction=0.2)
+    again = module(tmp_path, path=str(spontaneous_twin[0]), behavior_components=0, heldout_fraction=0.2)
     assert again.recording.info == found.recording.info and again.spec == spec
     np.testing.assert_array_equal(again.recording.splits["val"].heldin, found.recording.splits["val"].heldin)
-    right = hashlib.sha256(twin[0].read_bytes()).hexdigest()
-    assert module(tmp_path, path=str(twin[0]), sha256=right).recording.sources[0]["sha256"] == right
+    right = hashlib.sha256(spontaneous_twin[0].read_bytes()).hexdigest()
+    assert module(tmp_path, path=str(spontaneous_twin[0]), sha256=right).recording.sources[0]["sha256"] == right
     with pytest.raises(DataError, match=r"has the SHA-256 .*data\.sha256 says 00"):
-        _ = module(tmp_path, path=str(twin[0]), sha256="0" * 64).recording
+        _ = module(tmp_path, path=str(spontaneous_twin[0]), sha256="0" * 64).recording
 
 
 def test_training_on_the_simulated_twin(tmp_path):

@@ -4,28 +4,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat, savemat
-from test_stringer_spontaneous import SMALL, content
+from visual_twins import SPONTANEOUS, content
 
 from neuro_lightning.data.stringer.files import find_file, read_spontaneous
-from neuro_lightning.data.stringer.planes import (
-    plane_labels,
-)
+from neuro_lightning.data.stringer.planes import plane_labels
 from neuro_lightning.data.stringer.reader import Preparation, prepare
 from neuro_lightning.data.stringer.twin import NEURONS, simulate, write_twin
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.functional.svca import random_half, svca
 
 pytestmark = pytest.mark.usefixtures("whole_mat_files")
-
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    return write_twin(tmp_path_factory.mktemp("twin"), seed=1, **SMALL)
-
-
-@pytest.fixture
-def file(twin):
-    return read_spontaneous(twin[0])
 
 
 def write_mat_twin(path, **sizes):
@@ -47,8 +35,8 @@ def write_mat_twin(path, **sizes):
     return path
 
 
-def test_the_twin_has_the_published_layout(twin):
-    data = content(twin[0])
+def test_the_twin_has_the_published_layout(spontaneous_twin):
+    data = content(spontaneous_twin[0])
     assert list(data) == ["sresp", "run", "beh_svd_time", "beh_svd_mask", "stat", "pupilArea", "pupilCOM", "xyz"]
     shapes = {key: value.shape for key, value in data.items()}
     assert shapes == {
@@ -79,10 +67,10 @@ def test_a_twin_is_written_once(tmp_path):
         write_twin(tmp_path / "file", **sizes)
 
 
-def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, file):
+def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, spontaneous):
     """By their places: face, whisker, eye, pupil and running speed; a face begins with motion, a pupil with area."""
     rng = np.random.default_rng(0)
-    n_bins = file.activity.shape[1]
+    n_bins = spontaneous.activity.shape[1]
     area, com, svd, run = (rng.normal(size=(n_bins, k)) for k in (1, 2, 4, 1))
 
     def cell(*values):
@@ -91,7 +79,7 @@ def test_behavior_of_original_files_whose_fields_have_no_names(tmp_path, file):
         return found
 
     beh = cell(cell(svd, rng.normal(size=(3, 3, 4))), np.zeros((1, 1)), np.zeros((1, 1)), cell(area, com), run)
-    savemat(tmp_path / "spont.mat", {"Fsp": file.activity, "med": file.xyz.T, "beh": beh})
+    savemat(tmp_path / "spont.mat", {"Fsp": spontaneous.activity, "med": spontaneous.xyz.T, "beh": beh})
     found = read_spontaneous(tmp_path / "spont.mat").behavior
     for name, values in {"running": run, "pupil_area": area, "pupil_com": com, "face": svd}.items():
         np.testing.assert_array_equal(found[name], values)
@@ -110,8 +98,11 @@ def test_planted_dimension_is_recovered():
     assert (left**2).sum() < 0.05 * (rates**2).sum()
 
 
-def test_original_mat_files_are_read_alike(tmp_path, twin):
-    npy, mat = read_spontaneous(twin[0]), read_spontaneous(write_mat_twin(tmp_path / "spont.mat", seed=1, **SMALL))
+def test_original_mat_files_are_read_alike(tmp_path, spontaneous_twin):
+    npy, mat = (
+        read_spontaneous(spontaneous_twin[0]),
+        read_spontaneous(write_mat_twin(tmp_path / "spont.mat", seed=1, **SPONTANEOUS)),
+    )
     np.testing.assert_array_equal(mat.activity, npy.activity)
     np.testing.assert_array_equal(mat.xyz, npy.xyz)
     assert list(mat.behavior) == list(npy.behavior) and (mat.bin_ms, npy.bin_ms) == (400, 1200)
@@ -123,7 +114,7 @@ def test_original_mat_files_are_read_alike(tmp_path, twin):
 
 
 def test_variants_of_the_behavior_struct(tmp_path):
-    path = write_mat_twin(tmp_path / "spont.mat", **SMALL)
+    path = write_mat_twin(tmp_path / "spont.mat", **SPONTANEOUS)
     file = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
     beh = file["beh"][0, 0]
     expected = beh["runSpeed"]
@@ -159,8 +150,8 @@ def edit(key, change):
         (edit("sresp", lambda v: v.astype(str)), "sresp must be numbers, N x T"),
     ],
 )
-def test_damaged_dictionaries(tmp_path, twin, change, message):
-    data = content(twin[0])
+def test_damaged_dictionaries(tmp_path, spontaneous_twin, change, message):
+    data = content(spontaneous_twin[0])
     change(data)
     path = tmp_path / "stringer_spontaneous.npy"
     np.save(path, data, allow_pickle=True)
@@ -168,9 +159,9 @@ def test_damaged_dictionaries(tmp_path, twin, change, message):
         read_spontaneous(path)
 
 
-def test_negative_activity_is_legal_but_not_divided_by_its_mean(tmp_path, twin):
+def test_negative_activity_is_legal_but_not_divided_by_its_mean(tmp_path, spontaneous_twin):
     """dF/F goes below zero."""
-    data = content(twin[0])
+    data = content(spontaneous_twin[0])
     data["sresp"] = np.array(data["sresp"]) - 1
     np.save(tmp_path / "dff.npy", data, allow_pickle=True)
     file = read_spontaneous(tmp_path / "dff.npy")

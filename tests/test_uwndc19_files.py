@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from test_uwndc19 import FILES, lines
+from visual_twins import UWNDC19_FILES, lines
 
 from neuro_lightning.data.uwndc19 import twin
 from neuro_lightning.data.uwndc19.datamodule import UWNDC19
@@ -12,21 +12,11 @@ from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.errors import ConfigError, DataError
 
 
-@pytest.fixture(scope="module")
-def folder(uwndc19_root):
-    return uwndc19_root / "simulated" / "uwndc19" / "seed_0"
-
-
-@pytest.fixture(scope="module")
-def challenge(folder):
-    return read_challenge(folder, image_size=48)
-
-
 @pytest.fixture
-def copy(folder, tmp_path):
+def copy(uwndc19_folder, tmp_path):
     """Links to the twin's files, to be replaced one at a time."""
-    for name in FILES:
-        (tmp_path / name).symlink_to(folder / name)
+    for name in UWNDC19_FILES:
+        (tmp_path / name).symlink_to(uwndc19_folder / name)
     return tmp_path
 
 
@@ -35,26 +25,28 @@ def replace(path, content):
     path.write_bytes(content)
 
 
-def test_crop_and_order(folder, challenge):
-    stim = np.load(folder / "stim.npy", mmap_mode="r")
-    assert challenge.images.shape == (601, 3, 48, 48) and challenge.images.dtype == np.float32
-    np.testing.assert_array_equal(challenge.images[77], stim[77, 16:64, 16:64].transpose(2, 0, 1))
-    assert np.array_equal(read_challenge(folder).images[600], stim[600].transpose(2, 0, 1))
-    odd = read_challenge(folder, image_size=49).images
+def test_crop_and_order(uwndc19_folder, uwndc19_challenge):
+    stim = np.load(uwndc19_folder / "stim.npy", mmap_mode="r")
+    assert uwndc19_challenge.images.shape == (601, 3, 48, 48) and uwndc19_challenge.images.dtype == np.float32
+    np.testing.assert_array_equal(uwndc19_challenge.images[77], stim[77, 16:64, 16:64].transpose(2, 0, 1))
+    assert np.array_equal(read_challenge(uwndc19_folder).images[600], stim[600].transpose(2, 0, 1))
+    odd = read_challenge(uwndc19_folder, image_size=49).images
     assert odd.shape[2:] == (49, 49)
-    with open(folder / "train.csv") as file:
+    with open(uwndc19_folder / "train.csv") as file:
         row = list(csv.DictReader(file))[7]
-    assert challenge.columns == list(twin.COLUMNS)
-    np.testing.assert_allclose(challenge.responses[7], [float(row[name]) for name in challenge.columns], rtol=1e-6)
+    assert uwndc19_challenge.columns == list(twin.COLUMNS)
+    np.testing.assert_allclose(
+        uwndc19_challenge.responses[7], [float(row[name]) for name in uwndc19_challenge.columns], rtol=1e-6
+    )
 
 
-def test_windows_line_ends_a_byte_order_mark_and_nan_are_read(copy, challenge):
+def test_windows_line_ends_a_byte_order_mark_and_nan_are_read(copy, uwndc19_challenge):
     text = "\r\n".join(lines(copy)) + "\r\n"
     replace(copy / "train.csv", b"\xef\xbb\xbf" + text.replace(",,", ",nan,").encode())
-    np.testing.assert_array_equal(read_challenge(copy, image_size=48).responses, challenge.responses)
+    np.testing.assert_array_equal(read_challenge(copy, image_size=48).responses, uwndc19_challenge.responses)
 
 
-@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("name", UWNDC19_FILES[:3])
 def test_missing_files_name_their_address(copy, name):
     (copy / name).unlink()
     with pytest.raises(DataError, match=rf"has no {name}: .*https://www\.kaggle\.com/c/uwndc19"):
@@ -169,6 +161,6 @@ def test_damaged_truth_and_table(copy):
 
 
 @pytest.mark.parametrize("size", [0, 81, 48.0, True])
-def test_impossible_crop(folder, size):
+def test_impossible_crop(uwndc19_folder, size):
     with pytest.raises(ConfigError, match=r"data\.image_size"):
-        read_challenge(folder, image_size=size)
+        read_challenge(uwndc19_folder, image_size=size)

@@ -6,26 +6,15 @@ import numpy as np
 import pytest
 
 from neuro_lightning.data.uwndc19.datamodule import UWNDC19
-from neuro_lightning.data.uwndc19.reader import read_challenge
 from neuro_lightning.data.uwndc19.split import fold_numbers, split_images, winner_split
 from neuro_lightning.errors import ConfigError
 
 
-@pytest.fixture(scope="module")
-def folder(uwndc19_root):
-    return uwndc19_root / "simulated" / "uwndc19" / "seed_0"
-
-
-@pytest.fixture(scope="module")
-def challenge(folder):
-    return read_challenge(folder, image_size=48)
-
-
-def test_winners_split(challenge):
-    train, val = split_images(challenge.responses, folds=None)
+def test_winners_split(uwndc19_challenge):
+    train, val = split_images(uwndc19_challenge.responses, folds=None)
     assert len(train) == 531 and len(val) == 20
     assert sorted([*train, *val]) == list(range(551))
-    complete = np.isfinite(challenge.responses).all(1)
+    complete = np.isfinite(uwndc19_challenge.responses).all(1)
     assert complete.sum() == 151 and complete[val].all()
     # the rest of the complete rows comes first, both parts in the order of the winner's generator
     assert complete[train[:131]].all() and not complete[train[131:]].any()
@@ -33,7 +22,7 @@ def test_winners_split(challenge):
     for part in (val, train[:131], train[131:]):
         assert np.all(np.diff([order.index(row) for row in part]) > 0)
     assert order.index(train[0]) > order.index(val[-1])
-    other, _ = split_images(challenge.responses, folds=None, split_seed=112233)
+    other, _ = split_images(uwndc19_challenge.responses, folds=None, split_seed=112233)
     assert set(other) != set(train)
 
 
@@ -47,15 +36,15 @@ def test_winners_split_by_hand():
 
 
 @pytest.mark.parametrize("folds", [2, 5, 10])
-def test_folds_validate_each_image_once_and_share_the_missing_responses(challenge, folds):
-    parts = [split_images(challenge.responses, folds=folds, fold=fold) for fold in range(folds)]
+def test_folds_validate_each_image_once_and_share_the_missing_responses(uwndc19_challenge, folds):
+    parts = [split_images(uwndc19_challenge.responses, folds=folds, fold=fold) for fold in range(folds)]
     assert sorted(np.concatenate([val for _, val in parts])) == list(range(551))
-    complete = np.isfinite(challenge.responses).all(1)
+    complete = np.isfinite(uwndc19_challenge.responses).all(1)
     for train, val in parts:
         assert sorted([*train, *val]) == list(range(551))
         assert abs(len(val) - 551 / folds) < 1 and abs(complete[val].sum() - 151 / folds) <= 1
-    again = split_images(challenge.responses, folds=folds, fold=0)[1]
-    other = split_images(challenge.responses, folds=folds, fold=0, split_seed=1)[1]
+    again = split_images(uwndc19_challenge.responses, folds=folds, fold=0)[1]
+    other = split_images(uwndc19_challenge.responses, folds=folds, fold=0, split_seed=1)[1]
     assert np.array_equal(again, parts[0][1]) and set(again) != set(other)
 
 
@@ -68,18 +57,18 @@ def test_folds_share_each_pattern_of_missing_responses_equally():
     assert np.bincount(numbers).tolist() == [15] * 4
 
 
-def test_images_with_few_responses_can_be_left_out(challenge):
+def test_images_with_few_responses_can_be_left_out(uwndc19_challenge):
     for folds in (None, 5):
-        train, val = split_images(challenge.responses, folds=folds, min_responses=5)
+        train, val = split_images(uwndc19_challenge.responses, folds=folds, min_responses=5)
         assert sorted([*train, *val]) == list(range(550))  # row 550 has four responses
-    train, val = split_images(challenge.responses, folds=None, min_responses=18)
+    train, val = split_images(uwndc19_challenge.responses, folds=None, min_responses=18)
     assert len(train) == 131 and len(val) == 20
 
 
 @pytest.mark.parametrize("folds", [None, 5])
-def test_identical_images_stay_on_one_side_of_the_split(folder, tmp_path, folds):
+def test_identical_images_stay_on_one_side_of_the_split(uwndc19_folder, tmp_path, folds):
     copy = tmp_path / "uwndc19"
-    shutil.copytree(folder, copy)
+    shutil.copytree(uwndc19_folder, copy)
     images = np.load(copy / "stim.npy")
     copies = [(50 + k, 600 - k) for k in range(1, 40)]  # Ids; the last rows have missing responses, the first have none
     for one, other in copies:
@@ -113,6 +102,6 @@ def test_identical_images_stay_on_one_side_of_the_split(folder, tmp_path, folds)
         ({"folds": 2.5}, "data.folds .* not 2.5"),
     ],
 )
-def test_impossible_splits(challenge, options, says):
+def test_impossible_splits(uwndc19_challenge, options, says):
     with pytest.raises(ConfigError, match=says):
-        split_images(challenge.responses, **options)
+        split_images(uwndc19_challenge.responses, **options)

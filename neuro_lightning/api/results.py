@@ -151,12 +151,13 @@ class Run:
         Example:
             >>> rates_hz = run.rates("val") / run.record["data"]["bin_ms"] * 1000  # doctest: +SKIP
         """
-        run = self._of(session)
-        net, device = run._saved(run._split(split)).model.net, pick_device("auto")
-        rates = predict_split(net, run.data, split, device)["rates"]
         check_share("similar_trials", similar_trials)
+        run = self._of(session)
         if similar_trials:
             check_similar_trials(None, run.data)
+        net, device = run._saved(run._split(split)).model.net, pick_device("auto")
+        rates = predict_split(net, run.data, split, device)["rates"]
+        if similar_trials:
             train = predict_split(net, run.data, "train", device)["rates"]
             rates = add_similar_trials({"train": train, split: rates}, run.data.recording, similar_trials)[split]
         return run._until_end(split, rates)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from neuro_lightning.functional.smoothing import gaussian_weights, smooth_observed
 
 STEP_MS, ALIKE_MS, SMOOTH_MS = 20, 100, 40
+LEAST_TRIALS = 3
 AT_ONCE = 64  # trials whose distances to all training trials are in memory together
 MEAN_TRIALS = 2.0
 """Weight of the mean of all training trials, in trials of the greatest weight: no rate is zero."""
@@ -47,8 +48,8 @@ def rates_of_similar_trials(
         ValueError: there are fewer than three training trials.
     """
     n_train, n_bins, n_neurons = train_counts.shape
-    if n_train < 3:
-        raise ValueError(f"{n_train} training trials are too few to be similar: there must be 3")
+    if n_train < LEAST_TRIALS:
+        raise ValueError(f"{n_train} training trials are too few to be similar: there must be {LEAST_TRIALS}")
     stride = max(1, round(STEP_MS / bin_ms))
     steps, neighbors = -(-n_bins // stride), number_of_neighbors(n_train - same)
     around = gaussian_weights(steps, steps, ALIKE_MS / (stride * bin_ms)).to(rates)

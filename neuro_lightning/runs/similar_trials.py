@@ -10,11 +10,9 @@ import torch
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, padding
 from neuro_lightning.errors import ConfigError
-from neuro_lightning.functional.similar_trials import number_of_neighbors, rates_of_similar_trials
+from neuro_lightning.functional.similar_trials import LEAST_TRIALS, number_of_neighbors, rates_of_similar_trials
 from neuro_lightning.runs.bwb_submission import is_benchmark
 from neuro_lightning.submission.plain import observed_targets
-
-LEAST_TRIALS = 3
 
 
 def check_similar_trials(output: str | None, data: PopulationDataModule) -> None:
@@ -36,6 +34,10 @@ def check_similar_trials(output: str | None, data: PopulationDataModule) -> None
             raise ConfigError(f"similar_trials is for trials of spikes, not for {part.recording.kind}: leave it out")
         if any(is_unequal(trials.observed) for trials in part.recording.splits.values()):
             raise ConfigError("similar_trials compares trials of one length, and these are unequal: leave it out")
+        if part.serves_other_file:
+            raise ConfigError(
+                "similar_trials needs the trials that trained the model, and data.path names another file"
+            )
         if (count := len(part.recording.splits["train"].heldin)) < LEAST_TRIALS:
             where = f" in {session}" if session else ""
             raise ConfigError(f"similar_trials needs {LEAST_TRIALS} training trials; there are {count}{where}")
