@@ -18,12 +18,10 @@ from neuro_lightning.models.stacked import StackedSteps, refuse_stack
 from neuro_lightning.pages.run_page import run_page
 from neuro_lightning.runs.prediction import score_rates
 
-NDT = ["model=ndt", "model.width=8", "model.layers=1", "model.attention_heads=2", "model.masking=null",
-       "model.readin.dropout=0", "model.readout.dropout=0", "model.dropout.layers=0", "model.dropout.embedding=0",
-       "++trainer.precision=64-true"]  # fmt: skip
+DOUBLE = "++trainer.precision=64-true"
+NDT = ["model=ndt", "model.width=8", "model.layers=1", "model.attention_heads=2", DOUBLE]
 OTHERS = [word for word in TINY if not word.startswith("model")]
-MASKED = [word for word in PLAIN if "masking" not in word]  # masks are each network's own, and those it draws alone
-WORDS = {"gru": (TINY, MASKED), "ndt": (OTHERS, NDT)}
+WORDS = {"gru": (TINY, [DOUBLE]), "ndt": (OTHERS, NDT)}  # with their masks and dropout
 K = 3
 
 
@@ -200,17 +198,3 @@ def test_the_command_trains_resumes_and_replaces_members(tmp_path):
     alone = command_here(tmp_path, "resume=run/members/1", "trusted=[tiny]", "trainer.max_epochs=3")
     assert alone.returncode == 0, alone.stderr
     assert [record(tmp_path / "run" / "members" / k)["steps"] for k in "01"] == [8, 12]
-
-
-@pytest.mark.rare
-def test_stacked_networks_score_as_networks_alone_do(tmp_path):
-    """First weights, order and masks are those of the same seed alone; dropout is another draw of the same kind."""
-    base = ["data=lorenz", "model=gru", "trainer=cpu", "logger=csv", "callbacks=minimal", "baselines=null",
-            "trainer.max_epochs=5"]  # fmt: skip
-    here(tmp_path / "run", "model.members=6", base=base)
-    stacked = np.array([record(member)["objective"]["value"] for member in member_folders(tmp_path / "run")])
-    alone = np.array([here(tmp_path / str(seed), f"seed={seed}", base=base).score for seed in range(6)])
-    assert not np.array_equal(stacked, alone)
-    differences = stacked - alone
-    assert abs(differences.mean()) < 3 * differences.std(ddof=1) / 6**0.5 + 1e-4, (stacked, alone)
-    assert 1 / 3 < stacked.std() / alone.std() < 3

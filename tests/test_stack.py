@@ -1,7 +1,5 @@
 """Networks stacked into one equal each of them alone, and draw random numbers of their own."""
 
-import copy
-
 import pytest
 import torch
 from networks import parts, spec_of, transformer
@@ -70,14 +68,18 @@ def test_each_member_equals_its_network_alone_in_value_and_gradient(name, dtype,
             torch.testing.assert_close(rows[key].grad[k], value.grad, rtol=tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("make", [gru, lambda p: transformer(NDTNet, stride=2, width=8, dropout=(p, p, p))])
-def test_equal_members_differ_by_their_dropout_alone(make):
-    net = make(0.5)
-    stack, inputs = Stack([net, copy.deepcopy(net)]), torch.ones(2, 4, 10, 5)
-    a, b = stack.train()(inputs)["log_rates"]
-    assert not torch.equal(a, b)
-    a, b = stack.eval()(inputs)["log_rates"]
-    assert torch.equal(a, b)
+def test_each_member_drops_what_its_network_alone_drops(make, dtype):
+    nets = [make(rate).to(dtype).train() for rate in (0.5, 0.2, 0.0)]
+    stack, inputs = Stack(nets), torch.randn(K, 4, 10, 5, dtype=dtype)
+    stack.generators[:] = [torch.Generator().manual_seed(k) for k in range(K)]
+    stacked = stack(inputs)["log_rates"]
+    for k, net in enumerate(nets):
+        torch.manual_seed(k)
+        torch.testing.assert_close(stacked[k], net(inputs[k])["log_rates"])
+    assert not torch.allclose(stack(inputs)["log_rates"][:2], stacked[:2]), "numbers are drawn anew"
+    assert torch.equal(stack.eval()(inputs)["log_rates"], stack(inputs)["log_rates"])
 
 
 def test_dropout_keeps_the_mean_and_drops_each_members_share():
@@ -90,6 +92,7 @@ def test_dropout_keeps_the_mean_and_drops_each_members_share():
             return self.dropout(x) * self.scale
 
     rates = torch.tensor([0.25, 0.6, 0.0, 1.0])
+    torch.manual_seed(0)
     dropped = Stack([Dropped(rate) for rate in rates.tolist()])(torch.ones(4, 100, 1001))
     torch.testing.assert_close((dropped == 0).float().mean((1, 2)), rates, rtol=0, atol=0.01)
     torch.testing.assert_close(dropped.mean((1, 2)), torch.tensor([1.0, 1, 1, 0]), rtol=0, atol=0.02)

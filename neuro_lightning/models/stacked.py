@@ -42,7 +42,7 @@ class StackedSteps:
 
     Each model has its own batches, masks, loss, clipping, optimizer and schedule, in which nothing differs from a
     training of its own. The networks run as one :class:`~neuro_lightning.nn.stack.Stack`: the models' parameters are
-    rows of its own, and their gradients rows of its gradients. Dropout alone is drawn otherwise.
+    rows of its own, and their gradients rows of its gradients. Dropout is drawn as in a training of its own on a CPU.
     """
 
     def __init__(self) -> None:
@@ -71,9 +71,10 @@ class StackedSteps:
     def _step(self, wanted: Sequence[WantedSteps], i: int) -> Tensor:
         """Step ``i`` of each model; the losses (K,)."""
         shown = []
-        for each in wanted:
+        for k, each in enumerate(wanted):
             each.model.begin_step(each.first + i)
             shown.append(each.model.show(each.batches[i]))
+            self._stack.generators[k] = copy_generator(each.model.device)
         outputs = self._forward(torch.stack([inputs for _, inputs, _ in shown]))
         losses = [
             each.model.loss_of(output, batch, mask, each.first + i)
@@ -147,6 +148,15 @@ class _Called(nn.Module):
 
     def forward(self, inputs: Tensor) -> Output:
         return call_network(self.net, {}, inputs)
+
+
+def copy_generator(device: torch.device) -> torch.Generator | None:
+    """A generator that goes on as torch's own of a device would from here; None where torch has no such state."""
+    if device.type not in ("cpu", "cuda"):
+        return None
+    generator = torch.Generator(device)
+    generator.set_state(torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device))
+    return generator
 
 
 def _unbound(value: Any, members: int) -> list[Any]:

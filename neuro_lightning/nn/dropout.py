@@ -20,7 +20,7 @@ class Dropout(nn.Dropout):
         return x * dropout_factors(x, self.p)
 
 
-def dropout_factors(like: Tensor, p: float) -> Tensor:
+def dropout_factors(like: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
     """0 with probability ``p``, else what keeps the mean at 1; shaped like ``like``.
 
     The elements are 16-bit parts of 64-bit draws, and ``p`` is rounded to a 65,536th; the mean is exactly 1.
@@ -28,10 +28,11 @@ def dropout_factors(like: Tensor, p: float) -> Tensor:
     Args:
         like: a floating-point tensor on the CPU.
         p: 0 to 1.
+        generator: of the draws; None is torch's own.
     """
     if round(p * 2**16) == 2**16:
         return torch.zeros_like(like)
-    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     return keep_factors(draws, like, p)
 
 

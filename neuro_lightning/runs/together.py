@@ -150,9 +150,9 @@ def wait_for_others() -> None:
 def rewind(folders: Sequence[Path]) -> None:
     """Let runs that were trained together resume at the same step: the last one of which each has a checkpoint.
 
-    Only so is the outcome, bit for bit, that of a training without an interruption: dropout is drawn for all of them at
-    once. A run that had come further loses its last checkpoint; the one before takes its place. Where some have none
-    yet and the others their first, all begin anew. Runs that are further apart stay as they are.
+    Only so is the outcome, bit for bit, that of a training without an interruption: products of fewer networks may be
+    rounded otherwise. A run that had come further loses its last checkpoint; the one before takes its place. Where some
+    have none yet and the others their first, all begin anew. Runs that are further apart stay as they are.
 
     Args:
         folders: of runs that have not ended.
