@@ -35,7 +35,7 @@ TINY = [*BASE, "trainer.max_epochs=1"]
 def test_which_runs_are_not_overwritten(tmp_path, status, files, held):
     assert kept_run_status(a_run(tmp_path, status, *files)) == held
     if held:
-        with pytest.raises(FolderError, match=rf"holds a run already \({held}\): resume=.*overwrite=true"):
+        with pytest.raises(FolderError, match=rf"holds a run already \({held}\): .*overwrite=true"):
             claim_run_folder(tmp_path)
         assert Lock(tmp_path / FOLDER_LOCK).acquire() is True, "who is refused lets go"
     else:
@@ -60,6 +60,12 @@ def test_only_the_runs_own_files_are_replaced(tmp_path):
     assert left == {*foreign, FOLDER_LOCK}
     delete_run_files(a_run(tmp_path / "other", "finished", "checkpoints/last.ckpt"))
     assert not any((tmp_path / "other").iterdir())
+
+
+def test_what_a_killed_process_left_half_written_is_deleted(tmp_path):
+    own, mine = "checkpoints/.last.0ab1.part.ckpt", ["checkpoints/last.ckpt", "checkpoints/.keep", ".a.part.ckpt"]
+    with claimed_run_folder(a_run(tmp_path, "failed", own, *mine), resume=str(tmp_path / mine[0])):
+        assert not (tmp_path / own).exists() and all((tmp_path / name).is_file() for name in mine)
 
 
 def test_resuming_from_another_folder_does_not_overwrite_a_run(tmp_path):

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, command_here, here, record, rows, same
 
-from neuro_lightning.errors import CheckpointError, ConfigError, DataError
+from neuro_lightning.artifacts.folders import claim_run_folder
+from neuro_lightning.errors import CheckpointError, ConfigError, DataError, FolderError
 from neuro_lightning.loggers.metrics_csv import MetricsCSV
 from neuro_lightning.runs.resume import resume_arguments
 from neuro_lightning.settings.quoting import quoted
@@ -134,7 +135,7 @@ def a_run(folder: Path, *overrides: str) -> Path:
         (folder / sub).mkdir(parents=True)
     (folder / "checkpoints" / "last.ckpt").touch()
     (folder / "checkpoints" / "best.ckpt").touch()
-    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in overrides) or "[]\n")
     return folder
 
 
@@ -194,6 +195,30 @@ def test_what_cannot_be_resumed_is_said(tmp_path, monkeypatch):
             resume_arguments(words)
     with pytest.raises(ConfigError, match=r"sweep\.resume= names no sweep"):
         resumed(["-m", "sweep.resume="])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("overrides.yaml", ""), ("overrides.yaml", "- model=gru\n- model.hid"), ("overrides.yaml", "model: gru\n"),
+        ("overrides.yaml", "\0\0"), ("hydra.yaml", ""), ("hydra.yaml", "hydra:\n  run:\n"), ("hydra.yaml", "a: ["),
+    ],
+)  # fmt: skip
+def test_a_damaged_command_is_not_taken_for_another(tmp_path, name, text):
+    """As a power cut leaves it: without its overrides the run would go on as another one."""
+    run = a_run(tmp_path / "run", "model=gru")
+    (run / ".hydra" / name).write_text(text)
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged \(.*overwrite=true"):
+        resume_arguments([f"resume={run}"])
+
+
+def test_a_run_that_ended_before_its_first_checkpoint(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "running"}')
+    (tmp_path / "metrics.csv").write_text("step\n0\n")
+    with pytest.raises(CheckpointError, match=r"ended before its first checkpoint: .*overwrite=true"):
+        resume_arguments([f"resume={tmp_path}"])
+    with pytest.raises(FolderError, match=r"holds a run already \(running\): overwrite=true"):
+        claim_run_folder(tmp_path)
 
 
 def test_latest_takes_no_other_run_than_the_newest(tmp_path, monkeypatch):

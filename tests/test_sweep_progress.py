@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from test_sweep_page import job
 
@@ -16,6 +17,7 @@ from neuro_lightning.artifacts import sweep_jobs as collecting
 from neuro_lightning.artifacts.lines import shortened
 from neuro_lightning.artifacts.locks import locked
 from neuro_lightning.artifacts.output import JobOutput
+from neuro_lightning.artifacts.records import read_record
 from neuro_lightning.artifacts.sweep_jobs import collect
 from neuro_lightning.artifacts.sweep_progress import begin_generation, begin_progress, in_words, progress_of
 from neuro_lightning.private_names import LAUNCHER_LOGGERS
@@ -136,6 +138,25 @@ def test_the_error_that_ends_a_sweep_is_kept(tmp_path):
             callback.on_multirun_end(config_of(tmp_path, "0_j"))
     assert end.value.code == 130 and sys.stdout is terminal
     assert sorted(path.name for path in tmp_path.glob("sweep.*")) == ["sweep.csv", "sweep.md"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "before", "after"),
+    [
+        (KeyboardInterrupt(), "running", "interrupted"), (KeyboardInterrupt(), None, "interrupted"),
+        (SystemExit(130), "interrupted", "interrupted"), (ValueError("no"), "running", "failed"),
+    ],
+)  # fmt: skip
+def test_a_job_that_was_interrupted_is_no_failed_one(tmp_path, capsys, raised, before, after):
+    if before:
+        job(tmp_path, "0_j", status=before, width=1)
+    returned = JobReturn(overrides=["width=1"], status=JobStatus.FAILED)
+    returned.return_value = raised
+    SweepTable(verbose=True).on_job_end(config_of(tmp_path, "0_j"), returned)
+    said = read_record(tmp_path / "0_j")
+    assert said["status"] == after and "width=1" in said["overrides"]
+    assert (said.get("error") == "ValueError: no") == (after == "failed")
+    assert capsys.readouterr().err == "", "Hydra says of each error that it was raised"
 
 
 def test_launchers_log_whole_lines_again_after_a_sweep(tmp_path):

@@ -39,6 +39,12 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def delete_unfinished(folder: str | Path) -> None:
+    """Delete the temporary files in a folder, which only a process that was killed while it wrote leaves behind."""
+    for part in Path(folder).glob(".*.part.*"):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_file(path: str | Path, error: type[NeuroError], mend: str) -> Iterator[Path]:
     """:func:`atomic_path`, in one line of error where there is no space or no permission.

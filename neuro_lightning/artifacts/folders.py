@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from neuro_lightning.artifacts.checkpoint_files import member_folders
+from neuro_lightning.artifacts.atomic import delete_unfinished
+from neuro_lightning.artifacts.checkpoint_files import member_folders, resumable
 from neuro_lightning.artifacts.locks import (
     folder_lock_holder,
     holds_folder_lock,
@@ -50,6 +51,8 @@ RUN_FILES = (
 def claimed_run_folder(folder: str | Path, *, resume: str | None = None, overwrite: bool = False) -> Iterator[None]:
     """Lock a run's folder for this process, and check that it holds no other run; only in the main process.
 
+    Checkpoints that a killed process has left half-written are deleted.
+
     Args:
         folder: the run's.
         resume: the checkpoint from which the run resumes; with one of this folder nothing is deleted.
@@ -63,6 +66,7 @@ def claimed_run_folder(folder: str | Path, *, resume: str | None = None, overwri
         return
     claim_run_folder(folder, resume=resume, overwrite=overwrite)
     try:
+        delete_unfinished(Path(folder) / "checkpoints")
         yield
     finally:
         unlock_folder(folder)
@@ -86,9 +90,10 @@ def claim_run_folder(folder: str | Path, *, resume: str | None = None, overwrite
         if overwrite:
             delete_run_files(folder)
         elif status := kept_run_status(folder):
+            resumes = f"resume={shlex.quote(str(folder))} resumes it, " if resumable(folder) else ""
             raise FolderError(
-                f"{folder} holds a run already ({status}): resume={shlex.quote(str(folder))} resumes it, "
-                "overwrite=true replaces it, hydra.run.dir=... takes another folder"
+                f"{folder} holds a run already ({status}): {resumes}overwrite=true replaces it, hydra.run.dir=... "
+                "takes another folder"
             )
     except BaseException:
         unlock_folder(folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from neuro_lightning.artifacts.checkpoint_files import LAST, MEMBERS, PREVIOUS, resumable, run_folder
 from neuro_lightning.artifacts.old_names import update_override
@@ -78,6 +80,11 @@ def _checkpoint(name: str) -> Path:
         return _newest_run_checkpoint()
     if (found := resumable(name)) is not None:
         return found.resolve()
+    if (Path(name) / FILE_NAME).is_file():
+        raise CheckpointError(
+            f"resume={name}: this run ended before its first checkpoint: start it again, with its own command and "
+            "overwrite=true"
+        )
     raise CheckpointError(f"resume={name}: no checkpoint, and no run's folder with checkpoints/{LAST}")
 
 
@@ -113,19 +120,46 @@ def _model_class(folder: Path) -> str:
 
 
 def _old_overrides(folder: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
     task, hydra = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "hydra.yaml"
     if not task.is_file():
         raise CheckpointError(
             f"{folder} is not a run's folder: it has no .hydra/overrides.yaml to take the config from"
         )
     model = _model_class(folder)
-    words = [update_override(word, model) for word in OmegaConf.load(task) if not word.startswith("resume=")]
+    typed = _read_yaml(task, lambda content: [word for word in _as_list(content) if not word.startswith("resume=")])
+    words = [update_override(word, model) for word in typed]
     _restore_mutation(folder, words)
-    settings = OmegaConf.load(hydra).hydra.overrides.hydra if hydra.is_file() else []
+    settings = _read_yaml(hydra, lambda content: list(content.hydra.overrides.hydra)) if hydra.is_file() else []
     # where configs of one's own lie; the rest of Hydra's settings said how the old command was started
     return [*(word for word in settings if word.startswith("hydra.searchpath=")), *words]
+
+
+def _read_yaml(path: Path, part: Callable[[Any], Any]) -> Any:
+    """A part of a file that Hydra has written.
+
+    Raises:
+        CheckpointError: it is damaged. A power cut may leave an empty file: without its overrides the run would go on
+            as another one.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        if not path.read_bytes().endswith((b"\n", b"]")):
+            raise ValueError("its end is missing")
+        return part(OmegaConf.load(path))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(
+            f"{path} is damaged ({reason}): restore it from a copy, or train again with overwrite=true"
+        ) from None
+
+
+def _as_list(content: Any) -> list[str]:
+    from omegaconf import ListConfig
+
+    if not isinstance(content, ListConfig):
+        raise ValueError("it holds no list")
+    return list(content)
 
 
 def _restore_mutation(folder: Path, words: list[str]) -> None:

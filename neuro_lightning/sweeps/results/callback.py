@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -144,12 +147,24 @@ def _log_table(folder: Path, options: DictConfig | None) -> None:
 
 
 def _note_error(folder: Path, job_return: Any) -> None:
-    try:
-        _ = job_return.return_value  # raises what the job raised
-        return
-    except BaseException as raised:
-        error = f"{type(raised).__name__}: {raised}"
     record = read_record_if_any(folder)
-    if record.get("status") in (None, "running"):
-        overrides = record.get("overrides") or list(job_return.overrides or [])
-        write_json(folder / FILE_NAME, record | {"status": "failed", "error": error, "overrides": overrides})
+    said = record.get("status") not in (None, "running")  # by the job itself
+    if said or job_return.status is JobStatus.COMPLETED:
+        return
+    raised = _error_of(job_return)
+    stopped = isinstance(raised, KeyboardInterrupt)
+    ending = (
+        {"status": "interrupted"} if stopped else {"status": "failed", "error": f"{type(raised).__name__}: {raised}"}
+    )
+    overrides = record.get("overrides") or list(job_return.overrides or [])
+    write_json(folder / FILE_NAME, record | ending | {"overrides": overrides})
+
+
+def _error_of(job_return: Any) -> BaseException | None:
+    """What a job raised. Hydra prints a line on it whenever it is asked for, which here would be a second one."""
+    with redirect_stderr(StringIO()):
+        try:
+            _ = job_return.return_value
+        except BaseException as raised:
+            return raised
+    return None
