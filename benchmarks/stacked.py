@@ -32,7 +32,8 @@ from torch import Tensor
 from neuro_lightning.contracts import DataSpec, full_mask
 from neuro_lightning.losses import poisson
 from neuro_lightning.models.base import PopulationModule
-from neuro_lightning.nn.stack import Stack, clip_members
+from neuro_lightning.nn.stack import Stack
+from neuro_lightning.nn.stacked_adam import clip_members
 from neuro_lightning.runs.members import train_run
 from neuro_lightning.settings.config import instantiate
 

@@ -5,6 +5,7 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+import tiny
 import torch
 from ensembles import combined, data_of, written
 from runs import PLAIN, TINY, checkpoint, command_here, here, record, rows, same
@@ -15,6 +16,7 @@ from neuro_lightning.contracts import DataSpec
 from neuro_lightning.ensemble.members import find_members
 from neuro_lightning.errors import CheckpointError, ConfigError
 from neuro_lightning.models.stacked import StackedSteps, refuse_stack
+from neuro_lightning.nn.stacked_adam import StackedAdam
 from neuro_lightning.pages.run_page import run_page
 from neuro_lightning.runs.prediction import score_rates
 
@@ -129,6 +131,20 @@ def test_members_that_end_cost_nothing_more_and_change_no_other(stacked, tmp_pat
     assert status == {4: "finished", 5: "diverged", 6: "finished", 7: "finished"}
     assert record(tmp_path)["status"] == "finished" and len(find_members([tmp_path])[0]) == 3
     assert close(learned(tmp_path / "members" / "0"), learned(whole / "members" / "0"))
+
+
+def test_a_callback_that_asks_for_gradients_sees_them(tmp_path, monkeypatch):
+    taken, step = [], StackedAdam.step
+    monkeypatch.setattr(StackedAdam, "step", lambda self: taken.append(1) or step(self))
+    short = ["trainer.max_epochs=1", "model.members=2"]
+    here(tmp_path / "at_once", *short)
+    assert len(taken) == record(tmp_path / "at_once" / "members" / "0")["steps"]
+    norms = tiny.SeesGradients.norms
+    norms.clear()
+    here(tmp_path / "apart", *short, "+callbacks.sees._target_=tiny.SeesGradients")
+    assert len(norms) == 2 * len(taken) and all(norm > 0 for norm in norms)
+    one, other = (learned(tmp_path / name / "members" / "1") for name in ("at_once", "apart"))
+    assert close(one, other, 1e-5)
 
 
 DROPOUT = ["trainer.max_epochs=4", "scheduler@model.scheduler=plateau"]

@@ -8,7 +8,8 @@ from torch import nn
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.gru import GRUNet
 from neuro_lightning.models.ndt import NDTNet
-from neuro_lightning.nn.stack import Stack, clip_members
+from neuro_lightning.nn.stack import Stack
+from neuro_lightning.nn.stacked_adam import clip_members
 
 K = 3
 

@@ -6,9 +6,11 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger
 
 from neuro_lightning.callbacks.checkpoint import Checkpoint
@@ -139,6 +141,16 @@ class Told(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_) -> None:
         if trainer.global_step == 5 and trainer.global_rank == self.process:
             os.kill(os.getpid(), self.number)
+
+
+class SeesGradients(pl.Callback):
+    """Keeps the norm of the gradient of each step in ``norms``, of all runs."""
+
+    norms: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
 
 
 class AtSeed(pl.Callback):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from neuro_lightning.contracts import Batch, DataSpec, Output, call_network
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.models.base import PopulationModule
 from neuro_lightning.nn.stack import Stack
+from neuro_lightning.nn.stacked_adam import Rows, StackedAdam, can_step_at_once, clip_members
 
 ONE_BY_ONE = "train such networks one by one"
 
@@ -42,13 +45,15 @@ class StackedSteps:
 
     Each model has its own batches, masks, loss, clipping, optimizer and schedule, in which nothing differs from a
     training of its own. The networks run as one :class:`~neuro_lightning.nn.stack.Stack`: the models' parameters are
-    rows of its own, and their gradients rows of its gradients. Dropout is drawn as in a training of its own on a CPU.
+    rows of its own, and their gradients rows of its gradients. Dropout is drawn as in a training of its own on a CPU,
+    and the steps of Adam and AdamW are taken at once.
     """
 
     def __init__(self) -> None:
         self._stack: Stack | None = None
         self._models: list[PopulationModule] = []
-        self._rows: list[tuple[nn.Parameter, list[nn.Parameter]]] = []  # each of the stack's, and those of the models
+        self._rows: Rows = []
+        self._adam: StackedAdam | None = None  # None where each model's own optimizer takes its steps
 
     def take(self, wanted: Sequence[WantedSteps]) -> list[bool]:
         """Take the steps; for each model, whether all of its losses were finite.
@@ -83,6 +88,9 @@ class StackedSteps:
         values = torch.stack(losses)
         self._stack.zero_grad()
         values.sum().backward()
+        if self._adam is not None:
+            clip_members((rows for rows, _ in self._rows), values.new_tensor([largest_norm(m) for m in self._models]))
+            self._adam.step()
         for k, (each, loss) in enumerate(zip(wanted, losses, strict=True)):
             each.model.end_step(self._gradients(k, each.model, loss.detach()))
         return values.detach()
@@ -102,11 +110,11 @@ class StackedSteps:
             raise ConfigError(f"{name} cannot be stacked, {ONE_BY_ONE}: {said}") from error
 
     def _gradients(self, k: int, model: PopulationModule, loss: Tensor) -> Callable[[], Tensor]:
-        """What gives a model its rows of the gradients, and returns its loss."""
+        """What gives a model its rows of the gradients, unless its step is taken already, and returns its loss."""
 
         def give() -> Tensor:
             for rows, parameters in self._rows:
-                parameters[k].grad = None if rows.grad is None else rows.grad[k]
+                parameters[k].grad = None if rows.grad is None or self._adam is not None else rows.grad[k]
             model.on_after_backward()
             return loss
 
@@ -119,8 +127,10 @@ class StackedSteps:
             ConfigError: the networks cannot be stacked.
         """
         if models == self._models and self._is_bound():
+            if self._adam is not None and not self._adam.is_bound():
+                self._adam = StackedAdam(self._adam.optimizers, self._rows)
             return
-        self._stack = None  # its memory is free before the next one's is taken
+        self._stack, self._adam, self._rows = None, None, []  # their memory is free before the next one's is taken
         self._models = models
         self._stack = Stack([_Called(model.net) for model in models]).train()
         self._rows = [
@@ -129,6 +139,9 @@ class StackedSteps:
         for rows, parameters in self._rows:
             for row, parameter in zip(rows.data, parameters, strict=True):
                 parameter.data = row
+        optimizers: list[Any] = [model.optimizers(use_pl_optimizer=False) for model in models]
+        at_once = can_step_at_once(optimizers) and not any(sees_gradients(model) for model in models)
+        self._adam = StackedAdam(optimizers, self._rows) if at_once else None
 
     def _is_bound(self) -> bool:
         """Whether the parameters are still the stack's rows: whoever replaces one makes a new stack necessary."""
@@ -148,6 +161,23 @@ class _Called(nn.Module):
 
     def forward(self, inputs: Tensor) -> Output:
         return call_network(self.net, {}, inputs)
+
+
+def largest_norm(model: PopulationModule) -> float:
+    """The norm to which the trainer clips the gradient of a model; infinity where it does not."""
+    return float(model.trainer.gradient_clip_val or math.inf)
+
+
+def sees_gradients(model: PopulationModule) -> bool:
+    """Whether something beside the optimizer needs a model's gradients: then the optimizer takes its steps itself."""
+    by_value = model.trainer.gradient_clip_val and model.trainer.gradient_clip_algorithm == "value"
+    hooks: list[Any] = [model, *model.trainer.callbacks]
+    bases = (pl.LightningModule, *[pl.Callback] * len(model.trainer.callbacks))
+    listens = any(
+        type(each).on_before_optimizer_step is not base.on_before_optimizer_step
+        for each, base in zip(hooks, bases, strict=True)
+    )
+    return bool(by_value) or listens or model.adaptation is not None
 
 
 def copy_generator(device: torch.device) -> torch.Generator | None:

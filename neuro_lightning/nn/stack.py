@@ -6,7 +6,7 @@ Axis letters: K members, B trials, S steps, C channels, H units, D directions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,23 +70,6 @@ class Stack(nn.Module):
         """The ``state_dict`` of one member, as a single network loads it."""
         parameters = dict(self.net.named_parameters(remove_duplicate=False))
         return {name: (v[member] if name in parameters else v) for name, v in self.net.state_dict().items()}
-
-
-def clip_members(parameters: Iterable[Tensor], largest: float) -> Tensor:
-    """Clip the gradient of each member to a norm of its own, in place; returns the norms before it, (K,).
-
-    A member whose gradient is not finite changes no other.
-
-    Args:
-        parameters: with a leading member axis.
-        largest: the norm that is left at most.
-    """
-    gradients = [value.grad for value in parameters if value.grad is not None]
-    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-    factors = (largest / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
-    return norms
 
 
 class StackedRNN(nn.Module):
