@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ensembles import alone, data_of, members_of, written
+from runs import here
 from tiny_traces import TinyTraces
 
 import neuro_lightning as nl
@@ -102,6 +103,7 @@ def test_predict_mixes_and_says_so(ensemble_sweep, tmp_path, capsys):
     member, path = members_of(ensemble_sweep)[0], tmp_path / "mixed.h5"
     written(f"ckpt={member}", f"file={path}", "similar_trials=0.25", "output=predictions")
     said = " ".join(capsys.readouterr().out.split())
+    assert "causal" not in said, "this network looks ahead"
     rates, recording = alone(member), data_of().recording
     counts = torch.from_numpy(observed_targets(recording, "train", rates["train"].shape))
     assert counts.isnan().any(), "a part was not observed"
@@ -115,6 +117,17 @@ def test_predict_mixes_and_says_so(ensemble_sweep, tmp_path, capsys):
         np.testing.assert_allclose(file["val"]["predictions"], mixed, rtol=1e-5)
     assert "25% of each rate is the mean of 12 of 37 training trials" in said
     assert "Without similar trials, test: co-bps" in said
+
+
+def test_rates_of_a_causal_model_are_causal_no_longer_and_this_is_said(tmp_path, capsys):
+    here(tmp_path, "model.bidirectional=false", "trainer.max_epochs=1")
+    words = [f"ckpt={tmp_path}", "output=predictions", "evaluate=false"]
+    for mixed in (True, False):
+        capsys.readouterr()
+        written(*words, *["similar_trials=0.25"] * mixed)
+        assert ("These rates are not causal" in capsys.readouterr().out) == mixed
+    with pytest.warns(UserWarning, match="These rates are not causal"):
+        nl.load(tmp_path, trusted=["tiny"]).rates("val", similar_trials=0.25)
 
 
 def test_predict_mixes_an_ensemble_and_names_its_file(ensemble_sweep):

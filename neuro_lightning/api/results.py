@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.models.inference import LATENTS, predict_batches, predict_split
 from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkpoint, load_checkpoint
 from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
-from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials
+from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials, remark_on_causality
 from neuro_lightning.settings.settings import check_share
 
 
@@ -142,7 +143,8 @@ class Run:
             split: ``train``, ``val`` or ``test``.
             session: which of several recordings.
             similar_trials: the share of each rate that is the mean of the training trials that are predicted most
-                alike, see :mod:`neuro_lightning.functional.similar_trials`.
+                alike, see :mod:`neuro_lightning.functional.similar_trials`. Of a causal model the rates are then no
+                longer causal, and a warning says so.
 
         Raises:
             ConfigError: no session is named where there are several, or one that there is not; or trials that cannot be
@@ -155,10 +157,12 @@ class Run:
         run = self._of(session)
         if similar_trials:
             check_similar_trials(None, run.data)
-        net, device = run._saved(run._split(split)).model.net, pick_device("auto")
-        rates = predict_split(net, run.data, split, device)["rates"]
+        model, device = run._saved(run._split(split)).model, pick_device("auto")
+        rates = predict_split(model.net, run.data, split, device)["rates"]
         if similar_trials:
-            train = predict_split(net, run.data, "train", device)["rates"]
+            if remark := remark_on_causality([model]):
+                warnings.warn(remark, stacklevel=2)
+            train = predict_split(model.net, run.data, "train", device)["rates"]
             rates = add_similar_trials({"train": train, split: rates}, run.data.recording, similar_trials)[split]
         return run._until_end(split, rates)
 

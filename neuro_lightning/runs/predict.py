@@ -52,7 +52,12 @@ from neuro_lightning.runs.prediction import (
     score_rates,
 )
 from neuro_lightning.runs.prediction_files import target_file, write_rates
-from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials, describe_similar_trials
+from neuro_lightning.runs.similar_trials import (
+    add_similar_trials,
+    check_similar_trials,
+    describe_similar_trials,
+    remark_on_causality,
+)
 from neuro_lightning.settings.settings import PredictSettings
 from neuro_lightning.submission.check import ELSEWHERE
 from neuro_lightning.submission.layout import group_name
@@ -155,6 +160,9 @@ def write_rates_of(
     if share := settings.similar_trials:
         for line in dict.fromkeys(describe_similar_trials(share, part.recording) for part in parts.values()):
             say(line)
+        models = (load_checkpoint(member, trusted=settings.trusted).model for member in members)
+        if remark := remark_on_causality(models):
+            say(remark)
     merge_into = settings.merge_into
     with file_of_all(path, data) as place:
         for session, part in parts.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.data.recording import Recording, padding
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.functional.similar_trials import LEAST_TRIALS, number_of_neighbors, rates_of_similar_trials
+from neuro_lightning.models.base import PopulationModule
+from neuro_lightning.nn.stepping import Stepwise
 from neuro_lightning.runs.bwb_submission import is_benchmark
 from neuro_lightning.submission.plain import observed_targets
 
@@ -70,6 +72,17 @@ def describe_similar_trials(share: float, recording: Recording) -> str:
     return (
         f"Similar trials: {share:.0%} of each rate is the mean of {number_of_neighbors(trials)} of {trials} training "
         "trials, those that are predicted most alike."
+    )
+
+
+def remark_on_causality(models: Iterable[PopulationModule]) -> str:
+    """A line that says that mixed rates are not causal, where the models that predicted them are; else nothing."""
+    for model in models:
+        if not all(isinstance(net, Stepwise) and not net.looks_ahead for net in model.networks):
+            return ""
+    return (
+        "These rates are not causal, though the model looks back only: similar trials are found by the whole of a "
+        "trial. Leave similar_trials out where later bins must not be known."
     )
 
 
