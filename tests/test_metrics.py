@@ -149,7 +149,6 @@ def test_merged_states_of_processes_are_those_of_one(kind, processes):
             metric.merge_state(other.metrics[name])
     alone = run(build(kind, true_rates=True), kind)
     assert parts[0].compute() == pytest.approx(alone.compute(), rel=1e-10, abs=1e-10)
-    assert torch.allclose(parts[0].per_neuron_bits(), alone.per_neuron_bits(), equal_nan=True)
 
 
 def test_every_state_is_a_float64_sum_and_stays_one():
@@ -269,17 +268,6 @@ def test_without_held_out_neurons_the_held_in_ones_are_scored():
     metrics.update({"log_rates": rates.log()}, {"targets": counts, "mask": torch.ones(counts.shape, dtype=torch.bool)})
     expected = nlb.bits_per_spike(rates.log().exp().double().numpy(), counts.double().numpy())
     assert metrics.compute()["bps"] == pytest.approx(expected, abs=1e-9)
-    assert metrics.per_neuron_bits().shape == (N_IN,)
-
-
-def test_bits_of_each_held_out_neuron():
-    each = run(build(), "velocity").per_neuron_bits()
-    batch, out = trials("eval", "velocity")
-    assert each[1].isnan()
-    for k in (0, 2):
-        n = slice(N_IN + k, N_IN + k + 1)
-        rates, counts = out["log_rates"].exp()[:, :T, n].double().numpy(), batch["targets"][:, :T, n].double().numpy()
-        assert float(each[k]) == pytest.approx(nlb.bits_per_spike(rates, counts), abs=1e-9)
 
 
 def test_decoding_keeps_its_digits_where_rates_hardly_vary():

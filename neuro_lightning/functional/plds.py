@@ -76,13 +76,19 @@ def fit(counts: Tensor, n_latents: int, *, timescale: float, iterations: int) ->
     return model, history
 
 
-def expected_log_likelihood(counts: Tensor, chain: Posterior, loadings: Tensor, bias: Tensor) -> Tensor:
-    """Of each neuron's counts under the posterior, (N,), without ``ln(count!)`` and with the loadings' ridge."""
-    return _expected(counts.flatten(0, 1), chain.mean.flatten(0, 1), chain.cov.flatten(0, 1), loadings, bias)[0]
+def expected_log_likelihood(y: Tensor, x: Tensor, cov: Tensor, loadings: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each neuron's counts under the posterior, (N,), without ``ln(count!)`` and with the loadings' ridge.
 
+    Args:
+        y: (R, N) counts, a row for each step of each trial.
+        x: (R, D) the posterior's means.
+        cov: (R, D, D) its covariances.
+        loadings: (N, D).
+        bias: (N,).
 
-def _expected(y: Tensor, x: Tensor, cov: Tensor, loadings: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the expected rates (R, N), for rows (R, N), (R, D), (R, D, D)."""
+    Returns:
+        The log-likelihoods, and the expected rates (R, N).
+    """
     spread = cov.flatten(1) @ (loadings[:, :, None] * loadings[:, None]).flatten(1).T
     eta = x @ loadings.T + bias
     rates = (eta + 0.5 * spread).exp()
@@ -99,19 +105,19 @@ def fit_readout(
     design = torch.nn.functional.pad(x, (0, 1), value=1.0)
     second = design[:, :, None] * design[:, None]
     second[:, :dim, :dim] += cov
-    value, rates = _expected(y, x, cov, loadings, bias)
+    value, rates = expected_log_likelihood(y, x, cov, loadings, bias)
     for _ in range(iterations):
         pulled = (rates.T @ cov.flatten(1)).unflatten(1, (dim, dim)) @ loadings[..., None]
         slope = torch.cat([(y - rates).T @ x - pulled[..., 0] - RIDGE * loadings, (y - rates).sum(0)[:, None]], dim=1)
         curvature = (rates.T @ second.flatten(1)).unflatten(1, (dim + 1, dim + 1)) + ridge
         step = torch.linalg.solve(curvature, slope)
         for _ in range(20):
-            tried, rates = _expected(y, x, cov, loadings + step[:, :-1], bias + step[:, -1])
+            tried, rates = expected_log_likelihood(y, x, cov, loadings + step[:, :-1], bias + step[:, -1])
             worse = ~(tried >= value)
             if not worse.any():
                 break
             step = torch.where(worse[:, None], step / 2, step)
         step = torch.where(worse[:, None], 0.0, step)
         loadings, bias = loadings + step[:, :-1], bias + step[:, -1]
-        value, rates = _expected(y, x, cov, loadings, bias)
+        value, rates = expected_log_likelihood(y, x, cov, loadings, bias)
     return loadings, bias

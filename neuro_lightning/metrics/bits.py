@@ -43,8 +43,3 @@ class BitsPerSpike(SumMetric):
     def compute(self) -> Tensor:
         """The score, a scalar; NaN without spikes or for rates that are not finite."""
         return finite_or_nan(bits_per_spike_from_sums(self.collect(SpikeSums)))
-
-    def per_neuron(self) -> Tensor:
-        """(N,) the score of each neuron by its own spikes, NaN for a silent one; call it on all processes."""
-        with self.sync_context():
-            return finite_or_nan(bits_per_spike_from_sums(self.collect(SpikeSums), per_neuron=True))

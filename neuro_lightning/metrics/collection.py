@@ -173,10 +173,3 @@ class MetricSet(MetricGroup):
             oracle = scores[f"oracle_{bits}"]
             scores["oracle_share"] = scores[bits] / oracle if oracle else math.nan
         return scores
-
-    def per_neuron_bits(self) -> Tensor:
-        """(N_out,) ``co_bps`` of each held-out neuron by its own spikes, NaN for a silent one.
-
-        Without held-out neurons it is ``bps``, (N_in,).
-        """
-        return self.metrics["co_bps" if "co_bps" in self.metrics else "bps"].per_neuron()

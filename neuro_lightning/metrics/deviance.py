@@ -36,8 +36,3 @@ class PoissonD2(BitsPerSpike):
         sums = self.collect(SpikeSums)
         # a mean leaves NaN out, those of rates that are not finite among them
         return finite_or_nan(poisson_d2_per_neuron(sums, self.count_log_count).nanmean() + 0 * sums.nll.sum())
-
-    def per_neuron(self) -> Tensor:
-        """(N,) the score of each neuron, NaN for a silent one; call it on all processes."""
-        with self.sync_context():
-            return finite_or_nan(poisson_d2_per_neuron(self.collect(SpikeSums), self.count_log_count))
