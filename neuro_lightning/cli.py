@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import execution_whitelist
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.lines import announce, error_line
@@ -34,7 +34,7 @@ from neuro_lightning.runs.resume import LATEST_ROOT, resume_arguments, resume_re
 from neuro_lightning.settings import config  # noqa: F401  # which guards the environment before anything is composed
 from neuro_lightning.settings.conf_folder import CONF
 from neuro_lightning.settings.help_page import help_page
-from neuro_lightning.settings.options import check_options, hydra_message
+from neuro_lightning.settings.options import check_options, check_prediction, file_options, hydra_message
 from neuro_lightning.settings.overrides import (
     CONFIG_FOLDERS,
     add_trusted_packages,
@@ -45,6 +45,7 @@ from neuro_lightning.settings.overrides import (
 from neuro_lightning.settings.quoting import override, typed_value
 from neuro_lightning.settings.registry import HYDRA_NAMES
 from neuro_lightning.settings.session_words import expand_sessions
+from neuro_lightning.settings.typed_words import MULTIRUN, check_single, parse_words
 from neuro_lightning.sweeps.arguments import sweep_arguments
 from neuro_lightning.sweeps.grid import Grid
 from neuro_lightning.sweeps.jobs import decide
@@ -97,11 +98,12 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
     """The command line of ``train.py`` as Hydra reads it: resumed runs and sweeps and experiment files are filled in.
 
     Raises:
-        NeuroError: a word that names nothing.
+        NeuroError: a word that names nothing, or several values without ``-m``.
     """
     words = resume_requeued_job(add_trusted_packages(expand_sessions(arguments)))
     words = register_experiment_files(sweep_arguments(resume_arguments(words)))
     check_options(words, CONF)
+    check_single(words)
     return words
 
 
@@ -110,7 +112,9 @@ def predict_arguments(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         CheckpointError: no run has finished.
+        ConfigError: a word that cannot be.
     """
+    check_prediction(arguments, CONF)
     words = add_trusted_packages(list(arguments))
     if typed_value(words, "ckpt") != "latest":
         return words
@@ -137,7 +141,25 @@ def compose_config(name: str, words: Sequence[str]) -> DictConfig:
         with begin(CONF.removeprefix("pkg://")):
             return hydra.compose(name, overrides=list(words))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(hydra_message(error)) from None
+        raise ConfigError(hydra_message(error, _keys(name, words))) from None
+
+
+def _keys(name: str, words: Sequence[str]) -> list[str]:
+    """All keys of the config with the groups' options that are chosen, such as ``model.optimizer.lr``."""
+    begin = hydra.initialize_config_module if CONF.startswith("pkg://") else hydra.initialize_config_dir
+    groups = [word for word in words if file_options(CONF, word.lstrip("+").partition("=")[0].partition("@")[0])]
+    try:
+        with begin(CONF.removeprefix("pkg://")):
+            tree = OmegaConf.to_container(hydra.compose(name, overrides=groups))
+    except (HydraException, OmegaConfBaseException):
+        return []
+    return list(_dotted(tree))
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _dotted(value, f"{prefix}{key}.")
 
 
 def hydra_app(name: str, task: Callable[[DictConfig], Any], typed: Sequence[str]) -> None:
@@ -149,11 +171,12 @@ def hydra_app(name: str, task: Callable[[DictConfig], Any], typed: Sequence[str]
         typed: the command line as it was typed, before files added to it.
 
     Raises:
-        ConfigError: a word of a single run that cannot be; Hydra itself takes five lines to say so.
+        ConfigError: a word that cannot be; Hydra itself takes five lines to say so.
     """
     words = sys.argv[1:]
-    if not any(word.startswith(("-", "hydra.mode=")) for word in words):
-        compose_config(name, words)
+    if not any(word.startswith(("-", "hydra.mode=")) and word not in MULTIRUN for word in words):
+        # a sweep's own config is composed without what is swept
+        compose_config(name, [word for word, parsed in parse_words(words) if not parsed.is_sweep_override()])
     folders = config_folders_from_file(words, typed)
     with _register_plugins(folders) if name == "train" else nullcontext(), execution_whitelist(HYDRA_NAMES):
         hydra.main(config_path=CONF, config_name=name)(task)()

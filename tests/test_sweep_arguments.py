@@ -149,7 +149,7 @@ def test_choices_that_hydra_knows_pass(tmp_path):
     (tmp_path / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
     words = [f"+experiment={tmp_path / 'mine.yaml'}", "model=gru", "data=mc_maze.yaml", "-m", "logger=[csv,wandb]"]
     check_options(register_experiment_files(words), CONF)
-    check_options(["model=null", "~logger", "~model=grru", "seed=1", "model.hidden=8", "hydra/launcher=basic"], CONF)
-    check_options(["trainer.max_epochs=3", "sweep=null", "model=${oc.env:MODEL}", "--cfg", "job"], CONF)
+    check_options(["~callbacks/average=emma", "~logger", "seed=1", "model.hidden=8", "hydra/launcher=basic"], CONF)
+    check_options(["trainer.max_epochs=3", "logger={}", "model=${oc.env:MODEL}", "--cfg", "job"], CONF)
     for place in ("hydra.searchpath=[file://mine]", "--config-dir=mine"):  # where the option may lie
         check_options([place, "model=grru"], CONF)

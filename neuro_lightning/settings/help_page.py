@@ -9,7 +9,8 @@ from importlib.resources.abc import Traversable
 from itertools import takewhile
 from typing import NamedTuple
 
-from neuro_lightning.settings.options import config_folder, file_options
+from neuro_lightning.errors import ConfigError
+from neuro_lightning.settings.options import config_folder, describe_options, file_options
 
 WIDTH = 100
 MAX_LISTED = 24  # options, of which the overview gives the number only
@@ -60,10 +61,18 @@ def help_page(command: str, program: str, conf: str, words: Sequence[str] = ()) 
         program: what is typed to run it, such as ``python train.py``.
         conf: where the configs lie, as Hydra is told.
         words: names of groups whose options are explained, in place of the overview.
+
+    Raises:
+        ConfigError: a word that is no group.
     """
     text = (config_folder(conf) / f"{command}.yaml").read_text()
     groups = list(_groups(text, conf))
     chosen = [group for group in groups if group.name in words]
+    unknown = [word for word in words if re.fullmatch(r"[\w/]+", word) and word not in {group.name for group in groups}]
+    if unknown:
+        raise ConfigError(
+            f"--help {unknown[0]}: no such group; {describe_options(unknown[0], [g.name for g in groups])}"
+        )
     if chosen:
         return "\n\n".join(_explain_group(group, conf) for group in chosen)
     tables = {"Commands": {f"{program} {words}".rstrip(): meaning for words, meaning in COMMANDS[command].items()}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from neuro_lightning.artifacts.old_names import MOVED_KEYS, update_override
 from neuro_lightning.errors import ConfigError
 from neuro_lightning.settings.overrides import SEARCH_PATH
+from neuro_lightning.settings.typed_words import MULTIRUN, check_single, check_words, parse_words
 
 OTHER_FOLDERS = (SEARCH_PATH, "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+REQUIRED = ("data", "model")  # groups that name the run's folder
 PACKAGE = "pkg://"
+DATA_FILES = (
+    "a file of your own is data=nwb data.path=FILE (.nwb), data=lfads_h5 (.h5), or data=arrays (.npz, .npy, .mat)"
+)
 
 
 def check_options(arguments: list[str], conf: str) -> None:
@@ -36,18 +39,56 @@ def check_options(arguments: list[str], conf: str) -> None:
     Raises:
         ConfigError: naming the nearest option and all others; or a word that is written wrongly.
     """
-    chosen = [option for word, parsed in _parse(arguments) for option in _chosen_options(word, parsed)]
+    parsed = list(parse_words(arguments))
+    for word, value in parsed:
+        _check_value(word, value, conf)
+    chosen = [option for word, value in parsed for option in _chosen_options(word, value)]
     _check_old_keys(arguments)
     if any(word.lstrip("+").startswith(OTHER_FOLDERS) for word in arguments):
         return
     for key, option in chosen:
         group = key.lstrip("+").split("@")[0]
         known = group_options(conf, group)
-        if not known or option in known or "/" in option or "${" in option:
+        if not known or option in known or "${" in option or ("/" in option and group not in REQUIRED):
             continue
         if group.startswith("hydra/") and not get_close_matches(option, known):  # Hydra has some of its own
             continue
-        raise ConfigError(f"{key}={option}: no such option; {describe_options(option, known)}")
+        file = f"{DATA_FILES}; " if group == "data" and ("/" in option or "." in option) else ""
+        raise ConfigError(f"{key}={option}: no such option; {file}{describe_options(option, known)}")
+
+
+def check_prediction(arguments: Sequence[str], conf: str) -> None:
+    """Refuse words of ``predict.py`` that are for ``train.py``, or are written wrongly.
+
+    Args:
+        arguments: the command line, without the program.
+        conf: where the configs lie, as Hydra is told.
+
+    Raises:
+        ConfigError: ``-m``, ``model=gru`` or ``data=mc_maze``, or a word that Hydra cannot read.
+    """
+    check_words(arguments)
+    if typed := [word for word in arguments if word in MULTIRUN]:
+        raise ConfigError(f"{typed[0]} is for train.py; the mean of several runs is predicted by 'ckpt=[RUN,RUN]'")
+    for word, parsed in parse_words(arguments):
+        key = parsed.key_or_group
+        if not key.startswith("hydra") and file_options(conf, key):
+            hint = "; keys of the data can be given, such as data.path=FILE" if key == "data" else ""
+            raise ConfigError(f"{word}: predict.py takes {key} from the checkpoint{hint}")
+    check_single(arguments)
+
+
+def _check_value(word: str, parsed: Override, conf: str) -> None:
+    """Refuse ``model=null``, ``debug=true`` and ``~data``, which Hydra answers with a traceback."""
+    key = word.lstrip("+~").partition("=")[0]
+    if "." in key.split("@")[0] or not (options := file_options(conf, key.split("@")[0])):
+        return
+    if parsed.is_delete():
+        if key in REQUIRED:
+            raise ConfigError(f"{word}: a run needs {key}=...; {describe_options('', options)}")
+    elif not parsed.is_sweep_override() and isinstance(parsed.value(), bool | int | float | None):
+        none = "" if key in REQUIRED else f"; for none leave {key} out, or write ~{key} where a recipe chooses one"
+        raise ConfigError(f"{word}: no such option; {describe_options('', options)}{none}")
 
 
 def _check_old_keys(arguments: list[str]) -> None:
@@ -61,29 +102,6 @@ def _check_old_keys(arguments: list[str]) -> None:
                 raise ConfigError(f"{word.partition('=')[0]} has moved: write {new}")
 
 
-def _parse(arguments: list[str]) -> Iterator[tuple[str, Override]]:
-    """Each override with what Hydra reads in it.
-
-    Raises:
-        ConfigError: a word that Hydra's grammar does not know; Hydra says it in three lines, or in a traceback.
-    """
-    parser = OverridesParser.create()
-    for before, word in zip(["", *arguments], arguments, strict=False):
-        if word.startswith("-") or (before.startswith("-") and before not in ("-m", "--multirun", "--resolve")):
-            continue
-        try:
-            parsed = parser.parse_override(word)
-            reason = "" if word.lstrip("+~").partition("=")[0] else "it has no key"
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-        if reason:
-            raise ConfigError(
-                f"{word}: Hydra cannot read this override ({reason}); a value with brackets, commas, spaces or = in it "
-                "that are text needs quotes of its own: 'KEY=\"VALUE\"'"
-            )
-        yield word, parsed
-
-
 def describe_options(option: str, options: Iterable[str]) -> str:
     """What there is, the nearest first.
 
@@ -91,19 +109,26 @@ def describe_options(option: str, options: Iterable[str]) -> str:
     "did you mean 'gru'? there are cnn, gru"
     """
     shown = sorted(name for name in options if not name.startswith("_"))
-    near = get_close_matches(option, shown, n=1)
+    near = get_close_matches(option.lower(), shown, n=1, cutoff=0.65)  # at 0.6 `init` is near `bin_width`
     return f"did you mean {near[0]!r}? there are {', '.join(shown)}" if near else f"there are {', '.join(shown)}"
 
 
-def hydra_message(error: Exception) -> str:
+def hydra_message(error: Exception, keys: Iterable[str] = ()) -> str:
     """One line of Hydra's long error message: what is wrong, and the nearest keys or options.
 
     Args:
         error: of a composition.
+        keys: all keys of the config, such as ``model.optimizer.lr``, to name those that end like one that is not there.
     """
     cause, lines = error.__cause__, [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
-        return f"{cause.full_key}: no such key; {describe_options(str(cause.key), map(str, cause.parent_node))}"
+        text = f"{cause.full_key}: no such key; "
+        if deeper := [key for key in keys if f".{key}".endswith(f".{cause.key}")]:
+            text += f"did you mean {' or '.join(deeper[:3])}? "
+            return text + describe_options("", map(str, cause.parent_node))
+        return text + describe_options(str(cause.key), map(str, cause.parent_node))
+    if len(lines) > 1 and lines[0].startswith("Could not override") and lines[1].startswith("Did you mean"):
+        return f"{lines[0]} {lines[1]}"
     text = lines[0] if lines else type(error).__name__
     if cause is not None and str(cause):
         text += " " + str(cause).splitlines()[0]

@@ -9,6 +9,7 @@ from neuro_lightning.artifacts.atomic import atomic_path
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.overrides import overrides_from_file
 from neuro_lightning.settings.quoting import override, typed_value
+from neuro_lightning.settings.typed_words import MULTIRUN, check_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +18,6 @@ COMMAND_FILE = "multirun.yaml"  # Hydra's name for it
 LATEST_ROOT = "multirun"
 RESUME = "sweep.resume="
 RAY = "ray."  # as in ray.address=HOST:PORT, a short form for the launcher's settings
-MULTIRUN = ("-m", "--multirun")
 # beginnings of words of earlier versions, and what took their place
 REPLACED = {
     "hydra/sweeper=tune": "hydra/sweeper=population, or hydra/sweeper=bayes hydra/sweeper/pruner=halving",
@@ -39,11 +39,12 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
         arguments: the command line, without the program.
 
     Raises:
-        ConfigError: ``sweep=`` or ``sweep.resume`` without ``-m``.
+        ConfigError: ``sweep=`` or ``sweep.resume`` without ``-m``; a word that cannot be, or of an earlier version.
         DataError: there is no sweep in the folder.
     """
     arguments = resumed(arguments)
     check_words(arguments)
+    check_settings(arguments)
     chosen = [word for word in arguments if word.startswith("sweep=") and word != "sweep=null"]
     alone = any(word.startswith(("--", "resume=")) for word in arguments)  # one job, or a look at the config
     if chosen and not set(MULTIRUN) & set(arguments) and not alone:
@@ -54,23 +55,17 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     return delay_keys_of_swept_groups(arguments) if set(MULTIRUN) & set(arguments) else arguments
 
 
-def check_words(arguments: list[str]) -> None:
-    """Refuse words for which Hydra would show a traceback, and settings of earlier versions.
+def check_settings(arguments: list[str]) -> None:
+    """Refuse settings of earlier versions, and ``-m`` beside ``--cfg``.
 
     Raises:
-        ConfigError: a word that is neither an override nor an option, or of an earlier version, or ``-m`` beside
-            ``--cfg``.
+        ConfigError: naming what took its place.
     """
     if set(MULTIRUN) & set(arguments) and {"--cfg", "-c"} & set(arguments):
         raise ConfigError("--cfg shows the config of a single run: leave out -m")
-    before = ""
     for word in arguments:
         if new := next((new for old, new in REPLACED.items() if word.startswith(old)), None):
             raise ConfigError(f"{word}: this setting was replaced; give {new}")
-        of_option = before.startswith("-") and before not in (*MULTIRUN, "--resolve")
-        if "=" not in word and not word.startswith(("-", "~")) and not of_option:
-            raise ConfigError(f"{word!r} is no override, which are KEY=VALUE; several values: -m seed=0,1,2")
-        before = word
 
 
 def resumed(arguments: list[str]) -> list[str]:
