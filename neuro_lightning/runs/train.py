@@ -28,6 +28,7 @@ from neuro_lightning.ranks import is_main_process
 from neuro_lightning.runs.adapt import with_initial_model
 from neuro_lightning.runs.distributed import Job, job_environment, strategy_for_sessions, write_job_settings
 from neuro_lightning.runs.factory import build_data, build_model, build_trainer
+from neuro_lightning.runs.freed_memory import keep_freed_memory
 from neuro_lightning.runs.heads import print_unseen_classes
 from neuro_lightning.runs.k_shot import check_k_shot
 from neuro_lightning.runs.logged import run_name, sizes_of
@@ -73,6 +74,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), group: str | None = No
             print_header(data, model, trainer, settings.folder)
             if trainer.world_size > 1:
                 announce("starting", f"{trainer.world_size} processes")
+            keep_freed_memory()
             trainer.fit(model, datamodule=data, ckpt_path=settings.resume, weights_only=True)
             wait_for_others()
             status = final_status(trainer)
