@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import whole_file
+from neuro_lightning.artifacts.h5_files import h5_file
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.recording import Recording
 from neuro_lightning.errors import SubmissionError
@@ -124,10 +125,10 @@ def _write(
 ) -> Path:
     path = Path(path)
     if session:
-        with h5py.File(path, "a") as file:
+        with h5_file(path, append=True) as file:
             _fill(file.create_group(session), recording, arrays, classes or {})
     else:
-        with whole_file(path, SubmissionError, ELSEWHERE) as part, h5py.File(part, "w") as file:
+        with whole_file(path, SubmissionError, ELSEWHERE) as part, h5_file(part) as file:
             _fill(file, recording, arrays, classes or {})
     return path
 

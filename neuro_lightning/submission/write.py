@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import whole_file
+from neuro_lightning.artifacts.h5_files import h5_file
 from neuro_lightning.data.blocks import row_blocks
 from neuro_lightning.data.checks.bounds import reading
 from neuro_lightning.errors import SubmissionError
@@ -50,7 +51,7 @@ def write_submission(
     check_submission(group, arrays, mean_counts=mean_counts, bin_ms=bin_ms)
     before = _state(merge_into)
     with whole_file(path, SubmissionError, ELSEWHERE) as part:
-        with h5py.File(part, "w") as file:
+        with h5_file(part) as file:
             if merge_into is not None:
                 with open_h5(merge_into) as other:
                     for name in _whole_groups(other, str(merge_into), but=group):

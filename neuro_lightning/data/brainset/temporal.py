@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.artifacts.h5_files import h5_file
 from neuro_lightning.errors import DataError
 
 
@@ -43,7 +44,5 @@ def to_spikes(spike_times: Sequence[np.ndarray], domain: Any) -> Any:
 
 def save(data: Any, path: Path) -> None:
     """Write a ``Data`` to a file."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
+    with h5_file(path) as file:
         data.to_hdf5(file)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuro_lightning.artifacts.atomic import whole_file
+from neuro_lightning.artifacts.h5_files import h5_file
 from neuro_lightning.errors import DataError
 
 
@@ -23,10 +24,8 @@ def write_h5(path: str | Path, tensors: dict[str, Any]) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
-    import h5py
-
     path = Path(path).expanduser()
-    with whole_file(path, DataError, "check the folder and the space left on it") as part, h5py.File(part, "w") as file:
+    with whole_file(path, DataError, "check the folder and the space left on it") as part, h5_file(part) as file:
         _write_group(file, tensors)
     return path
 

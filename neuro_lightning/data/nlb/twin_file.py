@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from neuro_lightning.artifacts.h5_files import h5_file
 from neuro_lightning.data.nlb.params import NLBParams
 from neuro_lightning.data.nlb.tasks.common import Session
 
@@ -84,7 +85,7 @@ def write_nwb(path: Path, params: NLBParams, units: Units, session: Session, des
     if session.velocity is not None:
         module = nwb.create_processing_module("behavior", "Processed behavioral data")
         module.add(_velocity(params, session))
-    with NWBHDF5IO(str(path), "w") as io:
+    with h5_file(path) as file, NWBHDF5IO(file=file, mode="w") as io:
         io.write(nwb)
 
 
