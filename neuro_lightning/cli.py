@@ -23,10 +23,12 @@ from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from neuro_lightning.artifacts.checkpoint_files import resumable
 from neuro_lightning.artifacts.lines import announce, error_line
 from neuro_lightning.artifacts.locks import locked_folder
 from neuro_lightning.artifacts.output import copy_output, print_to_terminal, terminal
 from neuro_lightning.artifacts.records import newest_finished_run
+from neuro_lightning.display.table import relative
 from neuro_lightning.errors import CheckpointError, ConfigError, Interrupted, NeuroError, forbidden_path
 from neuro_lightning.private_names import BASIC_LAUNCHER
 from neuro_lightning.ranks import is_main_process
@@ -307,12 +309,22 @@ def _report_errors(job: Callable[[], Any], *, sweep: bool, worst: float = math.n
         return worst
 
 
-def _full_disk_message(error: BaseException | None) -> str:
+def _full_disk_message(error: BaseException) -> str:
     """One line, if a full disk is behind an error; else nothing."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({error.filename} could not be written)" if error.filename else ""
-            sweep = f"-m sweep.resume={shlex.quote(HydraConfig.get().sweep.dir)}" if _in_sweep() else "resume=FOLDER"
-            return f"the disk is full{where}: make room, then resume with: python train.py {sweep}"
-        error = error.__cause__ or error.__context__
-    return ""
+    cause: BaseException | None = error
+    while not (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
+        if cause is None:
+            return ""
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, NeuroError):  # which names the file and what to do
+        return f"{error}{_resume_words('; then resume with: ')}"
+    where = f" ({cause.filename} could not be written)" if cause.filename else ""
+    return f"the disk is full{where}: make room{_resume_words(', then resume with: ') or ', then start it again'}"
+
+
+def _resume_words(before: str) -> str:
+    """How the run or the sweep at work is resumed; nothing where there is no checkpoint."""
+    if _in_sweep():
+        return f"{before}python train.py -m sweep.resume={shlex.quote(HydraConfig.get().sweep.dir)}"
+    folder = HydraConfig.get().runtime.output_dir
+    return f"{before}python train.py resume={shlex.quote(str(relative(folder)))}" if resumable(folder) else ""

@@ -7,9 +7,11 @@ from folder_holder import a_run
 from omegaconf import OmegaConf
 from runs import TINY as BASE
 from runs import command_here, here, record
+from test_h5_files import largest_file
 
 from neuro_lightning.artifacts.folders import (
     ClaimFolder,
+    check_room,
     claim_run_folder,
     claimed_run_folder,
     delete_run_files,
@@ -60,6 +62,13 @@ def test_only_the_runs_own_files_are_replaced(tmp_path):
     assert left == {*foreign, FOLDER_LOCK}
     delete_run_files(a_run(tmp_path / "other", "finished", "checkpoints/last.ckpt"))
     assert not any((tmp_path / "other").iterdir())
+
+
+def test_a_folder_on_a_full_disk_is_refused(tmp_path):
+    with largest_file(1000), pytest.raises(FolderError, match=r"cannot be written \(File too large\): choose another"):
+        check_room(tmp_path)
+    check_room(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_half_written_is_deleted(tmp_path):

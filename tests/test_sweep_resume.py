@@ -1,7 +1,9 @@
 """Nothing is lost: a sweep that was killed, and went on, is the sweep that was left alone."""
 
 import csv
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 from runs import ROOT, TINY, checkpoint, command, command_here, record, rows, same, start
 
+from neuro_lightning import cli
 from neuro_lightning.artifacts.locks import locked_folder
 from neuro_lightning.artifacts.sweep_jobs import job_settings
-from neuro_lightning.errors import ConfigError
+from neuro_lightning.errors import ConfigError, SubmissionError
 from neuro_lightning.runs.resumed import readable_checkpoint
 from neuro_lightning.sweeps.grid import in_their_folders
 from neuro_lightning.sweeps.jobs import decide
@@ -78,6 +81,7 @@ def test_what_is_left_of_a_sweep_is_done_and_no_more(alone, tmp_path):
 
 HOLD = """
 import sys
+from neuro_lightning import cli
 from neuro_lightning.artifacts.locks import locked_folder
 with locked_folder(sys.argv[1]) as acquired:
     print(acquired, flush=True)
@@ -143,6 +147,23 @@ def test_a_full_disk_ends_the_sweep_with_one_line(tmp_path):
     assert [path.name for path in (tmp_path / "s").glob("*_tiny_gru")] == ["0_tiny_gru"]
     later = command_here(tmp_path, "-m", "sweep.resume=s", "+callbacks.full=null")
     assert later.returncode == 1 and "holds a job that is not of this sweep" in later.stderr
+
+
+def test_a_full_disk_ends_a_run_with_the_words_that_resume_it(tmp_path):
+    full = "+callbacks.full={_target_:tiny.FullDisk}"
+    done = command_here(tmp_path, *TINY, full, "hydra.run.dir=r")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "make room, then resume with: python train.py resume=r" in done.stderr
+
+
+def test_what_cannot_be_written_on_a_full_disk_is_named_once(monkeypatch):
+    monkeypatch.setattr(cli, "_resume_words", lambda before: "")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    error = SubmissionError("out.h5 cannot be written (No space left on device): choose another place")
+    error.__cause__ = full
+    assert cli._full_disk_message(error) == str(error)
+    assert cli._full_disk_message(full) == "the disk is full: make room, then start it again"
+    assert cli._full_disk_message(OSError(errno.EIO, "broken")) == ""
 
 
 # ---- what becomes of a job

@@ -29,9 +29,10 @@ from neuro_lightning.artifacts.locks import (
 )
 from neuro_lightning.artifacts.output import OUTPUT_FILE
 from neuro_lightning.artifacts.records import FILE_NAME, read_record
-from neuro_lightning.errors import ConfigError, FolderError, NeuroError
+from neuro_lightning.errors import ELSEWHERE, ConfigError, FolderError, NeuroError
 from neuro_lightning.ranks import count_launched_processes, is_main_process
 
+HYDRA_BYTES = 1 << 16  # more than Hydra writes into the folder of a run
 TIME_RESOLVER = "${now:"  # in the name of a folder that is made up from the time
 KEPT_STATUSES = (
     "finished",
@@ -125,6 +126,21 @@ def delete_run_files(folder: Path) -> None:
             (folder / name).rmdir()
 
 
+def check_room(folder: Path) -> None:
+    """Refuse a folder on a full disk, where Hydra would end the command with a traceback.
+
+    Raises:
+        FolderError: what Hydra writes does not fit.
+    """
+    tried = folder / ".room"
+    try:
+        tried.write_bytes(bytes(HYDRA_BYTES))
+    except OSError as error:
+        raise FolderError(f"{folder} cannot be written ({error.strerror}): {ELSEWHERE}") from None
+    finally:
+        tried.unlink(missing_ok=True)
+
+
 class ClaimFolder(Callback):
     """Claims the folder of a run or of a sweep before anything is written there.
 
@@ -154,6 +170,7 @@ class ClaimFolder(Callback):
                 _set_dir(config, "run", folder)
             claim_run_folder(folder, resume=config.get("resume"), overwrite=bool(config.get("overwrite")))
             self._folder = folder.resolve()
+            check_room(folder)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Release the folder."""
@@ -171,6 +188,7 @@ class ClaimFolder(Callback):
                 HydraConfig.instance().set_config(config)
             if lock_folder(folder, command=words):
                 self._folder = folder.resolve()
+                check_room(folder)
             elif not _may_share(config, folder, words):
                 raise FolderError(
                     f"{folder}: another sweep is at work there ({folder_lock_holder(folder)}): wait for its end, or "
