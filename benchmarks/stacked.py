@@ -1,6 +1,6 @@
 """A training step of K networks as one stack against a step of one of them; with --trainings, whole trainings.
 
-    python benchmarks/stacked.py [--model gru --members 8] [--steps 8] [--threads 2] [--cpu-time]
+    python benchmarks/stacked.py [--model gru --members 8] [--batch 64] [--steps 8] [--threads 2] [--cpu-time]
     python benchmarks/stacked.py --model ndt --members 16
     python benchmarks/stacked.py --trainings --members 4 [--words data=lorenz trainer.max_epochs=20]
 
@@ -8,7 +8,7 @@ The shape is that of experiment=mc_maze_430 (140 bins of 5 ms, 103 held-in and 3
 model with that experiment's settings. A step is masking, network, loss, gradient, clipping and optimizer; masks, loss
 and clipping are each member's own. Before anything is timed, the loss of each member without dropout and masks is
 compared with that of its network alone. Steps of both alternate in one process: the figure is the ratio of the medians.
-On a busy machine measure processor time.
+On a busy machine measure processor time. With --batch 2 a step is nearly all calls, as on a GPU, not arithmetic.
 
 --trainings trains model.members=K, and the same K seeds one after another, in this process: data, training, validation,
 checkpoints and final scores. The figure is the ratio of the times.
@@ -38,7 +38,7 @@ from neuro_lightning.runs.members import train_run
 from neuro_lightning.settings.config import instantiate
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
-BATCH, BINS, N_IN, N_OUT, CLIP = 64, 140, 103, 34, 1.0
+BINS, N_IN, N_OUT, CLIP = 140, 103, 34, 1.0
 SPEC = DataSpec(
     "shape", n_in=N_IN, n_out=N_OUT, n_bins=BINS, n_forward=0, bin_ms=5, mean_rates=(0.03,) * (N_IN + N_OUT)
 )
@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gru")
     parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=64, help="trials")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="of this process, all threads together")
@@ -115,7 +116,7 @@ def main() -> None:
         torch.manual_seed(seed)
         models.append(instantiate(config.model, spec=SPEC))
     stack = Stack([model.net for model in models])
-    targets = torch.poisson(torch.full((options.members, BATCH, BINS, N_IN + N_OUT), 0.03))
+    targets = torch.poisson(torch.full((options.members, options.batch, BINS, N_IN + N_OUT), 0.03))
 
     stack.eval()
     with torch.no_grad():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuro_lightning.nn.dropout import Dropout, dropout_factors
+from neuro_lightning.nn.dropout import Dropout, keep_factors
 
 Generators = list[torch.Generator | None]
 """The random numbers of each member; None is torch's own generator."""
@@ -40,18 +40,29 @@ class MemberDropout(nn.Dropout):
 
     def draw(self, like: Tensor) -> Tensor:
         """The factors of all members, (K, ...)."""
-        parts = zip(like, self.rates, self.generators, strict=True)
-        draw = dropout_factors if self._ours and like.device.type == "cpu" else torch_factors
-        return torch.stack([draw(own, p, generator) if p else torch.ones_like(own) for own, p, generator in parts])
+        draw = project_factors if self._ours and like.device.type == "cpu" else torch_factors
+        if len(set(self.rates)) == 1:
+            return draw(like, self.rates[0], self.generators)
+        parts = zip(like.split(1), self.rates, self.generators, strict=True)
+        return torch.cat([draw(own, p, [each]) if p else torch.ones_like(own) for own, p, each in parts])
 
 
-def torch_factors(like: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """0 with probability ``p``, else ``1 / (1 - p)``, drawn as ``torch.nn.functional.dropout`` draws on a CPU."""
+def project_factors(like: Tensor, p: float, generators: Generators) -> Tensor:
+    """The factors of each member (K, ...) as :class:`~neuro_lightning.nn.dropout.Dropout` draws them on a CPU."""
+    draws = torch.empty(len(like), -(-like[0].numel() // 4), dtype=torch.int64)
+    for own, generator in zip(draws, generators, strict=True):
+        own.random_(-(2**63), None, generator=generator)
+    return keep_factors(draws, like, p)
+
+
+def torch_factors(like: Tensor, p: float, generators: Generators) -> Tensor:
+    """The factors of each member (K, ...) as ``torch.nn.functional.dropout`` draws them on a CPU."""
     if p == 1:
         return torch.zeros_like(like)
-    return (
-        torch.empty(like.shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p, generator=generator).div_(1 - p)
-    )
+    kept = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    for own, generator in zip(kept, generators, strict=True):
+        own.bernoulli_(1 - p, generator=generator)
+    return kept.div_(1 - p)
 
 
 class _Factors(torch.autograd.Function):
