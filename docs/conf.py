@@ -56,10 +56,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {  # no list of pages beside those that have none below them
-    name: []
-    for name in ("index", "getting_started", "results", "honest_numbers", "architecture", "development", "changelog")
-}
+ALONE = ["index", "getting_started", "results", "speed", "honest_numbers", "architecture", "development", "changelog"]
+html_sidebars = {name: [] for name in ALONE}  # no list of pages beside those that have none below them
 html_theme_options = {
     "logo": {"text": "neuro_lightning"},
     "navbar_align": "left",
