@@ -66,6 +66,7 @@ def test_jobs_that_differ_in_numbers_of_the_training_are_grouped():
     assert stacks == [[0, 1, 2, 3, 4, 5, 6]]
     assert reasons.keys() == {7, 8, 9, 10, 11} and len(set(reasons.values())) == 3
     assert "SAM" in reasons[10] and "a stack already" in reasons[11]
+    assert "hydra.sweeper.n_jobs" in grouped(["seed=1"])[1][0], "a search that proposes one at a time"
     assert grouped(*together, most=3)[0] == [[0, 1, 2], [3, 4, 5]]
 
 

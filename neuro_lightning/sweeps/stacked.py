@@ -23,6 +23,7 @@ OF_MEMBER = {"model": ("members", "optimizer", "scheduler", "masking"), "data": 
              "trainer": ("max_epochs", "min_epochs", "gradient_clip_val")}  # fmt: skip
 GOING_ON = ("running", "interrupted")  # jobs that are resumed from their last checkpoint
 ALONE = "no other job has the same architecture and data"
+SINGLE = "it is the only one now; a search hands over hydra.sweeper.n_jobs of them at a time"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def group_jobs(configs: Sequence[DictConfig], most: int) -> tuple[list[list[int]
         else:
             by_key.setdefault(stack_key(config), []).append(number)
     stacks = [found[i : i + most] for found in by_key.values() for i in range(0, len(found), most)]
-    alone |= {stack[0]: ALONE for stack in stacks if len(stack) == 1}
+    alone |= {stack[0]: ALONE if len(configs) > 1 else SINGLE for stack in stacks if len(stack) == 1}
     return [stack for stack in stacks if len(stack) > 1], alone
 
 
