@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from runs import ROOT, TINY, checkpoint, command, command_here, here, record, rows, same
 
 from neuro_lightning.artifacts.folders import claim_run_folder
+from neuro_lightning.artifacts.locks import unlock_folder
 from neuro_lightning.errors import CheckpointError, ConfigError, DataError, FolderError
 from neuro_lightning.loggers.metrics_csv import MetricsCSV
 from neuro_lightning.runs.resume import resume_arguments
@@ -210,6 +211,26 @@ def test_a_damaged_command_is_not_taken_for_another(tmp_path, name, text):
     (run / ".hydra" / name).write_text(text)
     with pytest.raises(CheckpointError, match=rf"{name} is damaged \(.*overwrite=true"):
         resume_arguments([f"resume={run}"])
+
+
+def test_checkpoints_may_lie_on_another_disk(tmp_path):
+    run, scratch = a_run(tmp_path / "run", "model=gru"), tmp_path / "scratch"
+    (run / "checkpoints").rename(scratch)
+    (run / "checkpoints").symlink_to("../scratch")
+    (tmp_path / "link").symlink_to("run")
+    last = run / "checkpoints" / "last.ckpt"
+    for name in (run, tmp_path / "link", last, tmp_path / "link" / "checkpoints" / "last.ckpt"):
+        assert resume_arguments([f"resume={name}"])[-3::2] == [f"hydra.run.dir='{run}'", f"resume='{last}'"]
+    claim_run_folder(run, resume=str(last))
+    unlock_folder(run)
+    with pytest.raises(CheckpointError, match="scratch is not a run's folder"):  # nothing there says whose they are
+        resume_arguments([f"resume={scratch}/last.ckpt"])
+
+
+def test_a_checkpoint_of_weights_alone_is_not_resumed(tmp_path):
+    here(tmp_path, "trainer.max_epochs=1", "+callbacks.checkpoint.save_weights_only=true")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt holds weights alone .*begin a new run .* init="):
+        here(tmp_path, "trainer.max_epochs=2", f"resume={tmp_path}/checkpoints/last.ckpt")
 
 
 def test_a_run_that_ended_before_its_first_checkpoint(tmp_path):

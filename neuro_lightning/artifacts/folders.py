@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neuro_lightning.artifacts.atomic import delete_unfinished
-from neuro_lightning.artifacts.checkpoint_files import member_folders, resumable
+from neuro_lightning.artifacts.checkpoint_files import member_folders, resumable, run_folder
 from neuro_lightning.artifacts.locks import (
     folder_lock_holder,
     holds_folder_lock,
@@ -86,7 +86,7 @@ def claim_run_folder(folder: str | Path, *, resume: str | None = None, overwrite
             "own (hydra.run.dir=...)"
         )
     try:
-        if claimed_before or (resume is not None and Path(resume).resolve().is_relative_to(folder.resolve())):
+        if claimed_before or (resume is not None and _is_of_run(Path(resume), folder)):
             return
         if overwrite:
             delete_run_files(folder)
@@ -99,6 +99,12 @@ def claim_run_folder(folder: str | Path, *, resume: str | None = None, overwrite
     except BaseException:
         unlock_folder(folder)
         raise
+
+
+def _is_of_run(checkpoint: Path, folder: Path) -> bool:
+    """Whether a checkpoint lies in a run's folder, in which ``checkpoints`` may be a link to elsewhere."""
+    real = folder.resolve()
+    return checkpoint.resolve().is_relative_to(real) or run_folder(checkpoint).resolve() == real
 
 
 def kept_run_status(folder: Path) -> str:

@@ -170,7 +170,9 @@ def check_saved(path: Path, key: str, saved: Any, trusted: Sequence[str] = ()) -
         ConfigError: it names something that may not be built, or a key that nothing consumes.
     """
     if problems := check_plain({key: saved}) or check_targets({key: saved}, trusted):
-        raise ConfigError(f"{path} cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+        lines = "\n".join(f"  {line}" for line in problems)
+        newer = "\n  a newer version may have written it: upgrade neuro_lightning" * ("takes no such" in lines)
+        raise ConfigError(f"{path} cannot be used:\n{lines}{newer}")
 
 
 def load_checkpoint(path: str | Path, *, trusted: list[str] | tuple[str, ...] = ()) -> Saved:

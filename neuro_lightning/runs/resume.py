@@ -79,7 +79,7 @@ def _checkpoint(name: str) -> Path:
     if name == "latest":
         return _newest_run_checkpoint()
     if (found := resumable(name)) is not None:
-        return found.resolve()
+        return _real_path(found)
     if (Path(name) / FILE_NAME).is_file():
         raise CheckpointError(
             f"resume={name}: this run ended before its first checkpoint: start it again, with its own command and "
@@ -108,7 +108,14 @@ def _newest_run_checkpoint() -> Path:
             f"resume=latest: the newest run, {newest}, ended before its first checkpoint: start it again, or give the "
             "run that you mean, as resume=FOLDER"
         )
-    return found.resolve()
+    return _real_path(found)
+
+
+def _real_path(checkpoint: Path) -> Path:
+    """A run's checkpoint by the real path of the run's folder, in which ``checkpoints`` may be a link to elsewhere."""
+    found = checkpoint.resolve() if checkpoint.is_symlink() else checkpoint
+    folder = run_folder(found)
+    return folder.resolve() / found.relative_to(folder)
 
 
 def _model_class(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from neuro_lightning.artifacts.checkpoint_files import LAST, PREVIOUS
 from neuro_lightning.artifacts.lines import say
@@ -42,6 +43,20 @@ def readable_checkpoint(checkpoint: str | None, *, start_again: bool) -> str | N
     return None
 
 
+def loops_of(checkpoint: str) -> dict[str, Any]:
+    """How far Lightning's loops had come.
+
+    Raises:
+        CheckpointError: it holds weights alone, as with ``save_weights_only``.
+    """
+    content = read_checkpoint(checkpoint)
+    if "loops" not in content or "optimizer_states" not in content:
+        raise CheckpointError(
+            f"{checkpoint} holds weights alone and cannot be resumed: begin a new run from them with init={checkpoint}"
+        )
+    return content["loops"]
+
+
 def took_several_steps_at_once(checkpoint: str | None) -> bool | None:
     """Whether the trainer handed the model several steps at once, in which way its steps are counted from then on.
 
@@ -50,7 +65,7 @@ def took_several_steps_at_once(checkpoint: str | None) -> bool | None:
     """
     if checkpoint is None:
         return None
-    steps = read_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+    steps = loops_of(checkpoint)["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
     return steps["total"]["completed"] > 0
 
 
@@ -63,7 +78,7 @@ def check_training_left(settings: TrainSettings) -> None:
     if settings.resume is None:
         return
     content = read_checkpoint(settings.resume)
-    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    progress = loops_of(settings.resume)["fit_loop"]["epoch_progress"]["current"]
     # a checkpoint that is written after the training counts one epoch too many as finished
     trained = {"max_epochs": max(progress["processed"], progress["started"]), "max_steps": content["global_step"]}
     for key, number in trained.items():
