@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -200,7 +202,11 @@ def test_nothing_of_the_process_changes(capfd):
         ({"overrides": ["model.hiden=3"]}, ConfigError, "model.hiden: no such key; did you mean 'hidden'"),
         ({"overrides": "seed=3"}, ConfigError, r"give a list of words, \['seed=3'\]"),
         ({"overrides": {"seed": object()}}, ConfigError, "seed=.*: give text, a number"),
-        ({"model": "cnn"}, ConfigError, r"CNN cannot run on arrays \(spikes\): it takes images"),
+        (
+            {"model": "cnn"},
+            ConfigError,
+            r"CNN cannot run on arrays \(spikes\): it takes images; take such as model=gru",
+        ),
         ({"seed": -1}, ConfigError, "seed=-1: give a whole number from 0"),
         ({"folder": "python"}, FolderError, "holds a run already"),
         ({"resume": "nowhere"}, NeuroError, "resume=nowhere: no checkpoint, and no run's folder"),
@@ -322,9 +328,35 @@ def test_traces_and_images_train():
         (lambda: spikes(behavior=np.zeros((3, 12))), r"behavior has the shape \(3, 12, 1\)"),
         (lambda: nl.traces(np.zeros((4, 9)), rate_hz=0), "rate_hz=0: give frames per second"),
         (lambda: nl.images(np.zeros((4, 8, 8)), np.zeros((3, 2))), "responses has 3 rows for 4 images"),
-        (lambda: nl.load("nowhere"), "nowhere is no run's folder: it has no run.json"),
+        (lambda: nl.load("nowhere"), "nowhere is no run's folder: it has no run.json$"),
+        (lambda: spikes(behaviour=np.zeros((3, 12))), "nl.spikes takes no 'behaviour'; did you mean 'behavior'"),
+        (lambda: nl.images(np.ones((4, 8, 8)), np.ones((4, 2)), seeds=1), "nl.images takes no 'seeds'; .* 'seed'"),
+        (lambda: nl.traces(np.ones((4, 9)), rate_hz=3, smooth=1), "nl.traces takes no 'smooth'; there are "),
+        (lambda: spikes(bin_ms=0), "bin_ms holds 0, where bin widths in ms are at least 1$"),
+        (lambda: spikes(split=np.zeros(3)), "split must be train, val or test, one for each of the trials, but is"),
+        (lambda: nl.train("gru", ARRAYS["counts"]), r"^data is a ndarray: give a dataset's name, or nl.spikes\(...\)"),
+        (lambda: nl.dataset(Path("mine.nwb")), "^data is a .*Path: .* {'data.path': 'FILE'}"),
+        (
+            lambda: nl.train("gru", "mine.nwb"),
+            "^data=mine.nwb: no such option; a file of your own is data=nwb data.path",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_given(make, message):
     with pytest.raises(NeuroError, match=message):
         make()
+
+
+def test_a_path_near_a_run_is_told_the_run(run):
+    """A checkpoint in place of its run's folder, and a folder that holds runs."""
+    with pytest.raises(ConfigError, match=f"give the folder of its run, {re.escape(str(run.folder))}$"):
+        nl.load(run.checkpoint)
+    with pytest.raises(ConfigError, match=r"no run.json; the newest run in it is \S+$"):
+        nl.load(run.folder.parent)
+
+
+def test_the_home_folder_is_filled_in(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.folder.parent))
+    assert nl.load(f"~/{run.folder.name}").folder == run.folder
+    with pytest.raises(FolderError, match="holds a run already"):
+        nl.train("gru", spikes(), folder=f"~/{run.folder.name}", verbose=False)

@@ -94,15 +94,15 @@ def test_trials_that_share_time_or_content_stay_on_one_side(tmp_path):
         ({"counts": np.full((20, 8, 6), np.nan)}, "counts holds NaN or infinite values"),
         ({"counts": counts(20, 8)}, r"counts must be spike counts, trials x bins x neurons, but is int64 .* \(20, 8\)"),
         ({"counts": np.full((20, 8, 6), None)}, "an array of object .* numbers or text are expected"),
-        ({"behavior": np.zeros((20, 7, 2))}, r"behavior has the shape \(20, 7, 2\), .* L = 8 as in counts"),
-        ({"condition": np.zeros(19)}, r"condition has the shape \(19,\), .* B = 20 as in counts"),
+        ({"behavior": np.zeros((20, 7, 2))}, r"behavior .* must be trials x bins x channels with 8 bins as in counts"),
+        ({"condition": np.zeros(19)}, r"condition has the shape \(19,\), .* with 20 trials as in counts"),
         ({"split": np.array(["train"] * 19 + ["valid"])}, "split holds 'valid'; it may hold train, val and test"),
         ({"split": np.array(["train"] * 20)}, "split column needs train and val, but has train"),
         ({"times": np.zeros(20)}, "too few to train and to validate"),
         ({"unit_ids": np.zeros(6)}, "unit_ids holds a number twice"),
         ({"heldout": np.ones(6)}, "all 6 units are marked as held out"),
         ({"behaviour": np.zeros((20, 8, 2))}, "has no array 'behaviour'; did you mean 'behavior'"),
-        ({"bin_ms": np.array(2.5)}, "bin_ms holds 2.5, but a whole number"),
+        ({"bin_ms": np.array(2.5)}, "bin_ms holds 2.5, but bin widths in ms"),
     ],
 )  # fmt: skip
 def test_invalid_arrays_are_refused_in_one_line(tmp_path, arrays, message):

@@ -143,6 +143,7 @@ def test_the_command_line_answers_without_heavy_imports():
     ("word", "message"),
     [
         ("trainer.max_epochs=ten", "trainer.max_epochs=ten: must be a whole number or null"),
+        ("model.hidden=null", "model.hidden=null: must be a whole number"),
         ("model.hidden=abc", "model.hidden=abc: must be a whole number"),
         ("model.hidden=64.5", "model.hidden=64.5: must be a whole number"),
         ("model.bidirectional=maybe", "model.bidirectional=maybe: must be true or false"),

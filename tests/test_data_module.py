@@ -179,6 +179,12 @@ def test_more_processes_than_trials_in_a_batch_is_an_error():
         EpochBatches(10, 2, world=4)
 
 
+@pytest.mark.parametrize("key", ["batch_size", "eval_batch_size", "steps_at_once"])
+def test_a_size_below_one_is_named(key):
+    with pytest.raises(DataError, match=rf"^data.{key}=0: give a whole number from 1 on$"):
+        PopulationDataModule(**{key: 0})
+
+
 def test_evaluation_gives_each_trial_to_one_process():
     dealt = [i for rank in range(3) for batch in Shards(10, 2, rank=rank, world=3) for i in batch]
     assert sorted(dealt) == list(range(10))

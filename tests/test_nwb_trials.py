@@ -1,6 +1,7 @@
 """Any NWB file as a recording: windows, held-out neurons, splits, behavior, and another file of the same neurons."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -186,6 +187,22 @@ def test_windows_outside_the_recording_are_dropped_or_an_error(plain):
     assert all(0 not in part.row for part in recording.splits.values())
     with pytest.raises(DataError, match=r"no trial's window.*data\.window_ms"):
         load_nwb_trials(plain, window_ms=(9000, 9100))
+
+
+def test_trials_that_the_bins_alone_lose_are_told(folder):
+    """Windows as long as the observed time fit where bins begin with them: in every third trial with bins of 30 ms."""
+    spans = [np.stack([STARTS, STARTS + TRIAL_S], 1)] * N_UNITS
+    path = write(folder / "spans.nwb", random_spikes(), STARTS, intervals=spans)
+
+    def left_out(bin_ms, *window_ms):
+        found = load_nwb_trials(path, bin_ms=bin_ms, window_ms=list(window_ms)).info["warnings"]
+        return " ".join(line for line in found if "left out" in line)
+
+    assert left_out(20, 0, 300) == ""
+    assert re.search("13 of 20 trials are .* known; 13 of them are lost to data.bin_ms=30 alone", left_out(30, 0, 300))
+    assert left_out(30, 0, 270) == "", "as the line says: a window shorter by a bin keeps them"
+    path = write(folder / "plain_spans.nwb", random_spikes(), STARTS, intervals=INTERVALS)
+    assert "1 of 20 trials" in (line := left_out(30, -30, 270)) and "alone" not in line, "the window was not recorded"
 
 
 def test_unobserved_time_of_any_unit_drops_the_trial(folder):

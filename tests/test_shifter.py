@@ -133,7 +133,7 @@ def test_the_pupil_is_read_and_standardized(tmp_path):
     )
     without = load(tmp_path, pupil_center=None)
     assert not describe(without).pupil and without.splits["train"].pupil is None
-    for wrong, says in ((where[:, :1], "must have 2 columns"), (where[:9], "with I = 40 as in images")):
+    for wrong, says in ((where[:, :1], "must have 2 columns"), (where[:9], "with 40 images as in images")):
         with pytest.raises(DataError, match=says):
             load(tmp_path, pupil_center=wrong)
 

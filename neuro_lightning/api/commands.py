@@ -11,10 +11,11 @@ from pathlib import Path
 from neuro_lightning.api.data import Data
 from neuro_lightning.api.in_process import run_predict, run_train
 from neuro_lightning.api.results import Run, Sweep
-from neuro_lightning.api.words import Overrides, choices, to_words, trusted_packages
+from neuro_lightning.api.words import Overrides, choices, place, to_words, trusted_packages
 from neuro_lightning.cli import compose_config, train_arguments
 from neuro_lightning.data.module import PopulationDataModule
 from neuro_lightning.ensemble.members import is_sweep
+from neuro_lightning.errors import ConfigError
 from neuro_lightning.runs.sessions import with_sessions
 from neuro_lightning.settings.config import instantiate
 from neuro_lightning.settings.quoting import override, typed_value
@@ -59,8 +60,9 @@ def train(
     """
     further = to_words(overrides)
     words = choices(model=model, experiment=experiment, trainer=trainer) + _data_words(data, further)
-    settings = {"seed": seed, "hydra.run.dir": folder, "resume": resume}
-    words += [override(key, value) for key, value in settings.items() if value is not None]
+    words += [] if seed is None else [override("seed", seed)]
+    places = {"hydra.run.dir": folder, "resume": resume}
+    words += [override(key, place(path)) for key, path in places.items() if path is not None]
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         path = run_train([*words, *further])
     return Run(path, trusted=trusted_packages(further))
@@ -107,7 +109,7 @@ def sweep(
     if seeds is not None:
         words.append(f"seed={','.join(str(int(seed)) for seed in seeds)}")
     if folder is not None:
-        words.append(override("hydra.sweep.dir", folder))
+        words.append(override("hydra.sweep.dir", place(folder)))
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         path = run_train([*words, *further])
     return Sweep(path, trusted=trusted_packages(further))
@@ -134,7 +136,7 @@ def predict(
         >>> nl.predict(run, {"file": "submission.h5", "overwrite": True})  # doctest: +SKIP
     """
     several = isinstance(runs, list | tuple)
-    folders = [str(run.folder if isinstance(run, Run | Sweep) else run) for run in (runs if several else [runs])]
+    folders = [place(run.folder if isinstance(run, Run | Sweep) else run) for run in (runs if several else [runs])]
     words = [override("ckpt", folders if several else folders[0]), *to_words(overrides)]
     with nullcontext() if verbose else redirect_stdout(io.StringIO()):
         return run_predict(words)
@@ -174,12 +176,18 @@ def load(folder: str | Path, *, trusted: Sequence[str] = ()) -> Run | Sweep:
     Example:
         >>> nl.load("outputs/mc_rtt/gru/2026-01-31_12-00-00").scores  # doctest: +SKIP
     """
-    folder = Path(folder)
+    folder = Path(place(folder))
     return (Sweep if is_sweep(folder) else Run)(folder, trusted=trusted)
 
 
 def _data_words(data: str | Data | Sequence[str] | None, further: Sequence[str]) -> list[str]:
     if not isinstance(data, Data):
+        names = [data] if isinstance(data, str | None) else data
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str | None) for name in names):
+            raise ConfigError(
+                f"data is a {type(data).__name__}: give a dataset's name, or nl.spikes(...), nl.traces(...) or "
+                "nl.images(...) of arrays; a file is data='nwb' with the override {'data.path': 'FILE'}"
+            )
         return choices(data=data)
     root = typed_value(list(further), "paths.data") or os.environ.get("NEURO_DATA") or "data"
     return data.overrides(root)

@@ -12,14 +12,18 @@ import numpy as np
 from neuro_lightning.data.arrays import images as image_arrays
 from neuro_lightning.data.arrays import spikes as spike_arrays
 from neuro_lightning.data.arrays import traces as trace_arrays
+from neuro_lightning.data.arrays.datamodule import ArrayImages, ArraySpikes, ArrayTraces
 from neuro_lightning.data.arrays.files import Arrays, check_names, save_arrays, write_arrays
 from neuro_lightning.data.arrays.presentations import are_unequal, join_list
 from neuro_lightning.data.arrays.spike_times import are_spike_times, bin_spike_times
 from neuro_lightning.errors import DataError
+from neuro_lightning.settings.config import arguments_of
+from neuro_lightning.settings.options import describe_options
 from neuro_lightning.settings.quoting import override
 
 GROUPS = {"spikes": "arrays", "traces": "array_traces", "images": "images"}
 KEYS = {"spikes": spike_arrays.SHAPES, "traces": trace_arrays.SHAPES, "images": image_arrays.SHAPES}
+MODULES = {"spikes": ArraySpikes, "traces": ArrayTraces, "images": ArrayImages}
 CHECKS = {"spikes": spike_arrays.check_spikes, "traces": trace_arrays.check_traces, "images": image_arrays.check_images}
 
 
@@ -193,7 +197,16 @@ def _data(kind: str, given: Mapping[str, Any], options: dict[str, Any]) -> Data:
     arrays = {name: _array(name, values) for name, values in given.items() if values is not None}
     check_names(arrays, tuple(KEYS[kind]), "these data")
     CHECKS[kind](arrays)
+    _check_options(kind, options)
     return Data(kind, arrays, options)
+
+
+def _check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse misspelt arguments at once, not at the training."""
+    known = set(arguments_of(MODULES[kind]))
+    for name in options:
+        if name not in known:
+            raise DataError(f"nl.{kind} takes no {name!r}; {describe_options(name, known | set(KEYS[kind]))}")
 
 
 def _array(name: str, values: Any) -> np.ndarray:

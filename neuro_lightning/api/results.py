@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from neuro_lightning.artifacts.checkpoint_files import MEMBERS
-from neuro_lightning.artifacts.records import FILE_NAME, read_record
+from neuro_lightning.artifacts.checkpoint_files import MEMBERS, run_folder
+from neuro_lightning.artifacts.records import FILE_NAME, newest_finished_run, read_record
 from neuro_lightning.callbacks.figures import Figures
 from neuro_lightning.data.arrays.images import scale_images
 from neuro_lightning.data.arrays.spikes import check_spikes
@@ -27,6 +27,14 @@ from neuro_lightning.models.loading import Saved, choose_checkpoint, find_checkp
 from neuro_lightning.runs.prediction import data_for_checkpoint, pick_device
 from neuro_lightning.runs.similar_trials import add_similar_trials, check_similar_trials, remark_on_causality
 from neuro_lightning.settings.settings import check_share
+
+
+def _run_near(path: Path) -> str:
+    """Which run may be meant by a path that is none: that of a checkpoint, or the newest in a folder."""
+    if path.is_file() and (run_folder(path) / FILE_NAME).is_file():
+        return f"; give the folder of its run, {run_folder(path)}"
+    newest = newest_finished_run(path) if path.is_dir() else None
+    return f"; the newest run in it is {newest}" if newest else ""
 
 
 class Run:
@@ -51,7 +59,7 @@ class Run:
     def __init__(self, folder: str | Path, *, trusted: Sequence[str] = (), session: str | None = None) -> None:
         self.folder, self._trusted, self.session = Path(folder).absolute(), tuple(trusted), session
         if not (self.folder / FILE_NAME).is_file():
-            raise ConfigError(f"{self.folder} is no run's folder: it has no {FILE_NAME}")
+            raise ConfigError(f"{self.folder} is no run's folder: it has no {FILE_NAME}{_run_near(self.folder)}")
         self.record = read_record(self.folder)
         self._opened: dict[Path, Saved] = {}
 

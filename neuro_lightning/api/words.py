@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from neuro_lightning.errors import ConfigError
@@ -19,6 +20,11 @@ def choices(**groups: str | Sequence[str] | None) -> list[str]:
         for key, chosen in groups.items()
         if chosen is not None
     ]
+
+
+def place(path: str | Path) -> str:
+    """A path as it is meant: ``~`` is the home folder."""
+    return str(Path(path).expanduser())
 
 
 def to_words(overrides: Overrides, *, sweep: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(content).__name__}, no dictionary")
     except Exception as error:  # a damaged stream may fail at any of the reader's steps
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if isinstance(error, pickle.UnpicklingError):  # torch proposes to run what is in the file
+            reason = "it holds something else than tensors and plain values"
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint; it is damaged or of another kind ({reason})"
         ) from None

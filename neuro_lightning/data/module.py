@@ -70,8 +70,10 @@ class PopulationDataModule(pl.LightningDataModule):
         super().__init__()
         check_choice("sampling", sampling, SAMPLING)
         self.sampling = sampling
-        if batch_size < 1 or eval_batch_size < 1 or steps_at_once < 1:
-            raise DataError("data.batch_size, data.eval_batch_size and data.steps_at_once must be at least 1")
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_at_once": steps_at_once}
+        for key, value in sizes.items():
+            if value < 1:
+                raise DataError(f"data.{key}={value}: give a whole number from 1 on")
         self._steps_at_once = steps_at_once
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self.least_steps = least_steps

@@ -84,6 +84,14 @@ def identify_data(data: PopulationDataModule, config: dict[str, Any]) -> Identit
     return identify(data.recording, config)
 
 
+SUITED = {
+    "spikes": "model=gru or model=ndt",
+    "traces": "model=ndt or model=gru",
+    "images": "model=core_readout or model=cnn",
+}
+"""Models to begin with, by the kind of the data."""
+
+
 def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
     """A model that is made for other data is refused in one line.
 
@@ -101,7 +109,8 @@ def check_match(model: type[PopulationModule], spec: DataSpec) -> None:
             reasons = ["it is fitted to one recording, and has no core that several could share"]
         reason = next((reason for reason in reasons if reason), None)
     if reason is not None:
-        raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}")
+        others = f"; take such as {SUITED[spec.kind]}" if spec.kind not in model.kinds else ""
+        raise ConfigError(f"{model.__name__} cannot run on {spec.dataset} ({spec.kind}): {reason}{others}")
 
 
 def build_trainer(
@@ -143,7 +152,8 @@ def make_trainer(settings: TrainSettings, job: Job, **given: Any) -> pl.Trainer:
         trainer = instantiate(settings.trainer, trusted=settings.trusted, **given)
     except (MisconfigurationException, ModuleNotFoundError) as error:  # the second without the library of a TPU, say
         said = str(error).splitlines()[0]
-        raise ConfigError(f"trainer: {said} On this machine, try trainer=cpu") from error
+        mend = "give trainer.devices=1 or more" if "devices=" in said else "On this machine, try trainer=cpu"
+        raise ConfigError(f"trainer: {said} {mend}") from error
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()
     # with max_steps Lightning takes a resumed training to be in the middle of an epoch, wherever it is: it would count

@@ -40,6 +40,7 @@ def epochs_of_short_training(settings: TrainSettings, data: PopulationDataModule
     epochs = math.ceil(least / steps)
     if epochs <= settings.epochs:
         return {}
-    say(f"{trials} training trials are {steps} steps in an epoch: {epochs} epochs in place of {settings.epochs}, for "
+    some = f"{steps} step" if steps == 1 else f"{steps} steps"
+    say(f"{trials} training trials are {some} in an epoch: {epochs} epochs in place of {settings.epochs}, for "
         f"{key}={least} (trainer.max_epochs=N for another number)")  # fmt: skip
     return {"epochs": epochs}

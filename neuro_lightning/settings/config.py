@@ -201,7 +201,7 @@ def _check_target(path: str, node: dict[str, Any], trusted: list[str] | tuple[st
     for pattern, base in KINDS.items():
         if fnmatch(path, pattern) and path.count(".") == pattern.count(".") and not derives(target, base):
             return [f"{path}: {name} is no {base.rpartition('.')[2]}, which this key holds"]
-    arguments = _arguments(target)
+    arguments = arguments_of(target)
     keys = {key for key in node if not str(key).startswith("_")} - READ_APART.get(path, set())
     problems = [
         f"{path}.{key}: {name} takes no such argument; it takes {', '.join(arguments)}"
@@ -217,7 +217,7 @@ def _arguments_from_code(path: str) -> set[str]:
     return set().union(*(names for pattern, names in ARGUMENTS_FROM_CODE.items() if fnmatch(path, pattern)))
 
 
-def _arguments(target: Any) -> dict[str, inspect.Parameter]:
+def arguments_of(target: Any) -> dict[str, inspect.Parameter]:
     """What a class or function takes; ``**kwargs`` of a constructor stands for what its base classes take."""
     arguments: dict[str, inspect.Parameter] = {}
     for function in constructors(target):

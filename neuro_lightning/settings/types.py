@@ -40,8 +40,9 @@ def wrong_types(path: str, node: DictConfig, target: Any) -> list[str]:
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not _matches(value, hints[key]):
             typed = _typed_key(node, key) or f"{path}.{key}".lstrip(".")
+            given = "null" if value is None else value
             problems.append(
-                f"{typed}={value}: must be {_describe_type(hints[key])}{_how_typed(typed, value, hints[key])}"
+                f"{typed}={given}: must be {_describe_type(hints[key])}{_how_typed(typed, value, hints[key])}"
             )
     return problems
 

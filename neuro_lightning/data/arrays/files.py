@@ -34,10 +34,10 @@ AXES = {"B": "trials", "L": "bins", "N": "neurons", "F": "frames", "I": "images"
         "k": "channels", "r": "repeats"}  # fmt: skip
 """What the letters of a shape stand for."""
 COMMON = {
-    "split": {"kinds": "SU", "what": "train, val and test"},
+    "split": {"kinds": "SU", "what": "train, val or test"},
     "unit_ids": {"kinds": "iuf", "whole": True, "what": "the neurons' numbers"},
     "behavior": {"kinds": "iuf", "may_be_nan": True},
-    "bin_ms": {"minimum": 1, "whole": True, "what": "a whole number"},
+    "bin_ms": {"minimum": 1, "whole": True, "what": "bin widths in ms"},
     "rates": {"kinds": "f"},
 }
 """What arrays that several kinds of files share may hold, see :func:`check_values`."""

@@ -34,7 +34,7 @@ RULES = COMMON | {
     "counts": {"minimum": 0, "maximum": MOST, "whole": True, "what": "spike counts"},
     "condition": {"kinds": "biufSU", "may_be_nan": True, "what": "a condition for each trial"},
     "times": {"kinds": "iuf", "what": "start times in s"},
-    "heldout": {"minimum": 0, "maximum": 1, "whole": True, "what": "marks, 0 or 1"},
+    "heldout": {"minimum": 0, "maximum": 1, "whole": True, "what": "marks, 0 or 1 for each neuron,"},
     "rates": {"kinds": "f", "minimum": 0, "what": "rates in spikes per bin"},
 }
 

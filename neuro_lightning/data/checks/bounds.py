@@ -167,6 +167,8 @@ def check_array(
     """
     if values.dtype.kind not in kinds or (axes is not None and values.ndim != len(axes)):
         shape = "" if axes is None else f", {' x '.join(axes)}"
+        if axes is not None and len(axes) == 1 and len(axes[0]) > 1:
+            shape = f", one for each of the {axes[0]}"
         raise error(f"{where} must be {what}{shape}, but is {values.dtype} of shape {values.shape}")
     if not values.size:
         raise error(f"{where} is empty, shape {values.shape}; {what} are expected")
@@ -188,7 +190,10 @@ def check_array(
         if low < minimum or high > maximum:
             odd = low if low < minimum else high
             sign = "negative values, down to " if minimum == 0 and odd < 0 else ""
-            raise error(f"{where} holds {sign}{odd:.6g}, where {what} lie between {minimum:g} and {maximum:g}")
+            bounds = f"lie between {minimum:g} and {maximum:g}"
+            if maximum == LARGEST and low < minimum > -LARGEST:
+                bounds = f"are at least {minimum:g}"
+            raise error(f"{where} holds {sign}{odd:.6g}, where {what} {bounds}")
         if whole and values.dtype.kind == "f" and (seen % 1).any():
             odd = float(seen[seen % 1 != 0].flat[0])
             raise error(f"{where} holds {odd:.6g}, but {what} are whole numbers")
@@ -221,11 +226,15 @@ def check_arrays(
     for key, array in known.items():
         names = tuple((axes or {}).get(axis, axis) for axis in shapes[key])
         check_array(array, f"{where}{key}", axes=names, **(rules or {}).get(key, {}))
-    return check_sizes(where, known, shapes)
+    return check_sizes(where, known, shapes, axes=axes)
 
 
 def check_sizes(
-    where: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, str], error: type[NeuroError] = DataError
+    where: str,
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, str],
+    error: type[NeuroError] = DataError,
+    axes: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Whether the shapes of arrays fit each other.
 
@@ -234,6 +243,7 @@ def check_sizes(
         arrays: by key, each with as many axes as ``shapes`` has characters for it.
         shapes: as for :func:`check_arrays`.
         error: what is raised.
+        axes: as for :func:`check_arrays`.
 
     Returns:
         The sizes by letter.
@@ -243,13 +253,16 @@ def check_sizes(
     """
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
+    names = axes or {}
     for key, array in ((key, arrays[key]) for key in shapes if key in arrays):
         for axis, size in zip(shapes[key], array.shape, strict=True):
             expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
             first = origin.setdefault(axis, key)
             if size != expected:
-                like = "" if axis.isdigit() else f" with {axis} = {expected} as in {first}"
-                want = " x ".join(shapes[key])
+                want = " x ".join(names.get(letter, letter) for letter in shapes[key])
+                want = f"one for each of the {want}" if len(want) > len(shapes[key]) == 1 else want
+                size = f"{expected} {names[axis]}" if axis in names else f"{axis} = {expected}"
+                like = "" if axis.isdigit() else f" with {size} as in {first}"
                 raise error(f"{where}{key} has the shape {array.shape}, but it must be {want}{like}")
     return sizes
 

@@ -89,6 +89,7 @@ def cut_windows(source: SpikeRecording, units: np.ndarray, settings: WindowSetti
     within = np.arange(length) < n_bins[:, None]
     whole = _whole_bins(observed, first, length, bin_ms)
     inside = (whole | ~within).all(axis=1) & (n_bins > 0)
+    by_grid = "" if settings.to_stop else _lost_to_bins(observed, origin, align[usable], settings, inside)
     row, first, n_bins, within = usable[inside], first[inside], n_bins[inside], within[inside]
     recorded = _recorded(source, units, settings, within, first, origin)
     if partial and len(row):
@@ -103,12 +104,12 @@ def cut_windows(source: SpikeRecording, units: np.ndarray, settings: WindowSetti
         which = f" (units {', '.join(empty[:10])} have no observed times at all)" if empty else ""
         raise DataError(
             f"{source.path}: no trial's window ({extent}) lies inside the times in which all units were recorded"
-            f"{which}; change data.align or data.window_ms, or leave units out with data.units"
+            f"{which}{by_grid}; change data.align or data.window_ms, or leave units out with data.units"
         )
     if dropped > n_reversed:
         source.warn(
             f"{dropped - n_reversed} of {source.n_trials} trials are left out, since their window ({extent}) is not "
-            f"inside the recorded times or their {settings.align} is not known"
+            f"inside the recorded times or their {settings.align} is not known{by_grid}"
         )
     n_bins = _cut_longer(source, n_bins, length, bin_ms)
     samples = binning.spike_samples([source.spike_times[unit] for unit in units], observed, origin)
@@ -120,6 +121,29 @@ def cut_windows(source: SpikeRecording, units: np.ndarray, settings: WindowSetti
     if behavior is not None and settings.to_stop:
         behavior[np.arange(settings.n_bins) >= n_bins[:, None]] = np.nan
     return Windows(row, align[row], counts, behavior, dropped, n_bins, recorded)
+
+
+def _lost_to_bins(
+    observed: np.ndarray, origin: int, align: np.ndarray, settings: WindowSettings, inside: np.ndarray
+) -> str:
+    """How many windows are in the observed time themselves, and their bins are not, in words; nothing if none is.
+
+    Bins count from session time zero: a window's first one begins up to a bin after the window, and its last one ends
+    so much later.
+    """
+    bin_ms = settings.bin_ms
+    if inside.all() or bin_ms == 1:
+        return ""
+    start = binning.first_bins(align, settings.window_ms[0], 1) - origin
+    exact = _whole_bins(observed, start, (settings.n_bins + settings.n_forward) * bin_ms, 1).all(axis=1)
+    lost = int((exact & ~inside).sum())
+    if not lost:
+        return ""
+    return (
+        f"; {lost} of them are lost to data.bin_ms={bin_ms} alone: bins count from the session's time 0, not from the "
+        f"window's start, and end up to {bin_ms - 1} ms after it (a width that divides the start times, or a window "
+        "shorter by a bin, keeps them)"
+    )
 
 
 def trial_bins(source: SpikeRecording, align: str, rows: np.ndarray, bin_ms: int) -> np.ndarray:
