@@ -48,6 +48,13 @@ def test_r2_is_that_of_least_squares_where_rows_are_many():
     assert float(r2[0, 1]) == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_mean_that_moves_between_the_splits_counts_as_an_error():
+    (train, _), (evaluated, _) = rows(600, 0), rows(300, 1)
+    r2 = cross_decoding([train, train], [evaluated, evaluated + 3])
+    expected = 1 - 300 * 2 * 9 / (evaluated - evaluated.mean(0)).square().sum()
+    assert float(r2[0, 1]) == pytest.approx(float(expected), abs=0.01) and r2[0, 0] > 0.999
+
+
 def test_constant_latents_say_nothing():
     (train, _), (evaluated, _) = rows(200, 0), rows(100, 1)
     r2 = cross_decoding([train, torch.ones(200, 2)], [evaluated, torch.ones(100, 2)])

@@ -37,6 +37,12 @@ def test_the_log_likelihood_is_that_of_the_poisson_distribution():
     torch.testing.assert_close(compare(counts, rates), (expected, counts - rates))
 
 
+def test_the_usual_spread_is_that_over_trials_and_never_below_that_of_poisson_counts():
+    counts = torch.tensor([[0.0, 0.0], [20.0, 0.0]])[:, None].expand(2, 2, 2)  # (B, T, N), the second neuron is silent
+    found = usual(counts, torch.tensor([10.0, 0.0]).expand(2, 2, 2))
+    assert found.excess_spread.tolist() == pytest.approx([math.sqrt(200), math.sqrt(1 / 4 / 2)])  # 1 spike in 4 bins
+
+
 def test_nothing_is_wrong_where_nothing_has_changed():
     """The scores of many streams have a mean near 0 and a standard deviation near 1."""
     found = [watch(*trials(6, seed), bins=6 * BINS) for seed in range(1, 25)]

@@ -168,6 +168,8 @@ def test_r2_equals_scikit_learn_for_targets_that_do_not_vary_too():
     assert float(score) == pytest.approx(sklearn_r2(target, prediction), **EXACT)
     assert correlation.r2_score(torch.ones(1, 2), torch.ones(1, 2)).isnan()
     assert correlation.r2_score(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [torch.inf]])).isnan()
+    one_bad = torch.tensor([[0.0, torch.nan], [1.0, 1.0]])  # one output of two has no score: neither has the mean
+    assert correlation.r2_score(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), one_bad).isnan()
 
 
 @pytest.mark.parametrize("n", [2, 3, 50])
@@ -373,3 +375,9 @@ def test_speed_needs_two_bins_and_a_group_two_trials():
     groups = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
     assert float(timing.grouped_correlation(x, y, groups)) == pytest.approx(-1)
     assert timing.grouped_correlation(x[3:], y[3:], groups[3:]).isnan()
+
+
+def test_a_group_of_two_trials_has_a_correlation_and_counts_as_much_as_a_larger_one():
+    x, y = torch.tensor([1.0, 2.0, 1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0])
+    groups = torch.tensor([[0.0], [0.0], [1.0], [1.0], [1.0]])
+    assert float(timing.grouped_correlation(x, y, groups)) == pytest.approx(0)  # of 1 and -1

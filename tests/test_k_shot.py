@@ -52,6 +52,17 @@ def test_unobserved_counts_change_nothing():
     assert torch.equal(k_shot_bits(train_part, evaluated, 8), k_shot_bits(*poisoned, 8))
 
 
+def test_the_defaults_are_those_of_the_docs():
+    parts = latents_and_counts(30, 0), latents_and_counts(20, 1)
+    assert torch.equal(k_shot_bits(*parts, 8), k_shot_bits(*parts, 8, draws=10, penalty=2.0, seed=0))
+
+
+def test_a_constant_latent_changes_nothing():
+    parts = latents_and_counts(30, 0), latents_and_counts(20, 1)
+    more = [(torch.cat([x, torch.full_like(x[..., :1], 7.0)], -1), *rest) for x, *rest in parts]
+    torch.testing.assert_close(k_shot_bits(*parts, 8), k_shot_bits(*more, 8), rtol=1e-5, atol=1e-6)
+
+
 def test_trials_are_drawn_anew_and_seeded():
     parts = latents_and_counts(30, 0), latents_and_counts(20, 1)
     scores = k_shot_bits(*parts, 5, draws=6)

@@ -10,7 +10,7 @@ from sklearn.linear_model import PoissonRegressor
 from neuro_lightning.data.dataset import TrialDataset
 from neuro_lightning.data.recording import Trials
 from neuro_lightning.functional.poisson_regression import poisson_regression
-from neuro_lightning.functional.smoothing import gaussian_smooth
+from neuro_lightning.functional.smoothing import gaussian_smooth, smooth_observed
 from neuro_lightning.models import smoothing
 from neuro_lightning.models.smoothing import FLOOR, SmoothingNet
 
@@ -25,6 +25,13 @@ def test_poisson_regression_equals_scikit_learn(alpha):
         reference = PoissonRegressor(alpha=alpha, tol=1e-10, max_iter=10_000).fit(x, y[:, q])
         np.testing.assert_allclose(weight[:, q], reference.coef_, atol=2e-4)
         np.testing.assert_allclose(bias[q], reference.intercept_, atol=2e-4)
+
+
+def test_a_bin_weighs_by_its_observed_share():
+    weights, share = torch.tensor([[1.0, 0.5, 0.25]]), torch.tensor([1.0, 0.5, 0.0])
+    counts = torch.tensor([2.0, 6.0, torch.nan])
+    found = smooth_observed(weights, counts[None, :, None], share[None, :, None], torch.zeros(1))
+    assert float(found) == pytest.approx((2.0 + 0.5 * 0.5 * 6.0) / (1.0 + 0.5 * 0.5))
 
 
 def test_a_fit_keeps_no_reference_to_the_data():

@@ -41,7 +41,7 @@ def poisson_d2_per_neuron(sums: SpikeSums, count_log_count: Tensor) -> Tensor:
     mean = (sums.spikes / sums.bins.clamp(min=1)).clamp(min=SMALLEST)
     deviance = count_log_count - sums.spikes * mean.log()
     left = sums.nll - (sums.spikes - count_log_count)
-    known = (sums.spikes > 0) & (deviance.abs() >= SMALLEST)
+    known = deviance.abs() >= SMALLEST  # without spikes it is 0
     return torch.where(known, 1 - left / torch.where(known, deviance, 1.0), torch.nan)
 
 
