@@ -1,5 +1,7 @@
 """Binning: the global grid, observed times, resampled behavior and smoothed PSTHs, against plain slow versions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import signal
@@ -7,6 +9,7 @@ from scipy import signal
 from neuro_lightning.data import binning
 from neuro_lightning.data.formats.spike_recording import Series
 from neuro_lightning.data.nlb.psth import TrialWindows, condition_psths, conditions, smoothing_operator
+from neuro_lightning.data.spike_trials.windows import observed_time
 
 
 def test_windows_start_at_the_first_whole_bin():
@@ -47,6 +50,7 @@ def test_counts_equal_a_histogram():
 def test_counts_beyond_a_byte_are_kept():
     counts = binning.count_spikes([np.array([3]), np.repeat(7, 300)], np.array([0]), 2, 5)
     assert counts.tolist() == [[[1, 0], [0, 300]]]
+    assert binning.count_spikes([np.repeat(7, 256)], np.array([0]), 2, 5).tolist() == [[[0], [256]]]
 
 
 def test_resampling_is_scipy_s_and_keeps_the_gaps():
@@ -81,6 +85,19 @@ def test_a_series_at_another_rate_is_interpolated_but_not_across_gaps():
     known = np.flatnonzero(~np.isnan(grid))
     assert known.tolist() == [*range(197), *range(400, 597)]
     assert np.allclose(grid[known], 3.0 * known / 1000)
+    one_missing = np.delete(np.arange(0, 0.2, 0.004), 20)  # a gap of two intervals is filled, one of three is not
+    assert not np.isnan(binning.series_on_samples(Series(one_missing, one_missing[:, None], ("x",)), 197)).any()
+    two_missing = np.delete(one_missing, 20)
+    grid = binning.series_on_samples(Series(two_missing, two_missing[:, None], ("x",)), 197)[:, 0]
+    assert np.flatnonzero(np.isnan(grid)).tolist() == list(range(77, 88))
+
+
+def test_a_millisecond_that_is_invalid_in_part_is_not_observed():
+    source = SimpleNamespace(
+        obs_intervals=[np.array([[0.0, 0.02]])], end_time=0.02, invalid_times=np.array([[0.0034, 0.0052]])
+    )
+    observed, origin = observed_time(source, [0], 5)
+    assert origin == 0 and np.flatnonzero(~observed).tolist() == [3, 4, 5]
 
 
 def test_take_windows_marks_bins_outside_the_recording():

@@ -81,6 +81,12 @@ def test_planes_hold_other_neurons():
     )
 
 
+def test_two_planes_are_kept_apart_as_three_are():
+    data = recording()
+    two = [r for r in range(12) if data["condition"][r] < 2]
+    assert scores(data, [two], spec(decode_groups=2))["r2"] == pytest.approx(scores(data, [two])["r2"], rel=1e-12)
+
+
 def test_any_batches_give_the_same():
     data, order = recording(), np.random.default_rng(1).permutation(12).tolist()
     whole = scores(data, [list(range(12))])
