@@ -24,6 +24,7 @@ from neuro_lightning.data.formats.nwb import open_nwb
 from neuro_lightning.data.identity import data_record
 from neuro_lightning.data.memory import JOBS
 from neuro_lightning.data.recording import Recording
+from neuro_lightning.data.splitting import draw_splits
 from neuro_lightning.errors import ConfigError, DataError
 from neuro_lightning.settings.config import instantiate
 
@@ -285,3 +286,9 @@ def test_more_training_trials_than_there_are_and_impossible_numbers(caplog):
             limited(n, seed)
     with pytest.raises(ConfigError, match="no trials"):
         limited(5, kind="traces")
+
+
+def test_draws_of_splits_depend_on_the_seed():
+    first, again, other = (draw_splits(40, {"val": 0.25, "test": 0.25}, seed) for seed in (0, 0, 1))
+    for part in ("train", "val", "test"):
+        assert first[part].tolist() == again[part].tolist() != other[part].tolist()
