@@ -23,7 +23,8 @@ from neuro_lightning.runs.prediction import score_rates
 DOUBLE = "++trainer.precision=64-true"
 NDT = ["model=ndt", "model.width=8", "model.layers=1", "model.attention_heads=2", DOUBLE]
 OTHERS = [word for word in TINY if not word.startswith("model")]
-WORDS = {"gru": (TINY, [DOUBLE]), "ndt": (OTHERS, NDT)}  # with their masks and dropout
+CLIPPED = "trainer.gradient_clip_val=0.01"
+WORDS = {"gru": (TINY, [DOUBLE, CLIPPED]), "ndt": (OTHERS, NDT)}  # with their masks and dropout
 K = 3
 
 
