@@ -68,23 +68,23 @@ def put(value):
         (spoil("validation_inputs", lambda x: x[:, :900]), "900 pixels an image where 31 x 31 make 961"),
         (
             spoil("training_inputs", lambda x: x[:-1]),
-            "training_set.npy has the shape .60, 6., .* B = 59 as in training_inputs.npy",
+            "training_set.npy has the shape .60, 6., .* 59 images as in training_inputs.npy",
         ),
         (
             spoil("validation_inputs", lambda x: x[:40]),
-            "validation_set.npy has the shape .50, 6., .* I = 40 as in validation_inputs.npy",
+            "validation_set.npy has the shape .50, 6., .* 40 images as in validation_inputs.npy",
         ),
         (
             spoil("training_set", lambda x: x[:, :4]),
-            "validation_set.npy has the shape .50, 6., .* N = 4 as in training_set.npy",
+            "validation_set.npy has the shape .50, 6., .* 4 neurons as in training_set.npy",
         ),
         (
             spoil("validation_set", lambda x: x[:, :4]),
-            r"validation_set.npy has the shape \(50, 4\), .* N = 6 as in training_set.npy",
+            r"validation_set.npy has the shape \(50, 4\), .* 6 neurons as in training_set.npy",
         ),
         (
             spoil("raw_validation_set", lambda x: x.swapaxes(0, 1)),
-            r"raw_validation_set.npy has the shape \(50, 10, 6\), .* I = 50 as in",
+            r"raw_validation_set.npy has the shape \(50, 10, 6\), .* 50 images as in",
         ),
         (spoil("raw_validation_set", lambda x: x[:7]), "is not the mean of raw_validation_set.npy over its 7 repeats"),
         (spoil("raw_validation_set", lambda x: x[0]), "repeats x images x neurons, but is float64"),

@@ -151,5 +151,5 @@ def test_which_models_stream():
             found.add(name)
     assert found == {"constant", "gpfa", "gru", "gru_smoothed", "mean", "ndt", "plds", "smoothing", "stndt"}
     page = (ROOT / "docs" / "how_to" / "real_time.md").read_text()
-    table = page[page.index("| model | words |") : page.index("`experiment=causal`")]
+    table = page[page.index("| model | settings that make it causal |") : page.index("`experiment=causal`")]
     assert found == set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "", table, flags=re.MULTILINE)))
