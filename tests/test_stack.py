@@ -99,13 +99,6 @@ def test_dropout_keeps_the_mean_and_drops_each_members_share():
     torch.testing.assert_close(dropped.mean((1, 2)), torch.tensor([1.0, 1, 1, 0]), rtol=0, atol=0.02)
 
 
-def test_a_members_state_opens_as_a_network_of_its_own():
-    nets = built(gru)
-    other = gru()
-    other.load_state_dict(Stack(nets).state_of(2))
-    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), nets[2].parameters(), strict=True))
-
-
 def test_gradients_are_clipped_for_each_member_and_nan_stays_with_its_own():
     nets = built(lambda: nn.Sequential(nn.Linear(4, 3)))
     stack, inputs = Stack(nets), torch.randn(K, 6, 4) * torch.tensor([1e-3, 10.0, torch.nan])[:, None, None]

@@ -66,11 +66,6 @@ class Stack(nn.Module):
 
         return torch.vmap(one, randomness="different")(dict(self.net.named_parameters()), inputs)
 
-    def state_of(self, member: int) -> dict[str, Tensor]:
-        """The ``state_dict`` of one member, as a single network loads it."""
-        parameters = dict(self.net.named_parameters(remove_duplicate=False))
-        return {name: (v[member] if name in parameters else v) for name, v in self.net.state_dict().items()}
-
 
 class StackedRNN(nn.Module):
     """``nn.GRU`` or ``nn.LSTM`` as products and sums that vmap can batch, both directions in one.
